@@ -1,0 +1,210 @@
+"""Recipes: TOML in, a validated `RunConfig` out, with `a.b=c` overrides."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from langptune_rs.config_base import Section
+from langptune_rs.data.config import DataConfig
+from langptune_rs.errors import ConfigError
+from langptune_rs.models.config import EmbedderConfig, PolicyConfig
+from langptune_rs.rollout.config import ProfileConfig
+from langptune_rs.training.config import (
+    CheckpointConfig,
+    ContrastiveConfig,
+    EngineConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    RlsoConfig,
+)
+
+DEFAULT_RECIPE = "quickstart"
+
+
+class RunConfig(Section):
+    """Everything that decides a run."""
+
+    seed: NonNegativeInt = 0
+    iterations: PositiveInt = 1
+    """K: alternations of contrastive and RLSO training."""
+    method: Literal["LangPTune", "LangPTune-CL", "LangPTune-RLSO"] = "LangPTune"
+    """Train both models, the embedder alone, or the policy alone."""
+    data: DataConfig = DataConfig()
+    policy: PolicyConfig = PolicyConfig()
+    embedder: EmbedderConfig = EmbedderConfig()
+    profile: ProfileConfig = ProfileConfig()
+    contrastive: ContrastiveConfig = ContrastiveConfig()
+    rlso: RlsoConfig = RlsoConfig()
+    engine: EngineConfig = EngineConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @property
+    def trains_embedder(self) -> bool:
+        return self.method != "LangPTune-RLSO"
+
+    @property
+    def trains_policy(self) -> bool:
+        return self.method != "LangPTune-CL"
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> RunConfig:
+        if self.trains_embedder and not self.contrastive.steps:
+            raise ValueError(
+                'contrastive.steps = 0 trains no embedder; set method = "LangPTune-RLSO" to train the policy alone'
+            )
+        if self.trains_policy and not self.rlso.steps:
+            raise ValueError('rlso.steps = 0 trains no policy; set method = "LangPTune-CL" to train the embedder alone')
+        if self.trains_policy and self.rlso.steps % self.rlso.epochs:
+            nearest = max(self.rlso.epochs, self.rlso.steps - self.rlso.steps % self.rlso.epochs)
+            raise ValueError(
+                f"rlso.steps = {self.rlso.steps} is no multiple of rlso.epochs = {self.rlso.epochs}: every rollout "
+                f"batch serves {self.rlso.epochs} optimizer steps; set rlso.steps = {nearest}"
+            )
+        return self
+
+
+def list_recipes() -> dict[str, str]:
+    """Name and first comment line of every recipe that comes with the package."""
+    files = sorted((f for f in _recipes().iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    return {f.name.removesuffix(".toml"): f.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for f in files}
+
+
+def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a recipe, given by name or as a .toml file, with `a.b=c` overrides applied in order.
+
+    c is a TOML value, `none` to leave the key unset, or a bare word taken as a string.
+    Raises `ConfigError` naming the key and what is allowed; an unknown key is answered with the nearest one.
+    """
+    values = _read_recipe(recipe or DEFAULT_RECIPE)
+    for override in overrides:
+        _apply(values, override)
+    _check_keys(values)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(e) for e in error.errors())) from error
+
+
+def _read_recipe(recipe: str | Path) -> dict[str, Any]:
+    path = Path(recipe)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise ConfigError(f"There is no recipe file {path}. `langptune config list` shows the recipes by name.")
+        file = path
+    else:
+        names = list_recipes()
+        if str(recipe) not in names:
+            raise ConfigError(
+                f"There is no recipe {str(recipe)!r}. Choose one of {', '.join(names)}, or give a .toml file."
+            )
+        file = _recipes() / f"{recipe}.toml"
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The recipe {recipe} is not valid TOML: {error}.") from error
+
+
+def _recipes() -> Traversable:
+    return resources.files("langptune_rs") / "recipes"
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `a.b=c` in the nested `values`."""
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"The override {override!r} is not of the form key=value, such as rlso.learning_rate=1e-6.")
+    for part in parts[:-1]:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"The override {override!r} goes below {part!r}, which is a value, not a section.")
+    values[parts[-1]] = _override_value(text.strip())
+
+
+def _override_value(text: str) -> Any:
+    """A TOML value, `none` for an unset key, or a bare word taken as a string."""
+    if text == "none":
+        return None
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of the section `name` within `model`; none where `name` is a plain key."""
+    annotation = model.model_fields[name].annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _leaves(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted names of every key of a configuration."""
+    for name in model.model_fields:
+        section = _section(model, name)
+        yield from _leaves(section, f"{prefix}{name}.") if section else (prefix + name,)
+
+
+def _check_keys(values: Mapping[str, Any], model: type[BaseModel] = RunConfig, prefix: str = "") -> None:
+    """Refuse keys that no configuration has, by their full name, and values in the place of sections."""
+    for name, value in values.items():
+        key = prefix + name
+        if name not in model.model_fields:
+            while isinstance(value, Mapping) and value:
+                name, value = next(iter(value.items()))
+                key = f"{key}.{name}"
+            raise ConfigError(f"There is no key {key!r} in a recipe.{_hint(key)}")
+        if section := _section(model, name):
+            if not isinstance(value, Mapping):
+                example = next(_leaves(section, f"{key}."))
+                raise ConfigError(f"{key!r} is a section, not a value. Set one of its keys, such as {example}.")
+            _check_keys(value, section, f"{key}.")
+
+
+def _hint(key: str) -> str:
+    """The known key most like `key`: abbreviated by its initials, in another section, or spelled almost so."""
+    known = list(_leaves())
+    section, _, last = key.rpartition(".")
+    abbreviated = [k for k in known if _initials(k) == (section, last)]
+    elsewhere = [k for k in known if k.rpartition(".")[2] == last]
+    near = abbreviated or elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else " `langptune config show` lists all keys."
+
+
+def _initials(key: str) -> tuple[str, str]:
+    """`rlso.learning_rate` -> ("rlso", "lr")."""
+    section, _, last = key.rpartition(".")
+    return section, "".join(word[0] for word in last.split("_"))
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}" if key else message
+
+
+def to_toml(config: RunConfig) -> str:
+    """The whole configuration as TOML; keys that are unset are left out."""
+    values = config.model_dump(exclude_none=True)
+    lines = [f"{name} = {_toml_value(value)}" for name, value in values.items() if not isinstance(value, dict)]
+    for section, content in values.items():
+        if isinstance(content, dict):
+            lines += ["", f"[{section}]", *(f"{name} = {_toml_value(value)}" for name, value in content.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: str | bool | int | float) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value).lower() if isinstance(value, bool) else repr(value)
