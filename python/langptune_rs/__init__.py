@@ -1,0 +1,16 @@
+"""Exact ranking over a whole catalog, ranking metrics with their uncertainty, and sequence packing.
+
+    index = langptune_rs.ItemIndex(item_embeddings)
+    ranks = index.rank(user_embeddings, targets, exclude=histories)
+    result = langptune_rs.evaluate(ranks, ["ndcg@20", "mrr@20"])
+    result.mean["ndcg@20"]
+
+This is what evaluating a recommender needs; it imports numpy and nothing heavier. Training, data and models live in
+the packages beside it and are imported by name, such as `langptune_rs.training`.
+"""
+
+from langptune_rs.evaluation import Comparison, ItemIndex, Ragged, Result, compare, evaluate
+from langptune_rs.packing import Packing, pack_sequences
+
+__all__ = ["Comparison", "ItemIndex", "Packing", "Ragged", "Result", "compare", "evaluate", "pack_sequences"]
+__version__ = "0.1.0"

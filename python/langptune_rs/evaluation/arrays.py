@@ -1,0 +1,128 @@
+"""What callers may pass as embeddings and as rows of numbers, and the errors for what they may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from langptune_rs.errors import InputError
+
+INTEGERS = "iu"
+NUMBERS = "iuf"
+_KIND_NAMES = {INTEGERS: "integers", NUMBERS: "numbers"}
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of different length: row `r` is `values[offsets[r]:offsets[r + 1]]`. Iterates over its rows.
+
+    `offsets` is int64 (n_rows + 1,), starts at 0 and ends at the number of values.
+    """
+
+    offsets: NDArray[np.int64]
+    values: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        row %= len(self)
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (self[row] for row in range(len(self)))
+
+
+Rows = Ragged | NDArray[Any] | Sequence[ArrayLike] | tuple[ArrayLike, ArrayLike]
+
+
+def check_embeddings(array: object, name: str) -> NDArray[np.float32]:
+    """`array` itself when it is float32 (n, dim), C-contiguous and aligned. Nothing is ever converted or copied.
+
+    Raises:
+        InputError: for anything else, with the conversion to write.
+    """
+    if not isinstance(array, np.ndarray):
+        raise InputError(
+            f"{name} is a {type(array).__name__}: pass a numpy array of float32 (of a tensor: .cpu().numpy())"
+        )
+    if array.ndim != 2:
+        hint = f"; pass {name}[None, :] for a single row" if array.ndim == 1 else ""
+        raise InputError(f"{name} has shape {array.shape}: two dimensions (rows, dim) are needed{hint}")
+    if array.dtype != np.float32:
+        raise InputError(
+            f"{name} is {array.dtype}: scores are defined for float32 and large arrays are not converted silently; "
+            f"pass {name}.astype(np.float32)"
+        )
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        raise InputError(
+            f"{name} is not C-contiguous and large arrays are not copied silently; pass np.ascontiguousarray({name})"
+        )
+    return array
+
+
+def as_ragged(rows: object, name: str, kinds: str = INTEGERS) -> Ragged:
+    """Rows of numbers in any of their forms: a list of sequences, a 2-D array, (offsets, values), or `Ragged`.
+
+    Returns:
+        `Ragged` with int64 values for `INTEGERS` and float64 values for `NUMBERS`. What the offsets and values mean
+        is left to the core to check.
+
+    Raises:
+        InputError: for another form or for values of another kind; names the first such row of a list.
+    """
+    if isinstance(rows, Ragged):
+        rows = (rows.offsets, rows.values)
+    if isinstance(rows, tuple):
+        if len(rows) != 2:
+            raise InputError(f"{name} is a tuple of {len(rows)}: a tuple means (offsets, values); pass rows as a list")
+        offsets = _flat(rows[0], f"{name} offsets", INTEGERS)
+        return Ragged(offsets, _flat(rows[1], f"{name} values", kinds))
+    if isinstance(rows, np.ndarray):
+        if rows.ndim != 2:
+            raise InputError(
+                f"{name} has shape {rows.shape}: an array of rows has two dimensions (rows, values per row)"
+            )
+        return Ragged(np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1], _flat(rows.reshape(-1), name, kinds))
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        raise InputError(f"{name} is a {type(rows).__name__}: pass a list of rows, a 2-D array or (offsets, values)")
+    flat = [_flat(row, f"{name} row {index}", kinds) for index, row in enumerate(rows)]
+    offsets = np.zeros(len(flat) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in flat], out=offsets[1:])
+    return Ragged(offsets, np.concatenate([np.empty(0, dtype=_dtype(kinds)), *flat]))
+
+
+def is_one_per_row(rows: object) -> bool:
+    """Whether `rows` is flat, one number for each row: a 1-D array or a list of numbers."""
+    if isinstance(rows, np.ndarray):
+        return rows.ndim == 1
+    return isinstance(rows, list) and bool(rows) and all(isinstance(row, (int, float, np.number)) for row in rows)
+
+
+def one_per_row(values: object, name: str, kinds: str = INTEGERS) -> Ragged:
+    """`Ragged` rows of one value each."""
+    flat = _flat(values, name, kinds)
+    return Ragged(np.arange(len(flat) + 1, dtype=np.int64), flat)
+
+
+def _flat(values: object, name: str, kinds: str) -> NDArray[Any]:
+    """`values` as a 1-D contiguous array of int64 or float64."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise InputError(f"{name} holds rows of different length: pass one flat row of {_KIND_NAMES[kinds]}") from None
+    if array.ndim != 1:
+        raise InputError(f"{name} has shape {array.shape}: one flat row of {_KIND_NAMES[kinds]} is needed")
+    if array.size and array.dtype.kind not in kinds:
+        raise InputError(f"{name} holds values of type {array.dtype}: {_KIND_NAMES[kinds]} are needed")
+    return np.ascontiguousarray(array, dtype=_dtype(kinds))
+
+
+def _dtype(kinds: str) -> type:
+    return np.int64 if kinds == INTEGERS else np.float64

@@ -1,0 +1,87 @@
+"""Ranking metrics by name, such as "ndcg@20" or, over the whole ranking, "ndcg".
+
+For a user with R relevant items at the 1-based ranks r_1 < .. < r_R of a complete ranking, cut at k:
+
+    ndcg       sum of 1 / log2(1 + r_j) over r_j <= k, divided by its value for the best ranking, r_j = j
+    mrr        1 / r_1 if r_1 <= k, else 0
+    recall     share of the R relevant items with r_j <= k
+    precision  number of r_j <= k, divided by k; needs a cut
+    hit_rate   1 if r_1 <= k, else 0
+    map        sum of j / r_j over r_j <= k, divided by R
+
+These are trec_eval's formulas (`ndcg_cut`, `recip_rank`, `recall`, `P`, `success`, `map_cut`); with one relevant item
+per user they are those of the paper.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langptune_rs import _core
+from langptune_rs.errors import InputError
+from langptune_rs.evaluation.arrays import NUMBERS, Ragged, Rows, as_ragged, is_one_per_row, one_per_row
+
+METRICS = ("ndcg", "mrr", "recall", "precision", "hit_rate", "map")
+
+
+class Metric(NamedTuple):
+    """A metric and its cut, None for the whole ranking."""
+
+    name: str
+    k: int | None
+
+
+def parse(metric: str) -> Metric:
+    """Reads "ndcg@20" or "ndcg".
+
+    Raises:
+        InputError: for an unknown name (the nearest is suggested), a cut below 1, or precision without a cut.
+    """
+    if not isinstance(metric, str):
+        raise InputError(f'metric {metric!r} is a {type(metric).__name__}: pass a string such as "ndcg@20"')
+    name, at, cut = metric.partition("@")
+    if name not in METRICS:
+        raise InputError(
+            f'"{metric}" is no metric{_nearest(name)}; there are {", ".join(METRICS)}, cut as in "ndcg@20"'
+        )
+    if at and not (cut.isascii() and cut.isdigit() and int(cut) >= 1):
+        raise InputError(f'"{metric}" is cut at "{cut}": a cut is a whole number from 1, as in "{name}@20"')
+    if name == "precision" and not at:
+        raise InputError('"precision" divides by the number of places: give it a cut, such as "precision@20"')
+    return Metric(name, int(cut) if at else None)
+
+
+def from_ranks(ranks: Rows, metric: str) -> NDArray[np.float64]:
+    """The metric of every user.
+
+    Args:
+        ranks: what `ItemIndex.rank` returns: (n_users,), (n_users, r), `Ragged`, a list of rows or (offsets, ranks);
+            1-based, in any order within a user.
+        metric: such as "ndcg@20".
+
+    Returns:
+        float64 (n_users,), each in [0, 1].
+
+    Raises:
+        InputError: as `parse`; names the first row without a rank, or with one below 1 or not finite.
+    """
+    return _per_user(as_ranks(ranks), parse(metric))
+
+
+def as_ranks(ranks: Rows) -> Ragged:
+    """Ranks in any of their forms as rows of float64."""
+    return one_per_row(ranks, "ranks", NUMBERS) if is_one_per_row(ranks) else as_ragged(ranks, "ranks", NUMBERS)
+
+
+def _per_user(ranks: Ragged, metric: Metric) -> NDArray[np.float64]:
+    return _core.per_user(metric.name, metric.k, ranks.offsets, ranks.values)
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches  # only for an error: it costs more to import than the rest of this package
+
+    near = get_close_matches(name.lower(), METRICS, n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""

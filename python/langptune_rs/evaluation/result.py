@@ -1,0 +1,82 @@
+"""The scores of one method: means, every user's value, and how sure the means are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langptune_rs import _core
+from langptune_rs.errors import InputError
+from langptune_rs.evaluation import metrics as ranking_metrics
+from langptune_rs.evaluation.arrays import Rows
+from langptune_rs.evaluation.significance import bootstrap_interval
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Metrics of one method.
+
+    Attributes:
+        mean: of each metric over all users.
+        per_user: of each metric, float64 (n_users,), in the order of the ranks; read-only.
+    """
+
+    mean: dict[str, float]
+    per_user: dict[str, NDArray[np.float64]]
+
+    @property
+    def num_users(self) -> int:
+        """Number of users, each of whom counts once."""
+        return len(next(iter(self.per_user.values())))
+
+    def confidence_interval(self, metric: str, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+        """(low, high) of the mean, by the percentile bootstrap over users with 10,000 resamples.
+
+        The interval depends on the seed alone, not on the number of threads.
+
+        Raises:
+            InputError: for a metric that was not evaluated, or a level outside (0, 1).
+        """
+        return bootstrap_interval(self.scores(metric), level=level, seed=seed)
+
+    def scores(self, metric: str) -> NDArray[np.float64]:
+        """Every user's value of a metric, float64 (n_users,).
+
+        Raises:
+            InputError: for a metric that was not evaluated.
+        """
+        if metric not in self.per_user:
+            raise InputError(
+                f'"{metric}" was not evaluated here: pass it to evaluate(); there are {", ".join(self.mean)}'
+            )
+        return self.per_user[metric]
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"{metric} {mean:.4f}" for metric, mean in self.mean.items())
+        return f"Result({self.num_users} users: {means})"
+
+
+def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
+    """Metrics from ranks.
+
+    Args:
+        ranks: what `ItemIndex.rank` returns, one or several ranks per user.
+        metrics: names such as "ndcg@20", "mrr@20", "recall@20", "precision@20", "hit_rate@5", "map", "ndcg"; see
+            `langptune_rs.evaluation.metrics` for their formulas.
+
+    Raises:
+        InputError: for no users or no metrics, an unknown metric, and rows of ranks that cannot be; names the row.
+    """
+    if isinstance(metrics, str) or not metrics:
+        raise InputError(f'metrics = {metrics!r}: pass a list of names, such as ["ndcg@20", "mrr@20"]')
+    parsed = {metric: ranking_metrics.parse(metric) for metric in metrics}
+    rows = ranking_metrics.as_ranks(ranks)
+    if len(rows) < 1:
+        raise InputError("ranks is empty: a mean needs at least one user")
+    per_user = {metric: _core.per_user(name, k, rows.offsets, rows.values) for metric, (name, k) in parsed.items()}
+    for scores in per_user.values():
+        scores.flags.writeable = False
+    return Result({metric: _core.mean(scores) for metric, scores in per_user.items()}, per_user)

@@ -1,0 +1,190 @@
+//! What the core refuses, named by row.
+
+/// The result of every fallible function of the core.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What was passed, why it cannot work, and what to do.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A matrix without rows or without columns where at least one is needed.
+    #[error("{name} has shape ({rows}, {columns}): at least one row and one column are needed")]
+    Empty {
+        /// The argument.
+        name: &'static str,
+        /// Its number of rows.
+        rows: usize,
+        /// Its number of columns.
+        columns: usize,
+    },
+    /// User and item vectors of different length.
+    #[error(
+        "user_embeddings have {users} dimensions and item_embeddings {items}: encode both with the same model and \
+         truncate both to the same dimension"
+    )]
+    Dimensions {
+        /// Dimensions of a user vector.
+        users: usize,
+        /// Dimensions of an item vector.
+        items: usize,
+    },
+    /// NaN or infinity in an embedding.
+    #[error("{name} row {row}, column {column} is {value}: every value must be finite; check what encoded this row")]
+    NonFinite {
+        /// The argument.
+        name: &'static str,
+        /// The first row that holds such a value.
+        row: usize,
+        /// Its first such column.
+        column: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A dot product that could leave the range of f32.
+    #[error(
+        "user_embeddings row {row} has norm {norm:e}, and with an item of norm {item_norm:e} a score could overflow \
+         float32: normalise the embeddings"
+    )]
+    Overflow {
+        /// The first such row.
+        row: usize,
+        /// Its norm.
+        norm: f64,
+        /// The largest norm of an item.
+        item_norm: f64,
+    },
+    /// Ragged input with a different number of rows than there are users.
+    #[error("{name} has {rows} rows for {users} users: pass one row for each user")]
+    Rows {
+        /// The argument.
+        name: &'static str,
+        /// Its number of rows.
+        rows: usize,
+        /// The number of users.
+        users: usize,
+    },
+    /// Offsets that do not describe rows of the values.
+    #[error(
+        "{name} offsets {problem}: they must start at 0, never decrease, and end at the number of values ({values})"
+    )]
+    Offsets {
+        /// The argument.
+        name: &'static str,
+        /// What is wrong with them.
+        problem: String,
+        /// The number of values.
+        values: usize,
+    },
+    /// An item index outside the catalog.
+    #[error("{name} row {row} holds item {item}: item indexes run from 0 to {last}")]
+    OutOfRange {
+        /// The argument.
+        name: &'static str,
+        /// The first such row.
+        row: usize,
+        /// The item index as it was passed.
+        item: i64,
+        /// The last valid item index.
+        last: usize,
+    },
+    /// The same target twice for one user.
+    #[error("targets row {row} holds item {item} twice: pass each relevant item once")]
+    DuplicateTarget {
+        /// The first such row.
+        row: usize,
+        /// The item.
+        item: usize,
+    },
+    /// A target that is also excluded.
+    #[error(
+        "targets row {row} holds item {item}, which exclude row {row} takes out of the ranking: remove it from one of \
+         the two"
+    )]
+    ExcludedTarget {
+        /// The first such row.
+        row: usize,
+        /// The item.
+        item: usize,
+    },
+    /// Fewer items left than asked for.
+    #[error("k = {k}, but row {row} has only {left} items left to rank: pass k <= {left} or exclude fewer items")]
+    TooFewItems {
+        /// The first such row.
+        row: usize,
+        /// The number of items not excluded.
+        left: usize,
+        /// What was asked for.
+        k: usize,
+    },
+    /// k = 0.
+    #[error("k = 0 asks for nothing: pass k >= 1")]
+    ZeroK,
+    /// A user without ranks.
+    #[error("ranks row {row} is empty: a user without a relevant item has no score; leave such users out")]
+    NoRanks {
+        /// The first such row.
+        row: usize,
+    },
+    /// A rank that is no rank.
+    #[error("ranks row {row} holds {rank}: ranks start at 1 and are finite")]
+    BadRank {
+        /// The first such row.
+        row: usize,
+        /// The rank as it was passed.
+        rank: f64,
+    },
+    /// A sample with NaN or infinity.
+    #[error("{name} row {row} is {value}: every score must be finite")]
+    NonFiniteScore {
+        /// The argument.
+        name: &'static str,
+        /// The first such row.
+        row: usize,
+        /// The value.
+        value: f64,
+    },
+    /// Paired samples of different length.
+    #[error("a paired test needs the same users on both sides: a has {a} scores and b has {b}")]
+    Unpaired {
+        /// Number of scores of the first.
+        a: usize,
+        /// Number of scores of the second.
+        b: usize,
+    },
+    /// A sample without a value.
+    #[error("{name} is empty: at least one user is needed")]
+    NoScores {
+        /// The argument.
+        name: &'static str,
+    },
+    /// A parameter outside its range.
+    #[error("{name} = {value}: {range}")]
+    Parameter {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// A sequence of fewer than no tokens.
+    #[error("lengths[{index}] is {length}: a sequence has 0 or more tokens")]
+    NegativeLength {
+        /// The first such sequence.
+        index: usize,
+        /// Its length as it was passed.
+        length: i64,
+    },
+    /// A sequence that fits no bin.
+    #[error(
+        "lengths[{index}] is {length} tokens, more than the capacity of {capacity}: shorten this sequence or raise the \
+         capacity; nothing is cut silently"
+    )]
+    TooLong {
+        /// The first such sequence.
+        index: usize,
+        /// Its length.
+        length: usize,
+        /// The capacity of a bin.
+        capacity: usize,
+    },
+}

@@ -1,0 +1,133 @@
+//! The items to rank, and what ranking and searching them share.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::{Error, Matrix, Result, kernel};
+
+/// How an item whose score equals the target's counts for the target's rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ties {
+    /// By the total order (-score, item index): a tied item ranks above when its index is smaller.
+    Index,
+    /// Tied items rank below: the best rank of the tied group.
+    Min,
+    /// Tied items rank above: the worst rank of the tied group.
+    Max,
+    /// The mean of the best and the worst rank, which may be a half.
+    Mean,
+}
+
+/// Item vectors to rank, borrowed from the caller.
+#[derive(Debug, Clone, Copy)]
+pub struct ItemIndex<'a> {
+    pub(crate) items: Matrix<'a>,
+    max_norm: f64,
+}
+
+/// Users scored together: as many rows as keep their part of a block of scores in the first-level cache.
+const USERS_PER_BLOCK: usize = 64;
+
+/// Bytes of item vectors scored together: half of a small second-level cache.
+const ITEM_BLOCK_BYTES: usize = 256 * 1024;
+
+impl<'a> ItemIndex<'a> {
+    /// Checks the items once.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] without items; [`Error::NonFinite`] for NaN or infinity.
+    pub fn new(item_embeddings: Matrix<'a>) -> Result<Self> {
+        let name = "item_embeddings";
+        if item_embeddings.rows() == 0 {
+            return Err(Error::Empty { name, rows: 0, columns: item_embeddings.dim() });
+        }
+        let max_norm = item_embeddings.norms(name)?.into_iter().fold(0.0, f64::max);
+        Ok(Self { items: item_embeddings, max_norm })
+    }
+
+    /// The index of items that [`ItemIndex::new`] has checked before, from their [`ItemIndex::max_norm`].
+    pub fn from_checked(item_embeddings: Matrix<'a>, max_norm: f64) -> Self {
+        Self { items: item_embeddings, max_norm }
+    }
+
+    /// The largest Euclidean norm of an item.
+    pub fn max_norm(&self) -> f64 {
+        self.max_norm
+    }
+
+    /// Number of items.
+    pub fn num_items(&self) -> usize {
+        self.items.rows()
+    }
+
+    /// Checks that every user can be scored with every item without leaving the range of f32.
+    ///
+    /// By Cauchy-Schwarz no partial sum of a score exceeds the product of the norms; the factor 2 covers rounding.
+    pub(crate) fn check_users(&self, users: Matrix) -> Result<()> {
+        if users.dim() != self.items.dim() {
+            return Err(Error::Dimensions { users: users.dim(), items: self.items.dim() });
+        }
+        let norms = users.norms("user_embeddings")?;
+        match norms.iter().position(|norm| norm * self.max_norm > f64::from(f32::MAX) / 2.0) {
+            None => Ok(()),
+            Some(row) => Err(Error::Overflow { row, norm: norms[row], item_norm: self.max_norm }),
+        }
+    }
+
+    /// Scores all users with all items, block by block, and folds each row of scores into the state of its user.
+    ///
+    /// `start(user)` makes a state, `fold(state, user, first_item, scores)` takes in the scores of the items from
+    /// `first_item` on, and `merge` joins two states of one user. A user's items come in increasing order within a
+    /// state, but states are split and merged as the threads allow: the result must not depend on that.
+    pub(crate) fn fold_scores<S: Send>(
+        &self,
+        users: Matrix,
+        start: impl Fn(usize) -> S + Sync,
+        fold: impl Fn(&mut S, usize, usize, &[f32]) + Sync,
+        merge: impl Fn(&mut S, S) + Sync,
+    ) -> Vec<S> {
+        let user_blocks = blocks(0..users.rows(), USERS_PER_BLOCK);
+        let items_per_block = (ITEM_BLOCK_BYTES / (self.items.dim() * size_of::<f32>())).clamp(16, 4096);
+        let tasks = 4 * rayon::current_num_threads();
+        let parts = tasks.div_ceil(user_blocks.len().max(1)).min(self.num_items().div_ceil(items_per_block));
+        let item_parts = blocks(0..self.num_items(), self.num_items().div_ceil(parts));
+
+        let fold_part = |user_block: Range<usize>, item_part: Range<usize>| {
+            let mut states: Vec<S> = user_block.clone().map(&start).collect();
+            let mut scores = vec![0.0; user_block.len() * items_per_block.min(item_part.len())];
+            for item_block in blocks(item_part, items_per_block) {
+                let scores = &mut scores[..user_block.len() * item_block.len()];
+                kernel::score_block(
+                    users.slice(user_block.start, user_block.end),
+                    self.items.slice(item_block.start, item_block.end),
+                    scores,
+                );
+                for ((state, user), row) in
+                    states.iter_mut().zip(user_block.clone()).zip(scores.chunks(item_block.len()))
+                {
+                    fold(state, user, item_block.start, row);
+                }
+            }
+            states
+        };
+        let merge_states = |mut left: Vec<S>, right: Vec<S>| {
+            left.iter_mut().zip(right).for_each(|(left, right)| merge(left, right));
+            left
+        };
+        user_blocks
+            .into_par_iter()
+            .flat_map(|user_block| {
+                item_parts
+                    .par_iter()
+                    .map(|item_part| fold_part(user_block.clone(), item_part.clone()))
+                    .reduce_with(merge_states)
+                    .expect("an index holds at least one item")
+            })
+            .collect()
+    }
+}
+
+fn blocks(range: Range<usize>, size: usize) -> Vec<Range<usize>> {
+    range.clone().step_by(size).map(|start| start..(start + size).min(range.end)).collect()
+}

@@ -1,0 +1,323 @@
+//! The scores: f32 dot products with one fixed order of summation.
+//!
+//! With `LANES` = 16, the score of a user `u` and an item `x` is defined as
+//!
+//! ```text
+//! lane[l] = ((0 + u[l]*x[l]) + u[l+16]*x[l+16]) + u[l+32]*x[l+32] + ...     for l in 0..16
+//! score   = lane[0] + .. + lane[15], added as a tree: l with l+8, then l+4, l+2, l+1
+//! ```
+//!
+//! where every product and every sum is rounded to f32 on its own (no fused multiply-add). IEEE 754 fixes each of
+//! these operations, so a score is the same to the bit on every CPU, whatever the width of its registers, and in
+//! whatever block it is computed. A lane starts at +0 and a sum of opposite numbers is +0, so no score is ever -0.
+
+use crate::Matrix;
+
+/// Number of partial sums of a dot product.
+pub const LANES: usize = 16;
+
+type Lanes = [f32; LANES];
+
+/// The score of one user and one item.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn dot(user: &[f32], item: &[f32]) -> f32 {
+    assert_eq!(user.len(), item.len());
+    tile::<Lanes, 1, 1>([user], [item])[0][0]
+}
+
+/// Writes the scores of every user with every item to `out`, row-major (users, items).
+///
+/// # Panics
+/// When the dimensions differ or `out` does not hold users x items scores.
+pub fn score_block(users: Matrix, items: Matrix, out: &mut [f32]) {
+    assert_eq!(users.dim(), items.dim());
+    assert_eq!(out.len(), users.rows() * items.rows());
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the CPU was just asked and has AVX-512F, the only thing the function requires.
+            return unsafe { x86::score_block_avx512(users, items, out) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the CPU was just asked and has AVX2, the only thing the function requires.
+            return unsafe { x86::score_block_avx2(users, items, out) };
+        }
+    }
+    score_block_portable(users, items, out);
+}
+
+fn score_block_portable(users: Matrix, items: Matrix, out: &mut [f32]) {
+    score_tiles::<Lanes, 1, 2>(users, items, out);
+}
+
+/// Sixteen partial sums, in whatever registers a CPU has for them.
+trait Accumulator: Copy {
+    fn load(lanes: &Lanes) -> Self;
+    /// `self + a * b`, the product and the sum each rounded to f32.
+    fn add_product(self, a: Self, b: Self) -> Self;
+    fn store(self) -> Lanes;
+}
+
+impl Accumulator for Lanes {
+    #[inline(always)]
+    fn load(lanes: &Lanes) -> Self {
+        *lanes
+    }
+
+    #[inline(always)]
+    fn add_product(mut self, a: Self, b: Self) -> Self {
+        for lane in 0..LANES {
+            self[lane] += a[lane] * b[lane];
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn store(self) -> Lanes {
+        self
+    }
+}
+
+/// Cuts the block into tiles of `U` users x `I` items, and what is left over into narrower ones.
+#[inline(always)]
+fn score_tiles<A: Accumulator, const U: usize, const I: usize>(users: Matrix, items: Matrix, out: &mut [f32]) {
+    let num_items = items.rows();
+    let whole_users = users.rows() - users.rows() % U;
+    for first in (0..whole_users).step_by(U) {
+        let rows = std::array::from_fn(|u| users.row(first + u));
+        score_rows::<A, U, I>(rows, items, &mut out[first * num_items..]);
+    }
+    for user in whole_users..users.rows() {
+        score_rows::<A, 1, I>([users.row(user)], items, &mut out[user * num_items..]);
+    }
+}
+
+#[inline(always)]
+fn score_rows<A: Accumulator, const U: usize, const I: usize>(users: [&[f32]; U], items: Matrix, out: &mut [f32]) {
+    let num_items = items.rows();
+    let whole_items = num_items - num_items % I;
+    for first in (0..whole_items).step_by(I) {
+        let scores = tile::<A, U, I>(users, std::array::from_fn(|i| items.row(first + i)));
+        for (u, row) in scores.iter().enumerate() {
+            out[u * num_items + first..][..I].copy_from_slice(row);
+        }
+    }
+    for item in whole_items..num_items {
+        let scores = tile::<A, U, 1>(users, [items.row(item)]);
+        for (u, [score]) in scores.iter().enumerate() {
+            out[u * num_items + item] = *score;
+        }
+    }
+}
+
+/// The scores of `U` users and `I` items, all of the same length; the accumulators of all pairs stay in registers.
+#[inline(always)]
+fn tile<A: Accumulator, const U: usize, const I: usize>(users: [&[f32]; U], items: [&[f32]; I]) -> [[f32; I]; U] {
+    let users = users.map(<[f32]>::as_chunks::<LANES>);
+    let items = items.map(<[f32]>::as_chunks::<LANES>);
+    let num_chunks = users[0].0.len();
+    // Cut to one length, so that the loop below needs no bounds checks.
+    let user_chunks = users.map(|(chunks, _)| &chunks[..num_chunks]);
+    let item_chunks = items.map(|(chunks, _)| &chunks[..num_chunks]);
+    let mut sums = [[A::load(&[0.0; LANES]); I]; U];
+    for chunk in 0..num_chunks {
+        let user_lanes = user_chunks.map(|chunks| A::load(&chunks[chunk]));
+        let item_lanes = item_chunks.map(|chunks| A::load(&chunks[chunk]));
+        add_products(&mut sums, user_lanes, item_lanes);
+    }
+    if !users[0].1.is_empty() {
+        // Products with the padding add +0, which changes no lane: a lane is never -0.
+        let user_lanes = users.map(|(_, rest)| A::load(&padded(rest)));
+        let item_lanes = items.map(|(_, rest)| A::load(&padded(rest)));
+        add_products(&mut sums, user_lanes, item_lanes);
+    }
+    sums.map(|row| row.map(|sum| add_lanes(sum.store())))
+}
+
+#[inline(always)]
+fn add_products<A: Accumulator, const U: usize, const I: usize>(sums: &mut [[A; I]; U], users: [A; U], items: [A; I]) {
+    for u in 0..U {
+        for i in 0..I {
+            sums[u][i] = sums[u][i].add_product(users[u], items[i]);
+        }
+    }
+}
+
+#[inline(always)]
+fn padded(rest: &[f32]) -> Lanes {
+    let mut lanes = [0.0; LANES];
+    lanes[..rest.len()].copy_from_slice(rest);
+    lanes
+}
+
+#[inline(always)]
+fn add_lanes(lanes: Lanes) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|l| lanes[l] + lanes[l + 8]);
+    let four: [f32; 4] = std::array::from_fn(|l| eight[l] + eight[l + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// The same sums in the registers of x86 CPUs.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Accumulator, LANES, Lanes, score_tiles};
+    use crate::Matrix;
+
+    /// A tile of 4 x 4 pairs takes 16 of the 32 registers, and its loads 8 more.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn score_block_avx512(users: Matrix, items: Matrix, out: &mut [f32]) {
+        score_tiles::<Avx512, 4, 4>(users, items, out);
+    }
+
+    /// A tile of 2 x 2 pairs takes 8 of the 16 registers, and its loads 8 more.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn score_block_avx2(users: Matrix, items: Matrix, out: &mut [f32]) {
+        score_tiles::<Avx2, 2, 2>(users, items, out);
+    }
+
+    /// Private to this module and used by `score_block_avx512` alone, which makes every intrinsic below sound: they
+    /// need AVX-512F, and `Lanes` holds the 16 values that a load reads and a store writes, at any alignment.
+    #[derive(Clone, Copy)]
+    struct Avx512(__m512);
+
+    impl Accumulator for Avx512 {
+        #[inline(always)]
+        fn load(lanes: &Lanes) -> Self {
+            // SAFETY: see `Avx512`.
+            Self(unsafe { _mm512_loadu_ps(lanes.as_ptr()) })
+        }
+
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: see `Avx512`.
+            Self(unsafe { _mm512_add_ps(self.0, _mm512_mul_ps(a.0, b.0)) })
+        }
+
+        #[inline(always)]
+        fn store(self) -> Lanes {
+            let mut lanes = [0.0; LANES];
+            // SAFETY: see `Avx512`.
+            unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), self.0) };
+            lanes
+        }
+    }
+
+    /// Private to this module and used by `score_block_avx2` alone, which makes every intrinsic below sound: they need
+    /// AVX, which AVX2 includes, and read or write 8 of the 16 values of `Lanes` from its start or its middle.
+    #[derive(Clone, Copy)]
+    struct Avx2(__m256, __m256);
+
+    impl Accumulator for Avx2 {
+        #[inline(always)]
+        fn load(lanes: &Lanes) -> Self {
+            // SAFETY: see `Avx2`.
+            unsafe { Self(_mm256_loadu_ps(lanes.as_ptr()), _mm256_loadu_ps(lanes[8..].as_ptr())) }
+        }
+
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: see `Avx2`.
+            unsafe {
+                Self(_mm256_add_ps(self.0, _mm256_mul_ps(a.0, b.0)), _mm256_add_ps(self.1, _mm256_mul_ps(a.1, b.1)))
+            }
+        }
+
+        #[inline(always)]
+        fn store(self) -> Lanes {
+            let mut lanes = [0.0; LANES];
+            // SAFETY: see `Avx2`.
+            unsafe {
+                _mm256_storeu_ps(lanes.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(lanes[8..].as_mut_ptr(), self.1);
+            }
+            lanes
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The definition at the top of this file, written out.
+    fn dot_by_definition(user: &[f32], item: &[f32]) -> f32 {
+        let mut lanes = [0.0_f32; LANES];
+        for (at, (u, x)) in user.iter().zip(item).enumerate() {
+            let product = std::hint::black_box(u * x);
+            lanes[at % LANES] += product;
+        }
+        let mut width = LANES;
+        while width > 1 {
+            width /= 2;
+            for l in 0..width {
+                lanes[l] += lanes[l + width];
+            }
+        }
+        lanes[0]
+    }
+
+    fn values(len: usize) -> impl Strategy<Value = Vec<f32>> {
+        let value = prop_oneof![
+            4 => -1.0_f32..1.0,
+            1 => prop_oneof![Just(0.0), Just(-0.0), Just(1e-40_f32), Just(-1e-40), Just(1e15), Just(-1e15)],
+        ];
+        proptest::collection::vec(value, len)
+    }
+
+    fn block() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
+        (1_usize..70, 1_usize..10, 1_usize..12)
+            .prop_flat_map(|(dim, users, items)| (Just(dim), values(dim * users), values(dim * items)))
+    }
+
+    type Kernel = fn(Matrix, Matrix, &mut [f32]);
+
+    fn kernels() -> Vec<(&'static str, Kernel)> {
+        let mut kernels: Vec<(&'static str, Kernel)> = vec![
+            ("dispatched", score_block),
+            ("portable", score_block_portable),
+            ("portable 2 x 3", score_tiles::<Lanes, 2, 3>),
+        ];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: only listed on a CPU that has AVX-512F.
+            kernels.push(("avx512", |users, items, out| unsafe { x86::score_block_avx512(users, items, out) }));
+        }
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: only listed on a CPU that has AVX2.
+            kernels.push(("avx2", |users, items, out| unsafe { x86::score_block_avx2(users, items, out) }));
+        }
+        kernels
+    }
+
+    proptest! {
+        #[test]
+        fn every_kernel_gives_the_bits_of_the_definition((dim, users, items) in block()) {
+            let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
+            for (name, kernel) in kernels() {
+                let mut out = vec![f32::NAN; users.rows() * items.rows()];
+                kernel(users, items, &mut out);
+                for user in 0..users.rows() {
+                    for item in 0..items.rows() {
+                        let score = out[user * items.rows() + item];
+                        let expected = dot_by_definition(users.row(user), items.row(item));
+                        prop_assert_eq!(score.to_bits(), expected.to_bits(), "{} {} {}", name, user, item);
+                        prop_assert_eq!(score.to_bits(), dot(users.row(user), items.row(item)).to_bits());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_score_is_never_negative_zero() {
+        assert_eq!(dot(&[-0.0], &[1.0]).to_bits(), 0.0_f32.to_bits());
+        assert_eq!(dot(&[1.0, 1.0], &[2.0, -2.0]).to_bits(), 0.0_f32.to_bits());
+        assert_eq!(dot(&[1e-30; 20], &[-1e-30; 20]).to_bits(), 0.0_f32.to_bits());
+    }
+}

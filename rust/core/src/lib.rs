@@ -1,0 +1,23 @@
+//! Exact ranking over a whole catalog, ranking metrics, significance tests and sequence packing.
+//!
+//! Every function is deterministic: the same input gives the same bits for any number of threads, any block size and
+//! any CPU. Parallel functions use the current rayon pool; [`pool::run`] provides one that survives `fork`.
+
+mod error;
+pub mod index;
+pub mod kernel;
+pub mod matrix;
+pub mod metrics;
+pub mod packing;
+pub mod pool;
+pub mod ragged;
+mod random;
+mod rank;
+mod search;
+pub mod statistics;
+
+pub use error::{Error, Result};
+pub use index::{ItemIndex, Ties};
+pub use matrix::Matrix;
+pub use ragged::Ragged;
+pub use search::Found;

@@ -1,0 +1,96 @@
+//! A borrowed row-major float32 matrix.
+
+use rayon::prelude::*;
+
+use crate::{Error, Result};
+
+/// Rows of float32 vectors, row-major and contiguous, borrowed from the caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    values: &'a [f32],
+    dim: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Views `values` as rows of `dim` values.
+    ///
+    /// # Panics
+    /// When `dim` is 0 or `values.len()` is no multiple of it.
+    pub fn new(values: &'a [f32], dim: usize) -> Self {
+        assert!(dim > 0 && values.len().is_multiple_of(dim), "{} values are no rows of {dim}", values.len());
+        Self { values, dim }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.dim
+    }
+
+    /// Number of columns.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// One row.
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        &self.values[row * self.dim..][..self.dim]
+    }
+
+    /// The rows `start..end`.
+    pub fn slice(&self, start: usize, end: usize) -> Matrix<'a> {
+        Matrix { values: &self.values[start * self.dim..end * self.dim], dim: self.dim }
+    }
+
+    /// The Euclidean norm of every row, in f64.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the first row and column that hold NaN or infinity. `name` names the argument.
+    pub fn norms(&self, name: &'static str) -> Result<Vec<f64>> {
+        let norms: Vec<f64> = self.values.par_chunks_exact(self.dim).with_min_len(64).map(norm).collect();
+        // The square of a finite f32 is finite in f64, so a norm is finite exactly when its whole row is.
+        match norms.iter().position(|norm| !norm.is_finite()) {
+            None => Ok(norms),
+            Some(row) => {
+                let values = self.row(row);
+                let column = values.iter().position(|value| !value.is_finite()).expect("a non-finite norm has a cause");
+                Err(Error::NonFinite { name, row, column, value: values[column] })
+            }
+        }
+    }
+}
+
+fn norm(row: &[f32]) -> f64 {
+    let mut squares = [0.0_f64; 8];
+    let (chunks, rest) = row.as_chunks::<8>();
+    for chunk in chunks {
+        for (square, value) in squares.iter_mut().zip(chunk) {
+            *square += f64::from(*value) * f64::from(*value);
+        }
+    }
+    let rest: f64 = rest.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
+    (squares.iter().sum::<f64>() + rest).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn norms_are_euclidean() {
+        let values = [3.0, 4.0, 0.0, -2.0];
+        assert_eq!(Matrix::new(&values, 2).norms("x").unwrap(), [5.0, 2.0]);
+    }
+
+    #[test]
+    fn norms_of_the_largest_values_are_finite() {
+        let values = [f32::MAX; 1000];
+        assert!(Matrix::new(&values, 1000).norms("x").unwrap()[0].is_finite());
+    }
+
+    #[test]
+    fn norms_name_the_first_value_that_is_not_finite() {
+        let values = [1.0, 2.0, 3.0, f32::NEG_INFINITY, f32::INFINITY, 0.0];
+        let error = Matrix::new(&values, 2).norms("item_embeddings").unwrap_err();
+        assert_eq!(error, Error::NonFinite { name: "item_embeddings", row: 1, column: 1, value: f32::NEG_INFINITY });
+    }
+}

@@ -1,0 +1,125 @@
+//! Rows of different length: flat values and offsets (CSR).
+
+use crate::{Error, Result};
+
+/// Rows of item indexes, checked and borrowed or owned: row `r` is `values[offsets[r]..offsets[r + 1]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ragged {
+    offsets: Vec<usize>,
+    values: Vec<usize>,
+}
+
+/// Turns offsets from outside into ones that index `num_values` values.
+///
+/// # Errors
+/// [`Error::Offsets`] when they do not start at 0, decrease, or do not end at `num_values`.
+pub fn checked_offsets(name: &'static str, offsets: &[i64], num_values: usize) -> Result<Vec<usize>> {
+    let fail = |problem: String| Error::Offsets { name, problem, values: num_values };
+    match offsets {
+        [0, .., last] if *last == num_values as i64 => {}
+        [0] if num_values == 0 => {}
+        [] => return Err(fail("are empty".into())),
+        [first, .., last] => return Err(fail(format!("start at {first} and end at {last}"))),
+        [only] => return Err(fail(format!("hold {only} alone"))),
+    }
+    if let Some(row) = offsets.windows(2).position(|pair| pair[1] < pair[0]) {
+        return Err(fail(format!("decrease after row {row}")));
+    }
+    Ok(offsets.iter().map(|offset| *offset as usize).collect())
+}
+
+impl Ragged {
+    /// Checks rows of item indexes that come from outside.
+    ///
+    /// # Errors
+    /// [`Error::Offsets`] as [`checked_offsets`]; [`Error::OutOfRange`] for an index outside `0..num_items`.
+    pub fn new(name: &'static str, offsets: &[i64], values: &[i64], num_items: usize) -> Result<Self> {
+        let offsets = checked_offsets(name, offsets, values.len())?;
+        if let Some(at) = values.iter().position(|item| !(0..num_items as i64).contains(item)) {
+            let row = offsets.partition_point(|offset| *offset <= at) - 1;
+            return Err(Error::OutOfRange { name, row, item: values[at], last: num_items.saturating_sub(1) });
+        }
+        Ok(Self { offsets, values: values.iter().map(|item| *item as usize).collect() })
+    }
+
+    /// `rows` empty rows.
+    pub fn empty(rows: usize) -> Self {
+        Self { offsets: vec![0; rows + 1], values: Vec::new() }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// One row.
+    pub fn row(&self, row: usize) -> &[usize] {
+        &self.values[self.span(row)]
+    }
+
+    /// Where a row lies in the flat values.
+    pub fn span(&self, row: usize) -> std::ops::Range<usize> {
+        self.offsets[row]..self.offsets[row + 1]
+    }
+
+    /// The flat values of all rows.
+    pub fn values(&self) -> &[usize] {
+        &self.values
+    }
+
+    /// The same rows with each index once, in increasing order.
+    #[must_use]
+    pub fn sorted_unique(&self) -> Self {
+        let mut offsets = Vec::with_capacity(self.offsets.len());
+        let mut values = Vec::with_capacity(self.values.len());
+        offsets.push(0);
+        for row in 0..self.rows() {
+            let start = values.len();
+            values.extend_from_slice(self.row(row));
+            values[start..].sort_unstable();
+            let mut kept = start;
+            for at in start..values.len() {
+                if kept == start || values[at] != values[kept - 1] {
+                    values[kept] = values[at];
+                    kept += 1;
+                }
+            }
+            values.truncate(kept);
+            offsets.push(kept);
+        }
+        Self { offsets, values }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_what_the_offsets_say() {
+        let ragged = Ragged::new("x", &[0, 2, 2, 3], &[4, 1, 0], 5).unwrap();
+        assert_eq!((ragged.rows(), ragged.row(0), ragged.row(1), ragged.row(2)), (3, &[4, 1][..], &[][..], &[0][..]));
+    }
+
+    #[test]
+    fn sorted_unique_keeps_each_index_of_a_row_once() {
+        let ragged = Ragged::new("x", &[0, 4, 4, 6], &[4, 1, 4, 1, 1, 0], 5).unwrap().sorted_unique();
+        assert_eq!((ragged.row(0), ragged.row(1), ragged.row(2)), (&[1, 4][..], &[][..], &[0, 1][..]));
+    }
+
+    #[test]
+    fn offsets_that_describe_no_rows_are_refused() {
+        for offsets in [&[][..], &[1], &[1, 3], &[0, 2], &[0, 4, 2, 3], &[0, -1, 3], &[0]] {
+            let error = checked_offsets("exclude", offsets, 3).unwrap_err();
+            assert!(matches!(error, Error::Offsets { name: "exclude", values: 3, .. }), "{offsets:?}: {error}");
+        }
+        assert_eq!(checked_offsets("exclude", &[0], 0).unwrap(), [0]);
+    }
+
+    #[test]
+    fn an_index_out_of_range_is_named_with_its_row() {
+        let row_of = |values: &[i64]| Ragged::new("targets", &[0, 0, 1, 1, 3], values, 5).unwrap_err();
+        assert_eq!(row_of(&[5, 0, 0]), Error::OutOfRange { name: "targets", row: 1, item: 5, last: 4 });
+        assert_eq!(row_of(&[4, 0, -1]), Error::OutOfRange { name: "targets", row: 3, item: -1, last: 4 });
+    }
+}

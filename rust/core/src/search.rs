@@ -1,0 +1,109 @@
+//! The best items of every user.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use rayon::prelude::*;
+
+use crate::rank::check_rows;
+use crate::{Error, ItemIndex, Matrix, Ragged, Result};
+
+/// The best items of every user, row-major (users, k), best first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// Their scores.
+    pub scores: Vec<f32>,
+    /// Their item indexes.
+    pub items: Vec<usize>,
+}
+
+/// An item with its score. The order is that of the ranking: the better one is the smaller.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    score: f32,
+    item: usize,
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.score.total_cmp(&self.score).then(self.item.cmp(&other.item))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Candidate {}
+
+/// The `k` best candidates so far, the worst of them on top of the heap.
+struct Best {
+    k: usize,
+    heap: BinaryHeap<Candidate>,
+}
+
+impl Best {
+    fn of(k: usize) -> Self {
+        Self { k, heap: BinaryHeap::new() }
+    }
+
+    fn offer(&mut self, candidate: Candidate) {
+        if self.heap.len() < self.k {
+            self.heap.push(candidate);
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && candidate < *worst
+        {
+            *worst = candidate;
+        }
+    }
+
+    /// Whether an item of this score could still enter; an item of a higher index than all before must score more.
+    fn may_enter(&self, score: f32) -> bool {
+        self.heap.len() < self.k || self.heap.peek().is_some_and(|worst| score > worst.score)
+    }
+}
+
+impl ItemIndex<'_> {
+    /// The `k` best items of every user by (-score, item index), those of its row of `exclude` left out.
+    ///
+    /// # Errors
+    /// [`Error::ZeroK`]; [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users;
+    /// [`Error::Rows`] when `exclude` has another number of rows; [`Error::TooFewItems`] when fewer than `k` are left.
+    pub fn search(&self, users: Matrix, k: usize, exclude: &Ragged) -> Result<Found> {
+        if k == 0 {
+            return Err(Error::ZeroK);
+        }
+        self.check_users(users)?;
+        check_rows("exclude", exclude, users)?;
+        let exclude = exclude.sorted_unique();
+        for row in 0..users.rows() {
+            let left = self.num_items() - exclude.row(row).len();
+            if k > left {
+                return Err(Error::TooFewItems { row, left, k });
+            }
+        }
+        let best = self.fold_scores(
+            users,
+            |_| Best::of(k),
+            |best, user, first_item, scores| {
+                for (item, &score) in (first_item..).zip(scores) {
+                    if best.may_enter(score) && exclude.row(user).binary_search(&item).is_err() {
+                        best.offer(Candidate { score, item });
+                    }
+                }
+            },
+            |left, right| right.heap.into_iter().for_each(|candidate| left.offer(candidate)),
+        );
+        let sorted: Vec<Vec<Candidate>> = best.into_par_iter().map(|best| best.heap.into_sorted_vec()).collect();
+        let flat = || sorted.iter().flatten();
+        Ok(Found { scores: flat().map(|c| c.score).collect(), items: flat().map(|c| c.item).collect() })
+    }
+}

@@ -1,0 +1,208 @@
+//! The extension `langptune_rs._core`: converts, releases the GIL and maps errors. What it computes is `langptune-core`.
+//!
+//! It is private: `langptune_rs.evaluation` and `langptune_rs.packing` check dtypes and shapes and carry the docs.
+
+use langptune_core::metrics::Metric;
+use langptune_core::{Error, Matrix, Ragged, Result, Ties, metrics, packing, pool, statistics};
+use numpy::prelude::*;
+use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::prelude::*;
+
+pyo3::import_exception!(langptune_rs.errors, InputError);
+
+/// Runs core work: in the thread pool of this process, without the GIL, its errors as `InputError`.
+fn enter_core<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    py.detach(|| pool::run(work)).map_err(|error| InputError::new_err(error.to_string()))
+}
+
+/// The rows of an array the caller keeps; refuses what is not C-contiguous instead of copying it.
+fn matrix<'a>(name: &'static str, array: &'a PyReadonlyArray2<f32>) -> PyResult<Matrix<'a>> {
+    let (rows, columns) = (array.shape()[0], array.shape()[1]);
+    if columns == 0 {
+        return Err(InputError::new_err(Error::Empty { name, rows, columns }.to_string()));
+    }
+    Ok(Matrix::new(array.as_slice()?, columns))
+}
+
+/// (offsets, values) of ragged rows; offsets from outside are checked by the core.
+type Rows<'py> = (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>);
+
+/// Item vectors to rank: the caller's own array and what one pass over it has shown.
+#[pyclass(frozen, module = "langptune_rs._core")]
+struct ItemIndex {
+    item_embeddings: Py<PyArray2<f32>>,
+    max_norm: f64,
+}
+
+#[pymethods]
+impl ItemIndex {
+    #[new]
+    fn new(py: Python, item_embeddings: PyReadonlyArray2<f32>) -> PyResult<Self> {
+        let items = matrix("item_embeddings", &item_embeddings)?;
+        let max_norm = enter_core(py, || Ok(langptune_core::ItemIndex::new(items)?.max_norm()))?;
+        Ok(Self { item_embeddings: item_embeddings.as_unbound().clone_ref(py), max_norm })
+    }
+
+    #[getter]
+    fn item_embeddings(&self, py: Python) -> Py<PyArray2<f32>> {
+        self.item_embeddings.clone_ref(py)
+    }
+
+    /// One f64 rank for each target, flat.
+    fn rank<'py>(
+        &self,
+        py: Python<'py>,
+        user_embeddings: PyReadonlyArray2<f32>,
+        targets: Rows,
+        exclude: Option<Rows>,
+        ties: &str,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let ties = match ties {
+            "index" => Ties::Index,
+            "min" => Ties::Min,
+            "max" => Ties::Max,
+            "mean" => Ties::Mean,
+            other => {
+                return Err(InputError::new_err(format!(
+                    "ties = {other:?}: pass \"index\", \"min\", \"max\" or \"mean\""
+                )));
+            }
+        };
+        let items = self.item_embeddings.bind(py).readonly();
+        let items = matrix("item_embeddings", &items)?;
+        let users = matrix("user_embeddings", &user_embeddings)?;
+        let (target_offsets, targets) = (targets.0.as_slice()?, targets.1.as_slice()?);
+        let exclude =
+            exclude.as_ref().map(|rows| Ok::<_, PyErr>((rows.0.as_slice()?, rows.1.as_slice()?))).transpose()?;
+        let ranks = enter_core(py, || {
+            let index = langptune_core::ItemIndex::from_checked(items, self.max_norm);
+            let targets = Ragged::new("targets", target_offsets, targets, index.num_items())?;
+            index.rank(users, &targets, &excluded(exclude, users.rows(), index.num_items())?, ties)
+        })?;
+        Ok(PyArray1::from_vec(py, ranks))
+    }
+
+    /// Scores f32 and item indexes i64 of the k best items, each (users, k).
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        user_embeddings: PyReadonlyArray2<f32>,
+        k: usize,
+        exclude: Option<Rows>,
+    ) -> PyResult<(Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<i64>>)> {
+        let items = self.item_embeddings.bind(py).readonly();
+        let items = matrix("item_embeddings", &items)?;
+        let users = matrix("user_embeddings", &user_embeddings)?;
+        let exclude =
+            exclude.as_ref().map(|rows| Ok::<_, PyErr>((rows.0.as_slice()?, rows.1.as_slice()?))).transpose()?;
+        let (scores, ids) = enter_core(py, || {
+            let index = langptune_core::ItemIndex::from_checked(items, self.max_norm);
+            let found = index.search(users, k, &excluded(exclude, users.rows(), index.num_items())?)?;
+            Ok((found.scores, found.items.into_iter().map(|item| item as i64).collect::<Vec<_>>()))
+        })?;
+        let shape = [users.rows(), k];
+        Ok((PyArray1::from_vec(py, scores).reshape(shape)?, PyArray1::from_vec(py, ids).reshape(shape)?))
+    }
+}
+
+fn excluded(rows: Option<(&[i64], &[i64])>, num_users: usize, num_items: usize) -> Result<Ragged> {
+    rows.map_or_else(
+        || Ok(Ragged::empty(num_users)),
+        |(offsets, items)| Ragged::new("exclude", offsets, items, num_items),
+    )
+}
+
+/// The metric of every user, and its mean.
+#[pyfunction]
+fn per_user<'py>(
+    py: Python<'py>,
+    metric: &str,
+    k: Option<usize>,
+    offsets: PyReadonlyArray1<i64>,
+    ranks: PyReadonlyArray1<f64>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let metric = match metric {
+        "ndcg" => Metric::Ndcg,
+        "mrr" => Metric::Mrr,
+        "recall" => Metric::Recall,
+        "precision" => Metric::Precision,
+        "hit_rate" => Metric::HitRate,
+        "map" => Metric::Map,
+        other => return Err(InputError::new_err(format!("{other:?} is no metric"))),
+    };
+    let (offsets, ranks) = (offsets.as_slice()?, ranks.as_slice()?);
+    Ok(PyArray1::from_vec(py, enter_core(py, || metrics::per_user(metric, k, offsets, ranks))?))
+}
+
+/// The mean by pairwise summation in f64.
+#[pyfunction]
+fn mean(py: Python, scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
+    let scores = scores.as_slice()?;
+    enter_core(py, || Ok(statistics::mean(scores)))
+}
+
+/// (low, high) of the percentile bootstrap interval of the mean.
+#[pyfunction]
+fn bootstrap_interval(
+    py: Python,
+    scores: PyReadonlyArray1<f64>,
+    level: f64,
+    num_resamples: usize,
+    seed: u64,
+) -> PyResult<(f64, f64)> {
+    let scores = scores.as_slice()?;
+    enter_core(py, || statistics::bootstrap_interval(scores, level, num_resamples, seed))
+}
+
+/// The two-sided p-value of the paired permutation test.
+#[pyfunction]
+fn paired_permutation_test(
+    py: Python,
+    a: PyReadonlyArray1<f64>,
+    b: PyReadonlyArray1<f64>,
+    num_permutations: usize,
+    seed: u64,
+) -> PyResult<f64> {
+    let (a, b) = (a.as_slice()?, b.as_slice()?);
+    enter_core(py, || statistics::paired_permutation_test(a, b, num_permutations, seed))
+}
+
+/// Holm's correction of p-values.
+#[pyfunction]
+fn holm(py: Python, p_values: Vec<f64>) -> PyResult<Vec<f64>> {
+    enter_core(py, || statistics::holm(&p_values))
+}
+
+/// (offsets, sequence indexes) of the bins.
+#[pyfunction]
+fn pack_sequences<'py>(
+    py: Python<'py>,
+    lengths: PyReadonlyArray1<i64>,
+    capacity: usize,
+) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>)> {
+    let lengths = lengths.as_slice()?;
+    let (offsets, indexes) = enter_core(py, || {
+        let bins = packing::pack_sequences(&lengths_from(lengths)?, capacity)?;
+        let mut offsets = vec![0_i64];
+        offsets.extend(bins.iter().scan(0, |end, bin| {
+            *end += bin.len() as i64;
+            Some(*end)
+        }));
+        Ok((offsets, bins.into_iter().flatten().map(|index| index as i64).collect()))
+    })?;
+    Ok((PyArray1::from_vec(py, offsets), PyArray1::from_vec(py, indexes)))
+}
+
+fn lengths_from(lengths: &[i64]) -> Result<Vec<usize>> {
+    let convert = |(index, length): (usize, &i64)| {
+        usize::try_from(*length).map_err(|_| Error::NegativeLength { index, length: *length })
+    };
+    lengths.iter().enumerate().map(convert).collect()
+}
+
+/// Exact ranking, metrics, significance tests and packing; see `langptune_rs`.
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use super::{ItemIndex, bootstrap_interval, holm, mean, pack_sequences, paired_permutation_test, per_user};
+}
