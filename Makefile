@@ -1,0 +1,59 @@
+# make train: train the default recipe and show what it gained. make test, make lint: what changes must pass.
+
+RECIPE ?= quickstart
+RUN ?= runs/$(RECIPE)
+
+.PHONY: env train test lint bench clean tools
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+# The environment is made again only when what it is made from has changed, whatever the files' times say.
+hash = $(shell cat $(1) | cksum | cut -d' ' -f1)
+PACKAGES := .venv/packages-$(call hash,constraints.txt)
+RUST := Cargo.toml Cargo.lock $(sort $(shell find rust -name '*.rs' -o -name Cargo.toml))
+PROJECT := .venv/project-$(call hash,constraints.txt pyproject.toml cli/pyproject.toml $(RUST))
+
+train: env
+	$(BIN)/langptune train --config $(RECIPE) --output $(RUN) --resume
+
+test: env
+	cargo test --quiet --locked
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	cargo fmt --all --check
+	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
+
+bench: env
+	cargo bench --locked
+
+env: $(PROJECT)
+
+$(PROJECT): $(PACKAGES) | tools
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . --editable cli
+	@rm -f .venv/project-* && touch $@
+
+$(PACKAGES): | tools
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^pip==' constraints.txt)
+	$(BIN)/python -m pip install --no-deps --build-constraint constraints.txt --requirement constraints.txt
+	@rm -f .venv/packages-* && touch $@
+
+# One line that says what to install where a tool is missing.
+need = { echo "Install $(1), then run make again." >&2; exit 1; }
+tools:
+	@test -n '$(PYTHON)' || $(call need,Python 3.11 or newer with its venv module)
+	@printf '%s\n' $(RUST_VERSION) "$$(rustc --version 2>/dev/null | cut -d' ' -f2)" | sort -VC && \
+		command -v cargo >/dev/null || $(call need,Rust $(RUST_VERSION) or newer from https://rustup.rs)
+	@command -v cc >/dev/null || $(call need,a C compiler named cc such as gcc or clang)
+
+clean:
+	rm -rf .venv target python/langptune_rs/_core*.so .pytest_cache .ruff_cache .hypothesis
+	find python cli tests -name __pycache__ -type d -prune -exec rm -rf {} +
