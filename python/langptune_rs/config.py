@@ -178,8 +178,12 @@ def _hint(key: str) -> str:
     section, _, last = key.rpartition(".")
     abbreviated = [k for k in known if _initials(k) == (section, last)]
     elsewhere = [k for k in known if k.rpartition(".")[2] == last]
-    near = abbreviated or elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = abbreviated or _nearest(key, elsewhere, cutoff=0.0) or _nearest(key, known, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else " `langptune config show` lists all keys."
+
+
+def _nearest(key: str, known: Sequence[str], cutoff: float) -> list[str]:
+    return difflib.get_close_matches(key, known, n=1, cutoff=cutoff)
 
 
 def _initials(key: str) -> tuple[str, str]:

@@ -1,0 +1,19 @@
+"""What every test stands on: no network, few threads, plain output, and the same examples in every run."""
+
+import os
+
+# Before any library reads them.
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+    "NO_COLOR": "1",
+    "COLUMNS": "120",
+    "WANDB_MODE": "disabled",
+}
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+
+from hypothesis import settings
+
+settings.register_profile("langptune", deadline=None, derandomize=True, print_blob=False)
+settings.load_profile("langptune")

@@ -1,0 +1,162 @@
+"""Recipes, overrides, and what is said about wrong ones."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langptune_rs.config import RunConfig, list_recipes, load_config, to_toml
+from langptune_rs.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_shipped_recipe_survives_being_written_and_read(name, tmp_path):
+    config = load_config(name)
+    (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    assert load_config(tmp_path / "config.toml") == config
+
+
+def test_every_recipe_says_what_it_is_on_its_first_line():
+    assert {"quickstart", "gemma-2b", "llama-3-8b"} <= list_recipes().keys()
+    assert all(len(summary) > 20 for summary in list_recipes().values())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Appendix C, LangPTune: K, J, T (batches x epochs), learning rates, gamma.
+        ("gemma-2b", (5, 800, 200 * 4, 1e-7, 1e-7, 0.2)),
+        ("llama-3-8b", (5, 2500, 500 * 4, 3e-7, 3e-7, 0.0)),
+    ],
+)
+def test_the_paper_recipes_hold_appendix_c(name, expected):
+    c = load_config(name)
+    found = (
+        c.iterations,
+        c.contrastive.steps,
+        c.rlso.steps,
+        c.rlso.learning_rate,
+        c.contrastive.learning_rate,
+        c.rlso.kl_penalty,
+    )
+    assert found == expected
+    assert (c.contrastive.batch_size, c.rlso.batch_size, c.rlso.epochs, c.rlso.eta) == (256, 64, 4, 1.0)
+    assert (c.contrastive.weight_decay, c.rlso.weight_decay, c.rlso.overlong_reward) == (1e-6, 1e-6, 0.0)
+    assert (c.embedder.model, c.embedder.dim) == ("mixedbread-ai/mxbai-embed-large-v1", 512)
+    assert c.profile.max_tokens == 512
+
+
+def test_the_paper_recipes_train_the_weights_the_paper_trains():
+    gemma, llama = load_config("gemma-2b").policy, load_config("llama-3-8b").policy
+    assert (gemma.train, gemma.lora_rank, gemma.lora_alpha) == ("lora", 1024, 2048)
+    assert (llama.train, llama.last_layers) == ("last-layers", 4)
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("rlso.learning_rate=1e-6", lambda c: c.rlso.learning_rate == 1e-6),
+        ("rlso.eta=2", lambda c: c.rlso.eta == 2.0),
+        ("data.source=/some/folder", lambda c: c.data.source == "/some/folder"),
+        ("data.source=a=b", lambda c: c.data.source == "a=b"),
+        ('data.source="123"', lambda c: c.data.source == "123"),
+        (" policy.train = lora", lambda c: c.policy.train == "lora"),
+        ("logging.tensorboard=false", lambda c: c.logging.tensorboard is False),
+        ("evaluation.max_sessions=none", lambda c: c.evaluation.max_sessions is None),
+        ("rlso={eta = 0.5}", lambda c: c.rlso.eta == 0.5),
+    ],
+)
+def test_an_override_is_a_toml_value_or_a_bare_word(override, read):
+    assert read(load_config("quickstart", ["evaluation.max_sessions=7", override]))
+
+
+def test_later_overrides_win():
+    assert load_config("quickstart", ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rlso.learning_rat=1", "'rlso.learning_rat'.* 'rlso.learning_rate'"),
+        ("rlso.lr=1e-6", "'rlso.lr'.* 'rlso.learning_rate'"),
+        ("rlso.temperature=1", "'rlso.temperature'.* 'profile.temperature'"),
+        ("rlsoo.eta=1", "'rlsoo.eta'.* 'rlso.eta'"),
+        ("zzz=1", "'zzz'.*config show"),
+        ("rlso=3", "'rlso' is a section"),
+        ("rlso.eta.x=1", r"rlso\.eta.*number"),
+        ("seed", "key=value"),
+        ("=3", "key=value"),
+        ("seed=x", "seed = 'x'.*integer"),
+        ("seed=-1", "seed = -1"),
+        ("seed=true", "seed = True"),
+        ("seed=1.5", r"seed = 1\.5"),
+        ("seed=1\niterations=2", "seed"),
+        ("rlso.eta=inf", r"rlso\.eta.*finite"),
+        ("engine.zero_stage=4", r"engine\.zero_stage = 4"),
+        ("policy.train=all", "policy.train = 'all'.*lora"),
+        ("contrastive.steps=0", 'method = "LangPTune-RLSO"'),
+        ("rlso.steps=0", 'method = "LangPTune-CL"'),
+        ("rlso.num_profiles=1", "rlso.num_profiles = 1"),
+        ("rlso.reward=recall", "rlso.reward = 'recall'"),
+        ("iterations=none", "iterations"),
+    ],
+)
+def test_a_wrong_override_is_named_with_the_way_out(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config("quickstart", [override])
+
+
+@pytest.mark.parametrize(("steps", "nearest"), [(7, 4), (3, 4), (1001, 1000)])
+def test_rlso_steps_are_a_multiple_of_the_epochs(steps, nearest):
+    with pytest.raises(ConfigError, match=f"set rlso.steps = {nearest}$"):
+        load_config("quickstart", ["rlso.epochs=4", f"rlso.steps={steps}"])
+
+
+def test_one_model_can_be_trained_alone():
+    policy_alone = load_config("quickstart", ["method=LangPTune-RLSO", "contrastive.steps=0"])
+    assert policy_alone.trains_policy
+    assert not policy_alone.trains_embedder
+    embedder_alone = load_config("quickstart", ["method=LangPTune-CL", "rlso.steps=0"])
+    assert embedder_alone.trains_embedder
+    assert not embedder_alone.trains_policy
+
+
+def test_wrong_recipes_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="'quickstrat'.*quickstart"):
+        load_config("quickstrat")
+    with pytest.raises(ConfigError, match=r"no recipe file .*missing\.toml"):
+        load_config(tmp_path / "missing.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("seed = \n")
+    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML.*line 1"):
+        load_config(broken)
+    broken.write_bytes(b"seed = \xff\n")
+    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML"):
+        load_config(broken)
+    broken.write_text("[rsol]\nsteps = 4\n")
+    with pytest.raises(ConfigError, match="'rsol.steps'.*'rlso.steps'"):
+        load_config(broken)
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_any_text_survives_being_written(text):
+    config = load_config("quickstart")
+    config = config.model_copy(update={"profile": config.profile.model_copy(update={"instruction": text})})
+    assert RunConfig.model_validate(tomllib.loads(to_toml(config))) == config
+
+
+@given(st.floats(min_value=1e-300, max_value=1e300))
+def test_any_number_survives_being_written(value):
+    config = load_config("quickstart", [f"rlso.eta={value!r}"])
+    assert tomllib.loads(to_toml(config))["rlso"]["eta"] == value
+
+
+def test_reading_a_recipe_loads_no_heavy_library():
+    code = (
+        "import sys; from langptune_rs.config import load_config; load_config('quickstart'); "
+        "print([m for m in ('torch', 'transformers', 'polars', 'deepspeed', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
