@@ -86,9 +86,7 @@ def as_ragged(rows: object, name: str, kinds: str = INTEGERS) -> Ragged:
         return Ragged(offsets, _flat(rows[1], f"{name} values", kinds))
     if isinstance(rows, np.ndarray):
         if rows.ndim != 2:
-            raise InputError(
-                f"{name} has shape {rows.shape}: an array of rows has two dimensions (rows, values per row)"
-            )
+            raise InputError(f"{name} has shape {rows.shape}: an array of rows has two dimensions")
         return Ragged(np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1], _flat(rows.reshape(-1), name, kinds))
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         raise InputError(f"{name} is a {type(rows).__name__}: pass a list of rows, a 2-D array or (offsets, values)")

@@ -59,21 +59,24 @@ class Comparison:
         raise InputError(f'"{first}" and "{second}" were not compared: there are {", ".join(self.means)}')
 
     def __str__(self) -> str:
-        methods = markdown_table(
-            ("method", self.metric, "95% interval"),
+        methods = [
+            (name, f"{mean:.4f}", "{:.4f} to {:.4f}".format(*self.intervals[name])) for name, mean in self.means.items()
+        ]
+        pairs = [
+            (
+                f"{test.first} - {test.second}",
+                f"{test.difference:+.4f}",
+                f"{test.p_value:.2g}",
+                f"{test.p_adjusted:.2g}",
+            )
+            for test in self.pairs
+        ]
+        return "\n\n".join(
             [
-                (name, f"{mean:.4f}", "{:.4f} to {:.4f}".format(*self.intervals[name]))
-                for name, mean in self.means.items()
-            ],
+                markdown_table(("method", self.metric, "95% interval"), methods),
+                markdown_table(("pair", "difference", "p", "p (Holm)"), pairs),
+            ]
         )
-        tests = markdown_table(
-            ("pair", "difference", "p", "p (Holm)"),
-            [
-                (f"{t.first} - {t.second}", f"{t.difference:+.4f}", f"{t.p_value:.2g}", f"{t.p_adjusted:.2g}")
-                for t in self.pairs
-            ],
-        )
-        return f"{methods}\n\n{tests}"
 
 
 def compare(

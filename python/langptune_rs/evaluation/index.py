@@ -100,6 +100,8 @@ class ItemIndex:
         users = check_embeddings(user_embeddings, "user_embeddings")
         if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
             raise InputError(f"k = {k!r}: pass a whole number of items, at least 1")
+        if k > len(self):
+            raise InputError(f"k = {k}: the index holds only {len(self)} items; pass k <= {len(self)}")
         return self._core.search(users, int(k), _excluded(exclude))
 
 

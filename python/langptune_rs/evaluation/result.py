@@ -49,9 +49,7 @@ class Result:
             InputError: for a metric that was not evaluated.
         """
         if metric not in self.per_user:
-            raise InputError(
-                f'"{metric}" was not evaluated here: pass it to evaluate(); there are {", ".join(self.mean)}'
-            )
+            raise InputError(f'"{metric}" was not evaluated: pass it to evaluate(); there are {", ".join(self.mean)}')
         return self.per_user[metric]
 
     def __repr__(self) -> str:

@@ -41,7 +41,7 @@ pub enum Error {
     },
     /// A dot product that could leave the range of f32.
     #[error(
-        "user_embeddings row {row} has norm {norm:e}, and with an item of norm {item_norm:e} a score could overflow \
+        "user_embeddings row {row} has norm {norm:.1e}, and with an item of norm {item_norm:.1e} a score could overflow \
          float32: normalise the embeddings"
     )]
     Overflow {

@@ -24,13 +24,26 @@ pub enum Ties {
 pub struct ItemIndex<'a> {
     pub(crate) items: Matrix<'a>,
     max_norm: f64,
+    blocks: Blocks,
 }
 
-/// Users scored together: as many rows as keep their part of a block of scores in the first-level cache.
-const USERS_PER_BLOCK: usize = 64;
+/// How many users and items are scored together. It sets the speed and never the result.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocks {
+    /// Users of a block, at least 1.
+    pub users: usize,
+    /// Items of a block, at least 1.
+    pub items: usize,
+}
 
-/// Bytes of item vectors scored together: half of a small second-level cache.
-const ITEM_BLOCK_BYTES: usize = 256 * 1024;
+impl Blocks {
+    /// Bytes of item vectors scored together: half of a small second-level cache.
+    const ITEM_BYTES: usize = 256 * 1024;
+
+    fn for_dim(dim: usize) -> Self {
+        Self { users: 64, items: (Self::ITEM_BYTES / (dim * size_of::<f32>())).clamp(16, 4096) }
+    }
+}
 
 impl<'a> ItemIndex<'a> {
     /// Checks the items once.
@@ -43,12 +56,18 @@ impl<'a> ItemIndex<'a> {
             return Err(Error::Empty { name, rows: 0, columns: item_embeddings.dim() });
         }
         let max_norm = item_embeddings.norms(name)?.into_iter().fold(0.0, f64::max);
-        Ok(Self { items: item_embeddings, max_norm })
+        Ok(Self::from_checked(item_embeddings, max_norm))
     }
 
     /// The index of items that [`ItemIndex::new`] has checked before, from their [`ItemIndex::max_norm`].
     pub fn from_checked(item_embeddings: Matrix<'a>, max_norm: f64) -> Self {
-        Self { items: item_embeddings, max_norm }
+        Self { items: item_embeddings, max_norm, blocks: Blocks::for_dim(item_embeddings.dim()) }
+    }
+
+    /// The same index, working in other blocks.
+    #[must_use]
+    pub fn with_blocks(self, blocks: Blocks) -> Self {
+        Self { blocks, ..self }
     }
 
     /// The largest Euclidean norm of an item.
@@ -87,16 +106,16 @@ impl<'a> ItemIndex<'a> {
         fold: impl Fn(&mut S, usize, usize, &[f32]) + Sync,
         merge: impl Fn(&mut S, S) + Sync,
     ) -> Vec<S> {
-        let user_blocks = blocks(0..users.rows(), USERS_PER_BLOCK);
-        let items_per_block = (ITEM_BLOCK_BYTES / (self.items.dim() * size_of::<f32>())).clamp(16, 4096);
+        let user_blocks = split(0..users.rows(), self.blocks.users);
         let tasks = 4 * rayon::current_num_threads();
-        let parts = tasks.div_ceil(user_blocks.len().max(1)).min(self.num_items().div_ceil(items_per_block));
-        let item_parts = blocks(0..self.num_items(), self.num_items().div_ceil(parts));
+        let item_blocks = self.num_items().div_ceil(self.blocks.items);
+        let item_parts = tasks.div_ceil(user_blocks.len().max(1)).min(item_blocks);
+        let item_parts = split(0..self.num_items(), self.num_items().div_ceil(item_parts));
 
         let fold_part = |user_block: Range<usize>, item_part: Range<usize>| {
             let mut states: Vec<S> = user_block.clone().map(&start).collect();
-            let mut scores = vec![0.0; user_block.len() * items_per_block.min(item_part.len())];
-            for item_block in blocks(item_part, items_per_block) {
+            let mut scores = vec![0.0; user_block.len() * self.blocks.items.min(item_part.len())];
+            for item_block in split(item_part, self.blocks.items) {
                 let scores = &mut scores[..user_block.len() * item_block.len()];
                 kernel::score_block(
                     users.slice(user_block.start, user_block.end),
@@ -128,6 +147,7 @@ impl<'a> ItemIndex<'a> {
     }
 }
 
-fn blocks(range: Range<usize>, size: usize) -> Vec<Range<usize>> {
+/// Cuts a range into ranges of `size`, the last one shorter.
+fn split(range: Range<usize>, size: usize) -> Vec<Range<usize>> {
     range.clone().step_by(size).map(|start| start..(start + size).min(range.end)).collect()
 }

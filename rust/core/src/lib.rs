@@ -17,7 +17,7 @@ mod search;
 pub mod statistics;
 
 pub use error::{Error, Result};
-pub use index::{ItemIndex, Ties};
+pub use index::{Blocks, ItemIndex, Ties};
 pub use matrix::Matrix;
 pub use ragged::Ragged;
 pub use search::Found;

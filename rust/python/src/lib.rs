@@ -27,6 +27,14 @@ fn matrix<'a>(name: &'static str, array: &'a PyReadonlyArray2<f32>) -> PyResult<
 /// (offsets, values) of ragged rows; offsets from outside are checked by the core.
 type Rows<'py> = (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>);
 
+fn slices<'a>(rows: &'a Rows) -> PyResult<(&'a [i64], &'a [i64])> {
+    Ok((rows.0.as_slice()?, rows.1.as_slice()?))
+}
+
+type Scores<'py> = Bound<'py, PyArray2<f32>>;
+type Ids<'py> = Bound<'py, PyArray2<i64>>;
+type Ints<'py> = Bound<'py, PyArray1<i64>>;
+
 /// Item vectors to rank: the caller's own array and what one pass over it has shown.
 #[pyclass(frozen, module = "langptune_rs._core")]
 struct ItemIndex {
@@ -71,9 +79,8 @@ impl ItemIndex {
         let items = self.item_embeddings.bind(py).readonly();
         let items = matrix("item_embeddings", &items)?;
         let users = matrix("user_embeddings", &user_embeddings)?;
-        let (target_offsets, targets) = (targets.0.as_slice()?, targets.1.as_slice()?);
-        let exclude =
-            exclude.as_ref().map(|rows| Ok::<_, PyErr>((rows.0.as_slice()?, rows.1.as_slice()?))).transpose()?;
+        let (target_offsets, targets) = slices(&targets)?;
+        let exclude = exclude.as_ref().map(slices).transpose()?;
         let ranks = enter_core(py, || {
             let index = langptune_core::ItemIndex::from_checked(items, self.max_norm);
             let targets = Ragged::new("targets", target_offsets, targets, index.num_items())?;
@@ -89,12 +96,11 @@ impl ItemIndex {
         user_embeddings: PyReadonlyArray2<f32>,
         k: usize,
         exclude: Option<Rows>,
-    ) -> PyResult<(Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<i64>>)> {
+    ) -> PyResult<(Scores<'py>, Ids<'py>)> {
         let items = self.item_embeddings.bind(py).readonly();
         let items = matrix("item_embeddings", &items)?;
         let users = matrix("user_embeddings", &user_embeddings)?;
-        let exclude =
-            exclude.as_ref().map(|rows| Ok::<_, PyErr>((rows.0.as_slice()?, rows.1.as_slice()?))).transpose()?;
+        let exclude = exclude.as_ref().map(slices).transpose()?;
         let (scores, ids) = enter_core(py, || {
             let index = langptune_core::ItemIndex::from_checked(items, self.max_norm);
             let found = index.search(users, k, &excluded(exclude, users.rows(), index.num_items())?)?;
@@ -179,7 +185,7 @@ fn pack_sequences<'py>(
     py: Python<'py>,
     lengths: PyReadonlyArray1<i64>,
     capacity: usize,
-) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>)> {
+) -> PyResult<(Ints<'py>, Ints<'py>)> {
     let lengths = lengths.as_slice()?;
     let (offsets, indexes) = enter_core(py, || {
         let bins = packing::pack_sequences(&lengths_from(lengths)?, capacity)?;

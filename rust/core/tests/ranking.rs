@@ -1,0 +1,199 @@
+//! Ranking and search against their definitions, for any threads and blocks.
+
+use langptune_core::{Blocks, Error, ItemIndex, Matrix, Ragged, Ties, kernel};
+use proptest::prelude::*;
+
+#[derive(Debug, Clone)]
+struct Case {
+    dim: usize,
+    users: Vec<f32>,
+    items: Vec<f32>,
+    targets: Vec<Vec<i64>>,
+    exclude: Vec<Vec<i64>>,
+}
+
+impl Case {
+    fn users(&self) -> Matrix<'_> {
+        Matrix::new(&self.users, self.dim)
+    }
+
+    fn items(&self) -> Matrix<'_> {
+        Matrix::new(&self.items, self.dim)
+    }
+
+    fn score(&self, user: usize, item: usize) -> f32 {
+        kernel::dot(self.users().row(user), self.items().row(item))
+    }
+
+    /// The items left for a user, with their scores, by (-score, item index).
+    fn sorted(&self, user: usize) -> Vec<(f32, usize)> {
+        let left = (0..self.items().rows()).filter(|item| !self.exclude[user].contains(&(*item as i64)));
+        let mut scored: Vec<_> = left.map(|item| (self.score(user, item), item)).collect();
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        scored
+    }
+
+    fn rank_of(&self, user: usize, target: usize, ties: Ties) -> f64 {
+        let sorted = self.sorted(user);
+        let score = self.score(user, target);
+        let place = |holds: &dyn Fn(&(f32, usize)) -> bool| 1.0 + sorted.iter().position(holds).unwrap() as f64;
+        let best = place(&|(other, _)| *other == score);
+        let worst = sorted.iter().rposition(|(other, _)| *other == score).unwrap() as f64 + 1.0;
+        match ties {
+            Ties::Index => place(&|(_, item)| *item == target),
+            Ties::Min => best,
+            Ties::Max => worst,
+            Ties::Mean => (best + worst) / 2.0,
+        }
+    }
+}
+
+fn ragged(name: &'static str, rows: &[Vec<i64>], num_items: usize) -> Ragged {
+    let mut offsets = vec![0];
+    rows.iter().for_each(|row| offsets.push(offsets.last().unwrap() + row.len() as i64));
+    Ragged::new(name, &offsets, &rows.concat(), num_items).unwrap()
+}
+
+/// Small whole numbers, so that many scores tie, or any numbers.
+fn embeddings(len: usize, tied: bool) -> BoxedStrategy<Vec<f32>> {
+    if tied {
+        proptest::collection::vec((-1_i8..=1).prop_map(f32::from), len).boxed()
+    } else {
+        proptest::collection::vec(-2.0_f32..2.0, len).boxed()
+    }
+}
+
+prop_compose! {
+    /// Each item is a target, excluded, or neither, for each user.
+    fn case()(dim in 1_usize..40, num_users in 0_usize..12, num_items in 1_usize..60, tied in any::<bool>())(
+        dim in Just(dim),
+        users in embeddings(dim * num_users, tied),
+        items in embeddings(dim * num_items, tied),
+        roles in proptest::collection::vec(proptest::collection::vec(0_u8..6, num_items), num_users),
+    ) -> Case {
+        let with = |role: u8| -> Vec<Vec<i64>> {
+            let of_user = |roles: &Vec<u8>| (0_i64..).zip(roles).filter(|(_, r)| **r == role).map(|(item, _)| item).collect();
+            roles.iter().map(of_user).collect()
+        };
+        let mut exclude = with(1);
+        exclude.iter_mut().for_each(|row| row.extend(row.clone().iter().rev())); // listed twice, in no order
+        Case { dim, users, items, targets: with(0), exclude }
+    }
+}
+
+fn in_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn ranks_are_places_in_the_sorted_list(
+        case in case(), threads in 1_usize..5, users in 1_usize..8, items in 1_usize..20,
+    ) {
+        let index = ItemIndex::new(case.items()).unwrap().with_blocks(Blocks { users, items });
+        let targets = ragged("targets", &case.targets, case.items().rows());
+        let exclude = ragged("exclude", &case.exclude, case.items().rows());
+        for ties in [Ties::Index, Ties::Min, Ties::Max, Ties::Mean] {
+            let ranks = in_threads(threads, || index.rank(case.users(), &targets, &exclude, ties).unwrap());
+            let rows = case.targets.iter().enumerate();
+            let expected: Vec<f64> = rows
+                .flat_map(|(user, row)| row.iter().map(move |target| (user, *target as usize)))
+                .map(|(user, target)| case.rank_of(user, target, ties))
+                .collect();
+            prop_assert_eq!(ranks, expected, "{:?}", ties);
+        }
+    }
+
+    #[test]
+    fn search_is_the_head_of_the_sorted_list(
+        case in case(), threads in 1_usize..5, users in 1_usize..8, items in 1_usize..20, part in 0.0_f64..=1.0,
+    ) {
+        let index = ItemIndex::new(case.items()).unwrap().with_blocks(Blocks { users, items });
+        let exclude = ragged("exclude", &case.exclude, case.items().rows());
+        let sorted: Vec<_> = (0..case.users().rows()).map(|user| case.sorted(user)).collect();
+        let left = sorted.iter().map(Vec::len).min().unwrap_or(case.items().rows());
+        if left == 0 {
+            let row = sorted.iter().position(Vec::is_empty).unwrap();
+            let error = index.search(case.users(), 1, &exclude).unwrap_err();
+            prop_assert_eq!(error, Error::TooFewItems { row, left: 0, k: 1 });
+            return Ok(());
+        }
+        let k = ((left as f64 * part) as usize).max(1);
+        let found = in_threads(threads, || index.search(case.users(), k, &exclude).unwrap());
+        let heads = || sorted.iter().flat_map(|row| &row[..k]);
+        prop_assert_eq!(found.items, heads().map(|(_, item)| *item).collect::<Vec<_>>());
+        let bits = |scores: Vec<f32>| scores.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        prop_assert_eq!(bits(found.scores), bits(heads().map(|(score, _)| *score).collect()));
+    }
+}
+
+const ITEMS: [f32; 6] = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0];
+const USERS: [f32; 4] = [1.0, 0.0, 0.0, 1.0];
+
+fn rank(users: &[f32], dim: usize, targets: &[Vec<i64>], exclude: &[Vec<i64>]) -> Result<Vec<f64>, Error> {
+    let index = ItemIndex::new(Matrix::new(&ITEMS, 2)).unwrap();
+    let (targets, exclude) = (ragged("targets", targets, 3), ragged("exclude", exclude, 3));
+    index.rank(Matrix::new(users, dim), &targets, &exclude, Ties::Index)
+}
+
+#[test]
+fn duplicate_rows_rank_by_index() {
+    // User 0 scores 1, 0, 1 and user 1 scores 0, 1, 1.
+    assert_eq!(rank(&USERS, 2, &[vec![2], vec![2]], &[vec![], vec![]]).unwrap(), [2.0, 2.0]);
+    assert_eq!(rank(&USERS, 2, &[vec![2], vec![2]], &[vec![0], vec![0]]).unwrap(), [1.0, 2.0]);
+}
+
+#[test]
+fn input_that_cannot_be_ranked_is_named_by_row() {
+    let none = [vec![], vec![]];
+    let ones = [vec![0], vec![1]];
+    assert_eq!(rank(&[1.0; 6], 3, &ones, &none).unwrap_err(), Error::Dimensions { users: 3, items: 2 });
+    assert_eq!(
+        rank(&[0.0, 1.0, f32::NEG_INFINITY, 0.0], 2, &ones, &none).unwrap_err(),
+        Error::NonFinite { name: "user_embeddings", row: 1, column: 0, value: f32::NEG_INFINITY }
+    );
+    assert_eq!(
+        rank(&USERS, 2, &[vec![0], vec![2, 1, 2]], &none).unwrap_err(),
+        Error::DuplicateTarget { row: 1, item: 2 }
+    );
+    assert_eq!(
+        rank(&USERS, 2, &[vec![0], vec![1, 2]], &[vec![1, 2], vec![2, 0]]).unwrap_err(),
+        Error::ExcludedTarget { row: 1, item: 2 }
+    );
+    assert_eq!(rank(&USERS, 2, &[vec![0]], &none).unwrap_err(), Error::Rows { name: "targets", rows: 1, users: 2 });
+    assert_eq!(rank(&USERS, 2, &ones, &[vec![]]).unwrap_err(), Error::Rows { name: "exclude", rows: 1, users: 2 });
+}
+
+#[test]
+fn scores_that_could_overflow_are_refused() {
+    let large = [1e30_f32, 0.0, 1e30, 1e30];
+    assert!(matches!(
+        ItemIndex::new(Matrix::new(&large, 2)).unwrap().search(
+            Matrix::new(&[0.0, 1.0, 1e9, 0.0], 2),
+            1,
+            &Ragged::empty(2)
+        ),
+        Err(Error::Overflow { row: 1, .. })
+    ));
+    let largest = ItemIndex::new(Matrix::new(&large, 2)).unwrap();
+    let found = largest.search(Matrix::new(&[1e8, 0.0], 2), 2, &Ragged::empty(1)).unwrap();
+    assert_eq!(found.items, [0, 1]);
+    assert!(found.scores.iter().all(|score| score.is_finite()));
+}
+
+#[test]
+fn an_index_needs_items_and_finite_ones() {
+    assert!(matches!(ItemIndex::new(Matrix::new(&[], 2)), Err(Error::Empty { name: "item_embeddings", rows: 0, .. })));
+    assert!(matches!(ItemIndex::new(Matrix::new(&[f32::NAN], 1)), Err(Error::NonFinite { row: 0, .. })));
+}
+
+#[test]
+fn no_users_have_no_ranks_and_k_of_zero_is_refused() {
+    let index = ItemIndex::new(Matrix::new(&ITEMS, 2)).unwrap();
+    let nobody = Matrix::new(&[], 2);
+    assert_eq!(index.rank(nobody, &Ragged::empty(0), &Ragged::empty(0), Ties::Mean).unwrap(), [] as [f64; 0]);
+    assert_eq!(index.search(nobody, 1, &Ragged::empty(0)).unwrap().items, [] as [usize; 0]);
+    assert_eq!(index.search(nobody, 0, &Ragged::empty(0)).unwrap_err(), Error::ZeroK);
+}
