@@ -1,0 +1,122 @@
+"""What the extension does to the process: imports, threads, forks, memory, the GIL."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from langptune_rs import ItemIndex
+
+HEAVY = ("torch", "transformers", "deepspeed", "polars", "pydantic", "pandas", "scipy", "sklearn")
+
+RANK = """
+import numpy as np
+from langptune_rs import ItemIndex
+rng = np.random.default_rng(0)
+users, items = (rng.standard_normal((n, 48), dtype=np.float32) for n in (70, 5000))
+index = ItemIndex(items)
+"""
+
+
+def run(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    loaded = run("import sys, langptune_rs; print(*sys.modules)").split()
+    assert "numpy" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_importing_the_package_takes_no_time_beyond_numpy():
+    code = "import time, numpy; start = time.perf_counter(); import langptune_rs; print(time.perf_counter() - start)"
+    assert min(float(run(code)) for _ in range(5)) < 0.1
+
+
+def test_the_number_of_threads_changes_no_bit():
+    code = RANK + (
+        "import hashlib, langptune_rs\n"
+        "scores, ids = index.search(users, 500)\n"
+        "ranks = index.rank(users, np.arange(70))\n"
+        "interval = langptune_rs.evaluate(ranks, ['ndcg']).confidence_interval('ndcg')\n"
+        "print(hashlib.sha256(scores.tobytes() + ids.tobytes() + ranks.tobytes()).hexdigest(), interval)\n"
+    )
+    assert len({run(code, RAYON_NUM_THREADS=threads) for threads in ("1", "2", "5")}) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_ranks():
+    code = RANK + (
+        "import os\n"
+        "expected = index.rank(users, np.arange(70))\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    grandchild = os.fork()\n"
+        "    same = np.array_equal(index.rank(users, np.arange(70)), expected)\n"
+        "    if grandchild:\n"
+        "        same = same and os.waitpid(grandchild, 0)[1] == 0\n"
+        "    os._exit(0 if same else 1)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "assert np.array_equal(index.rank(users, np.arange(70)), expected)\n"
+    )
+    run(code, PYTHONWARNINGS="ignore")
+
+
+def test_the_matrix_of_scores_is_never_formed():
+    code = (
+        "import resource, numpy as np, langptune_rs\n"
+        "users, items = np.ones((500, 2), dtype=np.float32), np.ones((200_000, 2), dtype=np.float32)\n"
+        "index = langptune_rs.ItemIndex(items)\n"
+        "index.rank(users[:2], [0, 1])\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "index.rank(users, np.zeros(500, dtype=int)); index.search(users, 20)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    pytest.importorskip("resource", reason="this system does not report peak memory")
+    assert int(run(code)) * 1024 < 500 * 200_000 * 4 / 4
+
+
+def test_other_threads_run_while_it_ranks():
+    rng = np.random.default_rng(0)
+    users, items = (rng.standard_normal((n, 256), dtype=np.float32) for n in (500, 20_000))
+    index = ItemIndex(items)
+    done = threading.Event()
+
+    def rank():
+        for _ in range(2):
+            index.rank(users, np.arange(500))
+        done.set()
+
+    ticks = 0
+    thread = threading.Thread(target=rank)
+    thread.start()
+    while not done.is_set():
+        time.sleep(0.001)
+        ticks += 1
+    thread.join()
+    assert ticks > 5
+
+
+def test_many_threads_rank_at_once():
+    rng = np.random.default_rng(0)
+    users, items = (rng.standard_normal((n, 16), dtype=np.float32) for n in (40, 2000))
+    index = ItemIndex(items)
+    expected = index.rank(users, np.arange(40))
+    same = []
+    threads = [
+        threading.Thread(target=lambda: same.append(np.array_equal(index.rank(users, np.arange(40)), expected)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert same == [True] * 8

@@ -1,0 +1,62 @@
+"""compare: every pair once, corrected for their number."""
+
+import numpy as np
+import pytest
+
+from langptune_rs import compare, evaluate
+from langptune_rs.errors import InputError
+from langptune_rs.evaluation.significance import holm, paired_permutation_test
+
+RNG = np.random.default_rng(0)
+RANKS = RNG.integers(1, 200, 500)
+RESULTS = {
+    "first": evaluate(np.maximum(1, RANKS // 2), ["ndcg@20", "mrr"]),
+    "second": evaluate(RANKS, ["ndcg@20", "mrr"]),
+    "third": evaluate(RNG.permutation(RANKS), ["ndcg@20"]),
+}
+
+
+def test_every_pair_is_tested_and_corrected():
+    comparison = compare(RESULTS, metric="ndcg@20", seed=3)
+    names = [("first", "second"), ("first", "third"), ("second", "third")]
+    assert [(pair.first, pair.second) for pair in comparison.pairs] == names
+    scores = {name: result.per_user["ndcg@20"] for name, result in RESULTS.items()}
+    p_values = [paired_permutation_test(scores[a], scores[b], seed=3) for a, b in names]
+    assert [pair.p_value for pair in comparison.pairs] == p_values
+    assert [pair.p_adjusted for pair in comparison.pairs] == holm(p_values)
+    for pair in comparison.pairs:
+        assert pair.difference == pytest.approx((scores[pair.first] - scores[pair.second]).mean(), abs=1e-14)
+    assert comparison.means == {name: result.mean["ndcg@20"] for name, result in RESULTS.items()}
+    assert comparison.intervals["third"] == RESULTS["third"].confidence_interval("ndcg@20", seed=3)
+
+
+def test_a_pair_is_found_in_either_order():
+    comparison = compare(RESULTS, metric="ndcg@20")
+    one, other = comparison.pair("first", "third"), comparison.pair("third", "first")
+    assert (one.difference, one.p_value) == (-other.difference, other.p_value)
+    assert (other.first, other.second) == ("third", "first")
+    with pytest.raises(InputError, match=r'"first" and "fourth" were not compared: there are first, second, third'):
+        comparison.pair("first", "fourth")
+
+
+def test_a_comparison_prints_as_tables():
+    results = {"a": evaluate([1, 1], ["mrr"]), "long name": evaluate([2, 2], ["mrr"])}
+    assert str(compare(results, metric="mrr")).splitlines() == [
+        "| method    |    mrr |     95% interval |",
+        "|-----------|-------:|-----------------:|",
+        "| a         | 1.0000 | 1.0000 to 1.0000 |",
+        "| long name | 0.5000 | 0.5000 to 0.5000 |",
+        "",
+        "| pair          | difference |   p | p (Holm) |",
+        "|---------------|-----------:|----:|---------:|",
+        "| a - long name |    +0.5000 | 0.5 |      0.5 |",
+    ]
+
+
+def test_what_cannot_be_compared():
+    with pytest.raises(InputError, match=r"compare got 1 method"):
+        compare({"first": RESULTS["first"]}, metric="mrr")
+    with pytest.raises(InputError, match=r'"mrr" was not evaluated'):
+        compare(RESULTS, metric="mrr")
+    with pytest.raises(InputError, match=r"different numbers of users, \{'a': 500, 'b': 2\}"):
+        compare({"a": RESULTS["first"], "b": evaluate([1, 2], ["mrr"])}, metric="mrr")
