@@ -53,7 +53,7 @@ def _folder(name: str, role: str, embedded: dict[str, tuple[str, str, str]], nee
     if name.lower() in embedded:
         return _embedded_folder(name.lower(), *embedded[name.lower()])
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return _checked(path, role, needed)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise _not_found(name, role, embedded, needed, f"there is no folder {path}")

@@ -1,0 +1,29 @@
+"""The errors a user can meet. Each says what was passed, why it cannot work and what to do next."""
+
+
+class LangptuneError(ValueError):
+    """Base of every error raised for something the caller can mend."""
+
+
+class InputError(LangptuneError):
+    """An array given to the core has the wrong dtype, shape, layout or values."""
+
+
+class ConfigError(LangptuneError):
+    """A recipe or an override is not valid."""
+
+
+class DataError(LangptuneError):
+    """A source file or a prepared data set is broken or does not hold what is needed."""
+
+
+class ModelError(LangptuneError):
+    """A model cannot be found, loaded or used for the purpose asked."""
+
+
+class RunError(LangptuneError):
+    """A run folder is missing, belongs to another configuration, or cannot be resumed."""
+
+
+class TrainingError(LangptuneError):
+    """Training cannot go on, such as a loss that is not a number."""

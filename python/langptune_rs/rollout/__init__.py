@@ -1,0 +1,1 @@
+"""Rollouts: sampled profiles, their log-probabilities and their reward."""

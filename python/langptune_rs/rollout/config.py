@@ -1,0 +1,24 @@
+"""Configuration of profile sampling. Imports no model library."""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveInt
+
+from langptune_rs.config_base import Section
+
+
+class ProfileConfig(Section):
+    """How profiles are written."""
+
+    max_tokens: PositiveInt = 512
+    """A profile with no end-of-turn token within this many tokens is overlong."""
+    temperature: NonNegativeFloat = 1.0
+    """Of the samples that train; evaluation decodes greedily unless it asks for samples."""
+    instruction: str | None = None
+    """What the policy is told before the history; none takes the data set template's own words (appendix B)."""
+    closing: str = ""
+    """Asked again after the history, where a small model needs the reminder; empty in the paper."""
+    history_text: Literal["full", "titles"] = "full"
+    """Show the policy each history item's whole text, or only its title, rating and review."""
+    token_budget: PositiveInt = 32768
+    """Tokens of prompts and profiles decoded together, an upper bound on the key-value cache."""

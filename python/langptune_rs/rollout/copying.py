@@ -1,0 +1,22 @@
+"""How much of a profile is copied from the history."""
+
+import re
+
+_WORD = re.compile(r"\w+")
+
+
+def copied_share(profile: str, history: str, run_length: int = 3) -> float:
+    """The share of a profile's words that lie in a run of `run_length` or more words copied word for word.
+
+    A profile that only repeats titles ranks well and says nothing about the user; this number shows it.
+
+    Returns 0.0 (nothing copied) to 1.0 (every word); 0.0 for a profile of fewer than `run_length` words.
+    """
+    words = _WORD.findall(profile.lower())
+    source = _WORD.findall(history.lower())
+    runs = {tuple(source[i : i + run_length]) for i in range(len(source) - run_length + 1)}
+    copied = [False] * len(words)
+    for i in range(len(words) - run_length + 1):
+        if tuple(words[i : i + run_length]) in runs:
+            copied[i : i + run_length] = [True] * run_length
+    return sum(copied) / len(words) if words else 0.0

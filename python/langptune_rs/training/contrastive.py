@@ -1,0 +1,69 @@
+"""Contrastive training of the embedder: profiles against the items their users chose next (section 3.2, Eq. 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from langptune_rs.models.embedder import Embedder
+from langptune_rs.training.config import ContrastiveConfig
+from langptune_rs.training.engines import gather_rows, optimizer_step, rank, set_learning_rate, shard, world_size
+
+
+def info_nce(profiles_BD: Tensor, items_BD: Tensor, targets_B: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of Eq. 7, the mean over the batch, a float32 scalar.
+
+    Row b of `items_BD` is the positive of profile b and a negative of the others, unless they share the target
+    (`targets_B`, item indexes): the same item cannot be both, so those entries are masked.
+    """
+    logits = profiles_BD @ items_BD.T / temperature
+    same = targets_B[:, None] == targets_B[None, :]
+    same.fill_diagonal_(False)
+    logits = logits.masked_fill(same, float("-inf"))
+    return F.cross_entropy(logits, torch.arange(len(targets_B), device=logits.device))
+
+
+def contrastive_step(
+    engine,
+    embedder: Embedder,
+    profiles: Sequence[str],
+    item_texts: Sequence[str],
+    targets: Tensor,
+    config: ContrastiveConfig,
+    learning_rate: float,
+) -> dict[str, float]:
+    """One optimizer step over the global batch; all arguments describe the global batch, on every rank alike.
+
+    Each rank embeds its share with gradients, the embeddings of the others arrive without them, and every rank
+    computes the same loss over the whole batch. What flows back into a rank is the gradient of that loss at its own
+    rows, so the sum over ranks is the gradient of the global loss, whatever the world size.
+    """
+    own = shard(profiles)
+    profiles_own = _embed(engine, embedder, embedder.as_queries(profiles[own]), config.micro_batch_size)
+    items_own = _embed(engine, embedder, item_texts[own], config.micro_batch_size)
+
+    profiles_BD = gather_rows(profiles_own).requires_grad_()
+    items_BD = gather_rows(items_own).requires_grad_()
+    loss = info_nce(profiles_BD, items_BD, targets.to(profiles_BD.device), config.temperature)
+    grad_profiles, grad_items = torch.autograd.grad(loss, (profiles_BD, items_BD))
+
+    surrogate = (profiles_own * grad_profiles[own]).sum() + (items_own * grad_items[own]).sum()
+    engine.backward(surrogate * world_size())
+    set_learning_rate(engine, learning_rate)
+    norm = optimizer_step(engine)
+    with torch.no_grad():
+        hits = (profiles_BD @ items_BD.T).argmax(1) == torch.arange(len(targets), device=profiles_BD.device)
+    return {
+        "contrastive/loss": loss.item(),
+        "contrastive/accuracy": hits.float().mean().item(),
+        "contrastive/grad_norm": norm,
+        "contrastive/learning_rate": learning_rate,
+    }
+
+
+def _embed(engine: Callable, embedder: Embedder, texts: Sequence[str], micro_batch_size: int) -> Tensor:
+    batches = [texts[i : i + micro_batch_size] for i in range(0, len(texts), micro_batch_size)]
+    return torch.cat([embedder.embed(engine, batch) for batch in batches])

@@ -1,0 +1,157 @@
+"""DeepSpeed engines: one for the policy, one for the embedder, each with its own optimizer.
+
+While one model trains, the other's engine is not called, so its weights stay bit-identical.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from langptune_rs.training.config import EngineConfig
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+from deepspeed.utils import logger as deepspeed_logger
+
+ADAM_BETAS = (0.9, 0.95)
+ADAM_EPS = 1e-6
+
+COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def start_distributed() -> None:
+    """Join the process group that the launcher described, or make a group of one."""
+    deepspeed_logger.setLevel(logging.ERROR)
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, config: EngineConfig):
+    """A DeepSpeed engine around the trainable parameters of `module`, with AdamW (appendix C: decay 1e-6).
+
+    Gradient accumulation is the caller's: any number of `backward` calls, then one `step`; gradients are averaged over
+    ranks at the step, so each rank scales its loss by the world size over the global count. bfloat16 weights always
+    have float32 masters and float32 gradient sums, which DeepSpeed offers from ZeRO stage 1 on: stage 0 in bfloat16
+    runs as stage 1.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=weight_decay
+    )
+    bf16 = config.precision == "bf16"
+    settings = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": config.max_grad_norm or 0.0,
+        "bf16": {"enabled": bf16},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_optimization": {"stage": max(config.zero_stage, 1) if bf16 else config.zero_stage},
+        "steps_per_print": 10**9,
+    }
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
+    engine.eval()
+    return engine
+
+
+def set_learning_rate(engine, learning_rate: float) -> None:
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def optimizer_step(engine) -> float:
+    """Apply the accumulated gradients; returns their global norm before clipping."""
+    norm = None
+    if engine.zero_optimization_stage() == 0:
+        norm = _gradient_norm(engine)
+    engine.step()
+    return float(engine.get_global_grad_norm() if norm is None else norm)
+
+
+def _gradient_norm(engine) -> torch.Tensor:
+    """Norm of the averaged gradients where the engine's plain optimizer keeps none (ZeRO stage 0, float32)."""
+    engine.allreduce_gradients()
+    grads = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+
+
+@contextmanager
+def gathered(engine) -> Iterator[None]:
+    """Whole parameters on every rank inside the block: gathered once under ZeRO-3, at no cost below it."""
+    if engine.zero_optimization_stage() < 3:
+        yield
+        return
+    offload = engine.optimizer.parameter_offload
+    for parameter in engine.module.parameters():
+        parameter.ds_active_sub_modules.clear()
+    for hook in (*offload.forward_hooks, *offload.backward_hooks):
+        hook.remove()
+    offload.forward_hooks, offload.backward_hooks = [], []
+    try:
+        with deepspeed.zero.GatheredParameters(list(engine.module.parameters())):
+            yield
+    finally:
+        offload._register_deepspeed_module(offload.module)
+
+
+def gather_rows(local: torch.Tensor) -> torch.Tensor:
+    """Rows of every rank in rank order, (world * n, ...), from equally many rows (n, ...) on each; no gradients."""
+    if world_size() == 1:
+        return local.detach()
+    parts = [torch.empty_like(local) for _ in range(world_size())]
+    dist.all_gather(parts, local.detach().contiguous())
+    return torch.cat(parts)
+
+
+def gather_objects(local: object) -> list:
+    """One picklable object of every rank, in rank order."""
+    if world_size() == 1:
+        return [local]
+    parts: list = [None] * world_size()
+    dist.all_gather_object(parts, local)
+    return parts
+
+
+def shard(rows: Sequence) -> slice:
+    """This rank's contiguous share of `rows`; shares differ by one at most."""
+    n, size, r = len(rows), world_size(), rank()
+    return slice(n * r // size, n * (r + 1) // size)
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def any_rank(flag: bool) -> bool:
+    """True on every rank when it is true on one."""
+    return any(gather_objects(flag))

@@ -1,0 +1,456 @@
+"""LangPTune, Algorithm 1: K iterations of J contrastive steps for the embedder and T RLSO steps for the policy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from langptune_rs.config import RunConfig, load_config
+from langptune_rs.data import Dataset, Sessions, open_source
+from langptune_rs.errors import ConfigError, LangptuneError, TrainingError
+from langptune_rs.files import write_text
+from langptune_rs.models.embedder import Embedder
+from langptune_rs.models.memory import keep_freed_memory
+from langptune_rs.models.policy import Policy
+from langptune_rs.rollout.copying import copied_share
+from langptune_rs.rollout.reward import Recommender, recommender_reward
+from langptune_rs.rollout.sampling import Profiles, write_profiles
+from langptune_rs.training.checkpoints import Position, load_engines, read_position, save_checkpoint
+from langptune_rs.training.contrastive import contrastive_step
+from langptune_rs.training.engines import (
+    COMPUTE_DTYPES,
+    any_rank,
+    barrier,
+    gather_objects,
+    gather_rows,
+    gathered,
+    make_engine,
+    rank,
+    shard,
+    start_distributed,
+    world_size,
+)
+from langptune_rs.training.metrics_log import MetricsLog
+from langptune_rs.training.progress import progress
+from langptune_rs.training.rlso import (
+    ProfileScorer,
+    ReferenceWeights,
+    make_rollout_batches,
+    penalize,
+    rlso_step,
+    score,
+    standardize,
+)
+from langptune_rs.training.run_folder import open_run
+from langptune_rs.training.schedules import batch_rows, linear_decay
+
+CHECKPOINTS = "checkpoints"
+TRAINED = "trained"
+"""An empty file in the run folder once both final models are saved."""
+
+
+def train(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Train as the recipe says, save both models into `output`, then evaluate on the test split and write the report.
+
+    Raises `RunError` when `output` holds another run, `ConfigError` when the recipe does not fit the data or the number
+    of processes, `TrainingError` when a loss is not a number, `KeyboardInterrupt` after saving on Ctrl-C.
+    """
+    keep_freed_memory()
+    start_distributed()
+    if rank() == 0:
+        open_run(output, config, resume=resume, overwrite=overwrite)
+    barrier()
+    if not (output / TRAINED).is_file():
+        Trainer(config, output).run()
+    if rank() == 0:
+        from langptune_rs.experiments.evaluate import evaluate_run
+        from langptune_rs.experiments.report import write_report
+
+        evaluate_run(output)
+        write_report(output)
+    barrier()
+
+
+class Trainer:
+    """Both models, their engines and the place in the schedule."""
+
+    def __init__(self, config: RunConfig, output: Path):
+        self.config, self.output = config, output
+        self.dataset = self._open_dataset()
+        self.train_sessions = _subset(self.dataset.sessions.select("train"), config.data.max_sessions, config.seed)
+        validation = self.dataset.sessions.select("validation")
+        self.validation_sessions = _subset(validation, config.evaluation.validation_sessions, config.data.seed)
+        self._check_sizes()
+        dtype = COMPUTE_DTYPES[config.engine.precision]
+        torch.manual_seed(config.seed)
+        self.policy = Policy.load(config.policy, dtype)
+        self.embedder = Embedder.load(config.embedder, dtype)
+        self.engines = {}
+        if config.trains_embedder:
+            self.engines["embedder"] = make_engine(
+                self.embedder.model, config.contrastive.learning_rate, config.contrastive.weight_decay, config.engine
+            )
+        if config.trains_policy:
+            self.scorer = ProfileScorer(self.policy.head)
+            self.reference = ReferenceWeights(self.scorer)
+            self.engines["policy"] = make_engine(
+                self.scorer, config.rlso.learning_rate, config.rlso.weight_decay, config.engine
+            )
+        self.position = read_position(output / CHECKPOINTS)
+        if self.position is None:
+            self.position = Position()
+        else:
+            load_engines(output / CHECKPOINTS, self.engines)
+        self.log = None
+        if rank() == 0:
+            self.log = MetricsLog(output, config.logging, self.position.step, config.model_dump())
+
+    def _open_dataset(self) -> Dataset:
+        """Rank 0 prepares the data set where it has to be, the others read what it wrote."""
+        if rank() == 0:
+            open_source(self.config.data, self.output / "data")
+        barrier()
+        return open_source(self.config.data, self.output / "data")
+
+    def _check_sizes(self) -> None:
+        sessions = len(self.train_sessions)
+        for section, active in (("contrastive", self.config.trains_embedder), ("rlso", self.config.trains_policy)):
+            batch_size = getattr(self.config, section).batch_size
+            if active and batch_size > sessions:
+                raise ConfigError(
+                    f"{section}.batch_size = {batch_size}, but there are only {sessions} training sessions. "
+                    f"Set it to at most {sessions}, or prepare more data."
+                )
+            if active and batch_size % world_size():
+                raise ConfigError(
+                    f"{section}.batch_size = {batch_size} cannot be shared equally by {world_size()} processes. "
+                    f"Choose a multiple of {world_size()}."
+                )
+
+    def run(self) -> None:
+        """The loop of Algorithm 1 from the current position to the end, then both models to disk."""
+        with _interruption() as interrupted:
+            self._interrupted = interrupted
+            if self.position == Position():
+                self._validate(0)
+            for k in range(self.position.iteration, self.config.iterations):
+                if self.config.trains_embedder and self.position.phase == "contrastive":
+                    self.contrastive_phase(k)
+                self._move_to(k, "rlso")
+                if self.config.trains_policy:
+                    self.rlso_phase(k)
+                self._move_to(k + 1, "contrastive")
+        self._save_models()
+        if self.log:
+            self.log.close()
+
+    def contrastive_phase(self, k: int) -> None:
+        """J steps of Eq. 7 on profiles that the current policy writes for the sessions of this phase."""
+        config = self.config.contrastive
+        seed = _seed(self.config.seed, "contrastive", k)
+        batches = [
+            batch_rows(len(self.train_sessions), config.batch_size, j, seed) for j in range(config.steps)
+        ]
+        needed = np.unique(np.concatenate(batches))
+        profiles = dict(zip(needed.tolist(), self._phase_profiles(k, needed), strict=True))
+        total_steps = self.config.iterations * config.steps
+        with progress(config.steps, f"iteration {k + 1}: contrastive") as advance:
+            advance(self.position.phase_step)
+            for j in range(self.position.phase_step, config.steps):
+                started = time.monotonic()
+                rows = batches[j]
+                targets = self.train_sessions.targets[rows]
+                values = contrastive_step(
+                    self.engines["embedder"],
+                    self.embedder,
+                    [profiles[row] for row in rows.tolist()],
+                    [self.dataset.catalog.texts[item] for item in targets],
+                    torch.from_numpy(targets).long(),
+                    config,
+                    linear_decay(config.learning_rate, k * config.steps + j, total_steps),
+                )
+                self._finish_step(k, "contrastive", values, values["contrastive/loss"], started)
+                advance(note=f"loss {values['contrastive/loss']:.4f}")
+                self._checkpoint_if_due()
+        self._validate(k)
+
+    def rlso_phase(self, k: int) -> None:
+        """T steps of Eq. 6; every `epochs` of them share a rollout batch rewarded by the embedder as it is now."""
+        config = self.config.rlso
+        recommender = Recommender(self.embedder, self.dataset.catalog.texts)
+        if config.kl_reference == "iteration" and self.position.phase_step == 0:
+            with gathered(self.engines["policy"]):
+                self.reference = ReferenceWeights(self.scorer)
+        total_steps = self.config.iterations * config.steps
+        with progress(config.steps, f"iteration {k + 1}: RLSO") as advance:
+            advance(self.position.phase_step)
+            for t in range(self.position.phase_step, config.steps, config.epochs):
+                started = time.monotonic()
+                rows = batch_rows(
+                    len(self.train_sessions), config.batch_size, t // config.epochs, _seed(self.config.seed, "rlso", k)
+                )
+                batches, rewards, old_logps, stats = self._rollout(recommender, rows, k, t)
+                for epoch in range(config.epochs):
+                    learning_rate = linear_decay(config.learning_rate, k * config.steps + t + epoch, total_steps)
+                    values = rlso_step(
+                        self.engines["policy"], batches, rewards, old_logps, config, learning_rate
+                    )
+                    self._finish_step(k, "rlso", {**values, **stats}, values["rlso/loss"], started)
+                    started, stats = time.monotonic(), {}
+                    advance(note=f"loss {values['rlso/loss']:.4f}")
+                self._checkpoint_if_due(width=config.epochs)
+        self._validate(k, recommender)
+
+    def _rollout(self, recommender: Recommender, rows: np.ndarray, k: int, t: int):
+        """Sample, reward, penalise, standardise: one rollout batch, this rank's share of it.
+
+        Returns its micro-batches, the rewards and the old log-probabilities (sessions, profiles), and what to log.
+        """
+        config = self.config.rlso
+        own = self.train_sessions.take(rows[shard(rows)])
+        prompts = self._prompts(own)
+        seeds = [_seed(self.config.seed, "sample", k, t, int(session)) for session in own.session_ids]
+        with gathered(self.engines["policy"]):
+            profiles = self._write(prompts, seeds, num_samples=config.num_profiles)
+            each = _largest_divisor(len(own), config.micro_batch_size)
+            batches = make_rollout_batches(self.policy, prompts, profiles, config.num_profiles, each)
+            old_logps = score(self.scorer, batches)
+            if config.kl_penalty:
+                with self.reference.in_place():
+                    reference_logps = score(self.scorer, batches)
+        ranks = recommender.ranks(
+            profiles.texts,
+            np.repeat(own.targets, config.num_profiles),
+            np.repeat(own.histories, config.num_profiles, axis=0),
+        )
+        raw = recommender_reward(
+            ranks, profiles.finished, metric=config.reward, overlong_reward=config.overlong_reward
+        )
+        raw_BG = torch.from_numpy(raw).view(-1, config.num_profiles)
+        rewards_BG = raw_BG
+        stats = {}
+        if config.kl_penalty:
+            rewards_BG = penalize(raw_BG, old_logps.cpu().double(), reference_logps.cpu().double(), config.kl_penalty)
+            stats["kl/reference"] = gather_rows((old_logps - reference_logps).double()).mean().item()
+        everyone = standardize(gather_rows(rewards_BG)).float()
+        rewards = everyone[shard(rows)].to(old_logps.device)
+        stats |= self._rollout_stats(gather_rows(raw_BG), profiles, own)
+        return batches, rewards, old_logps, stats
+
+    def _rollout_stats(self, raw_BG: torch.Tensor, profiles: Profiles, own: Sessions) -> dict[str, float]:
+        config = self.config.rlso
+        each = np.repeat(np.arange(len(own)), config.num_profiles)
+        local = torch.tensor(
+            [
+                [len(tokens), not finished, copied_share(text, self._history_titles(own, i))]
+                for tokens, finished, text, i in zip(
+                    profiles.tokens, profiles.finished, profiles.texts, each, strict=True
+                )
+            ],
+            dtype=torch.float64,
+        )
+        tokens, overlong, copied = gather_rows(local).mean(0).tolist()
+        return {
+            "reward/mean": raw_BG.mean().item(),
+            "reward/std": raw_BG.std(unbiased=False).item(),
+            "reward/pair_gap": (raw_BG.amax(1) - raw_BG.amin(1)).mean().item(),
+            "profile/tokens": tokens,
+            "profile/overlong_rate": overlong,
+            "profile/copied_share": copied,
+        }
+
+    def _phase_profiles(self, k: int, rows: np.ndarray) -> list[str]:
+        """One sampled profile for each session of a contrastive phase; kept on disk, so that a resumed phase has the same."""
+        path = self.output / CHECKPOINTS / f"profiles-{k}.json"
+        if not path.is_file():
+            own = self.train_sessions.take(rows[shard(rows)])
+            seeds = [_seed(self.config.seed, "contrastive-sample", k, int(session)) for session in own.session_ids]
+            with self._gathered_policy(), progress(len(own), f"iteration {k + 1}: profiles") as advance:
+                texts = self._write(self._prompts(own), seeds, on_progress=advance).texts
+            texts = [text for part in gather_objects(texts) for text in part]
+            if rank() == 0:
+                write_text(path, json.dumps(texts))
+            barrier()
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _validate(self, k: int, recommender: Recommender | None = None) -> None:
+        """Greedy profiles on the validation split, scored by the current embedder."""
+        sessions = self.validation_sessions
+        if not len(sessions):
+            return
+        recommender = recommender or Recommender(self.embedder, self.dataset.catalog.texts)
+        own = sessions.take(np.arange(len(sessions))[shard(sessions.targets)])
+        with self._gathered_policy(), progress(len(own), f"iteration {k + 1}: validation") as advance:
+            profiles = self._write(self._prompts(own), None, on_progress=advance)
+        ranks = recommender.ranks(profiles.texts, own.targets, own.histories)
+        copied = [copied_share(text, self._history_titles(own, i)) for i, text in enumerate(profiles.texts)]
+        ranks, copied = (np.concatenate(parts) for parts in zip(*gather_objects((ranks, copied)), strict=True))
+        k_cut = self.config.evaluation.k
+        values = {
+            f"validation/ndcg@{k_cut}": float(recommender_reward(
+                ranks, np.ones(len(ranks), bool), metric=f"ndcg@{k_cut}", overlong_reward=0.0
+            ).mean()),
+            "validation/ndcg": float(recommender_reward(
+                ranks, np.ones(len(ranks), bool), metric="ndcg", overlong_reward=0.0
+            ).mean()),
+            "validation/copied_share": float(copied.mean()),
+        }
+        if self.log:
+            self.log.write(self.position.step, k, "validation", values)
+
+    def _write(self, prompts, seeds, *, num_samples: int = 1, on_progress=None) -> Profiles:
+        profile = self.config.profile
+        return write_profiles(
+            self.policy,
+            prompts,
+            max_tokens=profile.max_tokens,
+            temperature=0.0 if seeds is None else profile.temperature,
+            seeds=seeds,
+            num_samples=num_samples,
+            token_budget=profile.token_budget,
+            on_progress=on_progress,
+        )
+
+    def _prompts(self, sessions: Sessions) -> list[list[int]]:
+        return [
+            self.policy.encode_prompt(self.dataset.prompt(sessions, i, self.config.profile))
+            for i in range(len(sessions))
+        ]
+
+    def _history_titles(self, sessions: Sessions, i: int) -> str:
+        return "\n".join(self.dataset.catalog.titles[item] for item in sessions.histories[i])
+
+    @contextmanager
+    def _gathered_policy(self) -> Iterator[None]:
+        if self.config.trains_policy:
+            with gathered(self.engines["policy"]):
+                yield
+        else:
+            yield
+
+    def _finish_step(self, k: int, phase: str, values: dict[str, float], loss: float, started: float) -> None:
+        """Check and log one optimizer step and move past it."""
+        p = self.position
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The {phase} loss is {loss} at step {p.step} (iteration {k}). The last good checkpoint is kept in "
+                f"{self.output / CHECKPOINTS}. Lower {phase}.learning_rate or set engine.precision = \"fp32\"."
+            )
+        self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
+        if self.log:
+            self.log.write(p.step + 1, k, phase, {**values, "time/seconds": time.monotonic() - started})
+
+    def _checkpoint_if_due(self, width: int = 1) -> None:
+        """Save every N steps (at the first place where no rollout batch is in hand) and when Ctrl-C was pressed."""
+        stop = any_rank(self._interrupted())
+        if stop or self.position.step % self.config.checkpoint.every < width:
+            self._save_checkpoint()
+        if stop:
+            if self.log:
+                self.log.close()
+            raise KeyboardInterrupt
+
+    def _move_to(self, k: int, phase: str) -> None:
+        """Enter the next phase, with a checkpoint at the border."""
+        if (self.position.iteration, self.position.phase) != (k, phase):
+            self.position = replace(self.position, iteration=k, phase=phase, phase_step=0)
+            self._save_checkpoint()
+
+    def _save_checkpoint(self) -> None:
+        save_checkpoint(self.output / CHECKPOINTS, self.engines, self.position, self.config.checkpoint.keep)
+
+    def _save_models(self) -> None:
+        """Both models in their libraries' own formats, each complete before it gets its name."""
+        with self._gathered_policy():
+            _save_folder(self.output / "policy", self.policy.save)
+        if self.config.trains_embedder:
+            with gathered(self.engines["embedder"]):
+                _save_folder(self.output / "embedder", self.embedder.save)
+        else:
+            _save_folder(self.output / "embedder", self.embedder.save)
+        if rank() == 0:
+            write_text(self.output / TRAINED, "")
+        barrier()
+
+
+def _save_folder(final: Path, save) -> None:
+    if rank() == 0:
+        temporary = final.with_name(f".{final.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        save(temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    barrier()
+
+
+def _subset(sessions: Sessions, limit: int | None, seed: int) -> Sessions:
+    """At most `limit` sessions, drawn without replacement and kept in order."""
+    if limit is None or limit >= len(sessions):
+        return sessions
+    return sessions.take(np.sort(np.random.default_rng(seed).permutation(len(sessions))[:limit]))
+
+
+def _seed(*parts: int | str) -> int:
+    """One integer seed from the run's seed and the place where it is used."""
+    words = [int.from_bytes(p.encode(), "little") if isinstance(p, str) else p for p in parts]
+    return int(np.random.SeedSequence(words).generate_state(2, np.uint64)[0])
+
+
+def _largest_divisor(n: int, limit: int) -> int:
+    """The largest divisor of n that is at most `limit`: micro-batches of one size."""
+    return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
+
+
+@contextmanager
+def _interruption():
+    """Yield a function that says whether Ctrl-C was pressed; a second Ctrl-C stops at once."""
+    pressed = False
+
+    def on_sigint(signum, frame) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        if rank() == 0:
+            print("Stopping after this step and a checkpoint; press Ctrl-C again to stop at once.", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """What each process of `langptune train --nproc N` runs."""
+    parser = argparse.ArgumentParser(prog="langptune_rs.training.joint")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--overwrite", action="store_true")
+    options = parser.parse_args(arguments)
+    try:
+        train(load_config(options.config), options.output, resume=options.resume, overwrite=options.overwrite)
+    except LangptuneError as error:
+        if rank() == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

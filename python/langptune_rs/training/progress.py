@@ -1,0 +1,66 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere, silence off rank 0."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextmanager
+def progress(total: int, description: str) -> Iterator[Callable[..., None]]:
+    """Yield `advance(n=1, note="")`; `note` is a short status shown beside the count."""
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda n=1, note="": None
+    elif sys.stderr.isatty():
+        with _bar(total, description) as advance:
+            yield advance
+    else:
+        yield _lines(total, description)
+
+
+@contextmanager
+def _bar(total: int, description: str) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total, note="", rate="")
+
+        def advance(n: int = 1, note: str = "") -> None:
+            state = bar.tasks[0]
+            rate = f"{(state.completed + n) / state.elapsed:.1f}/s" if state.elapsed else ""
+            bar.update(task, advance=n, note=note or state.fields["note"], rate=rate)
+
+        yield advance
+
+
+def _lines(total: int, description: str) -> Callable[..., None]:
+    started = last_printed = time.monotonic()
+    done = 0
+
+    def advance(n: int = 1, note: str = "") -> None:
+        nonlocal done, last_printed
+        done += n
+        now = time.monotonic()
+        if done < total and now - last_printed < SECONDS_BETWEEN_LINES:
+            return
+        last_printed = now
+        rate = done / max(now - started, 1e-9)
+        left = (total - done) / rate
+        print(f"{description}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+
+    return advance
