@@ -7,6 +7,7 @@ import tomllib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from langptune_rs.config import RunConfig, list_recipes, load_config, to_toml
 from langptune_rs.errors import ConfigError
 
