@@ -38,8 +38,13 @@ def launch(config: RunConfig, output: Path, num_processes: int, *, resume: bool,
             str(output),
         ]
         command += ["--resume"] * resume + ["--overwrite"] * overwrite
-        with _workers(command, num_processes) as workers:
-            return _wait(workers)
+        return run_processes(command, num_processes)
+
+
+def run_processes(command: Sequence[str], num_processes: int) -> int:
+    """Run `command` once for each rank, with the variables that torch.distributed reads, and return the exit code."""
+    with _workers(command, num_processes) as workers:
+        return _wait(workers)
 
 
 @contextmanager
