@@ -25,6 +25,7 @@ from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.copying import copied_share
+from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender, recommender_reward
 from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.checkpoints import Position, load_engines, read_position, save_checkpoint
@@ -324,10 +325,7 @@ class Trainer:
         )
 
     def _prompts(self, sessions: Sessions) -> list[list[int]]:
-        return [
-            self.policy.encode_prompt(self.dataset.prompt(sessions, i, self.config.profile))
-            for i in range(len(sessions))
-        ]
+        return encode_prompts(self.policy, self.dataset, sessions, self.config.profile)
 
     def _history_titles(self, sessions: Sessions, i: int) -> str:
         return "\n".join(self.dataset.catalog.titles[item] for item in sessions.histories[i])

@@ -1,0 +1,53 @@
+"""Raw logs in, a catalog and sessions out.
+
+`prepare` writes a data set to a folder, `load` reads it, `open_source` does what is needed to have one.
+Names are loaded when first used, so that reading a recipe (`data.config`) needs no table library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from langptune_rs.data.catalog import Catalog
+    from langptune_rs.data.dataset import Dataset
+    from langptune_rs.data.history import read_history
+    from langptune_rs.data.prepare import open_source, prepare, resolve_config
+    from langptune_rs.data.sessions import Sessions
+    from langptune_rs.data.storage import load
+    from langptune_rs.data.templates import PromptStyle, Template
+
+_HOMES = {
+    "Catalog": "catalog",
+    "Dataset": "dataset",
+    "PromptStyle": "templates",
+    "Sessions": "sessions",
+    "Template": "templates",
+    "load": "storage",
+    "open_source": "prepare",
+    "prepare": "prepare",
+    "read_history": "history",
+    "resolve_config": "prepare",
+}
+
+__all__ = [
+    "Catalog",
+    "Dataset",
+    "PromptStyle",
+    "Sessions",
+    "Template",
+    "load",
+    "open_source",
+    "prepare",
+    "read_history",
+    "resolve_config",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,23 @@
+"""The prompts of sessions, as a recipe words them."""
+
+from __future__ import annotations
+
+from langptune_rs.data import Dataset, Sessions
+from langptune_rs.models.policy import Policy
+from langptune_rs.rollout.config import ProfileConfig
+
+
+def encode_prompts(policy: Policy, dataset: Dataset, sessions: Sessions, config: ProfileConfig) -> list[list[int]]:
+    """Token ids of the prompt of every session, in order."""
+    return [
+        policy.encode_prompt(
+            dataset.prompt(
+                sessions,
+                i,
+                instruction=config.instruction,
+                closing=config.closing,
+                history_text=config.history_text,
+            )
+        )
+        for i in range(len(sessions))
+    ]
