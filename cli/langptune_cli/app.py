@@ -1,0 +1,70 @@
+"""The `langptune` command: its parts, and how errors reach the user."""
+
+import errno
+from typing import Annotated
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from langptune_cli import config, data, evaluate, profile, recommend, report, train
+from langptune_rs.errors import LangptuneError
+
+USER_MENDS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
+"""What a file system may refuse without a fault of ours."""
+
+
+class _Commands(TyperGroup):
+    """Ends on what the user can mend with one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except LangptuneError as error:
+            _fail(str(error))
+        except OSError as error:
+            if error.errno not in USER_MENDS:
+                raise
+            _fail(f"{error.filename or 'A file'} cannot be written or read: {error.strerror}.")
+
+
+def _fail(message: str) -> None:
+    typer.secho(f"error: {message}", fg="red", err=True)
+    raise typer.Exit(2)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Write user profiles in plain language, rank a catalog by them, and train both models that do it.",
+)
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("profile")(profile.profile)
+app.command("recommend")(recommend.recommend)
+app.command("report")(report.report)
+app.add_typer(config.app, name="config")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import langptune_rs
+
+        typer.echo(f"langptune {langptune_rs.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app(prog_name="langptune")

@@ -1,0 +1,33 @@
+"""`langptune profile`: what the trained policy writes about a user."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langptune_cli.arguments import Json, Run, User, exactly_one
+
+
+def profile(
+    run: Run,
+    user: User = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON lines, oldest first: item_id or title, and rating and review_text."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the profile of a user of the data set, or of a history in a file."""
+    exactly_one(user=user, history=history)
+    from langptune_rs.data import read_history
+    from langptune_rs.serving.recommender import Recommender
+
+    recommender = Recommender.open(run)
+    past = recommender.history_of(user) if history is None else read_history(history, recommender.catalog)
+    text = recommender.profile(*past)
+    if as_json:
+        titles = [recommender.catalog.titles[item] for item in past[0]]
+        typer.echo(json.dumps({"history": titles, "profile": text}))
+    else:
+        typer.echo(text)
