@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from langptune_rs.data.catalog import Catalog
     from langptune_rs.data.dataset import Dataset
     from langptune_rs.data.history import read_history
-    from langptune_rs.data.prepare import open_source, prepare, resolve_config
+    from langptune_rs.data.pipeline import open_source, prepare, resolve_config
     from langptune_rs.data.sessions import Sessions
     from langptune_rs.data.storage import load
     from langptune_rs.data.templates import PromptStyle, Template
@@ -25,10 +25,10 @@ _HOMES = {
     "Sessions": "sessions",
     "Template": "templates",
     "load": "storage",
-    "open_source": "prepare",
-    "prepare": "prepare",
+    "open_source": "pipeline",
+    "prepare": "pipeline",
     "read_history": "history",
-    "resolve_config": "prepare",
+    "resolve_config": "pipeline",
 }
 
 __all__ = [

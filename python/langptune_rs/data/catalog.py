@@ -1,133 +1,58 @@
-"""A prepared data set in memory: the catalog, the sessions and how they are shown as text."""
+"""The items that can be recommended."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
 
-import numpy as np
-
-from langptune_rs.data.templates import Template
 from langptune_rs.errors import DataError
 
-Split = Literal["train", "validation", "test"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Catalog:
-    """The items, in index order. Every item index in a data set points here."""
+    """All items of a data set. An item's index is its place in these lists and in every array of the project."""
 
     item_ids: list[str]
     titles: list[str]
+    """Title of each item; the first words of its description where it has none."""
     texts: list[str]
-    """What the embedder sees of an item."""
+    """What the embedder reads of each item, written by the template."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    def index_of(self, item_id: str) -> int:
+        """The index of an item. Raises `DataError`, with the nearest id, when there is no such item."""
+        try:
+            return self._indexes[item_id]
+        except KeyError:
+            raise DataError(
+                f"There is no item with the id {item_id!r} among the {len(self)} items of the catalog."
+                + nearest(item_id, self.item_ids)
+            ) from None
+
+    def index_of_title(self, title: str) -> int:
+        """The index of the item with this title, in upper or lower case; of several the first.
+
+        Raises `DataError`, with the nearest title, when there is none.
+        """
+        try:
+            return self._title_indexes[title.strip().casefold()]
+        except KeyError:
+            raise DataError(f"No item of the catalog has the title {title!r}." + nearest(title, self.titles)) from None
 
     @cached_property
     def _indexes(self) -> dict[str, int]:
         return {item_id: i for i, item_id in enumerate(self.item_ids)}
 
-    def index_of(self, item_id: str) -> int:
-        """Index of an item by its id, or by its exact title. Raises `DataError` with the nearest title."""
-        if item_id in self._indexes:
-            return self._indexes[item_id]
-        if item_id in self.titles:
-            return self.titles.index(item_id)
-        near = difflib.get_close_matches(item_id, self.titles, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"There is no item with the id or title {item_id!r} in the catalog of {len(self)} items.{hint}")
-
-
-@dataclass(frozen=True)
-class Sessions:
-    """n sessions: H history items, oldest first, then the target. Items are indexes into the catalog."""
-
-    session_ids: np.ndarray
-    """int64 (n,)."""
-    user_ids: list[str]
-    histories: np.ndarray
-    """int32 (n, H)."""
-    ratings: np.ndarray
-    """float32 (n, H), NaN where there is none."""
-    reviews: list[list[str | None]]
-    targets: np.ndarray
-    """int32 (n,)."""
-    splits: list[str]
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> Sessions:
-        """The sessions at `rows`, in that order."""
-        rows = np.asarray(rows, dtype=np.int64)
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Sessions(
-            **{
-                name: column[rows] if isinstance(column, np.ndarray) else [column[i] for i in rows.tolist()]
-                for name, column in columns.items()
-            }
-        )
-
-    def select(self, split: Split) -> Sessions:
-        """The sessions of one split. Raises `DataError` when the split is unknown or holds none."""
-        rows = [i for i, s in enumerate(self.splits) if s == split]
-        if not rows:
-            held = ", ".join(sorted(set(self.splits)))
-            raise DataError(f"There is no session in the split {split!r}; this data set has {held}.")
-        return self.take(rows)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Catalog, sessions and template, with what is known about where they come from (`dataset.toml`)."""
-
-    catalog: Catalog
-    sessions: Sessions
-    template: Template
-    info: dict[str, Any] = field(default_factory=dict)
-
     @cached_property
-    def popularity(self) -> np.ndarray:
-        """Interactions with each item that a recommender may know, int64 (items,).
+    def _title_indexes(self) -> dict[str, int]:
+        return {self.titles[i].casefold(): i for i in reversed(range(len(self)))}
 
-        Training sessions count whole, of validation and test sessions only the history (section 4.2, footnote 1).
-        """
-        seen = [self.sessions.histories.ravel()]
-        train = [i for i, split in enumerate(self.sessions.splits) if split == "train"]
-        seen.append(self.sessions.targets[train])
-        return np.bincount(np.concatenate(seen), minlength=len(self.catalog)).astype(np.int64)
 
-    def prompt(
-        self,
-        sessions: Sessions,
-        i: int,
-        *,
-        instruction: str | None = None,
-        closing: str = "",
-        history_text: Literal["full", "titles"] = "full",
-    ) -> str:
-        """What the policy is asked about session i: instruction, history with ratings and reviews, closing words."""
-        return self.template.prompt(
-            *self._history(sessions, i, history_text),
-            sessions.ratings[i].tolist(),
-            sessions.reviews[i],
-            instruction=instruction,
-            closing=closing,
-        )
-
-    def session_text(self, sessions: Sessions, i: int) -> str:
-        """The history of session i with its ratings and reviews as one text, the query of EMB-0."""
-        return self.template.session(
-            *self._history(sessions, i, "full"), sessions.ratings[i].tolist(), sessions.reviews[i]
-        )
-
-    def _history(self, sessions: Sessions, i: int, history_text: str) -> tuple[list[str]]:
-        items = sessions.histories[i].tolist()
-        if history_text == "titles":
-            return ([self.template.title(self.catalog.titles[item]) for item in items],)
-        return ([self.catalog.texts[item] for item in items],)
+def nearest(wanted: str, known: list[str]) -> str:
+    """` Did you mean ...?` with the name most like `wanted`, or nothing."""
+    by_lower_case = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(wanted.casefold(), by_lower_case, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower_case[near[0]]!r}?" if near else ""

@@ -1,38 +1,48 @@
-"""A history that a person wrote into a file, for `langptune profile --history`."""
+"""A history from the user's own file."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
+
 from langptune_rs.data.catalog import Catalog
-from langptune_rs.data.sources.jsonl import number, rows
+from langptune_rs.data.json_lines import Row, read_rows
+from langptune_rs.data.sources.raw import MAX_RATING
 from langptune_rs.errors import DataError
 
 
-def read_history(path: Path, catalog: Catalog) -> tuple[list[int], list[float | None], list[str | None]]:
-    """Item indexes, ratings and reviews of a JSON-lines file, oldest first.
+def read_history(path: str | Path, catalog: Catalog) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
+    """Item indexes int32 (h,), ratings float32 (h,) with NaN for none, and reviews, oldest first.
 
-    Each line has `item_id` or `title`, and may have `rating` (0 to 5) and `review_text`. Raises `DataError` with
-    the line for anything else, and for an empty file.
+    The file holds one JSON object a line: {"item_id" or "title", "rating"?, "review_text"?}. Raises `DataError`, with
+    the line and the nearest name, for an item that is not in the catalog, and for a rating that is none.
     """
-    if not path.is_file():
-        raise DataError(f"There is no history file {path}.")
-    items: list[int] = []
-    ratings: list[float | None] = []
-    reviews: list[str | None] = []
-    for row, where in rows(path):
-        name = row.get("item_id", row.get("title"))
-        if not isinstance(name, str | int):
-            raise DataError(f"{where}: every line needs an item_id or a title.")
-        try:
-            items.append(catalog.index_of(str(name)))
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from error
-        rating = number(row, "rating", where)
-        if rating is not None and not 0 <= rating <= 5:
-            raise DataError(f"{where}: the rating {rating:g} is outside 0 to 5.")
-        ratings.append(rating)
-        reviews.append(row.get("review_text"))
-    if not items:
-        raise DataError(f"{path} holds no history: write one JSON object a line, such as {{\"title\": ..., \"rating\": 4}}.")
-    return items, ratings, reviews
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"There is no history file {file}. Write one JSON object a line, with item_id or title.")
+    rows = list(read_rows(file))
+    if not rows:
+        raise DataError(f"{file} is empty. Write one JSON object a line, with item_id or title.")
+    return (
+        np.array([_item(row, catalog) for row in rows], dtype=np.int32),
+        np.array([_rating(row) for row in rows], dtype=np.float32),
+        [row.text("review_text") or None for row in rows],
+    )
+
+
+def _item(row: Row, catalog: Catalog) -> int:
+    by_title = "item_id" not in row.values and row.text("title")
+    wanted = by_title or row.identifier("item_id")
+    try:
+        return catalog.index_of_title(wanted) if by_title else catalog.index_of(wanted)
+    except DataError as error:
+        row.fail(str(error))
+
+
+def _rating(row: Row) -> float:
+    rating = row.number("rating")
+    if rating is not None and not 0 <= rating <= MAX_RATING:
+        row.fail(f"the rating {rating:g} is not from 0 to {MAX_RATING:g}.")
+    return math.nan if rating is None else rating

@@ -54,7 +54,9 @@ def load(folder: str | Path) -> Dataset:
     info = read_info(folder)
     for name, expected in info["hashes"].items():
         if not (folder / name).is_file() or file_hash(folder / name) != expected:
-            raise DataError(f"{folder / name} is missing or was changed since {INFO} was written. Prepare the data set again.")
+            raise DataError(
+                f"{folder / name} is missing or was changed since {INFO} was written. Prepare the data set again."
+            )
     items = pl.read_parquet(folder / ITEMS)
     if items["item_id"].is_duplicated().any():
         twice = items.filter(pl.col("item_id").is_duplicated())["item_id"][0]

@@ -1,89 +1,112 @@
-"""How items and sessions become text: the forms of the paper's appendix B, one set of words for each domain."""
+"""How items, histories and instructions are written for the models (section 4.1 and appendix B)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
+from langptune_rs.data.text import shorten
 from langptune_rs.errors import DataError
+
+_FALLBACK_TITLE_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is known of an item. Every field may be missing, but not all texts at once."""
+
+    title: str | None = None
+    description: str | None = None
+    categories: Sequence[str] = ()
+    price: str | None = None
+    average_rating: float | None = None
+
+
+class PromptOptions(Protocol):
+    """The part of a run's configuration that shapes a prompt."""
+
+    instruction: str | None
+    closing: str
+    history_text: Literal["full", "titles"]
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """Shape of a prompt; the default is the paper's."""
+
+    instruction: str | None = None
+    """Told before the history; none takes the template's own words."""
+    closing: str = ""
+    """Asked again after the history."""
+    history_text: Literal["full", "titles"] = "full"
+    """Each history item's whole text, or only its title."""
+
+
+PAPER_STYLE = PromptStyle()
 
 
 @dataclass(frozen=True)
 class Template:
-    """The words for one domain. A field that an item lacks is left out, never printed as "None"."""
+    """The wording for one domain."""
 
     name: str
-    things: str
-    """What the items are called in the instruction."""
+    instruction: str
+    """What the policy is asked to do."""
 
-    @property
-    def instruction(self) -> str:
-        """The prompt for generation of appendix B."""
-        return (
-            f"The user has rated (out of 5.0) and reviewed following {self.things} arranged chronologically from the "
-            "oldest (top) to the newest (bottom). Please provide a high-level summary of the user preference in detail."
-        )
+    @staticmethod
+    def item_text(item: Item) -> str:
+        """The text of an item that the embedder reads and a full history shows; missing fields are left out."""
+        rating = None if item.average_rating is None else f"(average rating: {round(item.average_rating, 2)})"
+        description = " ".join(part for part in (rating, item.description) if part)
+        fields = {
+            "Title": item.title,
+            "Description": description,
+            "Category": ", ".join(item.categories),
+            "Price": item.price,
+        }
+        return "\n".join(f"{label}: {value}" for label, value in fields.items() if value)
 
-    def title(self, title: str) -> str:
-        return f"Title: {title}"
+    @staticmethod
+    def item_title(item: Item) -> str:
+        """The title, or the first words of what else is known of an item that has none."""
+        return item.title or shorten(item.description or ", ".join(item.categories), _FALLBACK_TITLE_LENGTH)
 
-    def item(
-        self,
-        title: str,
-        description: str | None = None,
-        categories: Sequence[str] | None = None,
-        price: float | None = None,
-        average_rating: float | None = None,
-    ) -> str:
-        """An item's text: title, description with the average rating, categories and price, one line each."""
-        described = [f"(average rating: {average_rating:.1f})"] if average_rating is not None else []
-        described += [description] if description else []
-        lines = [
-            self.title(title),
-            f"Description: {' '.join(described)}" if described else "",
-            f"Category: {', '.join(categories)}" if categories else "",
-            f"Price: {price:g}" if price is not None else "",
-        ]
-        return "\n".join(line for line in lines if line)
-
-    def session(
-        self, items: Sequence[str], ratings: Sequence[float | None], reviews: Sequence[str | None]
-    ) -> str:
-        """The history, oldest first: each item's text and what the user said of it."""
-        blocks = []
-        for text, rating, review in zip(items, ratings, reviews, strict=True):
-            rated = f"(rating: {rating:.1f})" if rating is not None and not math.isnan(rating) else ""
-            said = " ".join(part for part in (rated, review) if part)
-            blocks.append(f"{text}\nReview from the user: {said}" if said else text)
-        return "\n\n".join(blocks)
-
-    def prompt(
-        self,
-        items: Sequence[str],
-        ratings: Sequence[float | None],
-        reviews: Sequence[str | None],
-        *,
-        instruction: str | None = None,
-        closing: str = "",
-    ) -> str:
-        """The message to the policy: the instruction (the template's own by default), the history, the closing words."""
-        parts = (self.instruction if instruction is None else instruction, self.session(items, ratings, reviews), closing)
+    def prompt(self, history: Sequence[str], style: PromptOptions = PAPER_STYLE) -> str:
+        """The message to the policy: the instruction, then the history of `history_entry` texts, oldest first."""
+        parts = (style.instruction or self.instruction, *history, style.closing)
         return "\n\n".join(part for part in parts if part)
 
 
-TEMPLATES = {
-    template.name: template
-    for template in (
-        Template("movies", "movies and TV shows"),
-        Template("products", "products"),
-        Template("items", "items"),
-    )
+def history_entry(text: str, rating: float | None, review: str | None) -> str:
+    """An item's text with the user's rating and review below it, where there are any."""
+    said = " ".join(part for part in ("" if rating is None else f"(rating: {round(rating, 2)})", review) if part)
+    return f"{text}\nReview from the user: {said}" if said else text
+
+
+_DOMAINS = {
+    "movies": ("movies and TV shows", "watched"),
+    "products": ("products", "bought"),
+    "generic": ("items", "chosen"),
 }
+"""Per template: what the items are, and what the user did with them where nothing more is known."""
 
 
-def get_template(name: str) -> Template:
-    """The template of that name. Raises `DataError` naming those there are."""
-    if name not in TEMPLATES:
-        raise DataError(f"There is no text template {name!r}. Choose one of {', '.join(TEMPLATES)}.")
-    return TEMPLATES[name]
+def make_template(name: str, *, has_ratings: bool, has_reviews: bool) -> Template:
+    """The template `name` for data with or without ratings and reviews.
+
+    With both and `movies` the instruction is that of appendix B, letter for letter; data that lacks one of them is
+    not said to have it. Raises `DataError` for an unknown name.
+    """
+    if name not in _DOMAINS:
+        raise DataError(f"There is no template {name!r}. Choose one of {', '.join(_DOMAINS)}.")
+    items, contact = _DOMAINS[name]
+    if has_ratings and has_reviews:
+        did = "rated (out of 5.0) and reviewed"
+    else:
+        did = ("rated (out of 5.0)" if has_ratings else "reviewed" if has_reviews else contact) + " the"
+    return Template(
+        name,
+        f"The user has {did} following {items} arranged chronologically from the oldest (top) to the newest "
+        "(bottom). Please provide a high-level summary of the user preference in detail.",
+    )

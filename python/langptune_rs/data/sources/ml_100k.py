@@ -1,4 +1,4 @@
-"""MovieLens-100K, from the copy inside the `recbole` wheel or a folder with the same two files."""
+"""MovieLens-100K as RecBole's atomic files, `ml-100k.item` and `ml-100k.inter`, which come with the package recbole."""
 
 from __future__ import annotations
 
@@ -7,57 +7,87 @@ from pathlib import Path
 
 import polars as pl
 
-from langptune_rs.data.sources.logs import INTERACTION_SCHEMA, ITEM_SCHEMA, Logs
+from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, RawLogs, SourceFiles
 from langptune_rs.errors import DataError
 
-FILES = ("ml-100k.item", "ml-100k.inter")
+TEMPLATE = "movies"
 
 
-def find_folder() -> Path:
-    """Where the wheel keeps the data set; the package is located, never imported.
+def files(folder: Path | None) -> SourceFiles:
+    """The files in `folder`, or in the installed package recbole, which is not imported.
 
-    Raises `DataError` that says what to install.
+    Raises `DataError` when they are in neither.
     """
+    folder = folder or _packaged()
+    found = SourceFiles(folder / "ml-100k.item", folder / "ml-100k.inter")
+    for path in (found.items, found.interactions):
+        if not path.is_file():
+            raise DataError(
+                f"There is no {path.name} in {folder}. MovieLens-100K needs ml-100k.item and ml-100k.inter."
+            )
+    return found
+
+
+def _packaged() -> Path:
     spec = find_spec("recbole")
-    folder = Path(spec.submodule_search_locations[0]) / "dataset_example" / "ml-100k" if spec else None
-    if folder is None or not (folder / FILES[0]).is_file():
+    if spec is None or not spec.submodule_search_locations:
         raise DataError(
-            "MovieLens-100K was looked for in the package recbole, which is not installed. "
-            "Run `pip install --no-deps recbole==1.2.1`, or give a folder of items.jsonl and interactions.jsonl."
+            "MovieLens-100K comes with the package recbole, which is not installed. Run "
+            "`pip install --no-deps recbole==1.2.1`, or give a folder with ml-100k.item and ml-100k.inter."
         )
-    return folder
+    return Path(spec.submodule_search_locations[0], "dataset_example", "ml-100k")
 
 
-def read(folder: Path | None = None) -> Logs:
-    """Items with title, year and genres; ratings of 1 to 5 with their second."""
-    folder = folder or find_folder()
-    items = _read_tsv(folder / FILES[0]).select(
-        item_id=pl.col("item_id:token"),
-        title=pl.concat_str(
-            "movie_title:token_seq", pl.format(" ({})", pl.col("release_year:token")), ignore_nulls=True
-        ),
-        description=pl.lit(None, pl.String),
-        categories=pl.col("class:token_seq").str.split(" "),
-        price=pl.lit(None, pl.Float64),
-    )
-    interactions = _read_tsv(folder / FILES[1]).select(
-        user_id=pl.col("user_id:token"),
-        item_id=pl.col("item_id:token"),
-        rating=pl.col("rating:float").cast(pl.Float64),
-        timestamp=pl.col("timestamp:float").cast(pl.Float64).cast(pl.Int64),
-        position=pl.lit(None, pl.Int64),
-        review_text=pl.lit(None, pl.String),
-    )
-    return Logs(
-        name="ml-100k",
-        template="movies",
-        items=items.select(pl.col(name).cast(kind) for name, kind in ITEM_SCHEMA.items()),
-        interactions=interactions.select(pl.col(name).cast(kind) for name, kind in INTERACTION_SCHEMA.items()),
-        files=[folder / name for name in FILES],
-    )
+def read(files: SourceFiles) -> RawLogs:
+    """Both tables: title with year, genres as categories. Raises `DataError` with file and line for a bad value."""
+    return RawLogs(_read_items(files.items), _read_interactions(files.interactions))
 
 
-def _read_tsv(path: Path) -> pl.DataFrame:
-    if not path.is_file():
-        raise DataError(f"{path} is missing: MovieLens-100K needs the files {' and '.join(FILES)}.")
-    return pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None)
+def _read_items(path: Path) -> pl.DataFrame:
+    """Year and genre are "V" and "unknown" in single rows; what is no year or genre is left out."""
+    table = _read_atomic(path, ("item_id", "movie_title", "release_year", "class"))
+    title, year = pl.col("movie_title").str.strip_chars(), pl.col("release_year")
+    return table.select(
+        "item_id",
+        title=pl.when((title != "") & year.str.contains(r"^\d{4}$")).then(title + " (" + year + ")").otherwise(title),
+        description=pl.lit(None),
+        categories=pl.col("class").str.split(" ").list.filter(~pl.element().is_in(["", "unknown"])),
+        price=pl.lit(None),
+        average_rating=pl.lit(None),
+        line=pl.col("line"),
+    ).cast(ITEM_SCHEMA)
+
+
+def _read_interactions(path: Path) -> pl.DataFrame:
+    table = _read_atomic(path, ("user_id", "item_id", "rating", "timestamp"))
+    return table.select(
+        "user_id",
+        "item_id",
+        rating=_numbers(table, "rating", path),
+        timestamp=_numbers(table, "timestamp", path),
+        position=pl.lit(None),
+        review_text=pl.lit(None),
+        line=pl.col("line"),
+    ).cast(INTERACTION_SCHEMA)
+
+
+def _read_atomic(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    """The columns of an atomic file (tab-separated, `name:type` in the first line) as text, and each row's line."""
+    try:
+        table = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path} is no table with tabs between its columns: {error}.") from error
+    table = table.rename(lambda name: name.partition(":")[0])
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise DataError(f"{path} lacks the column {missing[0]!r}. It has {', '.join(table.columns)}.")
+    return table.select(columns).with_row_index("line", offset=2)
+
+
+def _numbers(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
+    numbers = table[name].cast(pl.Float64, strict=False)
+    wrong = numbers.is_null() | ~numbers.is_finite()
+    if wrong.any():
+        row = wrong.arg_max()
+        raise DataError(f"{path}, line {table['line'][row]}: {name} = {table[name][row]!r} is no number.")
+    return numbers

@@ -1,0 +1,65 @@
+"""A catalog and the sessions over it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from langptune_rs.data.catalog import Catalog
+from langptune_rs.data.sessions import Sessions
+from langptune_rs.data.templates import PAPER_STYLE, PromptOptions, Template, history_entry
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A prepared data set."""
+
+    catalog: Catalog
+    sessions: Sessions
+    template: Template
+    info: dict[str, Any]
+    """The content of `dataset.toml`: source, configuration, counts after each filter, leakage report, hashes."""
+
+    @cached_property
+    def popularity(self) -> np.ndarray:
+        """Interactions of each item, int64 (n_items,): train sessions whole, the other splits' histories alone."""
+        is_train = np.array([split == "train" for split in self.sessions.splits], dtype=bool)
+        seen = np.concatenate([self.sessions.histories.ravel(), self.sessions.targets[is_train]])
+        return np.bincount(seen, minlength=len(self.catalog)).astype(np.int64)
+
+    def prompt(self, sessions: Sessions, i: int, style: PromptOptions = PAPER_STYLE) -> str:
+        """The message to the policy for row i of `sessions`: the instruction, then the history, oldest item first."""
+        return self.history_prompt(sessions.histories[i], sessions.ratings[i], sessions.reviews[i], style)
+
+    def history_prompt(
+        self,
+        items: Sequence[int] | np.ndarray,
+        ratings: Sequence[float] | np.ndarray,
+        reviews: Sequence[str | None],
+        style: PromptOptions = PAPER_STYLE,
+    ) -> str:
+        """`prompt` for a history that is no session's: item indexes, ratings (NaN for none) and reviews."""
+        return self.template.prompt(self._entries(items, ratings, reviews, style.history_text), style)
+
+    def session_text(self, sessions: Sessions, i: int) -> str:
+        """The full history of row i of `sessions` without any instruction: what EMB-0 reads as the query."""
+        return "\n\n".join(self._entries(sessions.histories[i], sessions.ratings[i], sessions.reviews[i], "full"))
+
+    def _entries(
+        self,
+        items: Sequence[int] | np.ndarray,
+        ratings: Sequence[float] | np.ndarray,
+        reviews: Sequence[str | None],
+        history_text: str,
+    ) -> list[str]:
+        """One text per history item."""
+        texts = [self.catalog.texts[i] if history_text == "full" else f"Title: {self.catalog.titles[i]}" for i in items]
+        return [
+            history_entry(text, None if math.isnan(rating) else float(rating), review)
+            for text, rating, review in zip(texts, ratings, reviews, strict=True)
+        ]
