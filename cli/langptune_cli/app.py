@@ -3,7 +3,6 @@
 import errno
 from typing import Annotated
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -17,7 +16,7 @@ USER_MENDS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
 class _Commands(TyperGroup):
     """Ends on what the user can mend with one line on stderr and exit code 2."""
 
-    def invoke(self, ctx: click.Context) -> object:
+    def invoke(self, ctx: typer.Context) -> object:
         try:
             return super().invoke(ctx)
         except LangptuneError as error:
