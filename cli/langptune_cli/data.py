@@ -64,11 +64,9 @@ def _summary(info: dict, out: Path) -> str:
     rows = [("step", "users", "items", "interactions"), *(tuple(step.values()) for step in info["filters"])]
     width = max(len(row[0]) for row in rows)
     lines = [f"{row[0]:<{width}}" + "".join(f"{number:>14}" for number in row[1:]) for row in rows]
-    counts = info["counts"]
     lines += [
         "",
-        f"{counts['sessions']} sessions: {counts['train']} train, {counts['validation']} validation, "
-        f"{counts['test']} test; catalog of {counts['items']} items",
+        "sessions: " + ", ".join(f"{number} {split}" for split, number in info["sessions"].items()),
         "",
         "leakage report",
         *(f"  {name.replace('_', ' ')}: {number}" for name, number in info["leakage"].items()),

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
-
 from langptune_rs.data.catalog import Catalog
 from langptune_rs.data.json_lines import Row, read_rows
 from langptune_rs.data.sources.raw import MAX_RATING
 from langptune_rs.errors import DataError
 
 
-def read_history(path: str | Path, catalog: Catalog) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
-    """Item indexes int32 (h,), ratings float32 (h,) with NaN for none, and reviews, oldest first.
+def read_history(path: str | Path, catalog: Catalog) -> tuple[list[int], list[float], list[str | None]]:
+    """Item indexes, ratings (NaN for none) and reviews (None for none), oldest first.
 
     The file holds one JSON object a line: {"item_id" or "title", "rating"?, "review_text"?}. Raises `DataError`, with
     the line and the nearest name, for an item that is not in the catalog, and for a rating that is none.
@@ -26,8 +24,8 @@ def read_history(path: str | Path, catalog: Catalog) -> tuple[np.ndarray, np.nda
     if not rows:
         raise DataError(f"{file} is empty. Write one JSON object a line, with item_id or title.")
     return (
-        np.array([_item(row, catalog) for row in rows], dtype=np.int32),
-        np.array([_rating(row) for row in rows], dtype=np.float32),
+        [_item(row, catalog) for row in rows],
+        [_rating(row) for row in rows],
         [row.text("review_text") or None for row in rows],
     )
 

@@ -6,7 +6,7 @@ import polars as pl
 
 
 def report(sessions: pl.DataFrame, num_items: int) -> dict[str, int]:
-    """Counts, for `dataset.toml`. A count ending in `_of_...` names what it is out of.
+    """Counts for `dataset.toml`, beside the number of sessions that they are out of.
 
     `sessions` has the columns of `sessions.parquet`; `num_items` is the size of the catalog.
     """

@@ -115,9 +115,8 @@ def _refuse_foreign_files(out: Path) -> None:
     if out.is_file():
         raise DataError(f"{out} is a file. Give a folder for the data set.")
     own = {ITEMS, SESSIONS, INFO}
-    foreign = (
-        [p.name for p in sorted(out.iterdir()) if p.name not in own and p.suffix != ".tmp"] if out.exists() else []
-    )
+    there = sorted(out.iterdir()) if out.exists() else []
+    foreign = [path.name for path in there if path.name not in own and path.suffix != ".tmp"]
     if foreign:
         raise DataError(f"{out} holds other files, such as {foreign[0]}. Choose an empty or a new folder.")
 
@@ -132,7 +131,8 @@ def _build(source: Source, config: DataConfig) -> tuple[pl.DataFrame, pl.DataFra
     steps.append(filters.count("items with text", interactions))
 
     interactions = filters.k_core(interactions, config.min_interactions)
-    steps.append(filters.count(f"{config.min_interactions}-core", interactions))
+    kept = filters.count(f"{config.min_interactions}-core", interactions)
+    steps.append(kept)
 
     items = items.join(interactions, on="item_id", how="semi", maintain_order="left")
     sessions = cut_sessions(filters.in_order(interactions), config.window_rule, config.history_length)
@@ -140,11 +140,10 @@ def _build(source: Source, config: DataConfig) -> tuple[pl.DataFrame, pl.DataFra
     steps.append(filters.count("sessions", in_sessions))
 
     sessions = splits.assign(sessions, config.split, config.seed)
-    counts = {
-        "users": sessions["user_id"].n_unique(),
-        "items": items.height,
-        "interactions": interactions.height,
-        "sessions": sessions.height,
-        **{split: sessions.filter(split=split).height for split in SPLITS},
+    report = {
+        "kept": {name: number for name, number in kept.items() if name != "step"},
+        "sessions": {split: sessions.filter(split=split).height for split in SPLITS},
+        "filters": steps,
+        "leakage": leakage.report(sessions, items.height),
     }
-    return items, sessions, {"counts": counts, "filters": steps, "leakage": leakage.report(sessions, items.height)}
+    return items, sessions, report

@@ -14,7 +14,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Sessions:
-    """n sessions of H history items and one target, oldest item first; all items of a session are distinct."""
+    """n sessions of H history items and one target, oldest item first; all items of a session are distinct.
+
+    Sessions of one user stand together, the oldest first.
+    """
 
     session_ids: np.ndarray
     """int64 (n,)"""

@@ -121,7 +121,7 @@ def _read(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, columns=list(columns)).cast(columns)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Prepare the data set again.") from error
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}. Prepare the data set again.") from error
 
 
 def _refuse_repeats(ids: pl.Series, path: Path) -> None:

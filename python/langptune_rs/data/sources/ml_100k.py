@@ -74,9 +74,9 @@ def _read_interactions(path: Path) -> pl.DataFrame:
 def _read_atomic(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     """The columns of an atomic file (tab-separated, `name:type` in the first line) as text, and each row's line."""
     try:
-        table = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None)
+        table = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None).fill_null("")
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} is no table with tabs between its columns: {error}.") from error
+        raise DataError(f"{path} is no table with tabs between its columns: {str(error).splitlines()[0]}.") from error
     table = table.rename(lambda name: name.partition(":")[0])
     missing = [name for name in columns if name not in table.columns]
     if missing:

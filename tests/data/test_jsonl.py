@@ -1,0 +1,132 @@
+"""A folder of JSON lines: what is read, and what is refused with file and line."""
+
+import gzip
+import json
+
+import pytest
+
+from langptune_rs.data.sources.registry import find_source
+from langptune_rs.errors import DataError
+
+ITEM = {"item_id": "a", "title": "A"}
+TAKEN = {"user_id": "u", "item_id": "a"}
+
+
+def test_every_field_is_read(write_logs):
+    folder = write_logs(
+        [
+            {
+                "item_id": 7,
+                "title": " A &amp; B ",
+                "description": "Long<br>text",
+                "categories": ["x", " "],
+                "price": 17.4,
+                "average_rating": 4,
+                "brand": "passed over",
+            },
+            {"item_id": "b", "title": None, "categories": "one", "price": "$3"},
+        ],
+        [
+            {"user_id": 1, "item_id": 7, "rating": 4, "timestamp": 88, "review_text": " Fine. "},
+            "",
+            {"user_id": "v", "item_id": "b", "position": 3, "rating": None},
+        ],
+        gz=True,
+    )
+    source = find_source(folder)
+    logs = source.read()
+    assert (source.name, source.template) == ("jsonl", "generic")
+    assert logs.items.rows() == [
+        ("7", "A & B", "Long text", ["x"], "17.4", 4.0, 1),
+        ("b", None, None, ["one"], "$3", None, 2),
+    ]
+    assert logs.interactions.rows() == [
+        ("1", "7", 4.0, 88.0, None, "Fine.", 1),
+        ("v", "b", None, None, 3.0, None, 3),
+    ]
+
+
+def test_a_byte_order_mark_and_crlf_are_read(write_logs):
+    folder = write_logs([ITEM], [TAKEN])
+    for name in ("items.jsonl", "interactions.jsonl"):
+        text = (folder / name).read_bytes()
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
+    assert find_source(folder).read().interactions["item_id"].to_list() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("items", "interactions", "message"),
+    [
+        ([ITEM, ITEM], [TAKEN], r"items\.jsonl, line 2: the item_id 'a' was given before"),
+        ([{"item_id": "a", "title": " "}], [TAKEN], r"items\.jsonl, line 1: the item 'a' has an empty title"),
+        ([{"title": "A"}], [TAKEN], r"items\.jsonl, line 1: item_id = null identifies nothing"),
+        ([{"item_id": True}], [TAKEN], r"items\.jsonl, line 1: item_id = true identifies nothing"),
+        ([{"item_id": "a", "title": 3}], [TAKEN], r"items\.jsonl, line 1: title = 3 is no text"),
+        (
+            [{"item_id": "a", "categories": [1]}],
+            [TAKEN],
+            r"items\.jsonl, line 1: categories = \[1\] is no list of texts",
+        ),
+        ([], [TAKEN], r"items\.jsonl is empty"),
+        ([ITEM], [], r"interactions\.jsonl is empty"),
+        ([ITEM], [TAKEN, {**TAKEN, "rating": "five"}], r"interactions\.jsonl, line 2: rating = \"five\" is no number"),
+        ([ITEM], ['{"user_id": "u", "item_id": "a", "rating": NaN}'], r"line 1: rating = NaN is no number"),
+        ([ITEM], [{**TAKEN, "rating": True}], r"line 1: rating = true is no number"),
+        ([ITEM], [{**TAKEN, "rating": 5.5}], r"interactions\.jsonl, line 1: the rating 5\.5 is not from 0 to 5"),
+        ([ITEM], [{**TAKEN, "rating": -1}], r"interactions\.jsonl, line 1: the rating -1 is not from 0 to 5"),
+        ([ITEM], [{**TAKEN, "timestamp": "noon"}], r"line 1: timestamp = \"noon\" is no number"),
+        ([ITEM], [{**TAKEN, "item_id": "A"}], r"line 1: the item 'A' is not in items\.jsonl\. Did you mean 'a'\?"),
+        (
+            [ITEM],
+            [TAKEN, "", '{"user_id": "u", '],
+            r"interactions\.jsonl, line 3: broken JSON, .*: \{\"user_id\": \"u\",",
+        ),
+        ([ITEM], ["[1]"], r"interactions\.jsonl, line 1: no JSON object but \[1\]"),
+        ([ITEM], ["[" * 100_000], r"interactions\.jsonl, line 1: broken JSON, nested too deeply"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_line(write_logs, items, interactions, message):
+    with pytest.raises(DataError, match=message):
+        find_source(write_logs(items, interactions)).read()
+
+
+def test_a_broken_line_is_shown_in_part(write_logs):
+    folder = write_logs([ITEM], ['{"user_id": ' + "long " * 1000])
+    with pytest.raises(DataError) as caught:
+        find_source(folder).read()
+    assert len(str(caught.value)) < len(str(folder)) + 200
+
+
+def test_text_that_is_no_utf8_is_refused(write_logs):
+    folder = write_logs([ITEM], [TAKEN])
+    (folder / "interactions.jsonl").write_bytes(json.dumps(TAKEN).encode() + b'\n{"user_id": "\xff"}\n')
+    with pytest.raises(DataError, match=r"interactions\.jsonl, line 2: not UTF-8 at byte 14"):
+        find_source(folder).read()
+
+
+def test_a_gzip_file_that_was_cut_is_refused(write_logs):
+    rows = [{**TAKEN, "review_text": str(i**5)} for i in range(2000)]
+    folder = write_logs([ITEM], rows, gz=True)
+    file = folder / "interactions.jsonl.gz"
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(
+        DataError, match=r"interactions\.jsonl\.gz is no complete gzip file: reading stopped after line \d+"
+    ):
+        find_source(folder).read()
+    file.write_bytes(b"plain text")
+    with pytest.raises(DataError, match=r"is no complete gzip file"):
+        find_source(folder).read()
+
+
+def test_files_that_are_missing_or_there_twice_are_named(write_logs, tmp_path):
+    with pytest.raises(DataError, match=r"no source 'netflix'\. Give one of ml-100k, jsonl, or a folder"):
+        find_source("netflix")
+    with pytest.raises(DataError, match=r"jsonl needs its folder"):
+        find_source("jsonl")
+    with pytest.raises(DataError, match=r"There is no items\.jsonl or items\.jsonl\.gz in"):
+        find_source(tmp_path)
+    folder = write_logs([ITEM], [TAKEN])
+    assert find_source("jsonl", folder) == find_source(folder)
+    (folder / "items.jsonl.gz").write_bytes(gzip.compress(b"{}"))
+    with pytest.raises(DataError, match=r"holds both items\.jsonl and items\.jsonl\.gz"):
+        find_source(folder)

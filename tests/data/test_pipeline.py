@@ -1,0 +1,156 @@
+"""From a source to a data set and back, with nothing prepared twice and nothing replaced unasked."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from langptune_rs.data import load, open_source, prepare, resolve_config
+from langptune_rs.data.config import DataConfig, make_config
+from langptune_rs.errors import ConfigError, DataError
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("split", "windows"), [("session", "last"), ("session", "all"), ("leave-last-out", "all")])
+def test_sessions_are_what_the_users_did(logs, interactions, tmp_path, split, windows):
+    data = prepare(logs, tmp_path / "out", DataConfig(split=split, windows=windows))
+    sessions = data.sessions
+    done = {row["review_text"]: row for row in interactions}
+    newest: dict[str, float] = {}
+    for i, user in enumerate(sessions.user_ids):
+        history = [done[review] for review in sessions.reviews[i]]
+        times = [row["timestamp"] for row in history]
+        assert {row["user_id"] for row in history} == {user}
+        assert [row["rating"] for row in history] == sessions.ratings[i].tolist()
+        assert [row["item_id"] for row in history] == [data.catalog.item_ids[item] for item in sessions.histories[i]]
+        assert times == sorted(times)
+        assert newest.get(user, -1) < times[0]
+        newest[user] = times[-1]
+        assert len({*sessions.histories[i], sessions.targets[i]}) == 5
+    assert len(newest) == 30
+    assert sessions.session_ids.tolist() == list(range(len(sessions)))
+    assert sum(data.info["sessions"].values()) == len(sessions)
+
+
+def test_splits_are_disjoint_and_the_seed_s(logs, tmp_path):
+    data = {
+        name: prepare(logs, tmp_path / name, DataConfig(windows="all", seed=seed))
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    }
+    ids = {
+        split: set(data["a"].sessions.select(split).session_ids.tolist()) for split in ("train", "validation", "test")
+    }
+    assert sum(map(len, ids.values())) == len(data["a"].sessions) == len(set.union(*ids.values()))
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert data["a"].sessions.splits != data["c"].sessions.splits
+    np.testing.assert_array_equal(data["a"].sessions.histories, data["c"].sessions.histories)
+
+
+def test_the_order_of_the_lines_does_not_matter(write_logs, items, interactions, tmp_path):
+    unique_times = [row | {"timestamp": row["timestamp"] + 0.5} for row in interactions]
+    one = prepare(write_logs(items, unique_times, name="one"), tmp_path / "1", DataConfig())
+    two = prepare(write_logs(items, unique_times[::-1], name="two"), tmp_path / "2", DataConfig())
+    np.testing.assert_array_equal(one.sessions.histories, two.sessions.histories)
+    assert (one.sessions.splits, one.sessions.user_ids) == (two.sessions.splits, two.sessions.user_ids)
+
+
+def test_filters_are_counted_step_by_step(write_logs, items, interactions, tmp_path):
+    lonely = [{"user_id": "lonely", "item_id": "i0"}] * 4
+    mute = [{"user_id": f"u{user:02}", "item_id": "mute"} for user in range(30)]
+    folder = write_logs([*items, {"item_id": "mute", "title": None}], interactions + lonely + mute)
+    info = prepare(folder, tmp_path / "out", DataConfig()).info
+    assert [(step["step"], step["users"], step["items"], step["interactions"]) for step in info["filters"][:3]] == [
+        ("source", 31, 13, 720 + 34),
+        ("items with text", 31, 12, 720 + 4),
+        ("5-core", 30, 12, 720),
+    ]
+    assert info["filters"][3]["step"] == "sessions"
+    assert info["filters"][3]["interactions"] == 5 * sum(info["sessions"].values())
+    assert info["kept"] == {"users": 30, "items": 12, "interactions": 720}
+
+
+@pytest.mark.parametrize(
+    ("config", "step"), [(DataConfig(min_interactions=60), "60-core"), (DataConfig(history_length=12), "sessions")]
+)
+def test_the_step_that_leaves_nothing_is_named_and_nothing_is_written(logs, tmp_path, config, step):
+    with pytest.raises(DataError, match=rf'Nothing is left after the step "{step}"'):
+        prepare(logs, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_is_prepared_once(logs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    config = DataConfig(source=str(logs))
+    first = open_source(config, out)
+    monkeypatch.setattr("langptune_rs.data.pipeline.save", lambda *_: pytest.fail("prepared again"))
+    assert open_source(config, out).info == first.info
+    assert open_source(DataConfig(source=str(out), seed=9), tmp_path / "unused").info == first.info
+    assert not (tmp_path / "unused").exists()
+    shutil.rmtree(logs)
+    assert open_source(config, out).info == first.info
+
+
+def test_a_half_written_folder_is_prepared_anew(logs, tmp_path):
+    out = tmp_path / "out"
+    config = DataConfig(source=str(logs))
+    before = open_source(config, out).info
+    (out / "dataset.toml").unlink()
+    (out / "sessions.parquet").write_bytes(b"half")
+    assert open_source(config, out).info == before
+
+
+def test_another_data_set_is_replaced_only_when_asked(logs, tmp_path):
+    out = tmp_path / "out"
+    prepare(logs, out, DataConfig(template="movies"))
+    for config, difference in (
+        (DataConfig(seed=3, template="movies"), "seed = 0 there, 3 here"),
+        (DataConfig(), "template = 'movies' there, 'generic' here"),
+        (DataConfig(windows="all", template="movies"), "windows = 'last' there, 'all' here"),
+    ):
+        with pytest.raises(DataError, match=rf"already holds a data set made otherwise \({difference}\)"):
+            prepare(logs, out, config)
+    with (logs / "interactions.jsonl").open("a") as file:
+        file.write(json.dumps({"user_id": "u00", "item_id": "i1"}) + "\n")
+    with pytest.raises(DataError, match="of other source files"):
+        prepare(logs, out, DataConfig(template="movies"))
+    replaced = prepare(logs, out, DataConfig(seed=3), overwrite=True)
+    assert replaced.info == load(out).info
+    assert replaced.info["config"]["seed"] == 3
+
+
+def test_a_folder_with_other_files_is_left_alone(logs, tmp_path):
+    with pytest.raises(DataError, match=r"holds other files, such as interactions\.jsonl"):
+        prepare(logs, logs, DataConfig(), overwrite=True)
+    with pytest.raises(DataError, match="is a file"):
+        prepare(logs, logs / "items.jsonl", DataConfig())
+
+
+def test_a_prepared_folder_brings_its_own_settings(logs, tmp_path):
+    out = tmp_path / "out"
+    prepare(logs, out, DataConfig(split="leave-last-out", seed=4))
+    resolved = resolve_config(DataConfig(source=str(out), max_sessions=7))
+    assert (resolved.split, resolved.windows, resolved.seed, resolved.max_sessions) == ("leave-last-out", "all", 4, 7)
+    assert resolve_config(resolved) == resolved
+    with pytest.raises(ConfigError, match=r"data\.seed = 5, but the data set .* was prepared with 4"):
+        resolve_config(DataConfig(source=str(out), seed=5))
+    raw = DataConfig(source=str(logs), seed=5)
+    assert resolve_config(raw) is raw
+
+
+def test_windows_follow_the_split_unless_set():
+    assert DataConfig().window_rule == "last"
+    assert DataConfig(split="leave-last-out").window_rule == "all"
+    assert DataConfig(windows="all").window_rule == "all"
+    with pytest.raises(ConfigError, match=r"leave-last-out.* set windows = \"all\""):
+        make_config(split="leave-last-out", windows="last")
+
+
+def test_reading_a_recipe_loads_no_table_library():
+    code = "import sys, langptune_rs.data.config; print({'polars', 'torch'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -1,0 +1,77 @@
+"""Splits have the paper's shares, depend on the seed alone, and hold each session once."""
+
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langptune_rs.data import leakage
+from langptune_rs.data.splits import assign, by_session, leave_last_out
+from langptune_rs.errors import DataError
+
+
+@given(st.integers(3, 3000), st.integers(0, 2**32))
+def test_session_split_has_the_paper_s_shares(n, seed):
+    sizes = Counter(by_session(n, seed))
+    assert sizes["validation"] == sizes["test"] == max(1, round(0.08 * n))
+    assert sizes.total() == n
+
+
+def test_session_split_is_the_seed_s():
+    assert by_session(500, seed=1) == by_session(500, seed=1)
+    assert by_session(500, seed=1) != by_session(500, seed=2)
+
+
+@given(st.lists(st.integers(1, 6), max_size=20))
+def test_leave_last_out_holds_out_each_user_s_last_two(num_sessions):
+    users = [f"u{user}" for user, n in enumerate(num_sessions) for _ in range(n)]
+    splits = leave_last_out(users)
+    for user, n in enumerate(num_sessions):
+        own = [split for name, split in zip(users, splits, strict=True) if name == f"u{user}"]
+        assert own == (["train"] * (n - 2) + ["validation", "test"])[-n:]
+
+
+@pytest.mark.parametrize(
+    ("split", "users"), [("session", "ab"), ("leave-last-out", "abcd"), ("leave-last-out", "aabb")]
+)
+def test_an_empty_split_is_refused(split, users):
+    sessions = pl.DataFrame({"user_id": list(users)})
+    with pytest.raises(
+        DataError, match=rf"{len(users)} sessions of {len(set(users))} users leave the split 'train' empty"
+    ):
+        assign(sessions, split, seed=0)
+
+
+SESSIONS = [
+    # user, history, target, time of the target, split
+    ("a", ["1", "2"], "3", 10.0, "train"),
+    ("a", ["4", "5"], "2", 20.0, "test"),
+    ("a", ["4", "6"], "3", 30.0, "test"),
+    ("b", ["1", "2"], "9", 25.0, "test"),
+    ("b", ["5", "6"], "7", 40.0, "train"),
+    ("b", ["5", "6"], "3", 5.0, "validation"),
+]
+
+
+def leaks(rows, num_items):
+    schema = {"user_id": pl.String, "history": pl.List(pl.String), "target": pl.String, "target_timestamp": pl.Float64}
+    return leakage.report(pl.DataFrame(rows, schema=schema | {"split": pl.String}, orient="row"), num_items)
+
+
+def test_leakage_is_counted():
+    assert leaks(SESSIONS, num_items=9) == {
+        "train_sessions": 2,
+        "test_sessions": 3,
+        "test_targets_in_train_histories_of_same_user": 1,
+        "test_targets_as_train_targets_of_same_user": 1,
+        "test_targets_never_in_train": 1,
+        "items_never_in_train": 3,
+        "train_targets_after_first_test_target": 1,
+    }
+
+
+def test_without_times_no_overlap_is_claimed():
+    rows = [(user, history, target, None, split) for user, history, target, _, split in SESSIONS]
+    assert "train_targets_after_first_test_target" not in leaks(rows, num_items=9)
