@@ -96,6 +96,15 @@ def test_a_data_set_is_prepared_once(logs, tmp_path, monkeypatch):
     assert open_source(config, out).info == first.info
 
 
+def test_a_source_that_has_changed_since_is_not_taken_for_the_same(logs, tmp_path):
+    config = DataConfig(source=str(logs))
+    open_source(config, tmp_path / "out")
+    with (logs / "interactions.jsonl").open("a") as file:
+        file.write(json.dumps({"user_id": "u00", "item_id": "i1"}) + "\n")
+    with pytest.raises(DataError, match=r"already holds a data set made otherwise \(of other source files\)"):
+        open_source(config, tmp_path / "out")
+
+
 def test_a_half_written_folder_is_prepared_anew(logs, tmp_path):
     out = tmp_path / "out"
     config = DataConfig(source=str(logs))

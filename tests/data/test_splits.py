@@ -46,7 +46,7 @@ def test_an_empty_split_is_refused(split, users):
 
 SESSIONS = [
     # user, history, target, time of the target, split
-    ("a", ["1", "2"], "3", 10.0, "train"),
+    ("a", ["1", "2"], "3", 22.0, "train"),
     ("a", ["4", "5"], "2", 20.0, "test"),
     ("a", ["4", "6"], "3", 30.0, "test"),
     ("b", ["1", "2"], "9", 25.0, "test"),
@@ -68,7 +68,7 @@ def test_leakage_is_counted():
         "test_targets_as_train_targets_of_same_user": 1,
         "test_targets_never_in_train": 1,
         "items_never_in_train": 3,
-        "train_targets_after_first_test_target": 1,
+        "train_targets_after_first_test_target": 2,
     }
 
 
