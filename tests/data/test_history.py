@@ -7,7 +7,9 @@ import pytest
 from langptune_rs.data import Catalog, read_history
 from langptune_rs.errors import DataError
 
-CATALOG = Catalog(item_ids=["1", "2", "3"], titles=["Toy Story (1995)", "Heat", "Heat"], texts=["", "", ""])
+CATALOG = Catalog(
+    item_ids=["1", "2", "3"], titles=["Toy Story (1995)", "Heat", "Heat"], texts=["", "", ""], lines=[""] * 3
+)
 
 
 def test_items_are_found_by_id_or_title(tmp_path):

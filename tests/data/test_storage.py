@@ -86,11 +86,11 @@ def test_prompts_show_the_history_oldest_first(tmp_path):
     assert data.session_text(data.sessions.take([2, 0]), 1) == full_history
 
 
-def test_a_prompt_may_show_titles_alone(tmp_path):
+def test_a_prompt_may_show_each_item_in_one_line(tmp_path):
     from langptune_rs.data import PromptStyle
 
     data = load(saved(tmp_path))
-    style = PromptStyle(instruction="Describe the user.", closing="Write:", history_text="titles")
+    style = PromptStyle(instruction="Describe the user.", closing="Write:", history_text="brief")
     assert data.history_prompt([1, 3], [float("nan"), 2.5], [None, None], style) == (
         "Describe the user.\n\nTitle: Nameless\n\nTitle: D\nReview from the user: (rating: 2.5)\n\nWrite:"
     )

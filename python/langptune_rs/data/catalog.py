@@ -18,6 +18,8 @@ class Catalog:
     """Title of each item; the first words of its description where it has none."""
     texts: list[str]
     """What the embedder reads of each item, written by the template."""
+    lines: list[str]
+    """Each item in one line, for short prompts."""
 
     def __len__(self) -> int:
         return len(self.item_ids)

@@ -12,7 +12,7 @@ import numpy as np
 
 from langptune_rs.data.catalog import Catalog
 from langptune_rs.data.sessions import Sessions
-from langptune_rs.data.templates import PAPER_STYLE, PromptOptions, Template, history_entry
+from langptune_rs.data.templates import PAPER_STYLE, HistoryText, PromptOptions, Template, history_entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +55,11 @@ class Dataset:
         items: Sequence[int] | np.ndarray,
         ratings: Sequence[float] | np.ndarray,
         reviews: Sequence[str | None],
-        history_text: str,
+        history_text: HistoryText,
     ) -> list[str]:
         """One text per history item."""
-        texts = [self.catalog.texts[i] if history_text == "full" else f"Title: {self.catalog.titles[i]}" for i in items]
+        texts = self.catalog.texts if history_text == "full" else self.catalog.lines
         return [
-            history_entry(text, None if math.isnan(rating) else float(rating), review)
-            for text, rating, review in zip(texts, ratings, reviews, strict=True)
+            history_entry(texts[item], None if math.isnan(rating) else float(rating), review, history_text)
+            for item, rating, review in zip(items, ratings, reviews, strict=True)
         ]

@@ -89,6 +89,7 @@ def load(path: str | Path) -> Dataset:
         item_ids=items["item_id"].to_list(),
         titles=[template.item_title(item) for item in fields],
         texts=[template.item_text(item) for item in fields],
+        lines=[template.item_line(item) for item in fields],
     )
     return Dataset(catalog, _to_sessions(sessions, catalog, folder / SESSIONS), template, info)
 

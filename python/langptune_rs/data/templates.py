@@ -11,6 +11,8 @@ from langptune_rs.errors import DataError
 
 _FALLBACK_TITLE_LENGTH = 60
 
+HistoryText = Literal["full", "brief"]
+
 
 @dataclass(frozen=True)
 class Item:
@@ -28,7 +30,7 @@ class PromptOptions(Protocol):
 
     instruction: str | None
     closing: str
-    history_text: Literal["full", "titles"]
+    history_text: HistoryText
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class PromptStyle:
     """Told before the history; none takes the template's own words."""
     closing: str = ""
     """Asked again after the history."""
-    history_text: Literal["full", "titles"] = "full"
-    """Each history item's whole text, or only its title."""
+    history_text: HistoryText = "full"
+    """Each history item's whole text, or one line with its title and categories."""
 
 
 PAPER_STYLE = PromptStyle()
@@ -72,16 +74,23 @@ class Template:
         """The title, or the first words of what else is known of an item that has none."""
         return item.title or shorten(item.description or ", ".join(item.categories), _FALLBACK_TITLE_LENGTH)
 
+    @classmethod
+    def item_line(cls, item: Item) -> str:
+        """An item in one line, for short prompts: its title and its categories."""
+        title = cls.item_title(item)
+        return f"- {title}: {', '.join(item.categories)}" if item.categories and item.title else f"- {title}"
+
     def prompt(self, history: Sequence[str], style: PromptOptions = PAPER_STYLE) -> str:
         """The message to the policy: the instruction, then the history of `history_entry` texts, oldest first."""
         parts = (style.instruction or self.instruction, *history, style.closing)
         return "\n\n".join(part for part in parts if part)
 
 
-def history_entry(text: str, rating: float | None, review: str | None) -> str:
-    """An item's text with the user's rating and review below it, where there are any."""
+def history_entry(text: str, rating: float | None, review: str | None, history_text: HistoryText = "full") -> str:
+    """An item's text with the user's rating and review below it (behind it in brief), where there are any."""
     said = " ".join(part for part in ("" if rating is None else f"(rating: {round(rating, 2)})", review) if part)
-    return f"{text}\nReview from the user: {said}" if said else text
+    between = "\nReview from the user: " if history_text == "full" else " "
+    return f"{text}{between}{said}" if said else text
 
 
 _DOMAINS = {

@@ -27,9 +27,10 @@ def grouped_sdpa(
     scaling: float | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention: query (batch, heads, length, width), key and value (batch, kv_heads, context, width).
+    """Scaled dot-product attention.
 
-    Returns (batch, length, heads, width) as transformers expects. Longer queries go to transformers' own function.
+    query is (batch, heads, length, width), key and value are (batch, kv_heads, context, width). Returns
+    (batch, length, heads, width) as transformers expects. Longer queries go to transformers' own function.
     """
     batch, heads, length, width = query.shape
     groups = heads // key.shape[1]

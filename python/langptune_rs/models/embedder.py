@@ -89,7 +89,7 @@ class Embedder:
 
 
 def _length_batches(order: list[int], texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Cut `order`, sorted by length, where the padded batch would exceed `TOKENS_PER_BATCH` (about 4 characters each)."""
+    """Cut `order`, sorted by length, where a batch would exceed `TOKENS_PER_BATCH`, at four characters a token."""
     batches: list[list[int]] = []
     for i in order:
         width = min(len(texts[i]) // 4 + 2, max_tokens)

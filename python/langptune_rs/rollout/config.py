@@ -18,7 +18,7 @@ class ProfileConfig(Section):
     """What the policy is told before the history; none takes the data set template's own words (appendix B)."""
     closing: str = ""
     """Asked again after the history, where a small model needs the reminder; empty in the paper."""
-    history_text: Literal["full", "titles"] = "full"
-    """Show the policy each history item's whole text, or only its title, rating and review."""
+    history_text: Literal["full", "brief"] = "full"
+    """Show the policy each history item's whole text (appendix B), or one line: title, categories, rating, review."""
     token_budget: PositiveInt = 32768
     """Tokens of prompts and profiles decoded together, an upper bound on the key-value cache."""

@@ -9,15 +9,4 @@ from langptune_rs.rollout.config import ProfileConfig
 
 def encode_prompts(policy: Policy, dataset: Dataset, sessions: Sessions, config: ProfileConfig) -> list[list[int]]:
     """Token ids of the prompt of every session, in order."""
-    return [
-        policy.encode_prompt(
-            dataset.prompt(
-                sessions,
-                i,
-                instruction=config.instruction,
-                closing=config.closing,
-                history_text=config.history_text,
-            )
-        )
-        for i in range(len(sessions))
-    ]
+    return [policy.encode_prompt(dataset.prompt(sessions, i, config)) for i in range(len(sessions))]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from langptune_rs.errors import ModelError
 from langptune_rs.models.policy import Policy
-
+from langptune_rs.rollout.cache import make_cache
 
 FULL_ENOUGH = 0.8
 """Rows that have ended leave the batch once less than this share is still going: leaving costs a copy of the cache."""
@@ -116,10 +116,15 @@ def _decode_batch(
     input_ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    out = model(
-        input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
-    )
-    cache, logits = out.past_key_values, out.logits[:, -1]
+    cache = make_cache(model.config, room=max_tokens)
+    logits = model(
+        input_ids=input_ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
     if num_samples > 1:
         cache.batch_repeat_interleave(num_samples)
         mask, positions, logits = (x.repeat_interleave(num_samples, 0) for x in (mask, positions, logits))

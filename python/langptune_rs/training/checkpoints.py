@@ -28,7 +28,7 @@ class Position:
 
 
 def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int) -> None:
-    """Write `folder`/step-N by all ranks, under a temporary name until it is whole; then drop all but the newest `keep`.
+    """Write `folder`/step-N by all ranks, under a temporary name until it is whole; keep the newest `keep`.
 
     Raises `RunError` when it cannot be written; the checkpoints before it stay as they are.
     """
@@ -40,7 +40,9 @@ def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int) 
     error = None
     try:
         for name, engine in engines.items():
-            engine.save_checkpoint(str(temporary / name), tag="state", save_latest=False, exclude_frozen_parameters=True)
+            engine.save_checkpoint(
+                str(temporary / name), tag="state", save_latest=False, exclude_frozen_parameters=True
+            )
     except (OSError, RuntimeError) as failure:
         error = failure
     failures = [failure for failure in gather_objects(str(error) if error else None) if failure]

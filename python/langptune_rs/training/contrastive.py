@@ -10,7 +10,7 @@ from torch import Tensor
 
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.training.config import ContrastiveConfig
-from langptune_rs.training.engines import gather_rows, optimizer_step, rank, set_learning_rate, shard, world_size
+from langptune_rs.training.engines import gather_rows, optimizer_step, set_learning_rate, shard, world_size
 
 
 def info_nce(profiles_BD: Tensor, items_BD: Tensor, targets_B: Tensor, temperature: float) -> Tensor:

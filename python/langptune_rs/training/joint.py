@@ -161,9 +161,7 @@ class Trainer:
         """J steps of Eq. 7 on profiles that the current policy writes for the sessions of this phase."""
         config = self.config.contrastive
         seed = _seed(self.config.seed, "contrastive", k)
-        batches = [
-            batch_rows(len(self.train_sessions), config.batch_size, j, seed) for j in range(config.steps)
-        ]
+        batches = [batch_rows(len(self.train_sessions), config.batch_size, j, seed) for j in range(config.steps)]
         needed = np.unique(np.concatenate(batches))
         profiles = dict(zip(needed.tolist(), self._phase_profiles(k, needed), strict=True))
         total_steps = self.config.iterations * config.steps
@@ -205,9 +203,7 @@ class Trainer:
                 batches, rewards, old_logps, stats = self._rollout(recommender, rows, k, t)
                 for epoch in range(config.epochs):
                     learning_rate = linear_decay(config.learning_rate, k * config.steps + t + epoch, total_steps)
-                    values = rlso_step(
-                        self.engines["policy"], batches, rewards, old_logps, config, learning_rate
-                    )
+                    values = rlso_step(self.engines["policy"], batches, rewards, old_logps, config, learning_rate)
                     self._finish_step(k, "rlso", {**values, **stats}, values["rlso/loss"], started)
                     started, stats = time.monotonic(), {}
                     advance(note=f"loss {values['rlso/loss']:.4f}")
@@ -236,9 +232,7 @@ class Trainer:
             np.repeat(own.targets, config.num_profiles),
             np.repeat(own.histories, config.num_profiles, axis=0),
         )
-        raw = recommender_reward(
-            ranks, profiles.finished, metric=config.reward, overlong_reward=config.overlong_reward
-        )
+        raw = recommender_reward(ranks, profiles.finished, metric=config.reward, overlong_reward=config.overlong_reward)
         raw_BG = torch.from_numpy(raw).view(-1, config.num_profiles)
         rewards_BG = raw_BG
         stats = {}
@@ -273,7 +267,7 @@ class Trainer:
         }
 
     def _phase_profiles(self, k: int, rows: np.ndarray) -> list[str]:
-        """One sampled profile for each session of a contrastive phase; kept on disk, so that a resumed phase has the same."""
+        """One sampled profile for each session of a contrastive phase, kept on disk for a resumed one."""
         path = self.output / CHECKPOINTS / f"profiles-{k}.json"
         if not path.is_file():
             own = self.train_sessions.take(rows[shard(rows)])
@@ -300,12 +294,12 @@ class Trainer:
         ranks, copied = (np.concatenate(parts) for parts in zip(*gather_objects((ranks, copied)), strict=True))
         k_cut = self.config.evaluation.k
         values = {
-            f"validation/ndcg@{k_cut}": float(recommender_reward(
-                ranks, np.ones(len(ranks), bool), metric=f"ndcg@{k_cut}", overlong_reward=0.0
-            ).mean()),
-            "validation/ndcg": float(recommender_reward(
-                ranks, np.ones(len(ranks), bool), metric="ndcg", overlong_reward=0.0
-            ).mean()),
+            f"validation/ndcg@{k_cut}": float(
+                recommender_reward(ranks, np.ones(len(ranks), bool), metric=f"ndcg@{k_cut}", overlong_reward=0.0).mean()
+            ),
+            "validation/ndcg": float(
+                recommender_reward(ranks, np.ones(len(ranks), bool), metric="ndcg", overlong_reward=0.0).mean()
+            ),
             "validation/copied_share": float(copied.mean()),
         }
         if self.log:
@@ -344,7 +338,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The {phase} loss is {loss} at step {p.step} (iteration {k}). The last good checkpoint is kept in "
-                f"{self.output / CHECKPOINTS}. Lower {phase}.learning_rate or set engine.precision = \"fp32\"."
+                f'{self.output / CHECKPOINTS}. Lower {phase}.learning_rate or set engine.precision = "fp32".'
             )
         self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
         if self.log:

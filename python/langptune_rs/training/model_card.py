@@ -38,8 +38,8 @@ def policy_card(config: RunConfig, results: dict[str, Any] | None, info: dict[st
             "# LangPTune policy: writes user profiles",
             f"A language model that reads what a user chose and writes a short profile of their taste. {trained}",
             _load_lora(config) if lora else _LOAD_POLICY,
-            "The user message is an instruction followed by the history, oldest first; `langptune profile RUN --user ID` "
-            "builds it. Decode greedily; a profile ends with the end-of-turn token.",
+            "The user message is an instruction followed by the history, oldest first, as `langptune profile` builds "
+            "it. Decode greedily; a profile ends with the end-of-turn token.",
             *_common(config, results, info),
         ]
     )
@@ -55,9 +55,7 @@ def embedder_card(config: RunConfig, results: dict[str, Any] | None, info: dict[
     )
     return "\n\n".join(
         [
-            _front_matter(
-                config, results, config.embedder.model, "sentence-transformers", "sentence-similarity"
-            ),
+            _front_matter(config, results, config.embedder.model, "sentence-transformers", "sentence-similarity"),
             "# LangPTune embedder: ranks items by a user profile",
             f"A text encoder that puts user profiles and items into one space. {trained}",
             _load_embedder(config),
@@ -72,9 +70,7 @@ def write_model_cards(run: Path, config: RunConfig, results: dict[str, Any] | No
     write_text(run / "embedder" / "README.md", embedder_card(config, results, info))
 
 
-def _front_matter(
-    config: RunConfig, results: dict[str, Any] | None, model: str, library: str, pipeline: str
-) -> str:
+def _front_matter(config: RunConfig, results: dict[str, Any] | None, model: str, library: str, pipeline: str) -> str:
     base_model = _hub_id(model)
     embedded = model.lower() in EMBEDDED_MODELS
     data = ModelCardData(
@@ -177,8 +173,7 @@ def _common(config: RunConfig, results: dict[str, Any] | None, info: dict[str, A
 def _data_section(config: RunConfig, info: dict[str, Any]) -> str:
     """The source and what dataset.toml counts."""
     facts = [f"- source: {_data_name(config)}", f"- split: {config.data.split}, seed {config.data.seed}"]
-    counts = info.get("counts", {})
-    facts += [f"- {name.replace('_', ' ')}: {value:,}" for name, value in counts.items() if isinstance(value, int)]
+    facts += [f"- {name}: {count:,}" for name, count in info.get("counts", {}).items()]
     return "\n".join(facts)
 
 

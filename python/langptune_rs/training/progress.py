@@ -26,7 +26,14 @@ def progress(total: int, description: str) -> Iterator[Callable[..., None]]:
 @contextmanager
 def _bar(total: int, description: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -61,6 +68,10 @@ def _lines(total: int, description: str) -> Callable[..., None]:
         last_printed = now
         rate = done / max(now - started, 1e-9)
         left = (total - done) / rate
-        print(f"{description}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+        print(
+            f"{description}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left {note}".rstrip(),
+            file=sys.stderr,
+            flush=True,
+        )
 
     return advance

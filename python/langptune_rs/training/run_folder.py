@@ -38,7 +38,9 @@ def open_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool) 
 def read_config(run: Path) -> RunConfig:
     """The configuration of a run. Raises `RunError` when `run` is no run folder."""
     if not (run / CONFIG).is_file():
-        raise RunError(f"{run} holds no run: there is no {CONFIG} in it. Give the --output folder of `langptune train`.")
+        raise RunError(
+            f"{run} holds no run: there is no {CONFIG} in it. Give the --output folder of `langptune train`."
+        )
     return load_config(run / CONFIG)
 
 
@@ -48,5 +50,7 @@ def _check_same(output: Path, config: RunConfig) -> None:
         changed = [line for line in difflib.ndiff(before, now) if line[:2] in ("- ", "+ ")]
         raise RunError(
             f"{output} was started with another configuration, so it cannot be resumed with this one "
-            "(- then, + now):\n" + "\n".join(changed) + "\nResume with the run's own config.toml, or choose another --output."
+            "(- then, + now):\n"
+            + "\n".join(changed)
+            + "\nResume with the run's own config.toml, or choose another --output."
         )

@@ -1,0 +1,1 @@
+"""What answers a user: a profile for a history, and recommendations for a profile."""

@@ -1,0 +1,198 @@
+"""The comparison at the end of a run, on models with random weights."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from sentence_transformers import SentenceTransformer
+from tests.experiments.tiny import NUM_ITEMS, make_run
+
+from langptune_rs.data import open_source
+from langptune_rs.errors import DataError, RunError
+from langptune_rs.evaluation.significance import holm, paired_permutation_test
+from langptune_rs.experiments.evaluate import evaluate_run
+from langptune_rs.experiments.results import read_results
+from langptune_rs.experiments.scores import metric_names, score_sessions
+from langptune_rs.training.run_folder import read_config
+
+METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20", "ndcg"]
+
+
+@pytest.fixture(scope="module")
+def results(evaluated_run):
+    return read_results(evaluated_run)
+
+
+@pytest.fixture(scope="module")
+def per_user(evaluated_run):
+    return pl.read_parquet(evaluated_run / "per_user.parquet")
+
+
+@pytest.fixture(scope="module")
+def profiles(evaluated_run):
+    return pl.read_parquet(evaluated_run / "profiles.parquet")
+
+
+@pytest.fixture(scope="module")
+def held_out(evaluated_run):
+    dataset = open_source(read_config(evaluated_run).data, evaluated_run / "data")
+    return dataset, dataset.sessions.select("test")
+
+
+def scores_of(per_user, table, method, metric):
+    rows = per_user.filter((pl.col("table") == table) & (pl.col("method") == method)).sort("session_id")
+    return rows[metric].to_numpy()
+
+
+def test_results_hold_every_method_and_number(results, held_out):
+    assert results["split"] == "test"
+    assert results["num_sessions"] == len(held_out[1])
+    assert results["num_items"] == NUM_ITEMS
+    assert list(results["methods"]) == ["Random", "MP", "EMB-0", "LangPTune-0", "LangPTune"]
+    assert list(results["sampled"]) == ["LangPTune-0", "LangPTune"]
+    assert list(results["parts"]) == ["contrastive", "rlso"]
+    for table in ("methods", "sampled", "parts"):
+        for method, scores in results[table].items():
+            assert list(scores) == METRICS
+            for score in scores.values():
+                assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1
+                assert (score["p_value"] is None) == (method == "LangPTune-0")
+    for statistics in [*results["profiles"].values(), *results["sampled_profiles"].values()]:
+        assert 1 <= statistics["tokens"] <= 12
+        assert 0 <= statistics["overlong_rate"] <= 1
+        assert 0 <= statistics["copied_share"] <= 1
+    assert results["config"]["seed"] == 0
+    assert results["versions"]["torch"]
+
+
+def test_means_are_those_of_the_saved_scores(results, per_user):
+    for table in ("methods", "sampled", "parts"):
+        for method, scores in results[table].items():
+            for metric in METRICS:
+                assert scores[metric]["mean"] == pytest.approx(scores_of(per_user, table, method, metric).mean())
+
+
+def test_p_values_are_paired_with_the_untrained_models(results, per_user):
+    for table, baseline in (("methods", "methods"), ("sampled", "sampled"), ("parts", "methods")):
+        rivals = [method for method in results[table] if method != "LangPTune-0"]
+        before = scores_of(per_user, baseline, "LangPTune-0", "ndcg@20")
+        p_values = [paired_permutation_test(scores_of(per_user, table, m, "ndcg@20"), before) for m in rivals]
+        assert [results[table][m]["ndcg@20"]["p_value"] for m in rivals] == p_values
+        assert [results[table][m]["ndcg@20"]["p_holm"] for m in rivals] == holm(p_values)
+
+
+def test_every_session_counts_once_in_every_method(per_user, held_out):
+    expected = sorted(held_out[1].session_ids.tolist())
+    for (table, _), rows in per_user.group_by("table", "method"):
+        assert sorted(rows["session_id"].to_list()) == expected
+        assert set(rows["ranks"].list.len()) == {2 if table == "sampled" else 1}
+        assert rows["ranks"].list.min().min() >= 1
+        assert rows["ranks"].list.max().max() <= NUM_ITEMS - 4
+
+
+@pytest.mark.parametrize(
+    ("table", "method", "policy", "embedder"),
+    [
+        ("methods", "LangPTune-0", "LangPTune-0", "initial"),
+        ("methods", "LangPTune", "LangPTune", "trained"),
+        ("parts", "contrastive", "LangPTune-0", "trained"),
+        ("parts", "rlso", "LangPTune", "initial"),
+        ("sampled", "LangPTune-0", "LangPTune-0", "initial"),
+        ("sampled", "LangPTune", "LangPTune", "trained"),
+    ],
+)
+def test_ranks_are_those_of_the_right_profiles_and_embedder(
+    evaluated_run, per_user, profiles, held_out, table, method, policy, embedder
+):
+    """Ranks again, in float64, from the profiles on disk and the embedder as SentenceTransformer loads it."""
+    dataset, sessions = held_out
+    folder = evaluated_run / "embedder" if embedder == "trained" else read_config(evaluated_run).embedder.model
+    model = SentenceTransformer(str(folder), device="cpu")
+    items = model.encode(dataset.catalog.texts, normalize_embeddings=True).astype(np.float64)
+    rows = per_user.filter((pl.col("table") == table) & (pl.col("method") == method))
+    ranks = dict(zip(rows["session_id"], rows["ranks"], strict=True))
+    decoding = "sampled" if table == "sampled" else "greedy"
+    written = profiles.filter((pl.col("policy") == policy) & (pl.col("decoding") == decoding))
+    assert len(written) == sum(len(r) for r in ranks.values())
+    for row in written.to_dicts():
+        i = sessions.session_ids.tolist().index(row["session_id"])
+        scores = items @ model.encode([row["text"]], normalize_embeddings=True)[0].astype(np.float64)
+        scores[sessions.histories[i]] = -np.inf
+        target, rank = scores[sessions.targets[i]], ranks[row["session_id"]][row["sample"]]
+        assert 1 + (scores > target + 1e-5).sum() <= rank <= (scores > target - 1e-5).sum()
+
+
+def test_profiles_differ_between_policies_and_samples(profiles):
+    def texts(policy, decoding, sample=0):
+        rows = profiles.filter(
+            (pl.col("policy") == policy) & (pl.col("decoding") == decoding) & (pl.col("sample") == sample)
+        )
+        return rows.sort("session_id")["text"].to_list()
+
+    greedy = texts("LangPTune", "greedy")
+    assert greedy != texts("LangPTune-0", "greedy")
+    assert greedy != texts("LangPTune", "sampled")
+    assert texts("LangPTune", "sampled", 0) != texts("LangPTune", "sampled", 1)
+
+
+def test_a_second_evaluation_gives_the_same_numbers(evaluated_run, results, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(evaluated_run, copy)
+    again = evaluate_run(copy, progress=False)
+    for name in set(results) - {"seconds"}:
+        assert again[name] == results[name]
+    assert json.loads((copy / "results.json").read_text()) == again
+
+
+def test_another_split_has_its_own_files(evaluated_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(evaluated_run, copy)
+    before = (copy / "results.json").read_bytes()
+    cards = (copy / "policy" / "README.md").read_bytes()
+    results = evaluate_run(copy, split="validation", progress=False)
+    assert results["split"] == "validation"
+    assert read_results(copy, "validation") == results
+    assert (copy / "per_user-validation.parquet").is_file()
+    assert (copy / "profiles-validation.parquet").is_file()
+    assert (copy / "results.json").read_bytes() == before
+    assert (copy / "policy" / "README.md").read_bytes() == cards
+    with pytest.raises(DataError, match="nosplit"):
+        evaluate_run(copy, split="nosplit", progress=False)
+    with pytest.raises(RunError, match="evaluate"):
+        read_results(copy, "train")
+
+
+def test_the_embedder_alone(tmp_path):
+    results = evaluate_run(make_run(tmp_path, method="LangPTune-CL", samples=0), progress=False)
+    assert list(results["methods"])[-1] == "LangPTune-CL"
+    assert results["sampled"] == results["parts"] == results["sampled_profiles"] == {}
+    assert results["profiles"]["LangPTune-CL"] == results["profiles"]["LangPTune-0"]
+    assert results["methods"]["LangPTune-CL"] != results["methods"]["LangPTune-0"]
+
+
+def test_the_policy_alone_on_some_sessions(tmp_path):
+    run = make_run(tmp_path, method="LangPTune-RLSO", max_sessions=3)
+    results = evaluate_run(run, progress=False)
+    assert list(results["methods"])[-1] == "LangPTune-RLSO"
+    assert results["parts"] == {}
+    assert results["num_sessions"] == 3
+    assert pl.read_parquet(run / "per_user.parquet")["session_id"].n_unique() == 3
+
+
+def test_a_run_that_is_not_finished_is_refused(evaluated_run, tmp_path):
+    with pytest.raises(RunError, match=r"config\.toml"):
+        evaluate_run(tmp_path, progress=False)
+    shutil.copy(evaluated_run / "config.toml", tmp_path)
+    with pytest.raises(RunError, match="--resume"):
+        evaluate_run(tmp_path, progress=False)
+
+
+def test_a_session_scores_the_mean_over_its_profiles():
+    ranks = np.array([[1, 3], [30, 1], [7, 7]])
+    result = score_sessions(ranks, metric_names(20))
+    assert result.per_user["ndcg@20"] == pytest.approx([0.75, 0.5, 1 / 3])
+    assert result.mean["ndcg@20"] == pytest.approx((0.75 + 0.5 + 1 / 3) / 3)
+    assert result.per_user["recall@20"].tolist() == [1.0, 0.5, 1.0]
+    assert result.per_user["precision@20"] == pytest.approx([0.05, 0.025, 0.05])

@@ -1,0 +1,193 @@
+"""The report: one file, honest numbers, nothing loaded from elsewhere, nothing unescaped."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import polars as pl
+import pytest
+
+from langptune_rs.data import open_source
+from langptune_rs.errors import RunError
+from langptune_rs.experiments.charts import Series, line_chart, running_mean
+from langptune_rs.experiments.report import choose_examples, render, verdict, write_report
+from langptune_rs.experiments.results import read_results
+from langptune_rs.training.metrics_log import read_metrics
+from langptune_rs.training.run_folder import read_config
+
+LOADS = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags, ids and loaded addresses of a page; the cells of its tables; its text. Fails on crossed tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.addresses, self.tables, self.text, self._open = [], [], [], [], [], []
+        self.feed(text)
+        assert not self._open
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in LOADS:
+                self.addresses.append(value)
+            if name == "id":
+                self.ids.append(value)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in {"td", "th"}:
+            self.tables[-1][-1].append([])
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if "table" in self._open and ("td" in self._open or "th" in self._open):
+            self.tables[-1][-1][-1].append(data)
+
+
+@pytest.fixture(scope="module")
+def parts(evaluated_run):
+    """What `render` takes."""
+    config = read_config(evaluated_run)
+    return {
+        "config": config,
+        "results": read_results(evaluated_run),
+        "metrics": read_metrics(evaluated_run),
+        "dataset": open_source(config.data, evaluated_run / "data"),
+        "per_user": pl.read_parquet(evaluated_run / "per_user.parquet"),
+        "profiles": pl.read_parquet(evaluated_run / "profiles.parquet"),
+    }
+
+
+@pytest.fixture(scope="module")
+def page(evaluated_run):
+    return Page(write_report(evaluated_run).read_text(encoding="utf-8"))
+
+
+def test_the_page_loads_nothing(evaluated_run, page):
+    assert all(address.startswith("#") for address in page.addresses)
+    assert not {"script", "link", "iframe", "object", "embed", "img"} & set(page.tags)
+    text = (evaluated_run / "report.html").read_text(encoding="utf-8")
+    assert "@import" not in text
+    assert all(address.startswith("#") for address in re.findall(r"url\(([^)]*)\)", text))
+
+
+def test_ids_are_unique_and_references_meet_one(evaluated_run, page):
+    assert len(page.ids) == len(set(page.ids))
+    text = (evaluated_run / "report.html").read_text(encoding="utf-8")
+    referred = {a[1:] for a in page.addresses} | set(re.findall(r"url\(#([^)]*)\)", text))
+    assert referred <= set(page.ids)
+
+
+@pytest.mark.parametrize(("number", "table"), [(0, "methods"), (1, "sampled"), (2, "parts")])
+def test_the_tables_show_the_results(parts, page, number, table):
+    results = parts["results"]
+    rows = page.tables[number][1:]
+    assert len(rows) == len(results[table])
+    for row, scores in zip(rows, results[table].values(), strict=True):
+        for cell, score in zip(row[1:6], scores.values(), strict=True):
+            assert cell == [f"{score['mean']:.4f}", f"{score['low']:.4f}–{score['high']:.4f}"]
+        p_value = scores["ndcg@20"]["p_value"]
+        assert row[6] == (["–"] if p_value is None else ["< 0.001"] if p_value < 0.001 else [f"{p_value:.3f}"])
+
+
+def test_text_of_models_data_and_configuration_is_escaped(parts):
+    attack = '<script>alert("profile")</script><img src="https://example.org/x">'
+    catalog = replace(parts["dataset"].catalog, titles=[attack] * len(parts["dataset"].catalog))
+    profile = parts["config"].profile.model_copy(update={"instruction": attack})
+    poisoned = {
+        "profiles": parts["profiles"].with_columns(text=pl.lit(attack)),
+        "per_user": parts["per_user"].with_columns(user_id=pl.lit(attack)),
+        "dataset": replace(parts["dataset"], catalog=catalog),
+        "config": parts["config"].model_copy(update={"profile": profile}),
+    }
+    text = render(**{**parts, **poisoned})
+    assert "<script" not in text
+    page = Page(text)
+    assert "img" not in page.tags
+    shown = "".join(page.text)
+    assert shown.count(attack) == 5 * (2 + 4 + 1 + 1)
+    assert attack.replace('"', '\\"') in shown
+
+
+def test_six_curves_are_drawn_and_described(page, parts):
+    assert page.tags.count("svg") == 7
+    without = [line for line in parts["metrics"] if line["phase"] == "contrastive"]
+    text = render(**{**parts, "metrics": without})
+    assert Page(text).tags.count("svg") == 2
+    assert text.count("Not measured in this run.") == 5
+
+
+def test_examples_are_spread_from_the_worst_to_the_best():
+    before = np.array([10, 2, 4, 100, 1, 8, 50, 20, 3])
+    after = np.array([5, 3, 4, 10, 1, 9, 1, 30, 6])
+    frames = [
+        pl.DataFrame(
+            {
+                "table": "methods",
+                "method": method,
+                "session_id": np.arange(9),
+                "user_id": [f"u{i}" for i in range(9)],
+                "ranks": ranks[:, None].tolist(),
+            }
+        )
+        for method, ranks in (("LangPTune-0", before), ("LangPTune", after))
+    ]
+    chosen = choose_examples(pl.concat(frames), "LangPTune")
+    order = np.lexsort((np.arange(9), 1 / after - 1 / before))
+    assert [row["session_id"] for row in chosen] == order[[0, 2, 4, 6, 8]].tolist()
+    assert [row["before"] for row in chosen] == before[order[[0, 2, 4, 6, 8]]].tolist()
+    first_three = pl.concat(frames).filter(pl.col("session_id") < 3)
+    assert len(choose_examples(first_three, "LangPTune")) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "p_value", "begins"),
+    [
+        (0.1, 0.2, 0.01, "LangPTune ranks better than LangPTune-0"),
+        (0.2, 0.1, 0.00001, "LangPTune ranks worse than LangPTune-0"),
+        (0.1, 0.2, 0.06, "No difference shown at the 5% level"),
+    ],
+)
+def test_the_verdict_claims_what_the_test_shows(before, after, p_value, begins):
+    methods = {
+        "LangPTune-0": {"ndcg@20": {"mean": before, "p_value": None}},
+        "LangPTune": {"ndcg@20": {"mean": after, "p_value": p_value}},
+    }
+    config = {"method": "LangPTune", "k": 20}
+    sentence = verdict({"methods": methods, "config": config, "num_sessions": 9})
+    assert sentence.startswith(begins)
+    assert f"{before:.4f}" in sentence
+    assert f"{after:.4f}" in sentence
+
+
+def test_a_run_without_results_has_no_report(evaluated_run, tmp_path):
+    (tmp_path / "config.toml").write_bytes((evaluated_run / "config.toml").read_bytes())
+    with pytest.raises(RunError, match="evaluate"):
+        write_report(tmp_path)
+
+
+def test_the_running_mean_looks_back_an_eighth():
+    values = np.random.default_rng(0).normal(size=40)
+    expected = [values[max(0, i - 4) : i + 1].mean() for i in range(40)]
+    assert running_mean(values) == pytest.approx(expected)
+    assert running_mean([3.0, 1.0]).tolist() == [3.0, 1.0]
+
+
+def test_a_chart_is_the_same_each_time():
+    series = Series([1, 2, 3], [0.5, 0.25, 0.125])
+    assert line_chart("a", "falls", series) == line_chart("a", "falls", series)

@@ -1,0 +1,77 @@
+"""Decoding against transformers' own generate, and the properties a sampler must have."""
+
+import numpy as np
+import pytest
+import torch
+
+from langptune_rs.errors import ModelError
+from langptune_rs.models.config import PolicyConfig
+from langptune_rs.models.policy import Policy
+from langptune_rs.rollout.sampling import _choose, write_profiles
+
+QUESTIONS = ["Describe a person who likes jazz.", "Hi", "What would a fan of slow science fiction read next? Be brief."]
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return Policy.load(PolicyConfig())
+
+
+@pytest.fixture(scope="module")
+def prompts(policy: Policy) -> list[list[int]]:
+    return [policy.encode_prompt(question) for question in QUESTIONS]
+
+
+def test_greedy_equals_generate(policy: Policy, prompts: list[list[int]]) -> None:
+    written = write_profiles(policy, prompts, max_tokens=12, temperature=0)
+    for prompt, tokens in zip(prompts, written.tokens, strict=True):
+        ids = torch.tensor([prompt])
+        out = policy.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
+        )
+        assert tokens == out[0, len(prompt) :].tolist()
+
+
+def test_samples_do_not_depend_on_the_batch(policy: Policy, prompts: list[list[int]]) -> None:
+    options = {"max_tokens": 10, "temperature": 1.0, "num_samples": 2}
+    together = write_profiles(policy, prompts, seeds=[1, 2, 3], **options)
+    alone = [write_profiles(policy, [p], seeds=[s], **options) for p, s in zip(prompts, [1, 2, 3], strict=True)]
+    assert together.tokens == [tokens for one in alone for tokens in one.tokens]
+    small_batches = write_profiles(policy, prompts, seeds=[1, 2, 3], token_budget=1, **options)
+    assert together.tokens == small_batches.tokens
+
+
+def test_samples_of_a_prompt_differ_and_follow_the_seed(policy: Policy, prompts: list[list[int]]) -> None:
+    options = {"max_tokens": 8, "temperature": 1.0, "num_samples": 3}
+    first = write_profiles(policy, prompts[:1], seeds=[5], **options)
+    assert len({tuple(tokens) for tokens in first.tokens}) == 3
+    assert first.tokens == write_profiles(policy, prompts[:1], seeds=[5], **options).tokens
+    assert first.tokens != write_profiles(policy, prompts[:1], seeds=[6], **options).tokens
+
+
+def test_a_profile_stops_at_its_end_of_turn(policy: Policy) -> None:
+    prompt = policy.encode_prompt("Answer with the single word yes and nothing else.")
+    written = write_profiles(policy, [prompt, prompt], max_tokens=40, temperature=1.0, seeds=[1, 2], num_samples=4)
+    for tokens, finished in zip(written.tokens, written.finished, strict=True):
+        assert finished == (tokens[-1] in policy.eos_ids)
+        assert not set(tokens[:-1]) & policy.eos_ids
+        assert finished or len(tokens) == 40
+    assert written.finished.any()
+    assert all("<|im_end|>" not in text for text in written.texts)
+
+
+def test_sampled_tokens_follow_the_softmax() -> None:
+    """A chi-squared test of one distribution over five tokens at temperature 0.7."""
+    logits = torch.tensor([1.0, 0.0, -1.0, 2.0, -30.0])
+    n = 40_000
+    uniforms = torch.from_numpy(np.random.default_rng(0).random(n))
+    drawn = _choose(logits.expand(n, 5), 0.7, uniforms)
+    counts = np.bincount(drawn.numpy(), minlength=5)
+    expected = torch.softmax(logits.double() / 0.7, -1).numpy() * n
+    assert counts[4] == 0
+    assert ((counts - expected)[:4] ** 2 / expected[:4]).sum() < 16.3  # 0.1% level, 3 degrees of freedom
+
+
+def test_a_limit_beyond_the_context_is_refused(policy: Policy, prompts: list[list[int]]) -> None:
+    with pytest.raises(ModelError, match=r"profile\.max_tokens = 9000 .* context of 8192"):
+        write_profiles(policy, prompts, max_tokens=9000, temperature=0)
