@@ -36,7 +36,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def link_model(model: Path, folder: Path) -> None:
-    """A folder of its own, since commands write model cards into it; only the weights, which nobody writes, are links."""
+    """A folder of its own, since commands write model cards into it; only the weights are links: nobody writes them."""
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors", "README.md"))
     for weights in model.glob("*.safetensors"):
         (folder / weights.name).symlink_to(weights)

@@ -35,7 +35,7 @@ def rollout(policy: Policy) -> tuple[list[list[int]], Profiles]:
         policy.encode_prompt(text) for text in ("I like films.", "Name one book that I would enjoy reading.", "Hi")
     ]
     texts = ["Space operas.", "Slow dramas about families", "A", "Crime novels, old ones.", "Jazz", "Jazz and blues"]
-    tokens = [policy.tokenizer.encode(text) + [policy.tokenizer.eos_token_id] for text in texts]
+    tokens = [[*policy.tokenizer.encode(text), policy.tokenizer.eos_token_id] for text in texts]
     return prompts, Profiles(tokens, texts, np.ones(len(tokens), bool))
 
 

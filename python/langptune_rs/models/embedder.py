@@ -12,6 +12,7 @@ from torch import Tensor
 
 from langptune_rs.errors import ModelError
 from langptune_rs.models.config import EmbedderConfig
+from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import embedder_folder
 
 TOKENS_PER_BATCH = 8192
@@ -46,13 +47,17 @@ class Embedder:
     @classmethod
     def _open(cls, source: Path | str, config: EmbedderConfig, dtype: torch.dtype) -> Embedder:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = SentenceTransformer(str(source), device=device, model_kwargs={"dtype": dtype}, trust_remote_code=False)
+        with quiet():
+            model = SentenceTransformer(
+                str(source), device=device, model_kwargs={"dtype": dtype}, trust_remote_code=False
+            )
         return cls(model, config)
 
     def save(self, folder: Path) -> None:
         """Write the encoder so that `SentenceTransformer(folder)` gives the same embeddings."""
         self.model.truncate_dim = self.config.dim
-        self.model.save_pretrained(str(folder), create_model_card=False)
+        with quiet():
+            self.model.save_pretrained(str(folder), create_model_card=False)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Unit-length float32 embeddings (len(texts), dim) of one batch, with gradients."""

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from langptune_rs.errors import ModelError
 from langptune_rs.models.attention import GROUPED_SDPA
 from langptune_rs.models.config import PolicyConfig
+from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder
 
 
@@ -71,7 +72,8 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors; the adapter alone for LoRA) and tokenizer in the libraries' own formats."""
-        self.model.save_pretrained(folder)
+        with quiet():
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     @property
@@ -107,9 +109,10 @@ def end_of_turn_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
 
 def _open(source: Path | str, dtype: torch.dtype) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=dtype, attn_implementation=GROUPED_SDPA, trust_remote_code=False
-    )
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, attn_implementation=GROUPED_SDPA, trust_remote_code=False
+        )
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from langptune_rs.models.quiet import quiet
 from langptune_rs.training.config import EngineConfig
 
 if not torch.cuda.is_available():
@@ -38,7 +39,8 @@ def start_distributed() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
-        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+        with quiet():
+            deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
 def _free_port() -> int:
@@ -78,7 +80,8 @@ def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, co
         "zero_optimization": {"stage": max(config.zero_stage, 1) if bf16 else config.zero_stage},
         "steps_per_print": 10**9,
     }
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
+    with quiet():
+        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     engine.eval()
     return engine
 

@@ -1,0 +1,96 @@
+"""Runs of the real command on small models, each made once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from langptune_rs.config import to_toml
+from tests.experiments.tiny import make_models, tiny_config, write_source
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run left behind."""
+
+    folder: Path
+    exit_code: int
+    stderr: str
+
+    @property
+    def losses(self) -> list[float]:
+        """Every loss of the run in order, as written."""
+        lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        return [line[key] for line in lines for key in ("contrastive/loss", "rlso/loss") if key in line]
+
+    def weights(self, model: str) -> dict:
+        from safetensors.torch import load_file
+
+        return load_file(next((self.folder / model).glob("*.safetensors")))
+
+
+class Trainer:
+    """Runs `langptune train` as a user does, on one thread, so that sums have one order."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        policy, embedder = make_models(folder)
+        config = tiny_config(policy, embedder, write_source(folder / "source"), "LangPTune", {"samples": 0})
+        self._recipe = folder / "tiny.toml"
+        self._recipe.write_text(to_toml(config))
+        self._done: dict[tuple, Finished] = {}
+
+    def __call__(self, *overrides: str, nproc: int = 1, resume: Path | None = None) -> Finished:
+        """A finished run with these overrides; the same call gives the same folder."""
+        key = (*overrides, nproc, resume)
+        if key not in self._done:
+            with self.start(*overrides, nproc=nproc, resume=resume) as (process, folder):
+                _, stderr = process.communicate(timeout=240)
+            self._done[key] = Finished(folder, process.returncode, stderr)
+        return self._done[key]
+
+    def start(self, *overrides: str, nproc: int = 1, resume: Path | None = None):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def running():
+            folder = resume or self._folder / f"run-{len(list(self._folder.glob('run-*')))}"
+            command = [str(Path(sys.executable).with_name("langptune")), "train", "--config", str(self._recipe)]
+            command += ["--output", str(folder), "--nproc", str(nproc), *(["--resume"] if resume else [])]
+            for override in ("rlso.micro_batch_size=4", "contrastive.micro_batch_size=4", *overrides):
+                command += ["--set", override]
+            process = subprocess.Popen(
+                command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+            )
+            try:
+                yield process, folder
+            finally:
+                process.kill()
+                process.wait()
+
+        return running()
+
+    def stop_at(self, step: int, how: signal.Signals, *overrides: str) -> Finished:
+        """Send a signal once `step` is in metrics.jsonl, and wait for the end."""
+        with self.start(*overrides) as (process, folder):
+            metrics = folder / "metrics.jsonl"
+            deadline = time.monotonic() + 120
+            while process.poll() is None and time.monotonic() < deadline:
+                if metrics.is_file() and f'"step": {step},' in metrics.read_text():
+                    break
+                time.sleep(0.005)
+            process.send_signal(how)
+            _, stderr = process.communicate(timeout=120)
+        return Finished(folder, process.returncode, stderr)
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory) -> Callable[..., Finished]:
+    return Trainer(tmp_path_factory.mktemp("invariance"))

@@ -1,0 +1,156 @@
+"""What must not change a run: how the work is cut into micro-batches and processes, and being stopped on the way."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def assert_same_weights(first, second, **tolerance) -> None:
+    for model in ("policy", "embedder"):
+        expected, actual = first.weights(model), second.weights(model)
+        assert expected.keys() == actual.keys()
+        for name in expected:
+            torch.testing.assert_close(actual[name], expected[name], **tolerance or {"rtol": 0, "atol": 0})
+
+
+def test_a_run_is_complete(train):
+    run = train()
+    assert run.exit_code == 0, run.stderr
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"config.toml", "metrics.jsonl", "results.json", "report.html", "policy", "embedder"} <= names
+    assert {"per_user.parquet", "profiles.parquet", "checkpoints", "tensorboard"} <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert len(run.losses) == 14
+
+
+def test_both_models_learn_and_frozen_layers_do_not(train):
+    from safetensors.torch import load_file
+
+    run = train()
+    config = (run.folder / "config.toml").read_text()
+    for model, frozen in (("policy", ("model.layers.0.", "model.embed_tokens.")), ("embedder", ())):
+        source = next(line for line in config.splitlines() if line.startswith("model = ") and f"tiny-{model}" in line)
+        folder = run.folder.parent / source.rpartition("/")[2].strip('"')
+        before, after = load_file(next(folder.glob("*.safetensors"))), run.weights(model)
+        changed = {name for name in before if not torch.equal(before[name].float(), after[name].float())}
+        assert changed
+        assert not [name for name in changed if frozen and name.startswith(frozen)]
+
+
+def test_the_same_seed_gives_the_same_run(train):
+    again = train("logging.tensorboard=false")
+    assert again.losses == train().losses
+    assert_same_weights(train(), again)
+
+
+def test_two_processes_give_exactly_the_losses_of_one(train):
+    run = train(nproc=2)
+    assert run.exit_code == 0, run.stderr
+    assert run.losses == train().losses
+    assert_same_weights(train(), run)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_micro_batches_do_not_change_the_losses(train, size):
+    run = train(f"rlso.micro_batch_size={size}", f"contrastive.micro_batch_size={size}")
+    assert run.losses == pytest.approx(train().losses, rel=1e-5)
+    assert_same_weights(train(), run, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zero_stages_do_not_change_the_losses(train, stage):
+    run = train(f"engine.zero_stage={stage}")
+    assert run.exit_code == 0, run.stderr
+    assert run.losses == pytest.approx(train().losses, rel=1e-5)
+
+
+def test_bfloat16_is_near_float32(train):
+    run = train("engine.precision=bf16")
+    assert run.exit_code == 0, run.stderr
+    assert run.losses[:3] == pytest.approx(train().losses[:3], rel=0.05)
+
+
+def test_lora_trains_and_its_policy_loads_with_peft(train):
+    from peft import AutoPeftModelForCausalLM
+
+    run = train("policy.train=lora", "policy.lora_rank=4")
+    assert run.exit_code == 0, run.stderr
+    AutoPeftModelForCausalLM.from_pretrained(run.folder / "policy")
+    assert any(weight.abs().max() > 0 for name, weight in run.weights("policy").items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("step", [2, 5, 9])
+def test_a_run_stopped_by_ctrl_c_and_resumed_is_the_uninterrupted_one(train, step):
+    stopped = train.stop_at(step, signal.SIGINT)
+    assert stopped.exit_code == 130, stopped.stderr
+    resumed = train(resume=stopped.folder)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert resumed.losses == train().losses
+    assert_same_weights(train(), resumed)
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(train):
+    killed = train.stop_at(8, signal.SIGKILL, "checkpoint.every=1")
+    assert killed.exit_code == -signal.SIGKILL
+    resumed = train("checkpoint.every=1", resume=killed.folder)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert resumed.losses == train().losses
+    assert_same_weights(train(), resumed)
+
+
+def test_resuming_with_another_configuration_is_refused_with_the_difference(train):
+    run = train("rlso.eta=2.0", resume=train().folder)
+    assert run.exit_code == 2
+    assert "- eta = 1.0" in run.stderr
+    assert "+ eta = 2.0" in run.stderr
+
+
+def test_resuming_a_finished_run_trains_nothing_more(train):
+    before = train().losses
+    run = train(resume=train().folder)
+    assert run.exit_code == 0, run.stderr
+    assert run.losses == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(train):
+    run = train("rlso.learning_rate=1e30", "checkpoint.every=1")
+    assert run.exit_code == 2
+    assert "The rlso loss is nan at step" in run.stderr
+    states = sorted((run.folder / "checkpoints").glob("step-*/state.json"))
+    assert json.loads(states[-1].read_text())["position"]["step"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rlso.batch_size=100000", "rlso.batch_size = 100000, but there are only"),
+        ("profile.max_tokens=5000", "a context of 2048"),
+        ("rlso.steps=0", 'set method = "LangPTune-CL"'),
+        ("contrastive.steps=0", 'set method = "LangPTune-RLSO"'),
+        ("policy.last_layers=3", "has 2 decoder layers"),
+        ("embedder.dim=1000", "gives 32 dimensions"),
+    ],
+)
+def test_what_cannot_work_is_said_before_training(train, override, message):
+    run = train(override)
+    assert run.exit_code == 2
+    assert message in run.stderr
+    assert not (run.folder / "policy").exists()
+
+
+def test_batches_must_fit_the_processes(train):
+    run = train("rlso.batch_size=7", nproc=2)
+    assert run.exit_code == 2
+    assert "rlso.batch_size = 7 cannot be shared equally by 2 processes" in run.stderr
+
+
+@pytest.mark.parametrize("method", ["LangPTune-CL", "LangPTune-RLSO"])
+def test_one_model_can_train_alone(train, method):
+    run = train(f"method={method}")
+    assert run.exit_code == 0, run.stderr
+    results = json.loads((run.folder / "results.json").read_text())
+    assert method in results["methods"]
