@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.experiments.tiny import make_models, tiny_config, write_source
 
 from langptune_rs.config import to_toml
-from tests.experiments.tiny import make_models, tiny_config, write_source
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from langptune_rs.config import RunConfig, load_config
-from langptune_rs.data import Dataset, Sessions, open_source
+from langptune_rs.data import Dataset, Sessions, open_source, resolve_config
 from langptune_rs.errors import ConfigError, LangptuneError, TrainingError
 from langptune_rs.files import write_text
 from langptune_rs.models.embedder import Embedder
@@ -70,6 +70,7 @@ def train(config: RunConfig, output: Path, *, resume: bool = False, overwrite: b
     """
     keep_freed_memory()
     start_distributed()
+    config = config.model_copy(update={"data": resolve_config(config.data)})
     if rank() == 0:
         open_run(output, config, resume=resume, overwrite=overwrite)
     barrier()

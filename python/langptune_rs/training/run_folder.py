@@ -25,6 +25,7 @@ def open_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool) 
     if held and resume:
         _check_same(output, config)
         return
+    overwrite = overwrite or (held and not _has_work(output))
     if held and not overwrite:
         raise RunError(f"{output} already holds a run. Continue it with --resume, or replace it with --overwrite.")
     if not held and output.exists() and any(output.iterdir()):
@@ -33,6 +34,12 @@ def open_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool) 
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / CONFIG, to_toml(config))
+
+
+def _has_work(output: Path) -> bool:
+    """Whether a run got as far as its first logged numbers; before that there is nothing to lose."""
+    metrics = output / "metrics.jsonl"
+    return (output / "checkpoints").exists() or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
 def read_config(run: Path) -> RunConfig:
