@@ -46,13 +46,14 @@ $(PACKAGES): | tools
 	$(BIN)/python -m pip install --no-deps --build-constraint constraints.txt --requirement constraints.txt
 	@rm -f .venv/packages-* && touch $@
 
-# One line that says what to install where a tool is missing.
-need = { echo "Install $(1), then run make again." >&2; exit 1; }
+# Where a tool is missing, make ends with one line that says what to install.
+missing = $(shell \
+	test -n '$(PYTHON)' || { echo 'Python 3.11 or newer with its venv module'; exit; }; \
+	printf '%s\n' $(RUST_VERSION) "$$(rustc --version 2>/dev/null | cut -d' ' -f2)" | sort -VC && \
+		command -v cargo >/dev/null || { echo 'Rust $(RUST_VERSION) or newer (https://rustup.rs)'; exit; }; \
+	command -v cc >/dev/null || echo 'a C compiler named cc (gcc or clang)')
 tools:
-	@test -n '$(PYTHON)' || $(call need,Python 3.11 or newer with its venv module)
-	@printf '%s\n' $(RUST_VERSION) "$$(rustc --version 2>/dev/null | cut -d' ' -f2)" | sort -VC && \
-		command -v cargo >/dev/null || $(call need,Rust $(RUST_VERSION) or newer from https://rustup.rs)
-	@command -v cc >/dev/null || $(call need,a C compiler named cc such as gcc or clang)
+	@$(if $(missing),$(error Install $(missing), then run make again))
 
 clean:
 	rm -rf .venv target python/langptune_rs/_core*.so .pytest_cache .ruff_cache .hypothesis
