@@ -18,8 +18,9 @@ def test_show_resolves_recipe_and_overrides(langptune):
 
 
 def test_show_as_json_has_unset_keys_too(langptune):
-    shown = json.loads(langptune("config", "show", "--json").stdout)
-    assert shown == load_config("quickstart").model_dump()
+    override = "evaluation.max_sessions=none"
+    shown = json.loads(langptune("config", "show", "--json", "--set", override).stdout)
+    assert shown == load_config("quickstart", [override]).model_dump()
     assert shown["evaluation"]["max_sessions"] is None
 
 
