@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from langptune_rs.config import load_config
 from langptune_rs.training.model_card import embedder_card, policy_card, write_model_cards
 
-INFO = {"counts": {"users": 943, "items": 1349, "interactions": 99287, "sessions": 943, "test": 76}}
+INFO = {"kept": {"users": 943, "items": 1349}, "sessions": {"train": 792, "test": 76}}
 SCORE = {"mean": 0.1234, "low": 0.1, "high": 0.15, "p_value": 0.01, "p_holm": 0.02}
 RESULTS = {
     "split": "test",
@@ -28,7 +28,12 @@ def test_a_card_says_what_the_model_is(card):
     assert "langptune" in data.tags
     assert data.eval_results[0].metric_value == 0.1234
     assert data.eval_results[0].dataset_name == "ml-100k"
-    for fact in ("items: 1,349", "test: 76", "| LangPTune   | 0.1234 [0.1000, 0.1500] |", "learning_rate"):
+    for fact in (
+        "943 users, 1,349 items",
+        "792 train, 76 test",
+        "| LangPTune   | 0.1234 [0.1000, 0.1500] |",
+        "learning_rate",
+    ):
         assert fact in text
     assert "Not evaluated yet" in card(load_config("quickstart"), None, INFO)
 

@@ -100,16 +100,17 @@ def test_mask_keeps_profiles_apart() -> None:
     assert torch.equal(shared_prompt_mask(segments)[0, 0], expected)
 
 
-def test_logps_equal_those_of_each_profile_alone(policy: Policy, rollout: tuple) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logps_equal_those_of_each_profile_alone(policy: Policy, rollout: tuple, temperature: float) -> None:
     """The shared prompt, the padding and the cached trunk change nothing: transformers' own forward is the oracle."""
     prompts, profiles = rollout
     batches = make_rollout_batches(policy, prompts, profiles, NUM_PROFILES, sessions_each=3)
-    logps = score(ProfileScorer(policy.head), batches).flatten()
+    logps = score(ProfileScorer(policy.head, temperature), batches).flatten()
     for i, tokens in enumerate(profiles.tokens):
         prompt = prompts[i // NUM_PROFILES]
         ids = torch.tensor([[*prompt, *tokens]])
         with torch.no_grad():
-            log_probabilities = policy.model(input_ids=ids).logits[0].double().log_softmax(-1)
+            log_probabilities = (policy.model(input_ids=ids).logits[0].double() / temperature).log_softmax(-1)
         expected = sum(log_probabilities[len(prompt) - 1 + t, token] for t, token in enumerate(tokens))
         assert logps[i].item() == pytest.approx(expected.item(), abs=2e-3)
 

@@ -82,7 +82,7 @@ def interval_chart(name: str, description: str, rows: Sequence[tuple[str, float,
         for place, (label, mean, low, high) in enumerate(rows):
             colour = _FIRST if label == marked else _INK
             axes.plot([low, high], [place, place], color=colour, linewidth=2.5, alpha=0.5, solid_capstyle="round")
-            axes.plot([mean], [place], color=colour, marker="o", markersize=8)
+            axes.plot([mean], [place], color=colour, marker="o", markersize=8, clip_on=False, zorder=3)
         axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)

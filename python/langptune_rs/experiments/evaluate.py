@@ -24,8 +24,10 @@ from langptune_rs.experiments.results import BASELINE, TEST, per_user_path, prof
 from langptune_rs.experiments.scores import metric_names, score_sessions, summarize
 from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.embedder import Embedder
+from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.copying import copied_share
+from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender
 from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.engines import COMPUTE_DTYPES
@@ -56,6 +58,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
         DataError: when the data set has no session in `split`.
     """
     started = time.monotonic()
+    keep_freed_memory()
     run = Path(run)
     config = read_config(run)
     _check_trained(run)
@@ -71,6 +74,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     results = {
         "split": split,
         "num_sessions": len(sessions),
+        "split_size": dataset.sessions.splits.count(split),
         "num_items": len(dataset.catalog),
         **{table: _summarize(table, methods, scores) for table, methods in scores.items()},
         "profiles": {name: sets.greedy.statistics() for name, sets in profiles.items()},
@@ -134,7 +138,7 @@ def _write_sets(
 
     Samples are seeded by session, so both policies read the same random numbers for a session.
     """
-    prompts = [policy.encode_prompt(dataset.prompt(sessions, i, config.profile)) for i in range(len(sessions))]
+    prompts = encode_prompts(policy, dataset, sessions, config.profile)
     titles = ["\n".join(dataset.catalog.titles[item] for item in history) for history in sessions.histories]
 
     def write(num_samples: int, temperature: float, seeds: list[int] | None) -> WrittenProfiles:

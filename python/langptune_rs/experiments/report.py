@@ -134,8 +134,8 @@ def _example(row: dict[str, Any], dataset: Dataset, profiles: pl.DataFrame) -> d
         "profiles": [
             {"name": name, "rank": rank, "text": profile["text"], "notes": _profile_notes(profile)}
             for name, rank, profile in (
-                ("before training", row["before"], before),
-                ("after training", row["after"], after),
+                ("Before training", row["before"], before),
+                ("After training", row["after"], after),
             )
         ],
     }
@@ -210,7 +210,7 @@ def _facts(
         ("policy", config.policy.model),
         ("embedder", config.embedder.model),
         ("seed", str(config.seed)),
-        ("time", f"{training / 60:.0f} min in training steps, {results['seconds'] / 60:.0f} min evaluation"),
+        ("time", f"{_duration(training)} in training steps, {_duration(results['seconds'])} in evaluation"),
     ]
 
 
@@ -227,7 +227,6 @@ class Chart:
 def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]:
     validation = f"validation/ndcg@{config.evaluation.k}"
     reward = "NDCG over the whole catalog" if config.rlso.reward == "ndcg" else config.rlso.reward.upper()
-    no_kl = "" if config.rlso.kl_penalty else " It is measured only with rlso.kl_penalty above 0."
     return [
         _curve(
             metrics, "contrastive", "contrastive/loss", "Contrastive loss", "InfoNCE over the global batch (Eq. 7)."
@@ -246,14 +245,14 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             "validation",
             validation,
             f"Validation {label(validation.removeprefix('validation/'))}",
-            "One greedy profile a session, scored by the embedder as it was at that step.",
+            "One greedy profile a session, scored by the embedder as it was then; over all steps of the run.",
         ),
         _curve(
             metrics,
             "rlso",
             "kl/reference",
             "KL to the reference policy",
-            f"Log-probability under the policy minus under the reference, nats a profile.{no_kl}",
+            "Log-probability under the policy minus under the reference, nats a profile; measured where rlso.kl_penalty > 0.",
         ),
         _curve(
             metrics,
@@ -293,6 +292,10 @@ def _curve(
         borders=borders if phase != "validation" else (),
     )
     return Chart(title, caption, Markup(svg), bool(dot_series.steps))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _p_in_words(p_value: float) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from langptune_rs.config_base import Section
 
@@ -12,8 +12,9 @@ class ProfileConfig(Section):
 
     max_tokens: PositiveInt = 512
     """A profile with no end-of-turn token within this many tokens is overlong."""
-    temperature: NonNegativeFloat = 1.0
-    """Of the samples that train; evaluation decodes greedily unless it asks for samples."""
+    temperature: PositiveFloat = 1.0
+    """Of the samples that train, and of the distribution whose log-probabilities RLSO regresses; evaluation decodes
+    greedily beside its samples."""
     instruction: str | None = None
     """What the policy is told before the history; none takes the data set template's own words (appendix B)."""
     closing: str = ""

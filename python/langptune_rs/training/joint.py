@@ -105,7 +105,7 @@ class Trainer:
                 self.embedder.model, config.contrastive.learning_rate, config.contrastive.weight_decay, config.engine
             )
         if config.trains_policy:
-            self.scorer = ProfileScorer(self.policy.head)
+            self.scorer = ProfileScorer(self.policy.head, config.profile.temperature)
             self.reference = ReferenceWeights(self.scorer)
             self.engines["policy"] = make_engine(
                 self.scorer, config.rlso.learning_rate, config.rlso.weight_decay, config.engine

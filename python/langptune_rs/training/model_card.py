@@ -27,7 +27,11 @@ def policy_card(config: RunConfig, results: dict[str, Any] | None, info: dict[st
     if not config.trains_policy:
         trained = "It is the base model, unchanged: this run trained the embedder alone."
     else:
-        weights = f"LoRA of rank {config.policy.lora_rank}" if lora else f"the last {config.policy.last_layers} layers"
+        weights = (
+            f"LoRA of rank {config.policy.lora_rank}"
+            if lora
+            else f"its last {config.policy.last_layers} decoder layer(s)"
+        )
         trained = (
             f"Trained by RLSO ({weights}) with the recommender's own {config.rlso.reward.upper()} as the reward: it "
             "writes what makes the embedder rank the user's next item high."
@@ -173,7 +177,9 @@ def _common(config: RunConfig, results: dict[str, Any] | None, info: dict[str, A
 def _data_section(config: RunConfig, info: dict[str, Any]) -> str:
     """The source and what dataset.toml counts."""
     facts = [f"- source: {_data_name(config)}", f"- split: {config.data.split}, seed {config.data.seed}"]
-    facts += [f"- {name}: {count:,}" for name, count in info.get("counts", {}).items()]
+    for name, section in (("kept after filters", "kept"), ("sessions", "sessions")):
+        if counts := info.get(section):
+            facts.append(f"- {name}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}")
     return "\n".join(facts)
 
 

@@ -29,9 +29,10 @@ def rlso_loss(rewards_BG: Tensor, logps_BG: Tensor, old_logps_BG: Tensor, eta: f
 
 def standardize(rewards: Tensor) -> Tensor:
     """Zero mean and unit variance over all entries, those of the global batch (section 4.3); all zero if they agree."""
+    if rewards.max() == rewards.min():
+        return torch.zeros_like(rewards)
     centered = rewards - rewards.mean()
-    deviation = centered.square().mean().sqrt()
-    return centered / deviation if deviation > 0 else centered
+    return centered / centered.square().mean().sqrt()
 
 
 def penalize(rewards: Tensor, logps: Tensor, reference_logps: Tensor, gamma: float) -> Tensor:
@@ -42,13 +43,15 @@ def penalize(rewards: Tensor, logps: Tensor, reference_logps: Tensor, gamma: flo
 class ProfileScorer(nn.Module):
     """Log-probabilities of profiles under the policy's head: the module that the policy's engine trains.
 
-    Only the positions that predict a profile token meet the output matrix, and the log-sum-exp is in float32: in
-    bfloat16 its error would swamp the ratio of two policies.
+    The distribution is the one profiles are sampled from, so logits are divided by the same `temperature`. Only the
+    positions that predict a profile token meet the output matrix, and the log-sum-exp is in float32: in bfloat16 its
+    error would swamp the ratio of two policies.
     """
 
-    def __init__(self, head: nn.Module):
+    def __init__(self, head: nn.Module, temperature: float = 1.0):
         super().__init__()
         self.head = head
+        self.temperature = temperature
 
     def forward(self, batch: RolloutBatch) -> Tensor:
         """Log-probabilities, float32 (sessions, profiles per session)."""
@@ -63,6 +66,7 @@ class ProfileScorer(nn.Module):
         softcap = getattr(self.head.config, "final_logit_softcapping", None)
         if softcap:
             logits = torch.tanh(logits / softcap) * softcap
+        logits = logits / self.temperature
         token_logps = logits.gather(-1, batch.tokens[:, None]).squeeze(1) - logits.logsumexp(-1)
         sums = token_logps.new_zeros(len(hidden) * batch.num_profiles)
         return sums.index_add(0, batch.owners, token_logps).view(-1, batch.num_profiles)
