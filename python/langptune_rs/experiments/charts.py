@@ -76,7 +76,9 @@ def line_chart(
 
 def interval_chart(name: str, description: str, rows: Sequence[tuple[str, float, float, float]], marked: str) -> str:
     """An SVG of (label, mean, low, high) rows, each a dot on its interval; the row `marked` stands out."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name, "axes.grid.axis": "x", "axes.spines.left": False}):
+    with matplotlib.rc_context(
+        {**_STYLE, "svg.hashsalt": name, "axes.grid.axis": "x", "axes.spines.left": False, "ytick.major.pad": 9}
+    ):
         figure = Figure(figsize=(9.4, 0.5 + 0.36 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         for place, (label, mean, low, high) in enumerate(rows):

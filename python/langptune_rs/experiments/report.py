@@ -252,7 +252,7 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             "rlso",
             "kl/reference",
             "KL to the reference policy",
-            "Log-probability under the policy minus under the reference, nats a profile; measured where rlso.kl_penalty > 0.",
+            "Log-probability under the policy minus under the reference, in nats a profile; needs rlso.kl_penalty > 0.",
         ),
         _curve(
             metrics,
