@@ -202,11 +202,13 @@ def _facts(
     config: RunConfig, results: dict[str, Any], dataset: Dataset, metrics: Sequence[dict[str, Any]]
 ) -> list[tuple[str, str]]:
     """The run in a few words, beside the title."""
-    splits = dataset.sessions.splits
+    counts = {split: dataset.sessions.splits.count(split) for split in ("train", "validation", "test")}
+    limit = config.data.max_sessions
+    used = f"{limit:,} of " if limit and limit < counts["train"] else ""
     training = sum(line.get("time/seconds", 0.0) for line in metrics)
     return [
         ("catalog", f"{len(dataset.catalog):,} items"),
-        ("sessions", ", ".join(f"{splits.count(split):,} {split}" for split in ("train", "validation", "test"))),
+        ("sessions", used + ", ".join(f"{count:,} {split}" for split, count in counts.items())),
         ("policy", config.policy.model),
         ("embedder", config.embedder.model),
         ("seed", str(config.seed)),

@@ -60,7 +60,7 @@ def print_results(results: dict[str, Any], console: Console | None = None) -> No
     captions = {
         "methods": f"{results['num_sessions']} {results['split']} sessions, {results['num_items']} items, greedy "
         "profiles",
-        "sampled": f"the same, {config['samples']} sampled profile(s) a session, temperature {config['temperature']:g}",
+        "sampled": f"the same, sampled profiles, {config['samples']} a session, temperature {config['temperature']:g}",
         "parts": "each trained model with the other one untrained, greedy profiles",
     }
     for table, caption in captions.items():
