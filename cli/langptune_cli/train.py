@@ -34,10 +34,10 @@ def train(
         recipe = str(started)
     config = load_config(recipe, overrides or ())
     if nproc == 1:
-        from langptune_rs.training.joint import train as run
+        from langptune_rs.experiments.run import run
 
         run(config, output, resume=resume, overwrite=overwrite)
     else:
-        from langptune_rs.training.launch import launch
+        from langptune_rs.experiments.launch import launch
 
         raise typer.Exit(launch(config, output, nproc, resume=resume, overwrite=overwrite))

@@ -30,8 +30,8 @@ class Trainings:
 @pytest.fixture
 def trainings(monkeypatch) -> Trainings:
     trainings = Trainings()
-    monkeypatch.setattr("langptune_rs.training.joint.train", trainings.train)
-    monkeypatch.setattr("langptune_rs.training.launch.launch", trainings.launch)
+    monkeypatch.setattr("langptune_rs.experiments.run.run", trainings.train)
+    monkeypatch.setattr("langptune_rs.experiments.launch.launch", trainings.launch)
     return trainings
 
 

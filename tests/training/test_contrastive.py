@@ -33,6 +33,18 @@ def test_equal_targets_are_no_negatives() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_popular_items_weigh_less_as_negatives() -> None:
+    rng = np.random.default_rng(3)
+    profiles, items = unit_rows(rng, 5, 4), unit_rows(rng, 5, 4)
+    shares = np.array([0.5, 0.2, 0.1, 0.1, 0.1])
+    weights = np.exp(profiles @ items.T / 0.2) / shares
+    expected = np.mean([-np.log(weights[b, b] / weights[b].sum()) for b in range(5)])
+    inputs = (torch.from_numpy(profiles), torch.from_numpy(items), torch.arange(5), 0.2)
+    assert info_nce(*inputs, torch.from_numpy(np.log(shares))).item() == pytest.approx(expected, rel=1e-12)
+    even = torch.full((5,), -2.0, dtype=torch.float64)
+    assert info_nce(*inputs, even).item() == pytest.approx(info_nce(*inputs).item(), rel=1e-12)
+
+
 def test_gradient_at_the_embeddings() -> None:
     rng = np.random.default_rng(2)
     profiles = torch.from_numpy(unit_rows(rng, 3, 4)).requires_grad_()

@@ -44,6 +44,12 @@ class Sessions:
             raise DataError(f"There are no sessions in the split {split!r}. Splits with sessions: {known}.")
         return self.take(rows)
 
+    def sample(self, limit: int | None, seed: int) -> Sessions:
+        """At most `limit` sessions (all without one), drawn without replacement and kept in order."""
+        if limit is None or limit >= len(self):
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
+
     def take(self, indexes: Sequence[int] | np.ndarray) -> Sessions:
         """The sessions at these places, in the order given."""
         rows = np.asarray(indexes, dtype=np.int64)

@@ -26,11 +26,11 @@ from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
+from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender
 from langptune_rs.rollout.sampling import Profiles, write_profiles
-from langptune_rs.training.engines import COMPUTE_DTYPES
 from langptune_rs.training.model_card import write_model_cards
 from langptune_rs.training.progress import progress as show_progress
 from langptune_rs.training.run_folder import read_config
@@ -63,7 +63,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     config = read_config(run)
     _check_trained(run)
     dataset = open_source(config.data, run / "data")
-    sessions = _sessions_of(dataset, split, config)
+    sessions = dataset.sessions.select(split).sample(config.evaluation.max_sessions, config.data.seed)
     bar = show_progress if progress else _no_progress
 
     profiles = _write_all_profiles(run, config, dataset, sessions, bar)
@@ -277,15 +277,6 @@ def _check_trained(run: Path) -> None:
                 f"{run} has no trained {name}: there is no folder {name} in it, so training has not finished. "
                 f"Continue it with `langptune train --output {run} --resume`."
             )
-
-
-def _sessions_of(dataset: Dataset, split: str, config: RunConfig) -> Sessions:
-    """The sessions of a split, at most `evaluation.max_sessions` of them, drawn with the seed of the data."""
-    sessions = dataset.sessions.select(split)
-    limit = config.evaluation.max_sessions
-    if limit is None or limit >= len(sessions):
-        return sessions
-    return sessions.take(np.sort(np.random.default_rng(config.data.seed).permutation(len(sessions))[:limit]))
 
 
 def _session_seed(seed: int, session: int) -> int:

@@ -18,8 +18,8 @@ from langptune_rs.data.catalog import nearest
 from langptune_rs.errors import DataError, InputError, RunError
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.policy import Policy
+from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.rollout.sampling import write_profiles
-from langptune_rs.training.engines import COMPUTE_DTYPES
 from langptune_rs.training.run_folder import read_config
 
 

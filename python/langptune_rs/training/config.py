@@ -19,6 +19,8 @@ class ContrastiveConfig(Section):
     learning_rate: PositiveFloat = 1e-5
     temperature: PositiveFloat = 0.1
     """Divides the similarities; 1.0 is Eq. 7 to the letter."""
+    popularity_correction: bool = False
+    """Correct for popular items being negatives more often than others; the paper does not."""
     weight_decay: NonNegativeFloat = 1e-6
 
 

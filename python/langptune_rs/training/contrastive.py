@@ -13,13 +13,21 @@ from langptune_rs.training.config import ContrastiveConfig
 from langptune_rs.training.engines import gather_rows, optimizer_step, set_learning_rate, shard, world_size
 
 
-def info_nce(profiles_BD: Tensor, items_BD: Tensor, targets_B: Tensor, temperature: float) -> Tensor:
+def info_nce(
+    profiles_BD: Tensor, items_BD: Tensor, targets_B: Tensor, temperature: float, log_share_B: Tensor | None = None
+) -> Tensor:
     """InfoNCE of Eq. 7, the mean over the batch, a float32 scalar.
 
     Row b of `items_BD` is the positive of profile b and a negative of the others, unless they share the target
     (`targets_B`, item indexes): the same item cannot be both, so those entries are masked.
+
+    A popular item is a negative as often as it is popular, which teaches the embedder to rank it low. `log_share_B`,
+    the log of each target's share of all training targets, is subtracted from its logits and takes that out
+    (Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019).
     """
     logits = profiles_BD @ items_BD.T / temperature
+    if log_share_B is not None:
+        logits = logits - log_share_B
     same = targets_B[:, None] == targets_B[None, :]
     same.fill_diagonal_(False)
     logits = logits.masked_fill(same, float("-inf"))
@@ -34,6 +42,7 @@ def contrastive_step(
     targets: Tensor,
     config: ContrastiveConfig,
     learning_rate: float,
+    log_share: Tensor | None = None,
 ) -> dict[str, float]:
     """One optimizer step over the global batch; all arguments describe the global batch, on every rank alike.
 
@@ -47,7 +56,7 @@ def contrastive_step(
 
     profiles_BD = gather_rows(profiles_own).requires_grad_()
     items_BD = gather_rows(items_own).requires_grad_()
-    loss = info_nce(profiles_BD, items_BD, targets.to(profiles_BD.device), config.temperature)
+    loss = info_nce(profiles_BD, items_BD, targets.to(profiles_BD.device), config.temperature, log_share)
     grad_profiles, grad_items = torch.autograd.grad(loss, (profiles_BD, items_BD))
 
     surrogate = (profiles_own * grad_profiles[own]).sum() + (items_own * grad_items[own]).sum()

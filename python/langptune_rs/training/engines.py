@@ -27,8 +27,6 @@ from deepspeed.utils import logger as deepspeed_logger
 ADAM_BETAS = (0.9, 0.95)
 ADAM_EPS = 1e-6
 
-COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
 
 def start_distributed() -> None:
     """Join the process group that the launcher described, or make a group of one."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from langptune_rs.config import RunConfig, load_config
+from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions, open_source, resolve_config
-from langptune_rs.errors import ConfigError, LangptuneError, TrainingError
+from langptune_rs.errors import ConfigError, TrainingError
 from langptune_rs.files import write_text
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
+from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender, recommender_reward
@@ -31,7 +31,6 @@ from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.checkpoints import Position, load_engines, read_position, save_checkpoint
 from langptune_rs.training.contrastive import contrastive_step
 from langptune_rs.training.engines import (
-    COMPUTE_DTYPES,
     any_rank,
     barrier,
     gather_objects,
@@ -63,7 +62,7 @@ TRAINED = "trained"
 
 
 def train(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Train as the recipe says, save both models into `output`, then evaluate on the test split and write the report.
+    """Train as the recipe says and save both models into `output`; a run that is trained already is left as it is.
 
     Raises `RunError` when `output` holds another run, `ConfigError` when the recipe does not fit the data or the number
     of processes, `TrainingError` when a loss is not a number, `KeyboardInterrupt` after saving on Ctrl-C.
@@ -76,13 +75,6 @@ def train(config: RunConfig, output: Path, *, resume: bool = False, overwrite: b
     barrier()
     if not (output / TRAINED).is_file():
         Trainer(config, output).run()
-    if rank() == 0:
-        from langptune_rs.experiments.evaluate import evaluate_run
-        from langptune_rs.experiments.report import write_report
-
-        evaluate_run(output)
-        write_report(output)
-    barrier()
 
 
 class Trainer:
@@ -91,9 +83,11 @@ class Trainer:
     def __init__(self, config: RunConfig, output: Path):
         self.config, self.output = config, output
         self.dataset = self._open_dataset()
-        self.train_sessions = _subset(self.dataset.sessions.select("train"), config.data.max_sessions, config.seed)
+        self.train_sessions = self.dataset.sessions.select("train").sample(config.data.max_sessions, config.seed)
+        shares = target_shares(self.dataset.sessions.select("train").targets, len(self.dataset.catalog))
+        self.log_shares = torch.from_numpy(np.log(shares)).float() if config.contrastive.popularity_correction else None
         validation = self.dataset.sessions.select("validation")
-        self.validation_sessions = _subset(validation, config.evaluation.validation_sessions, config.data.seed)
+        self.validation_sessions = validation.sample(config.evaluation.validation_sessions, config.data.seed)
         self._check_sizes()
         dtype = COMPUTE_DTYPES[config.engine.precision]
         torch.manual_seed(config.seed)
@@ -180,6 +174,7 @@ class Trainer:
                     torch.from_numpy(targets).long(),
                     config,
                     linear_decay(config.learning_rate, k * config.steps + j, total_steps),
+                    None if self.log_shares is None else self.log_shares[torch.from_numpy(targets).long()],
                 )
                 self._finish_step(k, "contrastive", values, values["contrastive/loss"], started)
                 advance(note=f"loss {values['contrastive/loss']:.4f}")
@@ -388,11 +383,10 @@ def _save_folder(final: Path, save) -> None:
     barrier()
 
 
-def _subset(sessions: Sessions, limit: int | None, seed: int) -> Sessions:
-    """At most `limit` sessions, drawn without replacement and kept in order."""
-    if limit is None or limit >= len(sessions):
-        return sessions
-    return sessions.take(np.sort(np.random.default_rng(seed).permutation(len(sessions))[:limit]))
+def target_shares(targets: np.ndarray, num_items: int) -> np.ndarray:
+    """Each item's share of all training targets, float64 (num_items,); an item that is none counts as half of one."""
+    counts = np.maximum(np.bincount(targets, minlength=num_items), 0.5)
+    return counts / len(targets)
 
 
 def _seed(*parts: int | str) -> int:
@@ -424,26 +418,3 @@ def _interruption():
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """What each process of `langptune train --nproc N` runs."""
-    parser = argparse.ArgumentParser(prog="langptune_rs.training.joint")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--overwrite", action="store_true")
-    options = parser.parse_args(arguments)
-    try:
-        train(load_config(options.config), options.output, resume=options.resume, overwrite=options.overwrite)
-    except LangptuneError as error:
-        if rank() == 0:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

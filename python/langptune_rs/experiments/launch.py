@@ -20,7 +20,7 @@ SECONDS_TO_FOLLOW = 15.0
 
 
 def launch(config: RunConfig, output: Path, num_processes: int, *, resume: bool, overwrite: bool) -> int:
-    """Run `langptune_rs.training.joint` in `num_processes` processes and return their exit code: 0, or the first other.
+    """Run `experiments.run` in `num_processes` processes and return their exit code: 0, or the first other.
 
     Ctrl-C reaches every process exactly once, so that all of them stop after the same step and save. For several
     machines start the same module with torchrun.
@@ -31,7 +31,7 @@ def launch(config: RunConfig, output: Path, num_processes: int, *, resume: bool,
         command = [
             sys.executable,
             "-m",
-            "langptune_rs.training.joint",
+            "langptune_rs.experiments.run",
             "--config",
             str(recipe),
             "--output",

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from langptune_rs.training import launch
-from langptune_rs.training.launch import run_processes
+from langptune_rs.experiments import launch
+from langptune_rs.experiments.launch import run_processes
 
 RANK = "import os, sys, time; rank = int(os.environ['RANK']); "
 
@@ -58,9 +58,8 @@ def test_ctrl_c_reaches_every_process_exactly_once(tmp_path):
         "while not presses: time.sleep(0.05)\n"
         f"time.sleep(0.5); open(f'{tmp_path}/presses{{rank}}', 'w').write(str(len(presses))); sys.exit(130)"
     )
-    code = (
-        "import sys; from langptune_rs.training.launch import run_processes; sys.exit(run_processes(sys.argv[1:], 2))"
-    )
+    imports = "import sys; from langptune_rs.experiments.launch import run_processes; "
+    code = imports + "sys.exit(run_processes(sys.argv[1:], 2))"
     # A session of its own, so that the signal reaches its whole foreground group as a terminal's Ctrl-C does.
     launcher = subprocess.Popen([sys.executable, "-c", code, *python(worker)], start_new_session=True)
     deadline = time.monotonic() + 60

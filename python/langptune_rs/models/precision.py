@@ -1,0 +1,6 @@
+"""The number formats a recipe may compute in."""
+
+import torch
+
+COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""By the name in `engine.precision`."""
