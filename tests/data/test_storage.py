@@ -92,7 +92,7 @@ def test_a_prompt_may_show_each_item_in_one_line(tmp_path):
     data = load(saved(tmp_path))
     style = PromptStyle(instruction="Describe the user.", closing="Write:", history_text="brief")
     assert data.history_prompt([1, 3], [float("nan"), 2.5], [None, None], style) == (
-        "Describe the user.\n\nTitle: Nameless\n\nTitle: D\nReview from the user: (rating: 2.5)\n\nWrite:"
+        "Describe the user.\n\n- Nameless\n\n- D (rating: 2.5)\n\nWrite:"
     )
 
 
