@@ -15,6 +15,9 @@ from tests.experiments.tiny import make_models, tiny_config, write_source
 
 from langptune_rs.config import to_toml
 
+ALWAYS = ("rlso.micro_batch_size=4", "contrastive.micro_batch_size=4", "profile.max_tokens=96", "profile.temperature=4")
+"""Two micro-batches a step; profiles long and random enough that some of them end, so that their rewards differ."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -64,7 +67,7 @@ class Trainer:
             folder = resume or self._folder / f"run-{len(list(self._folder.glob('run-*')))}"
             command = [str(Path(sys.executable).with_name("langptune")), "train", "--config", str(self._recipe)]
             command += ["--output", str(folder), "--nproc", str(nproc), *(["--resume"] if resume else [])]
-            for override in ("rlso.micro_batch_size=4", "contrastive.micro_batch_size=4", *overrides):
+            for override in (*ALWAYS, *overrides):
                 command += ["--set", override]
             process = subprocess.Popen(
                 command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True

@@ -25,6 +25,7 @@ def test_a_run_is_complete(train):
     assert {"per_user.parquet", "profiles.parquet", "checkpoints", "tensorboard"} <= names
     assert not [name for name in names if name.endswith(".tmp")]
     assert len(run.losses) == 14
+    assert min(run.losses) > 0
 
 
 def test_both_models_learn_and_frozen_layers_do_not(train):

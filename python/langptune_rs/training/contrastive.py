@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,16 +51,17 @@ def contrastive_step(
     rows, so the sum over ranks is the gradient of the global loss, whatever the world size.
     """
     own = shard(profiles)
-    profiles_own = _embed(engine, embedder, embedder.as_queries(profiles[own]), config.micro_batch_size)
-    items_own = _embed(engine, embedder, item_texts[own], config.micro_batch_size)
+    queries, items = embedder.as_queries(profiles[own]), item_texts[own]
+    slices = [slice(i, i + config.micro_batch_size) for i in range(0, len(queries), config.micro_batch_size)]
+    embedded = [(embedder.embed(engine, queries[part]), embedder.embed(engine, items[part])) for part in slices]
 
-    profiles_BD = gather_rows(profiles_own).requires_grad_()
-    items_BD = gather_rows(items_own).requires_grad_()
+    profiles_BD, items_BD = (gather_rows(torch.cat(side)).requires_grad_() for side in zip(*embedded, strict=True))
     loss = info_nce(profiles_BD, items_BD, targets.to(profiles_BD.device), config.temperature, log_share)
     grad_profiles, grad_items = torch.autograd.grad(loss, (profiles_BD, items_BD))
 
-    surrogate = (profiles_own * grad_profiles[own]).sum() + (items_own * grad_items[own]).sum()
-    engine.backward(surrogate * world_size())
+    for part, (profiles_part, items_part) in zip(slices, embedded, strict=True):
+        surrogate = (profiles_part * grad_profiles[own][part]).sum() + (items_part * grad_items[own][part]).sum()
+        engine.backward(surrogate * world_size())
     set_learning_rate(engine, learning_rate)
     norm = optimizer_step(engine)
     with torch.no_grad():
@@ -71,8 +72,3 @@ def contrastive_step(
         "contrastive/grad_norm": norm,
         "contrastive/learning_rate": learning_rate,
     }
-
-
-def _embed(engine: Callable, embedder: Embedder, texts: Sequence[str], micro_batch_size: int) -> Tensor:
-    batches = [texts[i : i + micro_batch_size] for i in range(0, len(texts), micro_batch_size)]
-    return torch.cat([embedder.embed(engine, batch) for batch in batches])
