@@ -62,11 +62,14 @@ def test_micro_batches_do_not_change_the_losses(train, size):
     assert_same_weights(train(), run, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zero_stages_do_not_change_the_losses(train, stage):
+@pytest.mark.parametrize(("stage", "tolerance"), [(1, 1e-5), (2, 1e-5), (3, 2e-3)])
+def test_zero_stages_do_not_change_the_losses(train, stage, tolerance):
+    """Stage 3 sums in another order. That moves an embedding by 1e-6, enough to swap two items that nearly tie, which
+    changes one reward of a rollout batch and so the two losses over it by a thousandth."""
     run = train(f"engine.zero_stage={stage}")
     assert run.exit_code == 0, run.stderr
-    assert run.losses == pytest.approx(train().losses, rel=1e-5)
+    assert run.losses == pytest.approx(train().losses, rel=tolerance)
+    assert_same_weights(train(), run, rtol=0, atol=1e-4)
 
 
 def test_bfloat16_is_near_float32(train):
