@@ -37,7 +37,7 @@ def test_the_newest_position_is_read_back(tmp_path):
 def test_only_the_newest_are_kept(tmp_path):
     for step in range(1, 6):
         save_checkpoint(tmp_path, {"policy": Engine()}, position(step), keep=2)
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000004", "step-00000005"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000004-0001-rlso", "step-00000005-0001-rlso"]
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path):
@@ -45,14 +45,14 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path):
     with pytest.raises(RunError, match=r"could not be written: .*No space left on device.* --resume"):
         save_checkpoint(tmp_path, {"policy": Engine(), "embedder": Engine(True)}, position(2), keep=1)
     assert read_position(tmp_path) == position(1)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
-    assert (tmp_path / "step-00000001" / "policy" / "state" / "weights").read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001-0001-rlso"]
+    assert (tmp_path / "step-00000001-0001-rlso" / "policy" / "state" / "weights").read_bytes() == b"whole"
 
 
 def test_what_a_killed_process_left_half_written_is_not_a_checkpoint(tmp_path):
     save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=2)
     Engine().save_checkpoint(str(tmp_path / ".step-00000002.tmp" / "policy"), "state")
-    Engine().save_checkpoint(str(tmp_path / "step-00000003" / "policy"), "state")
+    Engine().save_checkpoint(str(tmp_path / "step-00000003-0001-rlso" / "policy"), "state")
     assert read_position(tmp_path) == position(1)
     save_checkpoint(tmp_path, {"policy": Engine()}, position(2), keep=2)
     assert read_position(tmp_path) == position(2)
@@ -60,7 +60,7 @@ def test_what_a_killed_process_left_half_written_is_not_a_checkpoint(tmp_path):
 
 def test_another_number_of_processes_is_refused(tmp_path):
     save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=1)
-    state = tmp_path / "step-00000001" / "state.json"
+    state = tmp_path / "step-00000001-0001-rlso" / "state.json"
     state.write_text(state.read_text().replace('"world_size": 1', '"world_size": 4'))
     with pytest.raises(RunError, match="written by 4 processes, but 1 are running. Resume with --nproc 4"):
         read_position(tmp_path)

@@ -41,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(load_config(options.config), options.output, resume=options.resume, overwrite=options.overwrite)
     except LangptuneError as error:
-        if rank() == 0:
-            print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}" if rank() == 0 else f"error (process {rank()}): {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

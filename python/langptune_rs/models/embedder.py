@@ -80,7 +80,7 @@ class Embedder:
         return self._encode(self.as_queries(texts))
 
     def as_queries(self, texts: Sequence[str]) -> list[str]:
-        """Profiles as the encoder sees them: with the query prompt in front, and never empty."""
+        """Profiles as the encoder sees them: with the query prompt in front."""
         return [self.config.query_prompt + text for text in texts]
 
     @torch.inference_mode()

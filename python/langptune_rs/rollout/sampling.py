@@ -55,7 +55,7 @@ def write_profiles(
 
     Raises `ModelError` when a prompt and `max_tokens` do not fit the model's context.
     """
-    _check_context(policy, prompts, max_tokens)
+    check_context(policy, prompts, max_tokens)
     if temperature > 0 and seeds is None:
         raise ValueError("sampling needs a seed for each prompt: pass `seeds`, or temperature = 0 to decode greedily")
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
@@ -78,7 +78,8 @@ def _stream(seed: int, sample: int, length: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, sample]))).random(length)
 
 
-def _check_context(policy: Policy, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+def check_context(policy: Policy, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+    """Raise `ModelError` when the longest of the prompts and `max_tokens` do not fit the model's context."""
     longest = max((len(prompt) for prompt in prompts), default=0)
     if longest + max_tokens > policy.max_context:
         raise ModelError(

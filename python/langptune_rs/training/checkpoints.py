@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from langptune_rs.errors import RunError
-from langptune_rs.files import write_text
-from langptune_rs.training.engines import barrier, gather_objects, rank, world_size
+from langptune_rs.files import flush, write_text
+from langptune_rs.training.engines import barrier, rank, world_size
 
 STATE = "state.json"
 
@@ -32,34 +32,32 @@ def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int) 
 
     Raises `RunError` when it cannot be written; the checkpoints before it stay as they are.
     """
-    final = folder / f"step-{position.step:08d}"
+    final = folder / f"step-{position.step:08d}-{position.iteration:04d}-{position.phase}"
     temporary = folder / f".{final.name}.tmp"
     if rank() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
     barrier()
-    error = None
     try:
         for name, engine in engines.items():
             engine.save_checkpoint(
                 str(temporary / name), tag="state", save_latest=False, exclude_frozen_parameters=True
             )
-    except (OSError, RuntimeError) as failure:
-        error = failure
-    failures = [failure for failure in gather_objects(str(error) if error else None) if failure]
-    if failures:
+        barrier()
         if rank() == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
+            state = {"position": asdict(position), "world_size": world_size()}
+            write_text(temporary / STATE, json.dumps(state, indent=2) + "\n")
+            flush(temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            for old in list_checkpoints(folder)[:-keep]:
+                shutil.rmtree(old)
+    except (OSError, RuntimeError) as error:
+        # Raised at once by the process that failed: its exit ends the others, which may be waiting for it.
+        shutil.rmtree(temporary, ignore_errors=True)
         raise RunError(
-            f"The checkpoint {final} could not be written: {failures[0]}. Earlier checkpoints are untouched; "
+            f"The checkpoint {final} could not be written: {error}. Earlier checkpoints are untouched; "
             "free some space and run again with --resume."
         ) from error
-    if rank() == 0:
-        state = {"position": asdict(position), "world_size": world_size()}
-        write_text(temporary / STATE, json.dumps(state, indent=2) + "\n")
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        for old in list_checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
     barrier()
 
 

@@ -15,7 +15,7 @@ class ContrastiveConfig(Section):
     batch_size: PositiveInt = 256
     """Profiles in the global batch; the targets of the others are the negatives."""
     micro_batch_size: PositiveInt = 32
-    """Texts in one forward pass. Changes memory, never the result."""
+    """Texts in one forward pass; the result is the same."""
     learning_rate: PositiveFloat = 1e-5
     temperature: PositiveFloat = 0.1
     """Divides the similarities; 1.0 is Eq. 7 to the letter."""

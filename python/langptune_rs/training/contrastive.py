@@ -56,7 +56,9 @@ def contrastive_step(
     embedded = [(embedder.embed(engine, queries[part]), embedder.embed(engine, items[part])) for part in slices]
 
     profiles_BD, items_BD = (gather_rows(torch.cat(side)).requires_grad_() for side in zip(*embedded, strict=True))
-    loss = info_nce(profiles_BD, items_BD, targets.to(profiles_BD.device), config.temperature, log_share)
+    targets = targets.to(profiles_BD.device)
+    log_share = None if log_share is None else log_share.to(profiles_BD.device)
+    loss = info_nce(profiles_BD, items_BD, targets, config.temperature, log_share)
     grad_profiles, grad_items = torch.autograd.grad(loss, (profiles_BD, items_BD))
 
     for part, (profiles_part, items_part) in zip(slices, embedded, strict=True):
@@ -65,7 +67,7 @@ def contrastive_step(
     set_learning_rate(engine, learning_rate)
     norm = optimizer_step(engine)
     with torch.no_grad():
-        hits = (profiles_BD @ items_BD.T).argmax(1) == torch.arange(len(targets), device=profiles_BD.device)
+        hits = targets[(profiles_BD @ items_BD.T).argmax(1)] == targets
     return {
         "contrastive/loss": loss.item(),
         "contrastive/accuracy": hits.float().mean().item(),

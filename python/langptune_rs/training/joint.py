@@ -8,8 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import torch
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions, open_source, resolve_config
 from langptune_rs.errors import ConfigError, TrainingError
-from langptune_rs.files import write_text
+from langptune_rs.files import flush, write_atomically, write_text
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
@@ -27,7 +26,7 @@ from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender, recommender_reward
-from langptune_rs.rollout.sampling import Profiles, write_profiles
+from langptune_rs.rollout.sampling import Profiles, check_context, write_profiles
 from langptune_rs.training.checkpoints import Position, load_engines, read_position, save_checkpoint
 from langptune_rs.training.contrastive import contrastive_step
 from langptune_rs.training.engines import (
@@ -104,6 +103,7 @@ class Trainer:
             self.engines["policy"] = make_engine(
                 self.scorer, config.rlso.learning_rate, config.rlso.weight_decay, config.engine
             )
+        self._check_context()
         self.position = read_position(output / CHECKPOINTS)
         if self.position is None:
             self.position = Position()
@@ -134,6 +134,12 @@ class Trainer:
                     f"{section}.batch_size = {batch_size} cannot be shared equally by {world_size()} processes. "
                     f"Choose a multiple of {world_size()}."
                 )
+
+    def _check_context(self) -> None:
+        """Refuse a profile limit that does not fit behind the longest prompt of the run before any work is done."""
+        test = self.dataset.sessions.select("test").sample(self.config.evaluation.max_sessions, self.config.data.seed)
+        for sessions in (self.train_sessions, self.validation_sessions, test):
+            check_context(self.policy, self._prompts(sessions), self.config.profile.max_tokens)
 
     def run(self) -> None:
         """The loop of Algorithm 1 from the current position to the end, then both models to disk."""
@@ -184,10 +190,9 @@ class Trainer:
     def rlso_phase(self, k: int) -> None:
         """T steps of Eq. 6; every `epochs` of them share a rollout batch rewarded by the embedder as it is now."""
         config = self.config.rlso
-        recommender = Recommender(self.embedder, self.dataset.catalog.texts)
-        if config.kl_reference == "iteration" and self.position.phase_step == 0:
-            with gathered(self.engines["policy"]):
-                self.reference = ReferenceWeights(self.scorer)
+        recommender = self._recommender()
+        if config.kl_reference == "iteration":
+            self._refresh_reference(k)
         total_steps = self.config.iterations * config.steps
         with progress(config.steps, f"iteration {k + 1}: RLSO") as advance:
             advance(self.position.phase_step)
@@ -206,6 +211,18 @@ class Trainer:
                 self._checkpoint_if_due(width=config.epochs)
         self._validate(k, recommender)
 
+    def _refresh_reference(self, k: int) -> None:
+        """Take the policy at the start of iteration k as the reference; kept on disk for a phase that is resumed."""
+        path = self.output / CHECKPOINTS / f"reference-{k}.safetensors"
+        with self._gathered("policy"):
+            if self.position.phase_step == 0:
+                self.reference = ReferenceWeights(self.scorer)
+                if rank() == 0:
+                    write_atomically(path, self.reference.save)
+                barrier()
+            else:
+                self.reference.load(path)
+
     def _rollout(self, recommender: Recommender, rows: np.ndarray, k: int, t: int):
         """Sample, reward, penalise, standardise: one rollout batch, this rank's share of it.
 
@@ -215,7 +232,7 @@ class Trainer:
         own = self.train_sessions.take(rows[shard(rows)])
         prompts = self._prompts(own)
         seeds = [_seed(self.config.seed, "sample", k, t, int(session)) for session in own.session_ids]
-        with gathered(self.engines["policy"]):
+        with self._gathered("policy"):
             profiles = self._write(prompts, seeds, num_samples=config.num_profiles)
             each = _largest_divisor(len(own), config.micro_batch_size)
             batches = make_rollout_batches(self.policy, prompts, profiles, config.num_profiles, each)
@@ -223,11 +240,7 @@ class Trainer:
             if config.kl_penalty:
                 with self.reference.in_place():
                     reference_logps = score(self.scorer, batches)
-        ranks = recommender.ranks(
-            profiles.texts,
-            np.repeat(own.targets, config.num_profiles),
-            np.repeat(own.histories, config.num_profiles, axis=0),
-        )
+        ranks = self._ranks(recommender, profiles, own, config.num_profiles)
         raw = recommender_reward(ranks, profiles.finished, metric=config.reward, overlong_reward=config.overlong_reward)
         raw_BG = torch.from_numpy(raw).view(-1, config.num_profiles)
         rewards_BG = raw_BG
@@ -268,7 +281,7 @@ class Trainer:
         if not path.is_file():
             own = self.train_sessions.take(rows[shard(rows)])
             seeds = [_seed(self.config.seed, "contrastive-sample", k, int(session)) for session in own.session_ids]
-            with self._gathered_policy(), progress(len(own), f"iteration {k + 1}: profiles") as advance:
+            with self._gathered("policy"), progress(len(own), f"iteration {k + 1}: profiles") as advance:
                 texts = self._write(self._prompts(own), seeds, on_progress=advance).texts
             texts = [text for part in gather_objects(texts) for text in part]
             if rank() == 0:
@@ -281,11 +294,11 @@ class Trainer:
         sessions = self.validation_sessions
         if not len(sessions):
             return
-        recommender = recommender or Recommender(self.embedder, self.dataset.catalog.texts)
+        recommender = recommender or self._recommender()
         own = sessions.take(np.arange(len(sessions))[shard(sessions.targets)])
-        with self._gathered_policy(), progress(len(own), f"iteration {k + 1}: validation") as advance:
+        with self._gathered("policy"), progress(len(own), f"iteration {k + 1}: validation") as advance:
             profiles = self._write(self._prompts(own), None, on_progress=advance)
-        ranks = recommender.ranks(profiles.texts, own.targets, own.histories)
+        ranks = self._ranks(recommender, profiles, own)
         copied = [copied_share(text, self._history_titles(own, i)) for i, text in enumerate(profiles.texts)]
         ranks, copied = (np.concatenate(parts) for parts in zip(*gather_objects((ranks, copied)), strict=True))
         k_cut = self.config.evaluation.k
@@ -320,21 +333,30 @@ class Trainer:
     def _history_titles(self, sessions: Sessions, i: int) -> str:
         return "\n".join(self.dataset.catalog.titles[item] for item in sessions.histories[i])
 
-    @contextmanager
-    def _gathered_policy(self) -> Iterator[None]:
-        if self.config.trains_policy:
-            with gathered(self.engines["policy"]):
-                yield
-        else:
-            yield
+    def _gathered(self, model: str) -> AbstractContextManager[None]:
+        """Whole weights of "policy" or "embedder" inside the block, whether it trains or not."""
+        return gathered(self.engines[model]) if model in self.engines else nullcontext()
+
+    def _recommender(self) -> Recommender:
+        """The recommender with the embedder as it is now."""
+        with self._gathered("embedder"):
+            return Recommender(self.embedder, self.dataset.catalog.texts)
+
+    def _ranks(self, recommender: Recommender, profiles: Profiles, sessions: Sessions, each: int = 1) -> np.ndarray:
+        """Ranks of the targets of `sessions` by their profiles, `each` of them a session."""
+        targets, histories = (np.repeat(x, each, axis=0) for x in (sessions.targets, sessions.histories))
+        with self._gathered("embedder"):
+            return recommender.ranks(profiles.texts, targets, histories)
 
     def _finish_step(self, k: int, phase: str, values: dict[str, float], loss: float, started: float) -> None:
         """Check and log one optimizer step and move past it."""
         p = self.position
-        if not math.isfinite(loss):
+        norm = values[f"{phase}/grad_norm"]
+        if not (math.isfinite(loss) and math.isfinite(norm) and norm >= 0):
             raise TrainingError(
-                f"The {phase} loss is {loss} at step {p.step} (iteration {k}). The last good checkpoint is kept in "
-                f'{self.output / CHECKPOINTS}. Lower {phase}.learning_rate or set engine.precision = "fp32".'
+                f"The {phase} loss is {loss} and its gradient norm {norm} at step {p.step} (iteration {k}). The last "
+                f"good checkpoint is kept in {self.output / CHECKPOINTS}. Lower {phase}.learning_rate or set "
+                'engine.precision = "fp32".'
             )
         self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
         if self.log:
@@ -346,27 +368,29 @@ class Trainer:
         if stop or self.position.step % self.config.checkpoint.every < width:
             self._save_checkpoint()
         if stop:
-            if self.log:
-                self.log.close()
-            raise KeyboardInterrupt
+            self._stop()
+
+    def _stop(self) -> None:
+        if self.log:
+            self.log.close()
+        raise KeyboardInterrupt
 
     def _move_to(self, k: int, phase: str) -> None:
         """Enter the next phase, with a checkpoint at the border."""
         if (self.position.iteration, self.position.phase) != (k, phase):
             self.position = replace(self.position, iteration=k, phase=phase, phase_step=0)
             self._save_checkpoint()
+            if any_rank(self._interrupted()):
+                self._stop()
 
     def _save_checkpoint(self) -> None:
         save_checkpoint(self.output / CHECKPOINTS, self.engines, self.position, self.config.checkpoint.keep)
 
     def _save_models(self) -> None:
         """Both models in their libraries' own formats, each complete before it gets its name."""
-        with self._gathered_policy():
+        with self._gathered("policy"):
             _save_folder(self.output / "policy", self.policy.save)
-        if self.config.trains_embedder:
-            with gathered(self.engines["embedder"]):
-                _save_folder(self.output / "embedder", self.embedder.save)
-        else:
+        with self._gathered("embedder"):
             _save_folder(self.output / "embedder", self.embedder.save)
         if rank() == 0:
             write_text(self.output / TRAINED, "")
@@ -378,6 +402,7 @@ def _save_folder(final: Path, save) -> None:
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         save(temporary)
+        flush(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
     barrier()

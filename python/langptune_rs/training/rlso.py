@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from langptune_rs.models.policy import Policy
@@ -170,6 +172,15 @@ class ReferenceWeights:
             yield
         finally:
             self._swap()
+
+    def save(self, path: Path) -> None:
+        """Write the weights as safetensors, numbered in the module's order."""
+        save_file({str(i): weight.contiguous() for i, weight in enumerate(self.weights)}, path)
+
+    def load(self, path: Path) -> None:
+        """Take the weights that `save` wrote."""
+        saved = load_file(path)
+        self.weights = [saved[str(i)].to(weight.device) for i, weight in enumerate(self.weights)]
 
     def _swap(self) -> None:
         for i, parameter in enumerate(self._parameters):
