@@ -158,7 +158,7 @@ def _write_sets(
         return WrittenProfiles(profiles, np.array(shares), num_samples)
 
     greedy = write(1, 0.0, None)
-    if not (config.evaluation.samples and config.profile.temperature):
+    if not config.evaluation.samples:
         return ProfileSets(greedy, None)
     seeds = [_session_seed(config.seed, int(session)) for session in sessions.session_ids]
     return ProfileSets(greedy, write(config.evaluation.samples, config.profile.temperature, seeds))

@@ -118,14 +118,19 @@ def _decode_batch(
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = make_cache(model.config, room=max_tokens)
-    logits = model(
-        input_ids=input_ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
+
+    def next_logits(ids: Tensor) -> Tensor:
+        """Logits (rows, vocabulary) behind the last of `ids`, with the mask and positions of now."""
+        return model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+
+    logits = next_logits(input_ids)
     if num_samples > 1:
         cache.batch_repeat_interleave(num_samples)
         mask, positions, logits = (x.repeat_interleave(num_samples, 0) for x in (mask, positions, logits))
@@ -149,14 +154,7 @@ def _decode_batch(
             rows, going = rows[going], going[going]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         positions = positions + 1
-        logits = model(
-            input_ids=chosen[:, None],
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        logits = next_logits(chosen[:, None])
     return tokens
 
 
