@@ -23,7 +23,7 @@ def prompts(policy: Policy) -> list[list[int]]:
 
 
 def test_greedy_equals_generate(policy: Policy, prompts: list[list[int]]) -> None:
-    written = write_profiles(policy, prompts, max_tokens=12, temperature=0)
+    written = write_profiles(policy, prompts, max_tokens=12, temperatures=[0])
     for prompt, tokens in zip(prompts, written.tokens, strict=True):
         ids = torch.tensor([prompt])
         out = policy.model.generate(
@@ -33,7 +33,7 @@ def test_greedy_equals_generate(policy: Policy, prompts: list[list[int]]) -> Non
 
 
 def test_samples_do_not_depend_on_the_batch(policy: Policy, prompts: list[list[int]]) -> None:
-    options = {"max_tokens": 10, "temperature": 1.0, "num_samples": 2}
+    options = {"max_tokens": 10, "temperatures": [1.0, 1.0]}
     together = write_profiles(policy, prompts, seeds=[1, 2, 3], **options)
     alone = [write_profiles(policy, [p], seeds=[s], **options) for p, s in zip(prompts, [1, 2, 3], strict=True)]
     assert together.tokens == [tokens for one in alone for tokens in one.tokens]
@@ -42,7 +42,7 @@ def test_samples_do_not_depend_on_the_batch(policy: Policy, prompts: list[list[i
 
 
 def test_samples_of_a_prompt_differ_and_follow_the_seed(policy: Policy, prompts: list[list[int]]) -> None:
-    options = {"max_tokens": 8, "temperature": 1.0, "num_samples": 3}
+    options = {"max_tokens": 8, "temperatures": [1.0] * 3}
     first = write_profiles(policy, prompts[:1], seeds=[5], **options)
     assert len({tuple(tokens) for tokens in first.tokens}) == 3
     assert first.tokens == write_profiles(policy, prompts[:1], seeds=[5], **options).tokens
@@ -51,7 +51,7 @@ def test_samples_of_a_prompt_differ_and_follow_the_seed(policy: Policy, prompts:
 
 def test_a_profile_stops_at_its_end_of_turn(policy: Policy) -> None:
     prompt = policy.encode_prompt("Answer with the single word yes and nothing else.")
-    written = write_profiles(policy, [prompt, prompt], max_tokens=40, temperature=1.0, seeds=[1, 2], num_samples=4)
+    written = write_profiles(policy, [prompt, prompt], max_tokens=40, temperatures=[1.0] * 4, seeds=[1, 2])
     for tokens, finished in zip(written.tokens, written.finished, strict=True):
         assert finished == (tokens[-1] in policy.eos_ids)
         assert not set(tokens[:-1]) & policy.eos_ids
@@ -65,13 +65,26 @@ def test_sampled_tokens_follow_the_softmax() -> None:
     logits = torch.tensor([1.0, 0.0, -1.0, 2.0, -30.0])
     n = 40_000
     uniforms = torch.from_numpy(np.random.default_rng(0).random(n))
-    drawn = _choose(logits.expand(n, 5), 0.7, uniforms)
+    drawn = _choose(logits.expand(n, 5), torch.full((n,), 0.7), uniforms)
     counts = np.bincount(drawn.numpy(), minlength=5)
     expected = torch.softmax(logits.double() / 0.7, -1).numpy() * n
     assert counts[4] == 0
     assert ((counts - expected)[:4] ** 2 / expected[:4]).sum() < 16.3  # 0.1% level, 3 degrees of freedom
 
 
+def test_greedy_and_sampled_profiles_share_a_batch(policy: Policy, prompts: list[list[int]]) -> None:
+    both = write_profiles(policy, prompts, max_tokens=10, temperatures=[0.0, 1.0], seeds=[1, 2, 3])
+    greedy = write_profiles(policy, prompts, max_tokens=10, temperatures=[0.0])
+    assert both.tokens[::2] == greedy.tokens
+    assert both.tokens[1::2] != greedy.tokens
+
+
+def test_the_largest_uniform_number_draws_a_token_that_can_be() -> None:
+    logits = torch.tensor([[1.0, 0.0, -200.0]])
+    almost_one = torch.tensor([1.0 - 2.0**-53], dtype=torch.float64)  # rounds to 1 in float32
+    assert _choose(logits, torch.ones(1), almost_one).item() == 1
+
+
 def test_a_limit_beyond_the_context_is_refused(policy: Policy, prompts: list[list[int]]) -> None:
     with pytest.raises(ModelError, match=r"profile\.max_tokens = 9000 .* context of 8192"):
-        write_profiles(policy, prompts, max_tokens=9000, temperature=0)
+        write_profiles(policy, prompts, max_tokens=9000, temperatures=[0])

@@ -140,28 +140,26 @@ def _write_sets(
     """
     prompts = encode_prompts(policy, dataset, sessions, config.profile)
     titles = ["\n".join(dataset.catalog.titles[item] for item in history) for history in sessions.histories]
+    temperatures = [0.0] + [config.profile.temperature] * config.evaluation.samples
+    with bar(len(prompts) * len(temperatures), f"{name}: profiles") as advance:
+        profiles = write_profiles(
+            policy,
+            prompts,
+            max_tokens=config.profile.max_tokens,
+            temperatures=temperatures,
+            seeds=[_session_seed(config.seed, int(session)) for session in sessions.session_ids],
+            token_budget=config.profile.token_budget,
+            on_progress=advance,
+        )
 
-    def write(num_samples: int, temperature: float, seeds: list[int] | None) -> WrittenProfiles:
-        decoding = "sampled" if seeds else "greedy"
-        with bar(len(prompts) * num_samples, f"{name}: {decoding} profiles") as advance:
-            profiles = write_profiles(
-                policy,
-                prompts,
-                max_tokens=config.profile.max_tokens,
-                temperature=temperature,
-                seeds=seeds,
-                num_samples=num_samples,
-                token_budget=config.profile.token_budget,
-                on_progress=advance,
-            )
-        shares = [copied_share(text, titles[i // num_samples]) for i, text in enumerate(profiles.texts)]
-        return WrittenProfiles(profiles, np.array(shares), num_samples)
+    def written(rows: np.ndarray) -> WrittenProfiles:
+        """The profiles at `rows` (sessions, samples)."""
+        some = profiles.take(rows.ravel())
+        shares = [copied_share(text, titles[i // rows.shape[1]]) for i, text in enumerate(some.texts)]
+        return WrittenProfiles(some, np.array(shares), rows.shape[1])
 
-    greedy = write(1, 0.0, None)
-    if not config.evaluation.samples:
-        return ProfileSets(greedy, None)
-    seeds = [_session_seed(config.seed, int(session)) for session in sessions.session_ids]
-    return ProfileSets(greedy, write(config.evaluation.samples, config.profile.temperature, seeds))
+    rows = np.arange(len(profiles)).reshape(len(prompts), len(temperatures))
+    return ProfileSets(written(rows[:, :1]), written(rows[:, 1:]) if config.evaluation.samples else None)
 
 
 def _rank_all(

@@ -35,40 +35,44 @@ class Profiles:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def take(self, rows: np.ndarray) -> Profiles:
+        """The profiles at `rows`, in that order."""
+        return Profiles([self.tokens[i] for i in rows], [self.texts[i] for i in rows], self.finished[rows])
+
 
 def write_profiles(
     policy: Policy,
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
-    temperature: float,
+    temperatures: Sequence[float],
     seeds: Sequence[int] | None = None,
-    num_samples: int = 1,
     token_budget: int = 32768,
     on_progress: Callable[[int], object] | None = None,
 ) -> Profiles:
-    """Write `num_samples` profiles for each prompt.
+    """Write one profile for each prompt at each of `temperatures`; 0 decodes greedily.
 
-    `temperature` 0 decodes greedily; otherwise `seeds` holds one integer for each prompt, and sample s of a prompt
-    reads stream (seed, s). A batch holds as many rows as `token_budget` allows at their final length; rows that have
-    ended leave it. `on_progress` is told how many profiles have just been finished.
+    Sampling needs `seeds`, one integer for each prompt: sample s of a prompt reads stream (seed, s). A batch holds as
+    many rows as `token_budget` allows at their final length; rows that have ended leave it. `on_progress` is told how
+    many profiles have just been finished.
 
     Raises `ModelError` when a prompt and `max_tokens` do not fit the model's context.
     """
     check_context(policy, prompts, max_tokens)
-    if temperature > 0 and seeds is None:
-        raise ValueError("sampling needs a seed for each prompt: pass `seeds`, or temperature = 0 to decode greedily")
+    if any(temperatures) and seeds is None:
+        raise ValueError("sampling needs a seed for each prompt: pass `seeds`, or temperature 0 to decode greedily")
+    each = len(temperatures)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    tokens: list[list[int]] = [[] for _ in range(len(prompts) * num_samples)]
-    for batch in _token_budget_batches(order, prompts, max_tokens, num_samples, token_budget):
-        uniforms = None
-        if temperature > 0:
-            uniforms = np.stack([_stream(seeds[i], s, max_tokens) for i in batch for s in range(num_samples)])
-        written = _decode_batch(policy, [prompts[i] for i in batch], num_samples, max_tokens, temperature, uniforms)
+    tokens: list[list[int]] = [[] for _ in range(len(prompts) * each)]
+    for batch in _token_budget_batches(order, prompts, max_tokens, each, token_budget):
+        uniforms = np.zeros((len(batch) * each, max_tokens))
+        if any(temperatures):
+            uniforms = np.stack([_stream(seeds[i], s, max_tokens) for i in batch for s in range(each)])
+        written = _decode_batch(policy, [prompts[i] for i in batch], max_tokens, temperatures, uniforms)
         for row, i in enumerate(batch):
-            tokens[i * num_samples : (i + 1) * num_samples] = written[row * num_samples : (row + 1) * num_samples]
+            tokens[i * each : (i + 1) * each] = written[row * each : (row + 1) * each]
         if on_progress:
-            on_progress(len(batch) * num_samples)
+            on_progress(len(batch) * each)
     finished = np.array([bool(row) and row[-1] in policy.eos_ids for row in tokens], dtype=bool)
     return Profiles(tokens, [policy.decode(row) for row in tokens], finished)
 
@@ -106,21 +110,17 @@ def _token_budget_batches(
 def _decode_batch(
     policy: Policy,
     prompts: list[Sequence[int]],
-    num_samples: int,
     max_tokens: int,
-    temperature: float,
-    uniforms: np.ndarray | None,
+    temperatures: Sequence[float],
+    uniforms: np.ndarray,
 ) -> list[list[int]]:
-    """Decode one batch; each prompt is read once for all its samples."""
+    """Decode one batch. What all prompts begin with is read once, and each prompt once for all its samples."""
     model, device = policy.model, policy.model.device
-    width = max(len(prompt) for prompt in prompts)
-    input_ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = make_cache(model.config, room=max_tokens)
 
-    def next_logits(ids: Tensor) -> Tensor:
-        """Logits (rows, vocabulary) behind the last of `ids`, with the mask and positions of now."""
+    def next_logits(ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits (rows, vocabulary) behind the last of `ids`; `mask` (rows, tokens) covers what is cached and `ids`."""
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         return model(
             input_ids=ids,
             attention_mask=mask,
@@ -130,17 +130,26 @@ def _decode_batch(
             logits_to_keep=1,
         ).logits[:, -1]
 
-    logits = next_logits(input_ids)
-    if num_samples > 1:
-        cache.batch_repeat_interleave(num_samples)
-        mask, positions, logits = (x.repeat_interleave(num_samples, 0) for x in (mask, positions, logits))
-    positions = positions[:, -1:]
-    tokens: list[list[int]] = [[] for _ in range(len(prompts) * num_samples)]
+    width = max(len(prompt) for prompt in prompts)
+    shared = _num_shared_tokens(prompts)
+    padding = [width - len(prompt) for prompt in prompts]
+    ids = torch.tensor([[0] * n + list(p[shared:]) for n, p in zip(padding, prompts, strict=True)], device=device)
+    mask = torch.tensor([[1] * shared + [0] * n + [1] * (width - shared - n) for n in padding], device=device)
+    if shared:
+        next_logits(torch.tensor([list(prompts[0][:shared])], device=device), mask[:1, :shared])
+        cache.batch_repeat_interleave(len(prompts))
+    logits = next_logits(ids, mask)
+    each = len(temperatures)
+    if each > 1:
+        cache.batch_repeat_interleave(each)
+        mask, logits = mask.repeat_interleave(each, 0), logits.repeat_interleave(each, 0)
+    heat = torch.tensor(temperatures, device=device).repeat(len(prompts))
+    draws = torch.from_numpy(uniforms).to(device)
+    tokens: list[list[int]] = [[] for _ in range(len(prompts) * each)]
     rows = np.arange(len(tokens))
     going = np.ones(len(rows), dtype=bool)
     for step in range(max_tokens):
-        drawn = None if uniforms is None else torch.from_numpy(uniforms[rows, step]).to(device)
-        chosen = _choose(logits, temperature, drawn)
+        chosen = _choose(logits, heat, draws[:, step])
         ids = chosen.tolist()
         for j in np.flatnonzero(going):
             tokens[rows[j]].append(ids[j])
@@ -150,22 +159,34 @@ def _decode_batch(
         if going.mean() < FULL_ENOUGH:
             keep = torch.from_numpy(np.flatnonzero(going)).to(device)
             cache.batch_select_indices(keep)
-            mask, positions, chosen = mask[keep], positions[keep], chosen[keep]
+            mask, heat, draws, chosen = mask[keep], heat[keep], draws[keep], chosen[keep]
             rows, going = rows[going], going[going]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        positions = positions + 1
-        logits = next_logits(chosen[:, None])
+        logits = next_logits(chosen[:, None], mask)
     return tokens
 
 
-def _choose(logits: Tensor, temperature: float, uniforms: Tensor | None) -> Tensor:
+def _num_shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with; each keeps one of its own, and a prompt alone shares none."""
+    if len(prompts) == 1:
+        return 0
+    first, last = min(prompts), max(prompts)  # whatever these two begin with, all between them do too
+    differs = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return min(next(differs, len(first)), min(map(len, prompts)) - 1)
+
+
+def _choose(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
     """The next token of each row, int64 (rows,), from logits (rows, vocabulary).
 
-    Greedy when `uniforms` is None, else by inverting the cumulative distribution at each row's own uniform number.
+    Greedy where the row's temperature is 0, else by inverting the cumulative distribution at its uniform number.
     """
-    if uniforms is None:
-        return logits.argmax(-1)
-    scaled = logits.float() / temperature
-    cumulative = (scaled - scaled.amax(-1, keepdim=True)).exp_().cumsum(-1)
-    threshold = uniforms.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+    chosen = logits.argmax(-1)
+    hot = temperatures.nonzero().squeeze(1)
+    if len(hot):
+        scaled = logits[hot].float() / temperatures[hot, None]
+        cumulative = (scaled - scaled.amax(-1, keepdim=True)).exp_().cumsum(-1)
+        total = cumulative[:, -1:]
+        # Rounding may carry the product up to the total itself, beyond every token.
+        threshold = torch.minimum(uniforms[hot, None].to(total.dtype) * total, total.nextafter(torch.zeros_like(total)))
+        chosen[hot] = torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
+    return chosen

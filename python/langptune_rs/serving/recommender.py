@@ -84,7 +84,7 @@ class Recommender:
             self._policy,
             [self._policy.encode_prompt(prompt)],
             max_tokens=self.config.profile.max_tokens,
-            temperature=0.0,
+            temperatures=[0.0],
         )
         return written.texts[0]
 

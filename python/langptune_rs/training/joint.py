@@ -320,9 +320,8 @@ class Trainer:
             self.policy,
             prompts,
             max_tokens=profile.max_tokens,
-            temperature=0.0 if seeds is None else profile.temperature,
+            temperatures=[0.0 if seeds is None else profile.temperature] * num_samples,
             seeds=seeds,
-            num_samples=num_samples,
             token_budget=profile.token_budget,
             on_progress=on_progress,
         )
