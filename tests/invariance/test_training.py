@@ -1,12 +1,19 @@
 """What must not change a run: how the work is cut into micro-batches and processes, and being stopped on the way."""
 
+import hashlib
 import json
+import platform
 import signal
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
 
 
 def assert_same_weights(first, second, **tolerance) -> None:
@@ -46,6 +53,28 @@ def test_the_same_seed_gives_the_same_run(train):
     again = train("logging.tensorboard=false")
     assert again.losses == train().losses
     assert_same_weights(train(), again)
+
+
+def test_the_losses_are_those_on_file(train):
+    """A change that should not alter the computation must not. After one that should, delete the file, run this test,
+    and look at what it wrote before it is committed."""
+    machine = {"cpu": cpu_model(), "torch": torch.__version__, "transformers": version("transformers")}
+    now = {**machine, "losses": train().losses}
+    if not GOLDEN.is_file():
+        GOLDEN.write_text(json.dumps(now, indent=2) + "\n")
+        pytest.fail(f"{GOLDEN} was missing and has been written anew")
+    golden = json.loads(GOLDEN.read_text())
+    if machine != {key: golden[key] for key in machine}:
+        pytest.skip(f"float32 sums differ between CPUs and versions: the losses on file are not of {machine}")
+    assert now["losses"] == golden["losses"]
+
+
+def cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().split("\n\n")[0].splitlines() if info.is_file() else []
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = hashlib.sha256(known.get("flags", platform.processor()).encode()).hexdigest()[:8]
+    return " ".join([*(known.get(key, "?") for key in ("vendor_id", "cpu family", "model")), flags])
 
 
 def test_two_processes_give_exactly_the_losses_of_one(train):
