@@ -1,10 +1,13 @@
-//! `rank` and `search` over a whole catalog, in scores computed per second.
+//! Blocks of scores in the caches, and `rank` and `search` over a whole catalog, for every kernel of this CPU.
+
+use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use langptune_core::{ItemIndex, Matrix, Ragged, Ties, kernel};
+use langptune_core::filter::{Panel, RoundedRow, score_panels};
+use langptune_core::{ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties};
 
 /// (name, users, items, dimensions): the paper's largest catalog, and one that no cache holds.
-const SIZES: [(&str, usize, usize, usize); 2] = [("paper", 1_392, 10_533, 512), ("large", 64, 200_000, 384)];
+const SIZES: [(&str, usize, usize, usize); 2] = [("paper", 1_392, 10_533, 512), ("large", 256, 1_000_000, 384)];
 
 /// Rows of pseudo-random values in [-1, 1).
 fn embeddings(rows: usize, dim: usize, seed: u32) -> Vec<f32> {
@@ -21,37 +24,50 @@ fn ranking(criterion: &mut Criterion) {
         let users = embeddings(num_users, dim, 1);
         let items = embeddings(num_items, dim, 2);
         let users = Matrix::new(&users, dim);
-        let index = ItemIndex::new(Matrix::new(&items, dim)).unwrap();
+        let items = Matrix::new(&items, dim);
         let offsets: Vec<i64> = (0..=num_users as i64).collect();
         let targets: Vec<i64> = (0..num_users as i64).collect();
         let targets = Ragged::new("targets", &offsets, &targets, num_items).unwrap();
         let nothing = Ragged::empty(num_users);
 
         let mut group = criterion.benchmark_group(name);
-        group.sample_size(10).throughput(Throughput::Elements((num_users * num_items) as u64));
-        group.bench_function("rank", |b| b.iter(|| index.rank(users, &targets, &nothing, Ties::Index).unwrap()));
-        for k in [20, 1000] {
-            group.bench_function(BenchmarkId::new("search", k), |b| {
-                b.iter(|| index.search(users, k, &nothing).unwrap())
+        // Two floating point operations for each value of each pair.
+        group.sample_size(10).throughput(Throughput::Elements((2 * num_users * num_items * dim) as u64));
+        for kernel in Kernel::supported() {
+            let index = ItemIndex::from_prepared(items, Arc::new(Prepared::new(items, kernel).unwrap()));
+            group.bench_function(BenchmarkId::new("rank", kernel.name()), |b| {
+                b.iter(|| index.rank(users, &targets, &nothing, Ties::Index).unwrap());
             });
+            for k in [20, 1000] {
+                group.bench_function(BenchmarkId::new(format!("search {k}"), kernel.name()), |b| {
+                    b.iter(|| index.search(users, k, &nothing).unwrap());
+                });
+            }
+            println!("{name}, {}: {:.2}% rescored", kernel.name(), 100.0 * index.prepared().rescored_share());
         }
         group.finish();
     }
 }
 
-/// One block of scores in the caches, on one thread: two floating point operations per element.
-fn score_block(criterion: &mut Criterion) {
-    let (num_users, num_items, dim) = (64, 128, 512);
+/// One block of scores in the caches, on one thread.
+fn blocks(criterion: &mut Criterion) {
+    let (num_users, num_items, dim) = (96, 256, 512);
     let users = embeddings(num_users, dim, 1);
     let items = embeddings(num_items, dim, 2);
+    let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
     let mut scores = vec![0.0; num_users * num_items];
-    let mut group = criterion.benchmark_group("kernel");
+    let mut group = criterion.benchmark_group("block");
     group.throughput(Throughput::Elements((2 * num_users * num_items * dim) as u64));
-    group.bench_function("score_block", |b| {
-        b.iter(|| kernel::score_block(Matrix::new(&users, dim), Matrix::new(&items, dim), &mut scores));
-    });
+    for kernel in Kernel::supported() {
+        group.bench_function(kernel.name(), |b| b.iter(|| kernel.score_block(users, items, &mut scores)));
+    }
+    if Kernel::supported()[0].filters() {
+        let rounded: Vec<_> = (0..num_users).map(|user| RoundedRow::of(users.row(user))).collect();
+        let panels = Panel::all(items);
+        group.bench_function("approximate, bfloat16", |b| b.iter(|| score_panels(&rounded, &panels, &mut scores)));
+    }
     group.finish();
 }
 
-criterion_group!(benches, score_block, ranking);
+criterion_group!(benches, blocks, ranking);
 criterion_main!(benches);

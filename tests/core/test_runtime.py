@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from langptune_rs import ItemIndex
+from langptune_rs.errors import InputError
 
 HEAVY = ("torch", "transformers", "deepspeed", "polars", "pydantic", "pandas", "scipy", "sklearn")
 
 RANK = """
 import numpy as np
 from langptune_rs import ItemIndex
+from langptune_rs.errors import InputError
 rng = np.random.default_rng(0)
 users, items = (rng.standard_normal((n, 48), dtype=np.float32) for n in (70, 5000))
 index = ItemIndex(items)
@@ -120,3 +122,54 @@ def test_many_threads_rank_at_once():
     for thread in threads:
         thread.join(timeout=60)
     assert same == [True] * 8
+
+
+def test_the_kernel_changes_no_bit():
+    code = RANK + (
+        "import hashlib\n"
+        "scores, ids = index.search(users, 30, exclude=[[1, 2]] * 70)\n"
+        "ranks = index.rank(users, np.arange(70), exclude=[[4000]] * 70)\n"
+        "print(index.kernel, hashlib.sha256(scores.tobytes() + ids.tobytes() + ranks.tobytes()).hexdigest())\n"
+    )
+    kernels = ItemIndex.kernels()
+    assert kernels[-1] == "portable"
+    printed = [run(code, LANGPTUNE_KERNEL=kernel).split() for kernel in ["", *kernels]]
+    assert [kernel for kernel, _ in printed] == [kernels[0], *kernels]
+    assert len({bits for _, bits in printed}) == 1
+
+
+def test_an_unknown_kernel_is_refused(monkeypatch):
+    monkeypatch.setenv("LANGPTUNE_KERNEL", "avx1024")
+    with pytest.raises(InputError, match=r"LANGPTUNE_KERNEL = \"avx1024\": this CPU runs .*portable; unset"):
+        ItemIndex(np.ones((1, 1), dtype=np.float32))
+
+
+def test_the_share_rescored_is_told():
+    rng = np.random.default_rng(0)
+    users, items = (rng.standard_normal((n, 128), dtype=np.float32) for n in (64, 4000))
+    index = ItemIndex(items)
+    assert index.rescored_share == 0
+    index.rank(users, np.arange(64))
+    assert index.rescored_share < 0.2 if index.kernel == "avx512-bf16" else index.rescored_share == 1
+
+
+def test_ctrl_c_interrupts_a_long_rank():
+    code = (
+        "import signal, threading, time, os, numpy as np\n"
+        "from langptune_rs import ItemIndex\n"
+        "rng = np.random.default_rng(0)\n"
+        "users, items = (rng.standard_normal((n, 256), dtype=np.float32) for n in (20_000, 100_000))\n"
+        "index = ItemIndex(items)\n"
+        "pressed = []\n"
+        "def press():\n"
+        "    time.sleep(0.5)\n"
+        "    pressed.append(time.perf_counter())\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=press).start()\n"
+        "try:\n"
+        "    index.rank(users, np.zeros(20_000, dtype=int))\n"
+        "except KeyboardInterrupt:\n"
+        "    print(time.perf_counter() - pressed[0])\n"
+        "assert index.rank(users[:2], [0, 1]).shape == (2,)\n"
+    )
+    assert float(run(code)) < 0.2

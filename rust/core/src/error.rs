@@ -52,6 +52,17 @@ pub enum Error {
         /// The largest norm of an item.
         item_norm: f64,
     },
+    /// A kernel that is none, or not one for this CPU.
+    #[error("LANGPTUNE_KERNEL = {asked:?}: this CPU runs {supported}; unset the variable to use the first of them")]
+    Kernel {
+        /// What the variable holds.
+        asked: String,
+        /// The names of the kernels this CPU runs.
+        supported: String,
+    },
+    /// Work given up because the caller asked to.
+    #[error("interrupted")]
+    Interrupted,
     /// Ragged input with a different number of rows than there are users.
     #[error("{name} has {rows} rows for {users} users: pass one row for each user")]
     Rows {

@@ -9,9 +9,10 @@
 //!
 //! where every product and every sum is rounded to f32 on its own (no fused multiply-add). IEEE 754 fixes each of
 //! these operations, so a score is the same to the bit on every CPU, whatever the width of its registers, and in
-//! whatever block it is computed. A lane starts at +0 and a sum of opposite numbers is +0, so no score is ever -0.
+//! whatever block it is computed. Fused multiply-adds would be as fast on some CPUs and twice as fast on others, but
+//! not the same on all. A lane starts at +0 and a sum of opposite numbers is +0, so no score is ever -0.
 
-use crate::Matrix;
+use crate::{Error, Matrix, Result};
 
 /// Number of partial sums of a dot product.
 pub const LANES: usize = 16;
@@ -27,29 +28,129 @@ pub fn dot(user: &[f32], item: &[f32]) -> f32 {
     tile::<Lanes, 1, 1>([user], [item])[0][0]
 }
 
-/// Writes the scores of every user with every item to `out`, row-major (users, items).
+/// The instructions that scores are computed with: a choice of speed alone, every kernel gives the same bits.
 ///
-/// # Panics
-/// When the dimensions differ or `out` does not hold users x items scores.
-pub fn score_block(users: Matrix, items: Matrix, out: &mut [f32]) {
-    assert_eq!(users.dim(), items.dim());
-    assert_eq!(out.len(), users.rows() * items.rows());
+/// A value exists only for instructions that this CPU has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(Instructions);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instructions {
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the CPU was just asked and has AVX-512F, the only thing the function requires.
-            return unsafe { x86::score_block_avx512(users, items, out) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the CPU was just asked and has AVX2, the only thing the function requires.
-            return unsafe { x86::score_block_avx2(users, items, out) };
-        }
-    }
-    score_block_portable(users, items, out);
+    Avx512Bf16,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    Portable,
 }
 
-fn score_block_portable(users: Matrix, items: Matrix, out: &mut [f32]) {
-    score_tiles::<Lanes, 1, 2>(users, items, out);
+impl Kernel {
+    /// The environment variable that [`Kernel::from_env`] reads.
+    pub const VARIABLE: &str = "LANGPTUNE_KERNEL";
+
+    /// Every kernel that this CPU can run, the fastest first.
+    pub fn supported() -> Vec<Self> {
+        let mut kernels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
+                kernels.push(Self(Instructions::Avx512Bf16));
+            }
+            if is_x86_feature_detected!("avx512f") {
+                kernels.push(Self(Instructions::Avx512));
+            }
+            if is_x86_feature_detected!("avx2") {
+                kernels.push(Self(Instructions::Avx2));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        kernels.push(Self(Instructions::Neon));
+        kernels.push(Self(Instructions::Portable));
+        kernels
+    }
+
+    /// The kernel that `LANGPTUNE_KERNEL` names, or the fastest when it is not set or empty.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] for a name that is none of [`Kernel::supported`].
+    pub fn from_env() -> Result<Self> {
+        let supported = Self::supported();
+        let asked = std::env::var_os(Self::VARIABLE).unwrap_or_default();
+        if asked.is_empty() {
+            return Ok(supported[0]);
+        }
+        supported.iter().find(|kernel| asked == kernel.name()).copied().ok_or_else(|| Error::Kernel {
+            asked: asked.to_string_lossy().into_owned(),
+            supported: supported.iter().map(Self::name).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Its name, as in `LANGPTUNE_KERNEL`.
+    pub fn name(&self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => "neon",
+            Instructions::Portable => "portable",
+        }
+    }
+
+    /// Whether it has products of bfloat16, which rule most items out before their exact score is needed.
+    pub fn filters(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Instructions::Avx512Bf16;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Writes the scores of every user with every item to `out`, row-major (users, items).
+    ///
+    /// # Panics
+    /// When the dimensions differ or `out` does not hold users x items scores.
+    pub fn score_block(self, users: Matrix, items: Matrix, out: &mut [f32]) {
+        assert_eq!(users.dim(), items.dim());
+        assert_eq!(out.len(), users.rows() * items.rows());
+        match self.0 {
+            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 | Instructions::Avx512 => unsafe { x86::score_block_avx512(users, items, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => unsafe { x86::score_block_avx2(users, items, out) },
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => score_tiles::<neon::Neon, 2, 2>(users, items, out),
+            Instructions::Portable => score_tiles::<Lanes, 1, 2>(users, items, out),
+        }
+    }
+
+    /// Writes the scores of one user with the items at `chosen` to `out`, in that order.
+    ///
+    /// # Panics
+    /// When the dimensions differ or `chosen` holds an item that is none.
+    pub(crate) fn score_chosen(self, user: &[f32], items: Matrix, chosen: &[u32], out: &mut Vec<f32>) {
+        assert_eq!(user.len(), items.dim());
+        match self.0 {
+            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 | Instructions::Avx512 => unsafe {
+                x86::score_chosen_avx512(user, items, chosen, out);
+            },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => unsafe { x86::score_chosen_avx2(user, items, chosen, out) },
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => score_chosen::<neon::Neon, 4>(user, items, chosen, out),
+            Instructions::Portable => score_chosen::<Lanes, 1>(user, items, chosen, out),
+        }
+    }
 }
 
 /// Sixteen partial sums, in whatever registers a CPU has for them.
@@ -109,6 +210,17 @@ fn score_rows<A: Accumulator, const U: usize, const I: usize>(users: [&[f32]; U]
         for (u, [score]) in scores.iter().enumerate() {
             out[u * num_items + item] = *score;
         }
+    }
+}
+
+/// Takes `I` of the chosen items at a time; a last group that is short repeats its last item.
+#[inline(always)]
+fn score_chosen<A: Accumulator, const I: usize>(user: &[f32], items: Matrix, chosen: &[u32], out: &mut Vec<f32>) {
+    out.clear();
+    for group in chosen.chunks(I) {
+        let rows = std::array::from_fn(|i| items.row(group[i.min(group.len() - 1)] as usize));
+        let [scores] = tile::<A, 1, I>([user], rows);
+        out.extend_from_slice(&scores[..group.len()]);
     }
 }
 
@@ -179,8 +291,20 @@ mod x86 {
         score_tiles::<Avx2, 2, 2>(users, items, out);
     }
 
-    /// Private to this module and used by `score_block_avx512` alone, which makes every intrinsic below sound: they
-    /// need AVX-512F, and `Lanes` holds the 16 values that a load reads and a store writes, at any alignment.
+    /// A group of 4 hides the latency of the sums.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn score_chosen_avx512(user: &[f32], items: Matrix, chosen: &[u32], out: &mut Vec<f32>) {
+        super::score_chosen::<Avx512, 4>(user, items, chosen, out);
+    }
+
+    /// As above; each item takes two registers.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn score_chosen_avx2(user: &[f32], items: Matrix, chosen: &[u32], out: &mut Vec<f32>) {
+        super::score_chosen::<Avx2, 4>(user, items, chosen, out);
+    }
+
+    /// Private to this module and used by the functions that enable AVX-512F alone, which makes every intrinsic below
+    /// sound: they need AVX-512F, and `Lanes` holds the 16 values that a load reads and a store writes, at any alignment.
     #[derive(Clone, Copy)]
     struct Avx512(__m512);
 
@@ -206,8 +330,8 @@ mod x86 {
         }
     }
 
-    /// Private to this module and used by `score_block_avx2` alone, which makes every intrinsic below sound: they need
-    /// AVX, which AVX2 includes, and read or write 8 of the 16 values of `Lanes` from its start or its middle.
+    /// Private to this module and used by the functions that enable AVX2 alone, which makes every intrinsic below
+    /// sound: they need AVX, which AVX2 includes, and read or write 8 of the 16 values of `Lanes` from its start or its middle.
     #[derive(Clone, Copy)]
     struct Avx2(__m256, __m256);
 
@@ -233,6 +357,43 @@ mod x86 {
             unsafe {
                 _mm256_storeu_ps(lanes.as_mut_ptr(), self.0);
                 _mm256_storeu_ps(lanes[8..].as_mut_ptr(), self.1);
+            }
+            lanes
+        }
+    }
+}
+
+/// The same sums in the registers of 64-bit ARM CPUs, which all have NEON.
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::*;
+
+    use super::{Accumulator, LANES, Lanes};
+
+    /// Every 64-bit ARM target of Rust enables NEON, so its intrinsics are sound; they read or write 4 of the 16 values
+    /// of `Lanes`, at any alignment.
+    #[derive(Clone, Copy)]
+    pub(super) struct Neon([float32x4_t; 4]);
+
+    impl Accumulator for Neon {
+        #[inline(always)]
+        fn load(lanes: &Lanes) -> Self {
+            // SAFETY: see `Neon`.
+            Self(std::array::from_fn(|part| unsafe { vld1q_f32(lanes[4 * part..].as_ptr()) }))
+        }
+
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: see `Neon`.
+            Self(std::array::from_fn(|p| unsafe { vaddq_f32(self.0[p], vmulq_f32(a.0[p], b.0[p])) }))
+        }
+
+        #[inline(always)]
+        fn store(self) -> Lanes {
+            let mut lanes = [0.0; LANES];
+            for (part, values) in self.0.into_iter().enumerate() {
+                // SAFETY: see `Neon`.
+                unsafe { vst1q_f32(lanes[4 * part..].as_mut_ptr(), values) };
             }
             lanes
         }
@@ -274,40 +435,23 @@ mod tests {
             .prop_flat_map(|(dim, users, items)| (Just(dim), values(dim * users), values(dim * items)))
     }
 
-    type Kernel = fn(Matrix, Matrix, &mut [f32]);
-
-    fn kernels() -> Vec<(&'static str, Kernel)> {
-        let mut kernels: Vec<(&'static str, Kernel)> = vec![
-            ("dispatched", score_block),
-            ("portable", score_block_portable),
-            ("portable 2 x 3", score_tiles::<Lanes, 2, 3>),
-        ];
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: only listed on a CPU that has AVX-512F.
-            kernels.push(("avx512", |users, items, out| unsafe { x86::score_block_avx512(users, items, out) }));
-        }
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: only listed on a CPU that has AVX2.
-            kernels.push(("avx2", |users, items, out| unsafe { x86::score_block_avx2(users, items, out) }));
-        }
-        kernels
-    }
-
     proptest! {
         #[test]
         fn every_kernel_gives_the_bits_of_the_definition((dim, users, items) in block()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-            for (name, kernel) in kernels() {
+            let chosen: Vec<u32> = (0..items.rows() as u32).rev().collect();
+            for kernel in Kernel::supported() {
                 let mut out = vec![f32::NAN; users.rows() * items.rows()];
-                kernel(users, items, &mut out);
+                kernel.score_block(users, items, &mut out);
                 for user in 0..users.rows() {
+                    let mut backwards = Vec::new();
+                    kernel.score_chosen(users.row(user), items, &chosen, &mut backwards);
                     for item in 0..items.rows() {
                         let score = out[user * items.rows() + item];
                         let expected = dot_by_definition(users.row(user), items.row(item));
-                        prop_assert_eq!(score.to_bits(), expected.to_bits(), "{} {} {}", name, user, item);
+                        prop_assert_eq!(score.to_bits(), expected.to_bits(), "{} {} {}", kernel.name(), user, item);
                         prop_assert_eq!(score.to_bits(), dot(users.row(user), items.row(item)).to_bits());
+                        prop_assert_eq!(score.to_bits(), backwards[items.rows() - 1 - item].to_bits());
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! any CPU. Parallel functions use the current rayon pool; [`pool::run`] provides one that survives `fork`.
 
 mod error;
+pub mod filter;
 pub mod index;
 pub mod kernel;
 pub mod matrix;
@@ -17,7 +18,8 @@ mod search;
 pub mod statistics;
 
 pub use error::{Error, Result};
-pub use index::{Blocks, ItemIndex, Ties};
+pub use index::{Blocks, ItemIndex, Prepared, Ties};
+pub use kernel::Kernel;
 pub use matrix::Matrix;
 pub use ragged::Ragged;
 pub use search::Found;

@@ -5,6 +5,8 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 struct Pool {
     process: u32,
@@ -22,6 +24,26 @@ static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
 /// When the system lets no thread be started.
 pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     current().threads.install(work)
+}
+
+/// As [`run`], while the calling thread calls `watch` again and again, `pause` apart, until the work is done.
+///
+/// # Panics
+/// As [`run`], and when the work panics.
+pub fn run_watched<T: Send>(work: impl FnOnce() -> T + Send, pause: Duration, mut watch: impl FnMut()) -> T {
+    let (sender, receiver) = mpsc::channel();
+    let mut done = None;
+    current().threads.in_place_scope(|scope| {
+        scope.spawn(move |_| sender.send(work()).expect("the receiver lives until the work is done"));
+        loop {
+            match receiver.recv_timeout(pause) {
+                Ok(result) => break done = Some(result),
+                Err(RecvTimeoutError::Timeout) => watch(),
+                Err(RecvTimeoutError::Disconnected) => break, // the work panics, and so does this scope
+            }
+        }
+    });
+    done.expect("the work is done or has panicked")
 }
 
 fn current() -> &'static Pool {
@@ -61,6 +83,22 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(pools.iter().all(|pool| *pool == pools[0]));
+    }
+
+    #[test]
+    fn watched_work_is_watched_and_ends() {
+        let mut times = 0;
+        let slept =
+            run_watched(|| std::thread::sleep(Duration::from_millis(60)), Duration::from_millis(1), || times += 1);
+        assert_eq!(slept, ());
+        assert!(times > 1);
+        assert_eq!(run_watched(|| 7, Duration::from_secs(1000), || {}), 7);
+    }
+
+    #[test]
+    #[should_panic(expected = "of its own")]
+    fn watched_work_may_panic() {
+        run_watched(|| panic!("of its own"), Duration::from_secs(1000), || {});
     }
 
     #[test]

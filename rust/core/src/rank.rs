@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::index::{Fold, Row};
 use crate::{Error, ItemIndex, Matrix, Ragged, Result, Ties, kernel};
 
 /// What an item has to score to rank above a target: at least `score` below the item index `split`, more from it on.
@@ -25,6 +26,48 @@ impl Bar {
     }
 }
 
+/// Counts the items that pass each bar of a user.
+struct Count<'a> {
+    targets: &'a Ragged,
+    /// One for each target.
+    bars: Vec<Bar>,
+}
+
+impl Count<'_> {
+    fn bars(&self, user: usize) -> &[Bar] {
+        &self.bars[self.targets.span(user)]
+    }
+}
+
+impl Fold for Count<'_> {
+    type State = Vec<u64>;
+
+    fn start(&self, user: usize) -> Vec<u64> {
+        vec![0; self.bars(user).len()]
+    }
+
+    fn take(&self, counts: &mut Vec<u64>, user: usize, first_item: usize, scores: &[f32]) {
+        for (count, bar) in counts.iter_mut().zip(self.bars(user)) {
+            *count += bar.count(first_item, scores);
+        }
+    }
+
+    fn sift(&self, counts: &mut Vec<u64>, user: usize, row: &mut Row) {
+        for (count, bar) in counts.iter_mut().zip(self.bars(user)) {
+            let (num_above, doubtful) = row.sift(bar.score, bar.score);
+            *count += num_above + doubtful.filter(|(item, score)| bar.is_passed(*item, *score)).count() as u64;
+        }
+    }
+
+    fn can_sift(&self, _: &Vec<u64>) -> bool {
+        true
+    }
+
+    fn merge(&self, counts: &mut Vec<u64>, other: Vec<u64>) {
+        counts.iter_mut().zip(other).for_each(|(count, other)| *count += other);
+    }
+}
+
 impl ItemIndex<'_> {
     /// The 1-based rank of every target of every user among the items that are not excluded for this user.
     ///
@@ -34,28 +77,29 @@ impl ItemIndex<'_> {
     ///
     /// # Errors
     /// [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users; [`Error::Rows`] when
-    /// `targets` or `exclude` have another number of rows; [`Error::DuplicateTarget`] and [`Error::ExcludedTarget`].
+    /// `targets` or `exclude` have another number of rows; [`Error::DuplicateTarget`] and [`Error::ExcludedTarget`];
+    /// [`Error::Interrupted`].
     pub fn rank(&self, users: Matrix, targets: &Ragged, exclude: &Ragged, ties: Ties) -> Result<Vec<f64>> {
         self.check_users(users)?;
         check_rows("targets", targets, users)?;
         check_rows("exclude", exclude, users)?;
         let exclude = exclude.sorted_unique();
         check_targets(targets, &exclude)?;
-        let ranks_at = |split_of: &(dyn Fn(usize) -> usize + Sync), own: u64| {
-            self.counts_above(users, targets, &exclude, split_of).into_iter().map(move |count| (1 + count - own) as f64)
+        let ranks_at = |split_of: &(dyn Fn(usize) -> usize + Sync), own: u64| -> Result<Vec<f64>> {
+            let counts = self.counts_above(users, targets, &exclude, split_of)?;
+            Ok(counts.into_iter().map(|count| (1 + count - own) as f64).collect())
         };
         // With the bar at "at least", a target counts itself, which `own` takes back.
         let all = self.num_items();
-        Ok(match ties {
-            Ties::Index => ranks_at(&|target| target, 0).collect(),
-            Ties::Min => ranks_at(&|_| 0, 0).collect(),
-            Ties::Max => ranks_at(&|_| all, 1).collect(),
+        match ties {
+            Ties::Index => ranks_at(&|target| target, 0),
+            Ties::Min => ranks_at(&|_| 0, 0),
+            Ties::Max => ranks_at(&|_| all, 1),
             Ties::Mean => {
-                let best = ranks_at(&|_| 0, 0);
-                let worst = ranks_at(&|_| all, 1);
-                best.zip(worst).map(|(best, worst)| (best + worst) / 2.0).collect()
+                let (best, worst) = (ranks_at(&|_| 0, 0)?, ranks_at(&|_| all, 1)?);
+                Ok(best.into_iter().zip(worst).map(|(best, worst)| (best + worst) / 2.0).collect())
             }
-        })
+        }
     }
 
     /// For every target, the number of items that are not excluded and pass its bar.
@@ -65,7 +109,7 @@ impl ItemIndex<'_> {
         targets: &Ragged,
         exclude: &Ragged,
         split_of: &(dyn Fn(usize) -> usize + Sync),
-    ) -> Vec<u64> {
+    ) -> Result<Vec<u64>> {
         let score = |user: usize, item: usize| kernel::dot(users.row(user), self.items.row(item));
         let bars: Vec<Bar> = (0..users.rows())
             .into_par_iter()
@@ -74,30 +118,19 @@ impl ItemIndex<'_> {
                 targets.row(user).iter().map(bar)
             })
             .collect();
-        let counts = self.fold_scores(
-            users,
-            |user| vec![0_u64; targets.row(user).len()],
-            |counts, user, first_item, scores| {
-                for (count, bar) in counts.iter_mut().zip(&bars[targets.span(user)]) {
-                    *count += bar.count(first_item, scores);
-                }
-            },
-            |left, right| left.iter_mut().zip(right).for_each(|(left, right)| *left += right),
-        );
+        let count = Count { targets, bars };
+        let counts = self.fold_scores(users, &count)?;
         // All items were counted, excluded ones too: take those that passed back.
-        counts
-            .into_par_iter()
-            .enumerate()
-            .flat_map_iter(|(user, mut counts)| {
-                for &item in exclude.row(user) {
-                    let score = score(user, item);
-                    for (count, bar) in counts.iter_mut().zip(&bars[targets.span(user)]) {
-                        *count -= u64::from(bar.is_passed(item, score));
-                    }
+        let without_excluded = |(user, mut counts): (usize, Vec<u64>)| {
+            for &item in exclude.row(user) {
+                let score = score(user, item);
+                for (count, bar) in counts.iter_mut().zip(count.bars(user)) {
+                    *count -= u64::from(bar.is_passed(item, score));
                 }
-                counts
-            })
-            .collect()
+            }
+            counts
+        };
+        Ok(counts.into_par_iter().enumerate().flat_map_iter(without_excluded).collect())
     }
 }
 

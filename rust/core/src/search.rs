@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
+use crate::index::{Fold, Row};
 use crate::rank::check_rows;
 use crate::{Error, ItemIndex, Matrix, Ragged, Result};
 
@@ -71,12 +72,54 @@ impl Best {
     }
 }
 
+/// Keeps the best items that are not excluded.
+struct Search<'a> {
+    k: usize,
+    /// Sorted rows.
+    exclude: &'a Ragged,
+}
+
+impl Search<'_> {
+    fn offer(&self, best: &mut Best, user: usize, item: usize, score: f32) {
+        if best.may_enter(score) && self.exclude.row(user).binary_search(&item).is_err() {
+            best.offer(Candidate { score, item });
+        }
+    }
+}
+
+impl Fold for Search<'_> {
+    type State = Best;
+
+    fn start(&self, _: usize) -> Best {
+        Best::of(self.k)
+    }
+
+    fn take(&self, best: &mut Best, user: usize, first_item: usize, scores: &[f32]) {
+        (first_item..).zip(scores).for_each(|(item, score)| self.offer(best, user, item, *score));
+    }
+
+    fn sift(&self, best: &mut Best, user: usize, row: &mut Row) {
+        let worst = best.heap.peek().map_or(f32::NEG_INFINITY, |worst| worst.score);
+        let (_, doubtful) = row.sift(worst, f32::INFINITY);
+        doubtful.for_each(|(item, score)| self.offer(best, user, item, score));
+    }
+
+    fn can_sift(&self, best: &Best) -> bool {
+        best.heap.len() == self.k
+    }
+
+    fn merge(&self, best: &mut Best, other: Best) {
+        other.heap.into_iter().for_each(|candidate| best.offer(candidate));
+    }
+}
+
 impl ItemIndex<'_> {
     /// The `k` best items of every user by (-score, item index), those of its row of `exclude` left out.
     ///
     /// # Errors
     /// [`Error::ZeroK`]; [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users;
-    /// [`Error::Rows`] when `exclude` has another number of rows; [`Error::TooFewItems`] when fewer than `k` are left.
+    /// [`Error::Rows`] when `exclude` has another number of rows; [`Error::TooFewItems`] when fewer than `k` are left;
+    /// [`Error::Interrupted`].
     pub fn search(&self, users: Matrix, k: usize, exclude: &Ragged) -> Result<Found> {
         if k == 0 {
             return Err(Error::ZeroK);
@@ -90,18 +133,7 @@ impl ItemIndex<'_> {
                 return Err(Error::TooFewItems { row, left, k });
             }
         }
-        let best = self.fold_scores(
-            users,
-            |_| Best::of(k),
-            |best, user, first_item, scores| {
-                for (item, &score) in (first_item..).zip(scores) {
-                    if best.may_enter(score) && exclude.row(user).binary_search(&item).is_err() {
-                        best.offer(Candidate { score, item });
-                    }
-                }
-            },
-            |left, right| right.heap.into_iter().for_each(|candidate| left.offer(candidate)),
-        );
+        let best = self.fold_scores(users, &Search { k, exclude: &exclude })?;
         let sorted: Vec<Vec<Candidate>> = best.into_par_iter().map(|best| best.heap.into_sorted_vec()).collect();
         let flat = || sorted.iter().flatten();
         Ok(Found { scores: flat().map(|c| c.score).collect(), items: flat().map(|c| c.item).collect() })

@@ -2,8 +2,12 @@
 //!
 //! It is private: `langptune_rs.evaluation` and `langptune_rs.packing` check dtypes and shapes and carry the docs.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use langptune_core::metrics::Metric;
-use langptune_core::{Error, Matrix, Ragged, Result, Ties, metrics, packing, pool, statistics};
+use langptune_core::{Error, Kernel, Matrix, Prepared, Ragged, Result, Ties, metrics, packing, pool, statistics};
 use numpy::prelude::*;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
@@ -13,6 +17,23 @@ pyo3::import_exception!(langptune_rs.errors, InputError);
 /// Runs core work: in the thread pool of this process, without the GIL, its errors as `InputError`.
 fn enter_core<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     py.detach(|| pool::run(work)).map_err(|error| InputError::new_err(error.to_string()))
+}
+
+/// As `enter_core`, and ends early with the exception of a signal, such as that of Ctrl-C: the work watches the flag.
+fn enter_core_until_signal<T: Send>(py: Python, work: impl FnOnce(&AtomicBool) -> Result<T> + Send) -> PyResult<T> {
+    let flag = AtomicBool::new(false);
+    let mut signal = None;
+    let watch = || {
+        if signal.is_none() {
+            signal = Python::attach(|py| py.check_signals()).err();
+            flag.store(signal.is_some(), Ordering::Relaxed);
+        }
+    };
+    let done = py.detach(|| pool::run_watched(|| work(&flag), Duration::from_millis(50), watch));
+    match signal {
+        Some(signal) => Err(signal),
+        None => done.map_err(|error| InputError::new_err(error.to_string())),
+    }
 }
 
 /// The rows of an array the caller keeps; refuses what is not C-contiguous instead of copying it.
@@ -39,7 +60,7 @@ type Ints<'py> = Bound<'py, PyArray1<i64>>;
 #[pyclass(frozen, module = "langptune_rs._core")]
 struct ItemIndex {
     item_embeddings: Py<PyArray2<f32>>,
-    max_norm: f64,
+    prepared: Arc<Prepared>,
 }
 
 #[pymethods]
@@ -47,13 +68,28 @@ impl ItemIndex {
     #[new]
     fn new(py: Python, item_embeddings: PyReadonlyArray2<f32>) -> PyResult<Self> {
         let items = matrix("item_embeddings", &item_embeddings)?;
-        let max_norm = enter_core(py, || Ok(langptune_core::ItemIndex::new(items)?.max_norm()))?;
-        Ok(Self { item_embeddings: item_embeddings.as_unbound().clone_ref(py), max_norm })
+        let prepared = enter_core(py, || Prepared::new(items, Kernel::from_env()?))?;
+        Ok(Self { item_embeddings: item_embeddings.as_unbound().clone_ref(py), prepared: Arc::new(prepared) })
     }
 
     #[getter]
     fn item_embeddings(&self, py: Python) -> Py<PyArray2<f32>> {
         self.item_embeddings.clone_ref(py)
+    }
+
+    #[staticmethod]
+    fn kernels() -> Vec<&'static str> {
+        Kernel::supported().iter().map(Kernel::name).collect()
+    }
+
+    #[getter]
+    fn kernel(&self) -> &'static str {
+        self.prepared.kernel().name()
+    }
+
+    #[getter]
+    fn rescored_share(&self) -> f64 {
+        self.prepared.rescored_share()
     }
 
     /// One f64 rank for each target, flat.
@@ -81,8 +117,8 @@ impl ItemIndex {
         let users = matrix("user_embeddings", &user_embeddings)?;
         let (target_offsets, targets) = slices(&targets)?;
         let exclude = exclude.as_ref().map(slices).transpose()?;
-        let ranks = enter_core(py, || {
-            let index = langptune_core::ItemIndex::from_checked(items, self.max_norm);
+        let ranks = enter_core_until_signal(py, |flag| {
+            let index = langptune_core::ItemIndex::from_prepared(items, self.prepared.clone()).interrupted_by(flag);
             let targets = Ragged::new("targets", target_offsets, targets, index.num_items())?;
             index.rank(users, &targets, &excluded(exclude, users.rows(), index.num_items())?, ties)
         })?;
@@ -101,8 +137,8 @@ impl ItemIndex {
         let items = matrix("item_embeddings", &items)?;
         let users = matrix("user_embeddings", &user_embeddings)?;
         let exclude = exclude.as_ref().map(slices).transpose()?;
-        let (scores, ids) = enter_core(py, || {
-            let index = langptune_core::ItemIndex::from_checked(items, self.max_norm);
+        let (scores, ids) = enter_core_until_signal(py, |flag| {
+            let index = langptune_core::ItemIndex::from_prepared(items, self.prepared.clone()).interrupted_by(flag);
             let found = index.search(users, k, &excluded(exclude, users.rows(), index.num_items())?)?;
             Ok((found.scores, found.items.into_iter().map(|item| item as i64).collect::<Vec<_>>()))
         })?;

@@ -1,0 +1,74 @@
+"""Times several ways to do the same work in turn, each in a process of its own.
+
+The processes take turns, round after round, so that a slow minute of a shared machine slows all of them alike; a
+process that waits has no thread that runs. Before the first round each one has warmed up and its result has been
+checked.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+ROUNDS = 7
+
+
+def time_side_by_side(
+    contenders: Mapping[str, tuple[Callable[[], Callable[[], Any]], Mapping[str, str]]],
+    check: Callable[[str, Any], None],
+    *,
+    threads: int,
+    rounds: int = ROUNDS,
+) -> dict[str, float]:
+    """The median seconds of each contender.
+
+    A contender is a function that prepares the work, in a new process with the environment given beside it, and
+    returns the work; what the work returns goes to `check`.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    connections, seconds = {}, {name: [] for name in contenders}
+    for name, (prepare, environment) in contenders.items():
+        here, there = spawn.Pipe()
+        wanted = {**dict.fromkeys(THREAD_VARIABLES, str(threads)), **environment}
+        before = {key: os.environ.get(key) for key in wanted}
+        os.environ.update(wanted)
+        spawn.Process(target=_serve, args=(prepare, threads, there), daemon=True).start()
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+        there.close()
+        check(name, here.recv())
+        connections[name] = here
+    for _ in range(rounds):
+        for name, connection in connections.items():
+            connection.send(True)
+            seconds[name].append(connection.recv())
+    for connection in connections.values():
+        connection.close()
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _serve(prepare: Callable[[], Callable[[], Any]], threads: int, connection: Any) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    work = prepare()
+    connection.send(work())
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        start = time.perf_counter()
+        work()
+        connection.send(time.perf_counter() - start)
+        time.sleep(0.2)  # until threads that spin have gone to sleep
