@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use langptune_core::filter::{Panel, RoundedRow, score_panels};
+use langptune_core::filter::{Panel, RoundedUsers, score_panels};
 use langptune_core::{ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties};
 
 /// (name, users, items, dimensions): the paper's largest catalog, and one that no cache holds.
@@ -62,7 +62,7 @@ fn blocks(criterion: &mut Criterion) {
         group.bench_function(kernel.name(), |b| b.iter(|| kernel.score_block(users, items, &mut scores)));
     }
     if Kernel::supported()[0].filters() {
-        let rounded: Vec<_> = (0..num_users).map(|user| RoundedRow::of(users.row(user))).collect();
+        let rounded = RoundedUsers::new(users);
         let panels = Panel::all(items);
         group.bench_function("approximate, bfloat16", |b| b.iter(|| score_panels(&rounded, &panels, &mut scores)));
     }

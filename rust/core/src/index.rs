@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::filter::{self, Norms, PANEL, Panel, RoundedRow};
+use crate::filter::{self, Norms, PANEL, Panel, RoundedUsers};
 use crate::{Error, Kernel, Matrix, Result};
 
 /// How an item whose score equals the target's counts for the target's rank.
@@ -259,10 +259,9 @@ impl<'a> ItemIndex<'a> {
         fold: &F,
     ) -> Result<Vec<F::State>> {
         let panels = self.prepared.panels.as_deref();
-        let rounded: Vec<RoundedRow> =
-            panels.iter().flat_map(|_| user_block.clone().map(|user| RoundedRow::of(users.row(user)))).collect();
+        let rounded = panels.map(|_| RoundedUsers::new(users.slice(user_block.start, user_block.end)));
         let mut states: Vec<F::State> = user_block.clone().map(|user| fold.start(user)).collect();
-        let mut scores = Vec::new();
+        let (mut approximate, mut exact) = (Vec::new(), Vec::new());
         let mut scratch = Scratch::default();
         let mut trust = Trust::new();
         let (mut num_scores, mut num_rescored) = (0, 0);
@@ -273,17 +272,17 @@ impl<'a> ItemIndex<'a> {
             let mut num_sifted = 0;
             scratch.num_rescored = 0;
             trust.pause = trust.pause.saturating_sub(1);
-            if let Some(panels) = panels
+            if let Some((panels, rounded)) = panels.zip(rounded.as_ref())
                 && trust.pause == 0
                 && states.iter().all(|state| fold.can_sift(state))
             {
                 let panels = &panels[items.start / PANEL..items.end.div_ceil(PANEL)];
                 let norms = panels.iter().fold(Norms::default(), |norms, panel| norms.max(panel.norms));
                 let width = panels.len() * PANEL;
-                scores.resize(user_block.len() * width, 0.0);
-                filter::score_panels(&rounded, panels, &mut scores);
-                for ((state, user), (row, scores)) in
-                    states.iter_mut().zip(user_block.clone()).zip(rounded.iter().zip(scores.chunks(width)))
+                approximate.resize(rounded.rows() * width, 0.0);
+                filter::score_panels(rounded, panels, &mut approximate);
+                for ((state, user), (own_norms, scores)) in
+                    states.iter_mut().zip(user_block.clone()).zip(rounded.norms.iter().zip(approximate.chunks(width)))
                 {
                     let row = &mut Row {
                         first_item: items.start,
@@ -291,7 +290,7 @@ impl<'a> ItemIndex<'a> {
                         user: users.row(user),
                         items: self.items.slice(items.start, items.end),
                         scores: &scores[..items.len()],
-                        error: filter::error_bound(users.dim(), row.norms, norms),
+                        error: filter::error_bound(users.dim(), *own_norms, norms),
                         scratch: &mut scratch,
                     };
                     fold.sift(state, user, row);
@@ -303,16 +302,17 @@ impl<'a> ItemIndex<'a> {
                 }
             }
             let left = user_block.start + num_sifted..user_block.end;
-            scores.resize(left.len() * items.len(), 0.0);
-            self.prepared.kernel.score_block(
-                users.slice(left.start, left.end),
-                self.items.slice(items.start, items.end),
-                &mut scores,
-            );
-            for ((state, user), row) in
-                states[num_sifted..].iter_mut().zip(left.clone()).zip(scores.chunks(items.len()))
-            {
-                fold.take(state, user, items.start, row);
+            if !left.is_empty() {
+                exact.resize(left.len() * items.len(), 0.0);
+                self.prepared.kernel.score_block(
+                    users.slice(left.start, left.end),
+                    self.items.slice(items.start, items.end),
+                    &mut exact,
+                );
+                let states = states[num_sifted..].iter_mut();
+                for ((state, user), scores) in states.zip(left.clone()).zip(exact.chunks(items.len())) {
+                    fold.take(state, user, items.start, scores);
+                }
             }
             num_scores += user_block.len() * items.len();
             num_rescored += scratch.num_rescored + left.len() * items.len();
