@@ -271,22 +271,22 @@ mod x86 {
 
     #[target_feature(enable = "avx512f")]
     pub(super) fn sift(scores: &[f32], low: f32, high: f32, doubtful: &mut Vec<u32>) -> u64 {
-        let (low, high) = (_mm512_set1_ps(low), _mm512_set1_ps(high));
-        let mut num_above = 0;
+        let (low, high, one) = (_mm512_set1_ps(low), _mm512_set1_ps(high), _mm512_set1_epi32(1));
+        let mut above_by_lane = _mm512_setzero_si512();
         for (number, chunk) in scores.chunks(16).enumerate() {
             let present = u16::MAX >> (16 - chunk.len());
             // SAFETY: only the values that are present are read.
             let values = unsafe { _mm512_maskz_loadu_ps(present, chunk.as_ptr()) };
             let above = _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(present, values, high);
             let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(values, low);
-            num_above += u64::from(above.count_ones());
+            above_by_lane = _mm512_mask_add_epi32(above_by_lane, above, above_by_lane, one);
             let mut open = present & !above & !below;
             while open != 0 {
                 doubtful.push(16 * number as u32 + open.trailing_zeros());
                 open &= open - 1;
             }
         }
-        num_above
+        _mm512_reduce_add_epi32(above_by_lane) as u64
     }
 }
 

@@ -84,7 +84,7 @@ impl Blocks {
 
     fn new(dim: usize, kernel: Kernel) -> Self {
         let item_bytes = dim * if kernel.filters() { size_of::<u16>() } else { size_of::<f32>() };
-        Self { users: 192, items: (Self::ITEM_BYTES / item_bytes).clamp(PANEL, 1024) }
+        Self { users: 384, items: (Self::ITEM_BYTES / item_bytes).clamp(PANEL, 1024) }
     }
 }
 

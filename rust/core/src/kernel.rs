@@ -245,7 +245,14 @@ fn tile<A: Accumulator, const U: usize, const I: usize>(users: [&[f32]; U], item
         let item_lanes = items.map(|(_, rest)| A::load(&padded(rest)));
         add_products(&mut sums, user_lanes, item_lanes);
     }
-    sums.map(|row| row.map(|sum| add_lanes(sum.store())))
+    // A loop and no `map`: its closure would be compiled without the instructions of `A`, and called.
+    let mut scores = [[0.0; I]; U];
+    for (scores, sums) in scores.iter_mut().zip(&sums) {
+        for (score, sum) in scores.iter_mut().zip(sums) {
+            *score = add_lanes(sum.store());
+        }
+    }
+    scores
 }
 
 #[inline(always)]
