@@ -35,8 +35,9 @@ def test_p_values_are_those_of_all_swaps(num_users, seed):
     a, b = rng.choice([0.0, 0.1, 0.3, 0.6309297535714575], (2, num_users))
     signs = 1 - 2 * ((np.arange(2**num_users)[:, None] >> np.arange(num_users)) & 1)
     exact = np.mean(np.abs(signs @ (a - b)) >= abs((a - b).sum()) - 1e-12)
-    p_value = paired_permutation_test(a, b, seed=seed, num_permutations=20_000)
-    assert p_value == pytest.approx(exact, abs=5 * np.sqrt(0.25 / 20_000))
+    assert paired_permutation_test(a, b, num_permutations=2**num_users) == pytest.approx(exact, abs=1e-12)
+    sampled = paired_permutation_test(a, b, seed=seed, num_permutations=2 ** (num_users - 1))
+    assert sampled == pytest.approx(exact, abs=5 * np.sqrt(0.25 / 2 ** (num_users - 1)))
 
 
 def test_p_values_are_those_of_scipy():

@@ -36,7 +36,8 @@ def paired_permutation_test(a: ArrayLike, b: ArrayLike, *, seed: int = 0, num_pe
 
     Swaps each user's two scores at random and counts how often the mean difference is at least as far from 0 as the
     observed one. The observed arrangement counts as one, p = (1 + count) / (1 + num_permutations), so p is never 0
-    (Phipson and Smyth, 2010). Depends on the seed alone.
+    (Phipson and Smyth, 2010). Where few users differ, so that no more than `num_permutations` arrangements exist, each
+    is tried once and p is exact. Depends on the seed alone.
 
     Raises:
         InputError: for samples of different length, without a score, or with one that is not finite.
