@@ -1,299 +1,125 @@
-//! Approximate scores, and a proven bound on how far they are from the exact ones.
+//! Approximate scores from whole numbers, and a proven bound on how far they are from the exact ones.
 //!
-//! Products of bfloat16 values are the fastest that some CPUs have. They decide about most items: one whose
-//! approximate score is further from a threshold than the bound is surely on that side of it. Only the others need
-//! their exact score, so what is ranked by both is the same, bit for bit, as what is ranked by exact scores alone.
+//! Products of small integers are the fastest that CPUs have. They decide about most items: one whose approximate score
+//! is further from a threshold than the bound is surely on that side of it. Only the others need their exact score, so
+//! what is ranked by both is the same, bit for bit, as what is ranked by exact scores alone.
+//!
+//! # Approximate scores
+//!
+//! Every vector has a scale of its own and is rounded to whole multiples of it: a user `u` to `s U`, an item `x` to
+//! `t X`, where `U` and `X` hold integers of 16 bits, or of 8 where less will do ([`Precision`]). The scales are such
+//! that `U.X` never leaves 32 bits, so it is exact, in whatever order it is summed. The approximate score in units of
+//! `s` is `A = fl(fl(U.X) t)`, two roundings to f32. It is compared in these units, so that `s` is never multiplied.
 //!
 //! # The bound
 //!
-//! Let `u` and `x` be the vectors of a user and an item in `n` dimensions, `U` and `X` their values rounded to
-//! bfloat16, and `u - U` and `x - X` what rounding took from them. Then
+//! In `n` dimensions, with `e = u - s U` and `d = x - t X`, what rounding took from them,
 //!
 //! ```text
-//! u.x - U.X = U.(x - X) + (u - U).x        so by Cauchy-Schwarz
-//! |u.x - U.X| <= |U| |x - X| + |u - U| |x|
+//! u.x - s t U.X = s U.d + e.x              so by Cauchy-Schwarz
+//! |u.x - s t U.X| <= |s U| |d| + |e| |x|
 //! ```
 //!
-//! with the norms of what was really lost, which are known. Both scores are sums in f32, where every operation errs by
-//! a factor of at most 1 +- 2^-24. In the approximate one a term passes a product and at most `n` sums, in the exact
-//! one (see [`crate::kernel`]) a product and at most `n/16 + 5` sums. With `g(m) = m 2^-24 / (1 - m 2^-24)`
-//! (N. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1) and again Cauchy-Schwarz, they are within
+//! with the norms of what was really lost, which are known. To that comes what f32 arithmetic takes. An operation errs
+//! by a factor of at most 1 +- 2^-24, so `A` is within `2^-22 |s U| |t X|` of `s t U.X`. In an exact score (see
+//! [`crate::kernel`]) a term passes a product and at most `n/16 + 5` sums; with `g(m) = m 2^-24 / (1 - m 2^-24)`
+//! (N. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1) and again Cauchy-Schwarz it is within
+//! `g(n/16 + 6) |u| |x|` of `u.x`. A product below the normal range of f32 loses at most 2^-149 whatever its size: `n`
+//! of them in an exact score and one in `A`.
+//!
+//! With `delta`, the largest `|d| / |x|` of a block of items, the sum is `K |x| + N`, where
 //!
 //! ```text
-//! g(n + 1) |U| |X|   of U.X,   and   g(n/16 + 6) |u| |x|   of u.x.
+//! K = |s U| delta + |e| + 2^-22 |s U| (1 + delta) + g(n/16 + 6) |u|        N = (n + s) 2^-149
 //! ```
 //!
-//! The instruction also takes a product or a sum below 2^-126 for 0, which costs at most 2^-126 for each of 2n. The
-//! sum of all this bounds the difference of the two scores for any order of summation.
+//! So an item is surely above a score `h` if `A > (h + N)/s + (K/s) |x|`, and surely below `l` if
+//! `A < (l - N)/s - (K/s) |x|` ([`Thresholds`]).
 
-use rayon::prelude::*;
+mod items;
+mod products;
+mod sift;
+mod users;
 
-use crate::Matrix;
+pub use items::{EightBits, PANEL, Panel};
+pub use products::score_panels;
+pub use sift::sift;
+pub use users::{TILE, UserTile};
 
-/// Items of a panel: two vectors of 16.
-pub const PANEL: usize = 32;
-
-/// The Euclidean norms the bound needs.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Norms {
-    /// Of the vector.
-    whole: f64,
-    /// Of the vector after rounding.
-    rounded: f64,
-    /// Of what rounding took from it.
-    lost: f64,
+/// The size of the integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 8 bits: twice as fast, and some thirty times less sure.
+    Eight,
+    /// 16 bits.
+    Sixteen,
 }
 
-impl Norms {
-    fn of(row: &[f32]) -> Self {
-        let mut squares = [[0.0_f64; 3]; 4];
-        for values in row.chunks(4) {
-            for (squares, &value) in squares.iter_mut().zip(values) {
-                let (value, rounded) = (f64::from(value), f64::from(widen(round(value))));
-                let lost = value - rounded;
-                squares[0] += value * value;
-                squares[1] += rounded * rounded;
-                squares[2] += lost * lost;
-            }
-        }
-        let [whole, rounded, lost] =
-            std::array::from_fn(|which| squares.iter().map(|squares| squares[which]).sum::<f64>().sqrt());
-        Self { whole, rounded, lost }
-    }
+/// What to compare an approximate score with, in units of the user's scale; see [`sift`].
+#[derive(Debug, Clone, Copy)]
+pub struct Thresholds {
+    /// Below `low - slope * norm`, an item scores surely less than asked.
+    low: f32,
+    /// Above `high + slope * norm`, an item scores surely more than asked.
+    high: f32,
+    /// The bound on the error for each unit of the item's norm.
+    slope: f32,
+}
 
-    /// The largest of each.
-    pub fn max(self, other: Self) -> Self {
+/// How far the approximate scores of one user can be from the exact ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ErrorBound {
+    /// `s`.
+    scale: f64,
+    /// `1 / s`.
+    inverse: f64,
+    /// `K / s` is `fixed + by_loss * delta`.
+    fixed: f64,
+    by_loss: f64,
+    /// `N`, doubled.
+    constant: f64,
+}
+
+impl ErrorBound {
+    /// A margin for the arithmetic of the bound itself and of comparisons in f32, as a share of what is compared.
+    const MARGIN: f64 = 1.0 / (1_u64 << 20) as f64;
+
+    /// From `s`, `|u|`, `|s U|` and `|e|`.
+    fn new(dim: usize, scale: f64, norm: f64, rounded: f64, lost: f64) -> Self {
+        let n = dim as f64;
+        let errors = (n / 16.0 + 7.0) * 2.0_f64.powi(-24);
+        let summation = if errors < 0.5 { errors / (1.0 - errors) } else { f64::INFINITY };
+        let conversion = 2.0_f64.powi(-22) * rounded;
+        let inflated = (1.0 + Self::MARGIN) / scale;
         Self {
-            whole: self.whole.max(other.whole),
-            rounded: self.rounded.max(other.rounded),
-            lost: self.lost.max(other.lost),
-        }
-    }
-}
-
-/// How far the approximate score of a user and an item can be from their exact one; `item` may hold the largest norms
-/// of several items.
-pub fn error_bound(dim: usize, user: Norms, item: Norms) -> f64 {
-    let n = dim as f64;
-    let summation = |terms: f64| {
-        let error = terms * 2.0_f64.powi(-24);
-        if error < 0.5 { error / (1.0 - error) } else { f64::INFINITY }
-    };
-    let bound = user.rounded * item.lost
-        + user.lost * item.whole
-        + summation(n + 1.0) * user.rounded * item.rounded
-        + summation(n / 16.0 + 7.0) * user.whole * item.whole
-        + 4.0 * n * f64::from(f32::MIN_POSITIVE);
-    // Far more than what f64 arithmetic took from the norms and from this sum.
-    bound * (1.0 + 1e-6)
-}
-
-/// The nearest bfloat16, ties to even, as the upper half of an f32. Subnormal values become 0, as the instruction
-/// would take them, and values beyond the largest finite one become that: both are then part of what is lost.
-fn round(value: f32) -> u16 {
-    const MAX: u32 = 0x7f7f;
-    let bits = value.to_bits();
-    let magnitude = bits & 0x7fff_ffff;
-    let rounded = (magnitude + 0x7fff + ((magnitude >> 16) & 1)) >> 16;
-    let rounded = if magnitude < 0x0080_0000 { 0 } else { rounded.min(MAX) };
-    (rounded | ((bits >> 16) & 0x8000)) as u16
-}
-
-fn widen(bfloat16: u16) -> f32 {
-    f32::from_bits(u32::from(bfloat16) << 16)
-}
-
-/// Two neighbouring values in bfloat16, the first in the lower half. A vector of odd length ends with a 0.
-fn pair(values: &[f32]) -> u32 {
-    let second = values.get(1).map_or(0, |value| round(*value));
-    u32::from(round(values[0])) | u32::from(second) << 16
-}
-
-/// Users of a tile: with a panel of items they take 24 of 32 registers for their sums.
-const TILE: usize = 12;
-
-/// Users in bfloat16, as the kernel reads them: tile by tile, each pair by pair, of all its users. Missing ones are 0.
-pub struct RoundedUsers {
-    tiles: Vec<Vec<[u32; TILE]>>,
-    /// Of each user.
-    pub norms: Vec<Norms>,
-}
-
-impl RoundedUsers {
-    /// Rounds vectors.
-    pub fn new(users: Matrix) -> Self {
-        let tile = |first: usize| {
-            let mut pairs = vec![[0; TILE]; users.dim().div_ceil(2)];
-            for (place, user) in (first..users.rows().min(first + TILE)).enumerate() {
-                for (places, values) in pairs.iter_mut().zip(users.row(user).chunks(2)) {
-                    places[place] = pair(values);
-                }
-            }
-            pairs
-        };
-        Self {
-            tiles: (0..users.rows()).step_by(TILE).map(tile).collect(),
-            norms: (0..users.rows()).map(|user| Norms::of(users.row(user))).collect(),
+            scale,
+            inverse: 1.0 / scale,
+            fixed: (lost + conversion + summation * norm) * inflated,
+            by_loss: (rounded + conversion) * inflated,
+            constant: 2.0 * (n + scale + 1.0) * f64::from(f32::from_bits(1)),
         }
     }
 
-    /// Number of rows that scores take: that of users, rounded up to whole tiles.
-    pub fn rows(&self) -> usize {
-        self.tiles.len() * TILE
-    }
-}
-
-/// A cache line: one pair of 16 items.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([u32; 16]);
-
-/// `PANEL` items in bfloat16, as the kernel reads them: pair by pair, each of all items. Missing items are 0.
-pub struct Panel {
-    pairs: Vec<[Line; 2]>,
-    /// The largest of its items.
-    pub norms: Norms,
-}
-
-impl Panel {
-    /// The panels of all items; half the size of the items themselves.
-    pub fn all(items: Matrix) -> Vec<Self> {
-        let starts = (0..items.rows()).into_par_iter().step_by(PANEL);
-        starts.map(|start| Self::of(items.slice(start, (start + PANEL).min(items.rows())))).collect()
+    /// The error for each unit of an item's norm, in units of `s`, where the items lost at most the share `loss`.
+    pub fn slope(&self, loss: f64) -> f32 {
+        ((self.fixed + self.by_loss * loss) as f32).next_up()
     }
 
-    fn of(items: Matrix) -> Self {
-        let mut pairs = vec![[Line([0; 16]); 2]; items.dim().div_ceil(2)];
-        let mut norms = Norms::default();
-        for item in 0..items.rows() {
-            let row = items.row(item);
-            for (lines, values) in pairs.iter_mut().zip(row.chunks(2)) {
-                lines[item / 16].0[item % 16] = pair(values);
-            }
-            norms = norms.max(Norms::of(row));
-        }
-        Self { pairs, norms }
-    }
-}
-
-/// Writes the approximate scores of every user with every item of the panels to `out`, row-major.
-///
-/// # Panics
-/// When `out` does not hold [`RoundedUsers::rows`] x panels x [`PANEL`] scores, or this CPU has no kernel that filters
-/// ([`crate::kernel::Kernel::filters`]).
-pub fn score_panels(users: &RoundedUsers, panels: &[Panel], out: &mut [f32]) {
-    assert_eq!(out.len(), users.rows() * panels.len() * PANEL);
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
-        // SAFETY: the CPU was just asked and has both features, all that the function requires.
-        return unsafe { x86::score_panels(users, panels, out) };
-    }
-    unreachable!("no panel is made for a kernel that does not filter")
-}
-
-/// Counts the scores above `high`, and lists the places of those that are neither above `high` nor below `low`.
-pub fn sift(scores: &[f32], low: f32, high: f32, doubtful: &mut Vec<u32>) -> u64 {
-    doubtful.clear();
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
-        // SAFETY: the CPU was just asked and has AVX-512F, all that the function requires.
-        return unsafe { x86::sift(scores, low, high, doubtful) };
-    }
-    sift_portable(scores, low, high, doubtful)
-}
-
-fn sift_portable(scores: &[f32], low: f32, high: f32, doubtful: &mut Vec<u32>) -> u64 {
-    let is_below = |score: f32| score < low; // false for NaN, which is in doubt
-    let places = (0..).zip(scores).filter(|(_, score)| !(**score > high || is_below(**score)));
-    doubtful.extend(places.map(|(at, _)| at));
-    scores.iter().filter(|score| **score > high).count() as u64
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::{Line, PANEL, Panel, RoundedUsers, TILE};
-
-    /// Pairs that are multiplied at a time: of a panel they take 16 KiB, half of a small first-level cache, and stay
-    /// there for all tiles of users.
-    const PAIRS: usize = 128;
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) fn score_panels(users: &RoundedUsers, panels: &[Panel], out: &mut [f32]) {
-        let width = panels.len() * PANEL;
-        out.fill(0.0);
-        for (number, panel) in panels.iter().enumerate() {
-            for (part, items) in panel.pairs.chunks(PAIRS).enumerate() {
-                for (tile, out) in users.tiles.iter().zip(out.chunks_mut(TILE * width)) {
-                    let users = &tile[part * PAIRS..][..items.len()];
-                    add_products(users, items, &mut out[number * PANEL..], width);
-                }
-            }
+    /// To find the items that may score at least `low` and at most `high`; see [`ErrorBound::slope`].
+    pub fn thresholds(&self, low: f32, high: f32, slope: f32) -> Thresholds {
+        let (low, high) = (f64::from(low), f64::from(high));
+        let margin = |score: f64| if score.is_finite() { self.constant + Self::MARGIN * score.abs() } else { 0.0 };
+        Thresholds {
+            low: (((low - margin(low)) * self.inverse) as f32).next_down(),
+            high: (((high + margin(high)) * self.inverse) as f32).next_up(),
+            slope,
         }
     }
 
-    /// Adds the products of some pairs of a tile and a panel to their scores, the rows of which are `width` apart.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    fn add_products(users: &[[u32; TILE]], items: &[[Line; 2]], out: &mut [f32], width: usize) {
-        let mut sums = [[_mm512_setzero_ps(); 2]; TILE];
-        for (user, sums) in sums.iter_mut().enumerate() {
-            let (halves, _) = out[user * width..][..PANEL].as_chunks::<16>();
-            for (sum, half) in sums.iter_mut().zip(halves) {
-                // SAFETY: `half` holds the 16 values that are read, at any alignment.
-                *sum = unsafe { _mm512_loadu_ps(half.as_ptr()) };
-            }
-        }
-        for (users, lines) in users.iter().zip(items) {
-            let items = [bf16(load(&lines[0])), bf16(load(&lines[1]))];
-            for (user, sums) in users.iter().zip(&mut sums) {
-                let user = bf16(_mm512_set1_epi32(user.cast_signed()));
-                sums[0] = _mm512_dpbf16_ps(sums[0], user, items[0]);
-                sums[1] = _mm512_dpbf16_ps(sums[1], user, items[1]);
-            }
-        }
-        for (user, sums) in sums.into_iter().enumerate() {
-            let (halves, _) = out[user * width..][..PANEL].as_chunks_mut::<16>();
-            for (half, sum) in halves.iter_mut().zip(sums) {
-                // SAFETY: `half` holds the 16 values that are written, at any alignment.
-                unsafe { _mm512_storeu_ps(half.as_mut_ptr(), sum) };
-            }
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn load(line: &Line) -> __m512i {
-        // SAFETY: a line holds the 64 bytes that are read, at their alignment.
-        unsafe { _mm512_load_si512(std::ptr::from_ref(line).cast()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn bf16(words: __m512i) -> __m512bh {
-        // SAFETY: both types are 512 bits and take any.
-        unsafe { std::mem::transmute(words) }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn sift(scores: &[f32], low: f32, high: f32, doubtful: &mut Vec<u32>) -> u64 {
-        let (low, high, one) = (_mm512_set1_ps(low), _mm512_set1_ps(high), _mm512_set1_epi32(1));
-        let mut above_by_lane = _mm512_setzero_si512();
-        for (number, chunk) in scores.chunks(16).enumerate() {
-            let present = u16::MAX >> (16 - chunk.len());
-            // SAFETY: only the values that are present are read.
-            let values = unsafe { _mm512_maskz_loadu_ps(present, chunk.as_ptr()) };
-            let above = _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(present, values, high);
-            let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(values, low);
-            above_by_lane = _mm512_mask_add_epi32(above_by_lane, above, above_by_lane, one);
-            let mut open = present & !above & !below;
-            while open != 0 {
-                doubtful.push(16 * number as u32 + open.trailing_zeros());
-                open &= open - 1;
-            }
-        }
-        _mm512_reduce_add_epi32(above_by_lane) as u64
+    /// The exact score that an item surely reaches whose approximate score less `slope * norm` is `least`.
+    pub fn reached(&self, least: f32) -> f32 {
+        let score = f64::from(least) * self.scale;
+        ((score - self.constant - Self::MARGIN * score.abs()) as f32).next_down()
     }
 }
 
@@ -303,78 +129,110 @@ mod tests {
 
     use super::*;
     use crate::kernel::{self, Kernel};
-
-    #[test]
-    fn rounding_is_to_the_nearest_and_keeps_the_sign() {
-        for (value, expected) in [
-            (0.0, 0.0),
-            (1.0, 1.0),
-            (1.0 + 2.0_f32.powi(-8), 1.0),                          // a tie, to even
-            (1.0 + 3.0 * 2.0_f32.powi(-8), 1.0 + 2.0_f32.powi(-6)), // a tie, to even
-            (-3.15, -3.15625),
-            (1e-40, 0.0),
-            (f32::MIN_POSITIVE, f32::MIN_POSITIVE),
-        ] {
-            assert_eq!(widen(round(value)), expected, "{value}");
-            assert_eq!(widen(round(-value)), -expected, "{value}");
-        }
-        assert!(widen(round(f32::MAX)).is_finite());
-    }
+    use crate::Matrix;
 
     fn value() -> impl Strategy<Value = f32> {
         prop_oneof![
-            6 => -1.0_f32..1.0,
-            1 => prop_oneof![Just(0.0), Just(-0.0), Just(1e-40_f32), Just(-3e-39), Just(1e-20), Just(-1e17), Just(9e17)],
+            12 => -1.0_f32..1.0,
+            1 => prop_oneof![Just(0.0), Just(-0.0), Just(1e-40_f32), Just(-3e-39), Just(1e-20)],
         ]
+    }
+
+    /// Vectors of all sizes that f32 has, beside each other.
+    fn rows(dim: usize, rows: usize) -> impl Strategy<Value = Vec<f32>> {
+        let scale = prop_oneof![
+            4 => Just(1.0_f32), 1 => Just(0.0), 1 => Just(1e-44), 1 => Just(1e-38), 1 => Just(1e-30), 1 => Just(1e16),
+        ];
+        let row = (proptest::collection::vec(value(), dim), scale)
+            .prop_map(|(row, scale)| row.into_iter().map(|value| value * scale).collect::<Vec<f32>>());
+        proptest::collection::vec(row, rows).prop_map(|rows| rows.concat())
+    }
+
+    fn problem() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
+        (1_usize..150, 1_usize..=TILE, 1_usize..70)
+            .prop_flat_map(|(dim, users, items)| (Just(dim), rows(dim, users), rows(dim, items)))
+    }
+
+    fn in_eight(kernel: Kernel, precision: Precision, panels: &[Panel]) -> Vec<EightBits> {
+        let take = |panel| {
+            let mut eight = EightBits::default();
+            if precision == Precision::Eight {
+                eight.take(panel, kernel);
+            }
+            eight
+        };
+        panels.iter().map(take).collect()
     }
 
     proptest! {
         #[test]
-        fn approximate_scores_keep_within_their_bound(
-            (dim, users, items) in (1_usize..300, 1_usize..30, 1_usize..70).prop_flat_map(|(dim, users, items)| (
-                Just(dim),
-                proptest::collection::vec(value(), dim * users),
-                proptest::collection::vec(value(), dim * items),
-            ))
-        ) {
-            if !Kernel::supported()[0].filters() {
-                return Ok(());
-            }
+        fn exact_scores_are_on_the_side_that_approximate_ones_say((dim, users, items) in problem()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-            let rounded = RoundedUsers::new(users);
             let panels = Panel::all(items);
-            let width = panels.len() * PANEL;
-            let mut out = vec![f32::NAN; rounded.rows() * width];
-            score_panels(&rounded, &panels, &mut out);
-            for (user, norms) in rounded.norms.iter().enumerate() {
-                for item in 0..items.rows() {
-                    let exact = kernel::dot(users.row(user), items.row(item));
-                    let gap = (f64::from(out[user * width + item]) - f64::from(exact)).abs();
-                    prop_assert!(gap <= error_bound(dim, *norms, Norms::of(items.row(item))));
-                    prop_assert!(gap <= error_bound(dim, *norms, panels[item / PANEL].norms));
+            let norms: Vec<f32> = panels.iter().flat_map(|panel| panel.norms).collect();
+            let width = norms.len();
+            for kernel in Kernel::supported() {
+                let tile = UserTile::new(users, kernel);
+                for &precision in kernel.precisions(dim) {
+                    let mut out = vec![f32::NAN; users.rows() * width];
+                    score_panels(kernel, precision, &tile, &panels, &in_eight(kernel, precision, &panels), &mut out);
+                    let loss = panels.iter().map(|panel| panel.loss(precision)).fold(0.0, f64::max);
+                    for user in 0..users.rows() {
+                        let bound = tile.error_bound(user, precision);
+                        let slope = bound.slope(loss);
+                        for item in 0..items.rows() {
+                            let exact = kernel::dot(users.row(user), items.row(item));
+                            let approximate = out[user * width + item];
+                            prop_assert!(bound.reached(approximate - slope * norms[item]) <= exact);
+                            for score in [exact, exact.next_up(), exact.next_down(), 0.9 * exact, 1.1 * exact, 0.0] {
+                                let bars = bound.thresholds(score, score, slope);
+                                let mut doubtful = Vec::new();
+                                let above = sift(kernel, &[approximate], &norms[item..=item], bars, &mut doubtful);
+                                let said = (above == 1, doubtful.is_empty());
+                                prop_assert!(
+                                    if exact > score { said.0 || !said.1 }
+                                    else if exact < score { !said.0 }
+                                    else { said == (false, false) },
+                                    "{} {precision:?} exact {exact:e} score {score:e} {said:?}", kernel.name()
+                                );
+                            }
+                        }
+                    }
                 }
             }
         }
 
         #[test]
-        fn sifting_is_what_it_says(scores in proptest::collection::vec(-3_i8..4, 0..70), low in -4_i8..4, more in 0_i8..4) {
-            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
-            let (low, high) = (f32::from(low), f32::from(low + more));
-            let (mut doubtful, mut by_loop) = (vec![7], Vec::new());
-            let above = sift(&scores, low, high, &mut doubtful);
-            prop_assert_eq!(above, sift_portable(&scores, low, high, &mut by_loop));
-            prop_assert_eq!(&doubtful, &by_loop);
-            prop_assert_eq!(above, scores.iter().filter(|score| **score > high).count() as u64);
-            let open = |(at, score): (u32, &f32)| (low <= *score && *score <= high).then_some(at);
-            prop_assert_eq!(doubtful, (0..).zip(&scores).filter_map(open).collect::<Vec<u32>>());
+        fn every_kernel_gives_the_same_approximate_scores((dim, users, items) in problem()) {
+            let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
+            let panels = Panel::all(items);
+            let mut by_precision: [Option<Vec<f32>>; 2] = [None, None];
+            for kernel in Kernel::supported() {
+                let tile = UserTile::new(users, kernel);
+                for &precision in kernel.precisions(dim) {
+                    let mut out = vec![f32::NAN; users.rows() * panels.len() * PANEL];
+                    score_panels(kernel, precision, &tile, &panels, &in_eight(kernel, precision, &panels), &mut out);
+                    let expected = by_precision[precision as usize].get_or_insert_with(|| out.clone());
+                    prop_assert_eq!(&out, expected, "{} {:?}", kernel.name(), precision);
+                }
+            }
         }
     }
 
     #[test]
     fn the_bound_is_of_the_size_of_the_rounding() {
         let row: Vec<f32> = (0..512).map(|i| ((i * 37 % 101) as f32 - 50.0) / 660.0).collect();
-        let norms = Norms::of(&row);
-        let bound = error_bound(row.len(), norms, norms) / (norms.whole * norms.whole);
-        assert!((0.002..0.005).contains(&bound), "{bound}");
+        let matrix = Matrix::new(&row, 512);
+        let panels = Panel::all(matrix);
+        for kernel in Kernel::supported() {
+            let tile = UserTile::new(matrix, kernel);
+            for &precision in kernel.precisions(512) {
+                let bound = tile.error_bound(0, precision);
+                let slope = f64::from(bound.slope(panels[0].loss(precision)));
+                let share = slope * bound.scale / f64::from(panels[0].norms[0]);
+                let expected = if precision == Precision::Eight { 2e-3..2e-2 } else { 1e-4..4e-4 };
+                assert!(expected.contains(&share), "{precision:?} {share}");
+            }
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::filter::{self, Norms, PANEL, Panel, RoundedUsers};
+use crate::filter::{self, EightBits, ErrorBound, PANEL, Panel, Precision, TILE, UserTile};
+use crate::matrix::AlignedRows;
 use crate::{Error, Kernel, Matrix, Result};
 
 /// How an item whose score equals the target's counts for the target's rank.
@@ -35,14 +36,14 @@ pub struct ItemIndex<'a> {
 pub struct Prepared {
     kernel: Kernel,
     max_norm: f64,
-    /// The items in bfloat16, for a kernel that filters.
-    panels: Option<Vec<Panel>>,
+    /// The items in 16 bits.
+    panels: Vec<Panel>,
     num_scores: AtomicU64,
     num_rescored: AtomicU64,
 }
 
 impl Prepared {
-    /// Checks the items, and rounds them where `kernel` filters by rounded ones: half their own memory.
+    /// Checks the items and rounds them to 16 bits: half their own memory.
     ///
     /// # Errors
     /// [`Error::Empty`] without items; [`Error::NonFinite`] for NaN or infinity.
@@ -52,7 +53,7 @@ impl Prepared {
             return Err(Error::Empty { name, rows: 0, columns: items.dim() });
         }
         let max_norm = items.norms(name)?.into_iter().fold(0.0, f64::max);
-        let panels = kernel.filters().then(|| Panel::all(items));
+        let panels = Panel::all(items);
         Ok(Self { kernel, max_norm, panels, num_scores: AtomicU64::new(0), num_rescored: AtomicU64::new(0) })
     }
 
@@ -61,8 +62,7 @@ impl Prepared {
         self.kernel
     }
 
-    /// The share of all scores so far that had to be computed exactly; 1 for a kernel that does not filter, and 0
-    /// before the first score.
+    /// The share of all scores so far that had to be computed exactly; 0 before the first score.
     pub fn rescored_share(&self) -> f64 {
         let scores = self.num_scores.load(Ordering::Relaxed).max(1);
         self.num_rescored.load(Ordering::Relaxed) as f64 / scores as f64
@@ -79,94 +79,190 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Bytes of item vectors scored together: a quarter of a second-level cache of 1 MiB.
-    const ITEM_BYTES: usize = 256 * 1024;
+    /// Bytes of a block of items, in f32 and in 16 bits: they stay in a second-level cache of 1 MiB while all users of
+    /// a block pass by.
+    const ITEM_BYTES: usize = 768 * 1024;
+    /// Fewer users at a time are not worth the reading of all items.
+    const MIN_USERS: usize = 192;
 
-    fn new(dim: usize, kernel: Kernel) -> Self {
-        let item_bytes = dim * if kernel.filters() { size_of::<u16>() } else { size_of::<f32>() };
-        Self { users: 384, items: (Self::ITEM_BYTES / item_bytes).clamp(PANEL, 1024) }
+    fn new(dim: usize) -> Self {
+        let items = Self::ITEM_BYTES / (dim * (size_of::<f32>() + size_of::<i16>()));
+        Self { users: 384, items: items.clamp(PANEL, 1024) }
     }
 }
 
-/// What is made of the scores of one user: a state that takes in row after row.
+/// What is made of the scores of one user: a state that takes in the items block by block.
 ///
 /// A user's items come in increasing order within a state, but states are split and merged as the threads allow, and
-/// scores come exactly or to be sifted as is faster: the result must not depend on that.
+/// scores come exactly or sifted as is faster: the result must not depend on that.
 pub(crate) trait Fold: Sync {
     type State: Send;
 
     fn start(&self, user: usize) -> Self::State;
 
-    /// Takes in the scores of the items from `first_item` on.
+    /// Takes in the exact scores of the items from `first_item` on.
     fn take(&self, state: &mut Self::State, user: usize, first_item: usize, scores: &[f32]);
 
-    /// Takes in the same items from their approximate scores.
-    fn sift(&self, state: &mut Self::State, user: usize, row: &mut Row);
+    /// How well the next `num_items` items can be sifted, after `num_before`.
+    fn sieve(&self, state: &Self::State, num_before: usize, num_items: usize) -> Sieve;
 
-    /// Whether the state has a threshold to sift by.
-    fn can_sift(&self, state: &Self::State) -> bool;
+    /// The pairs of scores (low, high) that the same items are to be sifted by.
+    fn bars(&self, state: &Self::State, user: usize, row: &Row, bars: &mut Vec<(f32, f32)>);
+
+    /// Takes in the items sifted by one of these: the number of those that surely score more than `high`, and the
+    /// exact scores of all others that do not surely score less than `low`, by increasing item.
+    fn take_sifted(
+        &self,
+        state: &mut Self::State,
+        user: usize,
+        bar: usize,
+        num_above: u64,
+        doubtful: impl Iterator<Item = (usize, f32)>,
+    );
 
     /// Takes in a state of the same user.
     fn merge(&self, state: &mut Self::State, other: Self::State);
 }
 
-/// Approximate scores of one user with the items from `first_item` on.
-pub(crate) struct Row<'a> {
-    pub(crate) first_item: usize,
-    kernel: Kernel,
-    user: &'a [f32],
-    items: Matrix<'a>,
-    scores: &'a [f32],
-    error: f64,
-    scratch: &'a mut Scratch,
+/// How well the items to come can be sifted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sieve {
+    /// Hardly: most must be scored exactly.
+    None,
+    /// By a score that many will pass.
+    Coarse,
+    /// By a score that decides.
+    Fine,
 }
 
-/// Buffers that every row uses again.
-#[derive(Default)]
-struct Scratch {
-    doubtful: Vec<u32>,
-    exact: Vec<f32>,
-    num_rescored: usize,
+/// Approximate scores of one user with the items from `first_item` on.
+pub(crate) struct Row<'a> {
+    first_item: usize,
+    scores: &'a [f32],
+    norms: &'a [f32],
+    bound: &'a ErrorBound,
+    slope: f32,
 }
 
 impl Row<'_> {
-    /// The number of items that surely score more than `high`, and the exact scores of all others that do not surely
-    /// score less than `low`, as (item, score) in increasing order of items.
-    pub(crate) fn sift(&mut self, low: f32, high: f32) -> (u64, impl Iterator<Item = (usize, f32)>) {
-        let low = ((f64::from(low) - self.error) as f32).next_down();
-        let high = ((f64::from(high) + self.error) as f32).next_up();
-        let Scratch { doubtful, exact, num_rescored } = &mut *self.scratch;
-        let num_above = filter::sift(self.scores, low, high, doubtful);
-        self.kernel.score_chosen(self.user, self.items, doubtful, exact);
-        *num_rescored += doubtful.len();
-        let first_item = self.first_item;
-        (num_above, doubtful.iter().zip(exact.iter()).map(move |(&at, &score)| (first_item + at as usize, score)))
+    /// The largest score that at least `count` of the items surely reach that are not left out; minus infinity for
+    /// fewer items.
+    pub(crate) fn reached_by(&self, count: usize, is_left_out: impl Fn(usize) -> bool) -> f32 {
+        let least = self.scores.iter().zip(self.norms).map(|(score, norm)| score - self.slope * norm);
+        let left = (self.first_item..).zip(least).filter(|(item, _)| !is_left_out(*item));
+        let mut least: Vec<f32> = left.map(|(_, least)| least).collect();
+        if least.len() < count {
+            return f32::NEG_INFINITY;
+        }
+        self.bound.reached(*least.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a)).1)
     }
 }
 
-/// When to sift: a filter that leaves too much in doubt is left alone for a while, longer each time.
+/// Which precision a tile of users is sifted with: one that leaves too much in doubt is given up.
 struct Trust {
+    precisions: &'static [Precision],
     pause: usize,
     next_pause: usize,
 }
 
 impl Trust {
-    /// Above this share in doubt, scoring all items exactly is faster.
-    const MAX_DOUBT: f64 = 0.25;
-    /// Users whose doubts are forgiven.
-    const GRACE: f64 = 2.0;
-
-    fn new() -> Self {
-        Self { pause: 0, next_pause: 4 }
+    fn new(precisions: &'static [Precision]) -> Self {
+        Self { precisions, pause: 0, next_pause: 4 }
     }
 
-    fn is_broken(num_rescored: usize, num_users: usize, num_items: usize) -> bool {
-        num_rescored as f64 > Self::MAX_DOUBT * num_items as f64 * (num_users as f64 + Self::GRACE)
+    /// The precision to begin a block with.
+    fn begin(&mut self, sieve: Sieve) -> Option<Precision> {
+        self.pause = self.pause.saturating_sub(1);
+        match sieve {
+            _ if self.pause > 0 => None,
+            Sieve::None => None,
+            Sieve::Coarse => self.precisions.last().copied(),
+            Sieve::Fine => self.precisions.first().copied(),
+        }
     }
 
-    fn disappoint(&mut self) {
+    /// How many doubts are too many: above this share of the pairs, what comes next would be faster.
+    fn max_doubts(precision: Precision, num_pairs: usize) -> usize {
+        let share = match precision {
+            Precision::Eight => 0.11,
+            Precision::Sixteen => 0.25,
+        };
+        64 + (share * num_pairs as f64) as usize
+    }
+
+    /// What to try next, on this block and the ones to come: 16 bits, or exact scores for a while, longer each time.
+    fn disappointed_by(&mut self, precision: Precision) -> Option<Precision> {
+        if precision == Precision::Eight {
+            self.precisions = &[Precision::Sixteen];
+            return Some(Precision::Sixteen);
+        }
         self.pause = self.next_pause;
         self.next_pause *= 2;
+        None
+    }
+}
+
+/// Up to [`TILE`] users that are scored together.
+struct Group {
+    users: Range<usize>,
+    rows: AlignedRows,
+    tile: UserTile,
+    trust: Trust,
+}
+
+/// A block of items.
+struct Block<'a> {
+    first_item: usize,
+    /// Items that the states have seen.
+    num_before: usize,
+    items: Matrix<'a>,
+    panels: &'a [Panel],
+    norms: Vec<f32>,
+    /// The largest loss of its panels at 8 and 16 bits.
+    loss: [f64; 2],
+}
+
+impl<'a> Block<'a> {
+    fn new(num_before: usize, items: Range<usize>, all_items: Matrix<'a>, all_panels: &'a [Panel]) -> Self {
+        let panels = &all_panels[items.start / PANEL..items.end.div_ceil(PANEL)];
+        let loss = |precision| panels.iter().map(|panel| panel.loss(precision)).fold(0.0, f64::max);
+        Self {
+            first_item: items.start,
+            num_before,
+            items: all_items.slice(items.start, items.end),
+            panels,
+            norms: panels.iter().flat_map(|panel| panel.norms).take(items.len()).collect(),
+            loss: [loss(Precision::Eight), loss(Precision::Sixteen)],
+        }
+    }
+}
+
+/// Buffers that every block uses again.
+#[derive(Default)]
+struct Scratch {
+    /// The block in 8 bits, once a tile asked for it.
+    eight: Vec<EightBits>,
+    has_eight: bool,
+    scores: Vec<f32>,
+    bars: Vec<(f32, f32)>,
+    places: Vec<u32>,
+    doubts: Doubts,
+    exact: Vec<f32>,
+}
+
+/// The items in doubt of all bars of a tile.
+#[derive(Default)]
+struct Doubts {
+    /// (user of the tile, item of the block).
+    pairs: Vec<(u32, u32)>,
+    /// (user of the tile, bar, items surely above, end of its pairs).
+    rows: Vec<(usize, usize, u64, usize)>,
+}
+
+impl Doubts {
+    fn clear(&mut self) {
+        self.pairs.clear();
+        self.rows.clear();
     }
 }
 
@@ -182,7 +278,7 @@ impl<'a> ItemIndex<'a> {
 
     /// The index of items that were prepared before.
     pub fn from_prepared(item_embeddings: Matrix<'a>, prepared: Arc<Prepared>) -> Self {
-        let blocks = Blocks::new(item_embeddings.dim(), prepared.kernel);
+        let blocks = Blocks::new(item_embeddings.dim());
         Self { items: item_embeddings, prepared, blocks, interrupted: None }
     }
 
@@ -228,10 +324,13 @@ impl<'a> ItemIndex<'a> {
     /// # Errors
     /// [`Error::Interrupted`].
     pub(crate) fn fold_scores<F: Fold>(&self, users: Matrix, fold: &F) -> Result<Vec<F::State>> {
-        let user_blocks = split(0..users.rows(), self.blocks.users);
-        let tasks = 4 * rayon::current_num_threads();
+        // Users first: a state that sees all items has the better scores to sift by.
+        let num_tasks = if rayon::current_num_threads() > 1 { 3 * rayon::current_num_threads() } else { 1 };
+        let num_blocks = users.rows().div_ceil(self.blocks.users).max(num_tasks.min(users.rows() / Blocks::MIN_USERS));
+        let user_blocks = users.rows().div_ceil(num_blocks.max(1)).next_multiple_of(TILE).min(self.blocks.users);
+        let user_blocks = split(0..users.rows(), user_blocks.max(1));
         let item_blocks = self.num_items().div_ceil(self.blocks.items);
-        let item_parts = tasks.div_ceil(user_blocks.len().max(1)).min(item_blocks);
+        let item_parts = num_tasks.div_ceil(user_blocks.len().max(1)).min(item_blocks);
         let item_parts = split(0..self.num_items(), self.num_items().div_ceil(item_parts).next_multiple_of(PANEL));
         let merge = |mut left: Vec<F::State>, right: Vec<F::State>| {
             left.iter_mut().zip(right).for_each(|(left, right)| fold.merge(left, right));
@@ -258,69 +357,111 @@ impl<'a> ItemIndex<'a> {
         item_part: Range<usize>,
         fold: &F,
     ) -> Result<Vec<F::State>> {
-        let panels = self.prepared.panels.as_deref();
-        let rounded = panels.map(|_| RoundedUsers::new(users.slice(user_block.start, user_block.end)));
+        let kernel = self.prepared.kernel;
+        let group = |range: Range<usize>| {
+            let rows = users.slice(range.start, range.end);
+            let trust = Trust::new(kernel.precisions(rows.dim()));
+            Group { users: range, rows: AlignedRows::copy(rows), tile: UserTile::new(rows, kernel), trust }
+        };
+        let mut groups: Vec<Group> = split(user_block.clone(), TILE).into_iter().map(group).collect();
         let mut states: Vec<F::State> = user_block.clone().map(|user| fold.start(user)).collect();
-        let (mut approximate, mut exact) = (Vec::new(), Vec::new());
         let mut scratch = Scratch::default();
-        let mut trust = Trust::new();
-        let (mut num_scores, mut num_rescored) = (0, 0);
-        for items in split(item_part, self.blocks.items.next_multiple_of(PANEL)) {
-            if self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-                return Err(Error::Interrupted);
-            }
-            let mut num_sifted = 0;
-            scratch.num_rescored = 0;
-            trust.pause = trust.pause.saturating_sub(1);
-            if let Some((panels, rounded)) = panels.zip(rounded.as_ref())
-                && trust.pause == 0
-                && states.iter().all(|state| fold.can_sift(state))
-            {
-                let panels = &panels[items.start / PANEL..items.end.div_ceil(PANEL)];
-                let norms = panels.iter().fold(Norms::default(), |norms, panel| norms.max(panel.norms));
-                let width = panels.len() * PANEL;
-                approximate.resize(rounded.rows() * width, 0.0);
-                filter::score_panels(rounded, panels, &mut approximate);
-                for ((state, user), (own_norms, scores)) in
-                    states.iter_mut().zip(user_block.clone()).zip(rounded.norms.iter().zip(approximate.chunks(width)))
-                {
-                    let row = &mut Row {
-                        first_item: items.start,
-                        kernel: self.prepared.kernel,
-                        user: users.row(user),
-                        items: self.items.slice(items.start, items.end),
-                        scores: &scores[..items.len()],
-                        error: filter::error_bound(users.dim(), *own_norms, norms),
-                        scratch: &mut scratch,
-                    };
-                    fold.sift(state, user, row);
-                    num_sifted += 1;
-                    if Trust::is_broken(scratch.num_rescored, num_sifted, items.len()) {
-                        trust.disappoint();
-                        break;
-                    }
+        let mut num_rescored = 0;
+        for items in split(item_part.clone(), self.blocks.items.next_multiple_of(PANEL)) {
+            let block = Block::new(items.start - item_part.start, items, self.items, &self.prepared.panels);
+            scratch.has_eight = false;
+            for (group, states) in groups.iter_mut().zip(states.chunks_mut(TILE)) {
+                if self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                    return Err(Error::Interrupted);
                 }
+                num_rescored += self.fold_block(group, &block, fold, states, &mut scratch);
             }
-            let left = user_block.start + num_sifted..user_block.end;
-            if !left.is_empty() {
-                exact.resize(left.len() * items.len(), 0.0);
-                self.prepared.kernel.score_block(
-                    users.slice(left.start, left.end),
-                    self.items.slice(items.start, items.end),
-                    &mut exact,
-                );
-                let states = states[num_sifted..].iter_mut();
-                for ((state, user), scores) in states.zip(left.clone()).zip(exact.chunks(items.len())) {
-                    fold.take(state, user, items.start, scores);
-                }
-            }
-            num_scores += user_block.len() * items.len();
-            num_rescored += scratch.num_rescored + left.len() * items.len();
         }
+        let num_scores = user_block.len() * item_part.len();
         self.prepared.num_scores.fetch_add(num_scores as u64, Ordering::Relaxed);
         self.prepared.num_rescored.fetch_add(num_rescored as u64, Ordering::Relaxed);
         Ok(states)
     }
+
+    /// Takes a block of items into the states of a tile of users, and returns how many scores were computed exactly.
+    fn fold_block<F: Fold>(
+        &self,
+        group: &mut Group,
+        block: &Block,
+        fold: &F,
+        states: &mut [F::State],
+        scratch: &mut Scratch,
+    ) -> usize {
+        let kernel = self.prepared.kernel;
+        let sieves = states.iter().map(|state| fold.sieve(state, block.num_before, block.items.rows()));
+        let sieve = sieves.min().unwrap_or(Sieve::None);
+        let mut precision = group.trust.begin(sieve);
+        while let Some(tried) = precision {
+            if sift_block(kernel, tried, group, block, fold, states, scratch) {
+                let Scratch { doubts, exact, .. } = scratch;
+                kernel.score_pairs(group.rows.rows(), block.items, &doubts.pairs, exact);
+                let mut start = 0;
+                for &(user, bar, num_above, end) in &doubts.rows {
+                    let items = doubts.pairs[start..end].iter().map(|(_, place)| block.first_item + *place as usize);
+                    let doubtful = items.zip(exact[start..end].iter().copied());
+                    fold.take_sifted(&mut states[user], group.users.start + user, bar, num_above, doubtful);
+                    start = end;
+                }
+                return doubts.pairs.len();
+            }
+            precision = group.trust.disappointed_by(tried);
+        }
+        let num_pairs = group.users.len() * block.items.rows();
+        scratch.exact.resize(num_pairs, 0.0);
+        kernel.score_block(group.rows.rows(), block.items, &mut scratch.exact);
+        let rows = scratch.exact.chunks(block.items.rows());
+        for ((state, user), scores) in states.iter_mut().zip(group.users.clone()).zip(rows) {
+            fold.take(state, user, block.first_item, scores);
+        }
+        num_pairs
+    }
+}
+
+/// Lists the items of a block that stay in doubt for a tile of users; false when they are too many.
+fn sift_block<F: Fold>(
+    kernel: Kernel,
+    precision: Precision,
+    group: &Group,
+    block: &Block,
+    fold: &F,
+    states: &[F::State],
+    scratch: &mut Scratch,
+) -> bool {
+    let Scratch { eight, has_eight, scores, bars, places, doubts, .. } = scratch;
+    if precision == Precision::Eight && !*has_eight {
+        eight.resize_with(block.panels.len(), EightBits::default);
+        eight.iter_mut().zip(block.panels).for_each(|(eight, panel)| eight.take(panel, kernel));
+        *has_eight = true;
+    }
+    let width = block.panels.len() * PANEL;
+    scores.resize(group.users.len() * width, 0.0);
+    filter::score_panels(kernel, precision, &group.tile, block.panels, eight, scores);
+    doubts.clear();
+    let max_doubts = Trust::max_doubts(precision, group.users.len() * block.items.rows());
+    for (at, (state, scores)) in states.iter().zip(scores.chunks(width)).enumerate() {
+        let bound = group.tile.error_bound(at, precision);
+        let slope = bound.slope(block.loss[precision as usize]);
+        let scores = &scores[..block.items.rows()];
+        let row = Row { first_item: block.first_item, scores, norms: &block.norms, bound, slope };
+        bars.clear();
+        fold.bars(state, group.users.start + at, &row, bars);
+        for (bar, (low, high)) in bars.iter().enumerate() {
+            places.clear();
+            let thresholds = bound.thresholds(*low, *high, slope);
+            let above = filter::sift(kernel, scores, &block.norms, thresholds, places);
+            doubts.pairs.extend(places.iter().map(|place| (at as u32, *place)));
+            doubts.rows.push((at, bar, above, doubts.pairs.len()));
+        }
+        if doubts.pairs.len() > max_doubts {
+            return false;
+        }
+    }
+    true
 }
 
 /// Cuts a range into ranges of `size`, the last one shorter.

@@ -12,6 +12,7 @@
 //! whatever block it is computed. Fused multiply-adds would be as fast on some CPUs and twice as fast on others, but
 //! not the same on all. A lane starts at +0 and a sum of opposite numbers is +0, so no score is ever -0.
 
+use crate::filter::Precision;
 use crate::{Error, Matrix, Result};
 
 /// Number of partial sums of a dot product.
@@ -35,9 +36,9 @@ pub fn dot(user: &[f32], item: &[f32]) -> f32 {
 pub struct Kernel(Instructions);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Instructions {
+pub(crate) enum Instructions {
     #[cfg(target_arch = "x86_64")]
-    Avx512Bf16,
+    Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -56,8 +57,8 @@ impl Kernel {
         let mut kernels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
-                kernels.push(Self(Instructions::Avx512Bf16));
+            if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni") {
+                kernels.push(Self(Instructions::Avx512Vnni));
             }
             if is_x86_feature_detected!("avx512f") {
                 kernels.push(Self(Instructions::Avx512));
@@ -92,7 +93,7 @@ impl Kernel {
     pub fn name(&self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 => "avx512-bf16",
+            Instructions::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -103,12 +104,19 @@ impl Kernel {
         }
     }
 
-    /// Whether it has products of bfloat16, which rule most items out before their exact score is needed.
-    pub fn filters(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return self.0 == Instructions::Avx512Bf16;
-        #[cfg(not(target_arch = "x86_64"))]
-        false
+    pub(crate) fn instructions(self) -> Instructions {
+        self.0
+    }
+
+    /// The sizes of integers whose products approximate scores of `dim` dimensions, the fastest first.
+    pub fn precisions(self, dim: usize) -> &'static [Precision] {
+        // The largest product, 255 x 128, must not leave 32 bits when it is added `dim` times.
+        const MAX_DIM_OF_EIGHT: usize = 65_536;
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni if dim <= MAX_DIM_OF_EIGHT => &[Precision::Eight, Precision::Sixteen],
+            _ => &[Precision::Sixteen],
+        }
     }
 
     /// Writes the scores of every user with every item to `out`, row-major (users, items).
@@ -121,7 +129,7 @@ impl Kernel {
         match self.0 {
             // SAFETY: a `Kernel` exists only for instructions that this CPU has.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 | Instructions::Avx512 => unsafe { x86::score_block_avx512(users, items, out) },
+            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { x86::score_block_avx512(users, items, out) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { x86::score_block_avx2(users, items, out) },
@@ -131,24 +139,24 @@ impl Kernel {
         }
     }
 
-    /// Writes the scores of one user with the items at `chosen` to `out`, in that order.
+    /// Writes the scores of the pairs (user, item), in increasing order of users, to `out`.
     ///
     /// # Panics
-    /// When the dimensions differ or `chosen` holds an item that is none.
-    pub(crate) fn score_chosen(self, user: &[f32], items: Matrix, chosen: &[u32], out: &mut Vec<f32>) {
-        assert_eq!(user.len(), items.dim());
+    /// When the dimensions differ or a pair holds a user or an item that is none.
+    pub(crate) fn score_pairs(self, users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
+        assert_eq!(users.dim(), items.dim());
         match self.0 {
             // SAFETY: a `Kernel` exists only for instructions that this CPU has.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 | Instructions::Avx512 => unsafe {
-                x86::score_chosen_avx512(user, items, chosen, out);
+            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
+                x86::score_pairs_avx512(users, items, pairs, out);
             },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => unsafe { x86::score_chosen_avx2(user, items, chosen, out) },
+            Instructions::Avx2 => unsafe { x86::score_pairs_avx2(users, items, pairs, out) },
             #[cfg(target_arch = "aarch64")]
-            Instructions::Neon => score_chosen::<neon::Neon, 4>(user, items, chosen, out),
-            Instructions::Portable => score_chosen::<Lanes, 1>(user, items, chosen, out),
+            Instructions::Neon => score_pairs::<neon::Neon, 4>(users, items, pairs, out),
+            Instructions::Portable => score_pairs::<Lanes, 1>(users, items, pairs, out),
         }
     }
 }
@@ -158,7 +166,8 @@ trait Accumulator: Copy {
     fn load(lanes: &Lanes) -> Self;
     /// `self + a * b`, the product and the sum each rounded to f32.
     fn add_product(self, a: Self, b: Self) -> Self;
-    fn store(self) -> Lanes;
+    /// The sum of all sixteen, in the order that the definition gives.
+    fn add_lanes(self) -> f32;
 }
 
 impl Accumulator for Lanes {
@@ -176,8 +185,10 @@ impl Accumulator for Lanes {
     }
 
     #[inline(always)]
-    fn store(self) -> Lanes {
-        self
+    fn add_lanes(self) -> f32 {
+        let eight: [f32; 8] = std::array::from_fn(|l| self[l] + self[l + 8]);
+        let four: [f32; 4] = std::array::from_fn(|l| eight[l] + eight[l + 4]);
+        (four[0] + four[2]) + (four[1] + four[3])
     }
 }
 
@@ -213,15 +224,53 @@ fn score_rows<A: Accumulator, const U: usize, const I: usize>(users: [&[f32]; U]
     }
 }
 
-/// Takes `I` of the chosen items at a time; a last group that is short repeats its last item.
+/// Takes `P` pairs at a time, of one user where they are: its vector is then read once. A last group that is short
+/// repeats its last pair.
 #[inline(always)]
-fn score_chosen<A: Accumulator, const I: usize>(user: &[f32], items: Matrix, chosen: &[u32], out: &mut Vec<f32>) {
+fn score_pairs<A: Accumulator, const P: usize>(
+    users: Matrix,
+    items: Matrix,
+    pairs: &[(u32, u32)],
+    out: &mut Vec<f32>,
+) {
     out.clear();
-    for group in chosen.chunks(I) {
-        let rows = std::array::from_fn(|i| items.row(group[i.min(group.len() - 1)] as usize));
-        let [scores] = tile::<A, 1, I>([user], rows);
+    for group in pairs.chunks(P) {
+        let pair = |at: usize| group[at.min(group.len() - 1)];
+        let item_rows = std::array::from_fn(|at| items.row(pair(at).1 as usize));
+        let scores = if pair(0).0 == pair(P - 1).0 {
+            let [scores] = tile::<A, 1, P>([users.row(pair(0).0 as usize)], item_rows);
+            scores
+        } else {
+            dots::<A, P>(std::array::from_fn(|at| users.row(pair(at).0 as usize)), item_rows)
+        };
         out.extend_from_slice(&scores[..group.len()]);
     }
+}
+
+/// The scores of `P` pairs, all of the same length, side by side.
+#[inline(always)]
+fn dots<A: Accumulator, const P: usize>(users: [&[f32]; P], items: [&[f32]; P]) -> [f32; P] {
+    let users = users.map(<[f32]>::as_chunks::<LANES>);
+    let items = items.map(<[f32]>::as_chunks::<LANES>);
+    let num_chunks = users[0].0.len();
+    let user_chunks = users.map(|(chunks, _)| &chunks[..num_chunks]);
+    let item_chunks = items.map(|(chunks, _)| &chunks[..num_chunks]);
+    let mut sums = [A::load(&[0.0; LANES]); P];
+    for chunk in 0..num_chunks {
+        for p in 0..P {
+            sums[p] = sums[p].add_product(A::load(&user_chunks[p][chunk]), A::load(&item_chunks[p][chunk]));
+        }
+    }
+    if !users[0].1.is_empty() {
+        for p in 0..P {
+            sums[p] = sums[p].add_product(A::load(&padded(users[p].1)), A::load(&padded(items[p].1)));
+        }
+    }
+    let mut scores = [0.0; P];
+    for (score, sum) in scores.iter_mut().zip(&sums) {
+        *score = sum.add_lanes();
+    }
+    scores
 }
 
 /// The scores of `U` users and `I` items, all of the same length; the accumulators of all pairs stay in registers.
@@ -249,7 +298,7 @@ fn tile<A: Accumulator, const U: usize, const I: usize>(users: [&[f32]; U], item
     let mut scores = [[0.0; I]; U];
     for (scores, sums) in scores.iter_mut().zip(&sums) {
         for (score, sum) in scores.iter_mut().zip(sums) {
-            *score = add_lanes(sum.store());
+            *score = sum.add_lanes();
         }
     }
     scores
@@ -271,19 +320,12 @@ fn padded(rest: &[f32]) -> Lanes {
     lanes
 }
 
-#[inline(always)]
-fn add_lanes(lanes: Lanes) -> f32 {
-    let eight: [f32; 8] = std::array::from_fn(|l| lanes[l] + lanes[l + 8]);
-    let four: [f32; 4] = std::array::from_fn(|l| eight[l] + eight[l + 4]);
-    (four[0] + four[2]) + (four[1] + four[3])
-}
-
 /// The same sums in the registers of x86 CPUs.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Accumulator, LANES, Lanes, score_tiles};
+    use super::{Accumulator, Lanes, score_tiles};
     use crate::Matrix;
 
     /// A tile of 4 x 4 pairs takes 16 of the 32 registers, and its loads 8 more.
@@ -298,20 +340,20 @@ mod x86 {
         score_tiles::<Avx2, 2, 2>(users, items, out);
     }
 
-    /// A group of 4 hides the latency of the sums.
+    /// Four pairs at a time hide the latency of the sums.
     #[target_feature(enable = "avx512f")]
-    pub(super) fn score_chosen_avx512(user: &[f32], items: Matrix, chosen: &[u32], out: &mut Vec<f32>) {
-        super::score_chosen::<Avx512, 4>(user, items, chosen, out);
+    pub(super) fn score_pairs_avx512(users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
+        super::score_pairs::<Avx512, 4>(users, items, pairs, out);
     }
 
-    /// As above; each item takes two registers.
+    /// As above; each sum takes two registers.
     #[target_feature(enable = "avx2")]
-    pub(super) fn score_chosen_avx2(user: &[f32], items: Matrix, chosen: &[u32], out: &mut Vec<f32>) {
-        super::score_chosen::<Avx2, 4>(user, items, chosen, out);
+    pub(super) fn score_pairs_avx2(users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
+        super::score_pairs::<Avx2, 4>(users, items, pairs, out);
     }
 
     /// Private to this module and used by the functions that enable AVX-512F alone, which makes every intrinsic below
-    /// sound: they need AVX-512F, and `Lanes` holds the 16 values that a load reads and a store writes, at any alignment.
+    /// sound: they need AVX-512F, and `Lanes` holds the 16 values that a load reads, at any alignment.
     #[derive(Clone, Copy)]
     struct Avx512(__m512);
 
@@ -329,16 +371,17 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn store(self) -> Lanes {
-            let mut lanes = [0.0; LANES];
+        fn add_lanes(self) -> f32 {
             // SAFETY: see `Avx512`.
-            unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), self.0) };
-            lanes
+            unsafe {
+                let upper = _mm512_castpd_ps(_mm512_castpd256_pd512(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0))));
+                Avx2(_mm512_castps512_ps256(self.0), _mm512_castps512_ps256(upper)).add_lanes()
+            }
         }
     }
 
     /// Private to this module and used by the functions that enable AVX2 alone, which makes every intrinsic below
-    /// sound: they need AVX, which AVX2 includes, and read or write 8 of the 16 values of `Lanes` from its start or its middle.
+    /// sound: they need AVX, which AVX2 includes, and read 8 of the 16 values of `Lanes` from its start or its middle.
     #[derive(Clone, Copy)]
     struct Avx2(__m256, __m256);
 
@@ -358,14 +401,14 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn store(self) -> Lanes {
-            let mut lanes = [0.0; LANES];
+        fn add_lanes(self) -> f32 {
             // SAFETY: see `Avx2`.
             unsafe {
-                _mm256_storeu_ps(lanes.as_mut_ptr(), self.0);
-                _mm256_storeu_ps(lanes[8..].as_mut_ptr(), self.1);
+                let eight = _mm256_add_ps(self.0, self.1);
+                let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
             }
-            lanes
         }
     }
 }
@@ -377,7 +420,7 @@ mod neon {
 
     use super::{Accumulator, LANES, Lanes};
 
-    /// Every 64-bit ARM target of Rust enables NEON, so its intrinsics are sound; they read or write 4 of the 16 values
+    /// Every 64-bit ARM target of Rust enables NEON, so its intrinsics are sound; they read 4 of the 16 values
     /// of `Lanes`, at any alignment.
     #[derive(Clone, Copy)]
     pub(super) struct Neon([float32x4_t; 4]);
@@ -396,13 +439,14 @@ mod neon {
         }
 
         #[inline(always)]
-        fn store(self) -> Lanes {
-            let mut lanes = [0.0; LANES];
-            for (part, values) in self.0.into_iter().enumerate() {
-                // SAFETY: see `Neon`.
-                unsafe { vst1q_f32(lanes[4 * part..].as_mut_ptr(), values) };
+        fn add_lanes(self) -> f32 {
+            let [first, second, third, fourth] = self.0;
+            // SAFETY: see `Neon`.
+            unsafe {
+                let four = vaddq_f32(vaddq_f32(first, third), vaddq_f32(second, fourth));
+                let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+                vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
             }
-            lanes
         }
     }
 }
@@ -446,19 +490,21 @@ mod tests {
         #[test]
         fn every_kernel_gives_the_bits_of_the_definition((dim, users, items) in block()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-            let chosen: Vec<u32> = (0..items.rows() as u32).rev().collect();
+            let pairs: Vec<(u32, u32)> = (0..users.rows() as u32)
+                .flat_map(|user| (0..items.rows() as u32).rev().map(move |item| (user, item)))
+                .collect();
             for kernel in Kernel::supported() {
                 let mut out = vec![f32::NAN; users.rows() * items.rows()];
                 kernel.score_block(users, items, &mut out);
+                let mut backwards = Vec::new();
+                kernel.score_pairs(users, items, &pairs, &mut backwards);
                 for user in 0..users.rows() {
-                    let mut backwards = Vec::new();
-                    kernel.score_chosen(users.row(user), items, &chosen, &mut backwards);
                     for item in 0..items.rows() {
                         let score = out[user * items.rows() + item];
                         let expected = dot_by_definition(users.row(user), items.row(item));
                         prop_assert_eq!(score.to_bits(), expected.to_bits(), "{} {} {}", kernel.name(), user, item);
                         prop_assert_eq!(score.to_bits(), dot(users.row(user), items.row(item)).to_bits());
-                        prop_assert_eq!(score.to_bits(), backwards[items.rows() - 1 - item].to_bits());
+                        prop_assert_eq!(score.to_bits(), backwards[(user + 1) * items.rows() - 1 - item].to_bits());
                     }
                 }
             }

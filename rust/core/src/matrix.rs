@@ -71,6 +71,29 @@ fn norm(row: &[f32]) -> f64 {
     (squares.iter().sum::<f64>() + rest).sqrt()
 }
 
+/// A copy of some rows that starts at a cache line.
+pub(crate) struct AlignedRows {
+    values: Vec<f32>,
+    start: usize,
+    dim: usize,
+}
+
+impl AlignedRows {
+    const LINE: usize = 64;
+
+    pub(crate) fn copy(rows: Matrix) -> Self {
+        let mut values = vec![0.0; rows.values.len() + Self::LINE / size_of::<f32>()];
+        let start = values.as_ptr().align_offset(Self::LINE);
+        values[start..][..rows.values.len()].copy_from_slice(rows.values);
+        values.truncate(start + rows.values.len());
+        Self { values, start, dim: rows.dim }
+    }
+
+    pub(crate) fn rows(&self) -> Matrix<'_> {
+        Matrix::new(&self.values[self.start..], self.dim)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::index::{Fold, Row};
+use crate::index::{Fold, Row, Sieve};
 use crate::{Error, ItemIndex, Matrix, Ragged, Result, Ties, kernel};
 
 /// What an item has to score to rank above a target: at least `score` below the item index `split`, more from it on.
@@ -52,15 +52,24 @@ impl Fold for Count<'_> {
         }
     }
 
-    fn sift(&self, counts: &mut Vec<u64>, user: usize, row: &mut Row) {
-        for (count, bar) in counts.iter_mut().zip(self.bars(user)) {
-            let (num_above, doubtful) = row.sift(bar.score, bar.score);
-            *count += num_above + doubtful.filter(|(item, score)| bar.is_passed(*item, *score)).count() as u64;
-        }
+    fn sieve(&self, _: &Vec<u64>, _: usize, _: usize) -> Sieve {
+        Sieve::Fine
     }
 
-    fn can_sift(&self, _: &Vec<u64>) -> bool {
-        true
+    fn bars(&self, _: &Vec<u64>, user: usize, _: &Row, bars: &mut Vec<(f32, f32)>) {
+        bars.extend(self.bars(user).iter().map(|bar| (bar.score, bar.score)));
+    }
+
+    fn take_sifted(
+        &self,
+        counts: &mut Vec<u64>,
+        user: usize,
+        bar: usize,
+        num_above: u64,
+        doubtful: impl Iterator<Item = (usize, f32)>,
+    ) {
+        let passed = &self.bars(user)[bar];
+        counts[bar] += num_above + doubtful.filter(|(item, score)| passed.is_passed(*item, *score)).count() as u64;
     }
 
     fn merge(&self, counts: &mut Vec<u64>, other: Vec<u64>) {

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
-use crate::index::{Fold, Row};
+use crate::index::{Fold, Row, Sieve};
 use crate::rank::check_rows;
 use crate::{Error, ItemIndex, Matrix, Ragged, Result};
 
@@ -72,6 +72,9 @@ impl Best {
     }
 }
 
+/// Once this many times k items were seen, few of those to come are among the best or near them.
+const MANY: usize = 50;
+
 /// Keeps the best items that are not excluded.
 struct Search<'a> {
     k: usize,
@@ -98,14 +101,35 @@ impl Fold for Search<'_> {
         (first_item..).zip(scores).for_each(|(item, score)| self.offer(best, user, item, *score));
     }
 
-    fn sift(&self, best: &mut Best, user: usize, row: &mut Row) {
-        let worst = best.heap.peek().map_or(f32::NEG_INFINITY, |worst| worst.score);
-        let (_, doubtful) = row.sift(worst, f32::INFINITY);
-        doubtful.for_each(|(item, score)| self.offer(best, user, item, score));
+    fn sieve(&self, best: &Best, num_before: usize, num_items: usize) -> Sieve {
+        match self.k - best.heap.len() {
+            0 if num_before >= MANY * self.k => Sieve::Fine,
+            missing if missing <= num_items / 4 => Sieve::Coarse,
+            _ => Sieve::None,
+        }
     }
 
-    fn can_sift(&self, best: &Best) -> bool {
-        best.heap.len() == self.k
+    fn bars(&self, best: &Best, user: usize, row: &Row, bars: &mut Vec<(f32, f32)>) {
+        let worst = best.heap.peek().map_or(f32::INFINITY, |worst| worst.score);
+        let low = match self.k - best.heap.len() {
+            0 => worst,
+            missing => {
+                let exclude = self.exclude.row(user);
+                worst.min(row.reached_by(missing, |item| exclude.binary_search(&item).is_ok()))
+            }
+        };
+        bars.push((low, f32::INFINITY));
+    }
+
+    fn take_sifted(
+        &self,
+        best: &mut Best,
+        user: usize,
+        _: usize,
+        _: u64,
+        doubtful: impl Iterator<Item = (usize, f32)>,
+    ) {
+        doubtful.for_each(|(item, score)| self.offer(best, user, item, score));
     }
 
     fn merge(&self, best: &mut Best, other: Best) {

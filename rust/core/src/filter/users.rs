@@ -1,0 +1,88 @@
+//! Users as integers, in the order in which products read them.
+
+use super::items::{nearest, norm, scale_of_sixteen, size};
+use super::{ErrorBound, Precision};
+use crate::{Kernel, Matrix};
+
+/// Users of a tile: with a panel of items they take 24 of 32 registers for their sums.
+pub const TILE: usize = 12;
+
+/// Up to `TILE` users, group by group of four bytes, each of all of them. Missing users and dimensions are 0.
+pub struct UserTile {
+    /// Of each user, at each precision.
+    bounds: Vec<[ErrorBound; 2]>,
+    /// Two integers of 16 bits a group.
+    pub(super) sixteen: Vec<[u32; TILE]>,
+    /// Four of 8 bits a group, 128 added to each; empty for a kernel without.
+    pub(super) eight: Vec<[u32; TILE]>,
+}
+
+impl UserTile {
+    /// Rounds users at the precisions of a kernel.
+    ///
+    /// # Panics
+    /// For more than `TILE` users.
+    pub fn new(users: Matrix, kernel: Kernel) -> Self {
+        assert!(users.rows() <= TILE);
+        let dim = users.dim();
+        let num_quads = if kernel.precisions(dim).contains(&Precision::Eight) { dim.div_ceil(4) } else { 0 };
+        let mut tile = Self {
+            bounds: Vec::with_capacity(users.rows()),
+            sixteen: vec![[0; TILE]; dim.div_ceil(2)],
+            eight: vec![[0; TILE]; num_quads],
+        };
+        (0..users.rows()).for_each(|user| tile.push(users.row(user)));
+        tile
+    }
+
+    fn push(&mut self, row: &[f32]) {
+        let at = self.bounds.len();
+        let (norm, largest) = size(row);
+        let scale = scale_of_sixteen(norm, largest, row.len());
+        let (integers, sixteen) = round(row, norm, scale);
+        for (group, pair) in self.sixteen.iter_mut().zip(integers.chunks(2)) {
+            group[at] = join(pair, 16);
+        }
+        let mut bounds = [ErrorBound::default(), sixteen];
+        if !self.eight.is_empty() {
+            let (mut integers, eight) = round(row, norm, (largest / 127.0).next_up());
+            integers.iter_mut().for_each(|integer| *integer += 128);
+            for (group, quad) in self.eight.iter_mut().zip(integers.chunks(4)) {
+                group[at] = join(quad, 8);
+            }
+            bounds[Precision::Eight as usize] = eight;
+        }
+        self.bounds.push(bounds);
+    }
+
+    /// Number of users.
+    pub fn len(&self) -> usize {
+        self.bounds.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.bounds.is_empty()
+    }
+
+    /// How far the approximate scores of one of the users can be from the exact ones.
+    pub fn error_bound(&self, user: usize, precision: Precision) -> &ErrorBound {
+        &self.bounds[user][precision as usize]
+    }
+}
+
+/// The nearest integers of a row of known norm in units of `scale`, and the bound on what their products miss.
+fn round(row: &[f32], row_norm: f64, scale: f32) -> (Vec<i32>, ErrorBound) {
+    let integers: Vec<i32> = row.iter().map(|value| nearest(value / scale)).collect();
+    let scale = f64::from(scale);
+    let of = &integers[..row.len()];
+    let rounded = norm(row.len(), |at| scale * f64::from(of[at]));
+    let lost = norm(row.len(), |at| f64::from(row[at]) - scale * f64::from(of[at]));
+    (integers, ErrorBound::new(row.len(), scale, row_norm, rounded, lost))
+}
+
+/// The lower `bits` of each integer, the first in the lowest.
+fn join(integers: &[i32], bits: usize) -> u32 {
+    let masked = |integer: &i32| integer.cast_unsigned() & ((1 << bits) - 1);
+    (0..).zip(integers).map(|(at, integer)| masked(integer) << (bits * at)).sum()
+}
