@@ -150,7 +150,7 @@ def test_the_share_rescored_is_told():
     index = ItemIndex(items)
     assert index.rescored_share == 0
     index.rank(users, np.arange(64))
-    assert index.rescored_share < 0.2 if index.kernel == "avx512-bf16" else index.rescored_share == 1
+    assert 0 < index.rescored_share < 0.2
 
 
 def test_ctrl_c_interrupts_a_long_rank():

@@ -128,8 +128,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::{self, Kernel};
     use crate::Matrix;
+    use crate::kernel::{self, Kernel};
 
     fn value() -> impl Strategy<Value = f32> {
         prop_oneof![
@@ -168,7 +168,7 @@ mod tests {
         #[test]
         fn exact_scores_are_on_the_side_that_approximate_ones_say((dim, users, items) in problem()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-            let panels = Panel::all(items);
+            let panels = Panel::all(items, Kernel::supported()[0]);
             let norms: Vec<f32> = panels.iter().flat_map(|panel| panel.norms).collect();
             let width = norms.len();
             for kernel in Kernel::supported() {
@@ -205,7 +205,7 @@ mod tests {
         #[test]
         fn every_kernel_gives_the_same_approximate_scores((dim, users, items) in problem()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-            let panels = Panel::all(items);
+            let panels = Panel::all(items, Kernel::supported()[0]);
             let mut by_precision: [Option<Vec<f32>>; 2] = [None, None];
             for kernel in Kernel::supported() {
                 let tile = UserTile::new(users, kernel);
@@ -223,7 +223,7 @@ mod tests {
     fn the_bound_is_of_the_size_of_the_rounding() {
         let row: Vec<f32> = (0..512).map(|i| ((i * 37 % 101) as f32 - 50.0) / 660.0).collect();
         let matrix = Matrix::new(&row, 512);
-        let panels = Panel::all(matrix);
+        let panels = Panel::all(matrix, Kernel::supported()[0]);
         for kernel in Kernel::supported() {
             let tile = UserTile::new(matrix, kernel);
             for &precision in kernel.precisions(512) {

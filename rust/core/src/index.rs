@@ -53,7 +53,7 @@ impl Prepared {
             return Err(Error::Empty { name, rows: 0, columns: items.dim() });
         }
         let max_norm = items.norms(name)?.into_iter().fold(0.0, f64::max);
-        let panels = Panel::all(items);
+        let panels = Panel::all(items, kernel);
         Ok(Self { kernel, max_norm, panels, num_scores: AtomicU64::new(0), num_rescored: AtomicU64::new(0) })
     }
 
@@ -82,12 +82,15 @@ impl Blocks {
     /// Bytes of a block of items, in f32 and in 16 bits: they stay in a second-level cache of 1 MiB while all users of
     /// a block pass by.
     const ITEM_BYTES: usize = 768 * 1024;
+    /// Bytes of a block of users, in f32, in 16 bits and in 8: what each thread holds.
+    const USER_BYTES: usize = 4 * 1024 * 1024;
     /// Fewer users at a time are not worth the reading of all items.
     const MIN_USERS: usize = 192;
 
     fn new(dim: usize) -> Self {
         let items = Self::ITEM_BYTES / (dim * (size_of::<f32>() + size_of::<i16>()));
-        Self { users: 384, items: items.clamp(PANEL, 1024) }
+        let users = Self::USER_BYTES / (dim * (size_of::<f32>() + size_of::<i16>() + size_of::<i8>()));
+        Self { users: users.clamp(TILE, 4096), items: items.clamp(PANEL, 1024) }
     }
 }
 
@@ -325,7 +328,7 @@ impl<'a> ItemIndex<'a> {
     /// [`Error::Interrupted`].
     pub(crate) fn fold_scores<F: Fold>(&self, users: Matrix, fold: &F) -> Result<Vec<F::State>> {
         // Users first: a state that sees all items has the better scores to sift by.
-        let num_tasks = if rayon::current_num_threads() > 1 { 3 * rayon::current_num_threads() } else { 1 };
+        let num_tasks = if rayon::current_num_threads() > 1 { 2 * rayon::current_num_threads() } else { 1 };
         let num_blocks = users.rows().div_ceil(self.blocks.users).max(num_tasks.min(users.rows() / Blocks::MIN_USERS));
         let user_blocks = users.rows().div_ceil(num_blocks.max(1)).next_multiple_of(TILE).min(self.blocks.users);
         let user_blocks = split(0..users.rows(), user_blocks.max(1));

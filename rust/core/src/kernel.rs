@@ -227,12 +227,7 @@ fn score_rows<A: Accumulator, const U: usize, const I: usize>(users: [&[f32]; U]
 /// Takes `P` pairs at a time, of one user where they are: its vector is then read once. A last group that is short
 /// repeats its last pair.
 #[inline(always)]
-fn score_pairs<A: Accumulator, const P: usize>(
-    users: Matrix,
-    items: Matrix,
-    pairs: &[(u32, u32)],
-    out: &mut Vec<f32>,
-) {
+fn score_pairs<A: Accumulator, const P: usize>(users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
     out.clear();
     for group in pairs.chunks(P) {
         let pair = |at: usize| group[at.min(group.len() - 1)];
@@ -374,7 +369,8 @@ mod x86 {
         fn add_lanes(self) -> f32 {
             // SAFETY: see `Avx512`.
             unsafe {
-                let upper = _mm512_castpd_ps(_mm512_castpd256_pd512(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0))));
+                let upper =
+                    _mm512_castpd_ps(_mm512_castpd256_pd512(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0))));
                 Avx2(_mm512_castps512_ps256(self.0), _mm512_castps512_ps256(upper)).add_lanes()
             }
         }

@@ -73,7 +73,7 @@ impl Best {
 }
 
 /// Once this many times k items were seen, few of those to come are among the best or near them.
-const MANY: usize = 50;
+const MANY: usize = 20;
 
 /// Keeps the best items that are not excluded.
 struct Search<'a> {

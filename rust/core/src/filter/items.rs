@@ -3,13 +3,14 @@
 use rayon::prelude::*;
 
 use super::Precision;
-use crate::Matrix;
+use crate::kernel::Instructions;
+use crate::{Kernel, Matrix};
 
 /// Items of a panel: two vectors of 16.
 pub const PANEL: usize = 32;
 
 /// A cache line: for 16 items, four bytes each, two integers of 16 bits or four of 8.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 pub(super) struct Line(pub(super) [u32; 16]);
 
@@ -23,15 +24,15 @@ pub(super) struct Integers {
     pub(super) offsets: [i32; PANEL],
 }
 
-/// `PANEL` items in 16 bits, and what is needed to take the upper 8 of them.
+/// `PANEL` items in 16 bits, and what is needed to make 8 of them.
 pub struct Panel {
     pub(super) sixteen: Integers,
     /// Of each item, `|x|`, rounded up.
     pub norms: [f32; PANEL],
     /// The largest `|d| / |x|` at each precision.
     loss: [f64; 2],
-    /// How many bits are dropped to leave 8.
-    pub(super) shift: u32,
+    /// What makes 8 bits of each item's 16, see [`in_eight`].
+    pub(super) factors: [i16; PANEL],
 }
 
 /// The items of a panel in 8 bits, made of those in 16 when a block of items is ranked: no copy of the catalog.
@@ -58,6 +59,7 @@ pub(super) fn scale_of_sixteen(norm: f64, largest: f32, dim: usize) -> f32 {
 }
 
 /// The nearest integer of a number between -2^21 and 2^21, ties to even: adding 1.5 x 2^23 leaves it in the lower bits.
+#[inline(always)]
 pub(super) fn nearest(value: f32) -> i32 {
     const SHIFTED: f32 = 12_582_912.0;
     (value + SHIFTED).to_bits().cast_signed() - SHIFTED.to_bits().cast_signed()
@@ -79,59 +81,118 @@ pub(super) fn norm(len: usize, value: impl Fn(usize) -> f64) -> f64 {
 }
 
 /// The norm and the largest magnitude of a row.
+#[inline(always)]
 pub(super) fn size(row: &[f32]) -> (f64, f32) {
-    let largest = row.iter().fold(0.0_f32, |largest, value| if value.abs() > largest { value.abs() } else { largest });
+    let mut largest = [0.0_f32; 16];
+    for values in row.chunks(16) {
+        for (largest, value) in largest.iter_mut().zip(values) {
+            *largest = if value.abs() > *largest { value.abs() } else { *largest };
+        }
+    }
+    let largest = largest.into_iter().fold(0.0, f32::max);
     (norm(row.len(), |at| f64::from(row[at])), largest)
 }
 
+#[inline(always)]
 fn round(row: &[f32]) -> Rounded {
     let (norm, largest) = size(row);
     let scale = scale_of_sixteen(norm, largest, row.len());
-    let values: Vec<i16> = row.iter().map(|value| nearest(value / scale) as i16).collect();
+    let mut values = vec![0; row.len()];
+    for (integer, value) in values.iter_mut().zip(row) {
+        *integer = nearest(value / scale) as i16;
+    }
     let lost = lost(row, &values, scale);
     Rounded { values, scale, norm, lost }
 }
 
 /// The norm of what rounding took from a row.
+#[inline(always)]
 fn lost(row: &[f32], values: &[i16], scale: f32) -> f64 {
     let values = &values[..row.len()];
     norm(row.len(), |at| f64::from(row[at]) - f64::from(scale) * f64::from(values[at]))
 }
 
-/// The upper bits of a value, rounded; 32,767 stays in range.
-fn upper(value: i16, shift: u32) -> i16 {
-    let half = if shift > 0 { 1 << (shift - 1) } else { 0 };
-    value.saturating_add(half) >> shift
+/// The factor by which integers of 16 bits, at most `largest`, fill 8 bits.
+#[inline(always)]
+fn factor_of_eight(largest: u16) -> i16 {
+    ((127 << 15) / i32::from(largest.max(1))).min(i32::from(i16::MAX)) as i16
+}
+
+/// `value * factor / 2^15`, rounded: one instruction where 16 bits are multiplied for their upper half.
+#[inline(always)]
+fn in_eight(value: i16, factor: i16) -> i16 {
+    ((i32::from(value) * i32::from(factor) + (1 << 14)) >> 15) as i16
+}
+
+/// The scale of integers of 8 bits whose 16 bits had `scale`.
+#[inline(always)]
+fn scale_of_eight(scale: f32, factor: i16) -> f32 {
+    scale * (32_768.0 / f32::from(factor))
 }
 
 impl Panel {
     /// The panels of all items; half the size of the items themselves.
-    pub fn all(items: Matrix) -> Vec<Self> {
+    pub fn all(items: Matrix, kernel: Kernel) -> Vec<Self> {
         let starts = (0..items.rows()).into_par_iter().step_by(PANEL);
-        starts.map(|start| Self::of(items.slice(start, (start + PANEL).min(items.rows())))).collect()
+        starts.map(|start| Self::new(items.slice(start, (start + PANEL).min(items.rows())), kernel)).collect()
     }
 
+    fn new(items: Matrix, kernel: Kernel) -> Self {
+        match kernel.instructions() {
+            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(items) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => unsafe { Self::with_avx2(items) },
+            _ => Self::of(items),
+        }
+    }
+
+    /// The same code, compiled for wider registers: loops, since closures would not be.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn with_avx512(items: Matrix) -> Self {
+        Self::of(items)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn with_avx2(items: Matrix) -> Self {
+        Self::of(items)
+    }
+
+    #[inline(always)]
     fn of(items: Matrix) -> Self {
-        let mut sixteen = Integers { groups: vec![[Line([0; 16]); 2]; items.dim().div_ceil(2)], ..Integers::default() };
+        let mut sixteen =
+            Integers { groups: vec![[Line::default(); 2]; items.dim().div_ceil(2)], ..Integers::default() };
         let mut norms = [0.0; PANEL];
+        let mut factors = [0; PANEL];
         let mut loss = [0.0_f64; 2];
-        let rounded: Vec<Rounded> = (0..items.rows()).map(|item| round(items.row(item))).collect();
-        let largest = rounded.iter().flat_map(|item| &item.values).map(|value| value.unsigned_abs()).max();
-        let shift = (0..=8).find(|shift| upper(largest.unwrap_or(0) as i16, *shift) <= 127).expect("8 bits stay");
-        for (item, rounded) in rounded.iter().enumerate() {
-            for (group, pair) in sixteen.groups.iter_mut().zip(rounded.values.chunks(2)) {
+        for item in 0..items.rows() {
+            let row = items.row(item);
+            let Rounded { values, scale, norm, lost: lost_in_sixteen } = round(row);
+            for (group, pair) in sixteen.groups.iter_mut().zip(values.chunks(2)) {
                 let second = pair.get(1).map_or(0, |value| value.cast_unsigned());
                 group[item / 16].0[item % 16] = u32::from(pair[0].cast_unsigned()) | u32::from(second) << 16;
             }
-            sixteen.scales[item] = rounded.scale;
-            norms[item] = (rounded.norm as f32).next_up();
-            if rounded.norm > 0.0 {
-                let in_eight: Vec<i16> = rounded.values.iter().map(|value| upper(*value, shift) << shift).collect();
-                let lost = [lost(items.row(item), &in_eight, rounded.scale), rounded.lost];
-                loss = std::array::from_fn(|at| loss[at].max(lost[at] / rounded.norm));
+            sixteen.scales[item] = scale;
+            norms[item] = (norm as f32).next_up();
+            let mut largest = 0;
+            for value in &values {
+                largest = value.unsigned_abs().max(largest);
+            }
+            factors[item] = factor_of_eight(largest);
+            if norm > 0.0 {
+                let mut eight = vec![0; values.len()];
+                for (eight, value) in eight.iter_mut().zip(&values) {
+                    *eight = in_eight(*value, factors[item]);
+                }
+                let lost = [lost(row, &eight, scale_of_eight(scale, factors[item])), lost_in_sixteen];
+                loss = std::array::from_fn(|at| loss[at].max(lost[at] / norm));
             }
         }
-        Self { sixteen, norms, loss, shift }
+        Self { sixteen, norms, loss, factors }
     }
 
     /// The largest share of an item's norm that rounding took.
@@ -139,14 +200,11 @@ impl Panel {
         self.loss[precision as usize]
     }
 
-    /// The scales of the items in 8 bits.
+    /// The scales of the items in 8 bits; 0 for a missing one.
     pub(super) fn scales_of_eight(&self) -> [f32; PANEL] {
-        self.sixteen.scales.map(|scale| scale * (1 << self.shift) as f32)
-    }
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self([0; 16])
+        std::array::from_fn(|item| match self.factors[item] {
+            0 => 0.0,
+            factor => scale_of_eight(self.sixteen.scales[item], factor),
+        })
     }
 }

@@ -39,40 +39,118 @@ pub fn score_panels(
             Instructions::Avx512 | Instructions::Avx2 => unsafe {
                 x86::score_avx2(users, tile.len(), items, &mut rows);
             },
-            _ => score_portable(users, tile.len(), items, &mut rows),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Portable => score_sixteen::<x86::Sse2>(users, tile.len(), items, &mut rows),
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon | Instructions::Portable => {
+                score_sixteen::<neon::Neon>(users, tile.len(), items, &mut rows);
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            Instructions::Portable => score_sixteen::<Lane>(users, tile.len(), items, &mut rows),
         }
     }
 }
 
-/// Two users at a time with 16 items: pairs of products are added as one, an instruction that most CPUs have.
-fn score_portable<'a>(
+/// The registers of a CPU for integers of 16 bits, two in a lane, and their sums of 32 bits.
+trait Registers {
+    const LANES: usize;
+    /// Two integers in every lane.
+    type Pairs: Copy;
+    /// A sum in every lane.
+    type Sums: Copy;
+
+    fn zero() -> Self::Sums;
+    /// The same two integers in every lane.
+    fn splat(pair: u32) -> Self::Pairs;
+    /// Loads `LANES` pairs from the start of a slice.
+    fn load(pairs: &[u32]) -> Self::Pairs;
+    /// Adds both products of every lane to its sum.
+    fn add_products(sums: Self::Sums, users: Self::Pairs, items: Self::Pairs) -> Self::Sums;
+    /// Writes the sums as f32, each times its scale, to the start of `out`.
+    fn write_scores(sums: Self::Sums, scales: &[f32], out: &mut [f32]);
+}
+
+/// `U` users from `first` on, with two registers of items at a time: 14 of 16 registers for six users.
+#[inline(always)]
+fn products<'a, R: Registers, const U: usize>(
+    users: &[[u32; TILE]],
+    first: usize,
+    items: &Integers,
+    rows: &mut impl Iterator<Item = &'a mut [f32]>,
+) {
+    let mut scores = [[0.0; PANEL]; U];
+    for start in (0..PANEL).step_by(2 * R::LANES) {
+        let mut sums = [[R::zero(); 2]; U];
+        for (users, lines) in users.iter().zip(&items.groups) {
+            let pairs = &lines[start / 16].0[start % 16..];
+            let items = [R::load(pairs), R::load(&pairs[R::LANES..])];
+            for (user, sums) in users[first..first + U].iter().zip(&mut sums) {
+                let user = R::splat(*user);
+                for (sum, items) in sums.iter_mut().zip(items) {
+                    *sum = R::add_products(*sum, user, items);
+                }
+            }
+        }
+        for (scores, sums) in scores.iter_mut().zip(&sums) {
+            for (number, sum) in sums.iter().enumerate() {
+                let at = start + number * R::LANES;
+                R::write_scores(*sum, &items.scales[at..], &mut scores[at..]);
+            }
+        }
+    }
+    for (row, scores) in rows.zip(&scores) {
+        row.copy_from_slice(scores);
+    }
+}
+
+/// Six users at a time.
+#[inline(always)]
+fn score_sixteen<'a, R: Registers>(
     users: &[[u32; TILE]],
     num_users: usize,
     items: &Integers,
     rows: &mut impl Iterator<Item = &'a mut [f32]>,
 ) {
-    for first in (0..num_users).step_by(2) {
-        let mut sums = [[[0_i32; 16]; 2]; 2];
-        for half in 0..2 {
-            for (users, lines) in users.iter().zip(&items.groups) {
-                for user in 0..2 {
-                    let [low, high] = halves(users[first + user]);
-                    for (sum, pair) in sums[user][half].iter_mut().zip(lines[half].0) {
-                        let [first, second] = halves(pair);
-                        *sum += low * first + high * second;
-                    }
-                }
-            }
-        }
-        for (sums, row) in sums.into_iter().zip(&mut *rows) {
-            let sums = sums.as_flattened().iter().zip(&items.scales);
-            row.iter_mut().zip(sums).for_each(|(score, (sum, scale))| *score = *sum as f32 * scale);
+    for first in (0..num_users).step_by(6) {
+        let rows = &mut rows.take(6);
+        match num_users - first {
+            1 => products::<R, 1>(users, first, items, rows),
+            2 => products::<R, 2>(users, first, items, rows),
+            3..=4 => products::<R, 4>(users, first, items, rows),
+            _ => products::<R, 6>(users, first, items, rows),
         }
     }
 }
 
-fn halves(pair: u32) -> [i32; 2] {
-    [i32::from(pair as u16 as i16), i32::from((pair >> 16) as u16 as i16)]
+/// One lane, for a CPU of which nothing is known.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+struct Lane;
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+impl Registers for Lane {
+    const LANES: usize = 1;
+    type Pairs = [i32; 2];
+    type Sums = i32;
+
+    fn zero() -> i32 {
+        0
+    }
+
+    fn splat(pair: u32) -> [i32; 2] {
+        [0, 16].map(|shift| i32::from((pair >> shift) as u16 as i16))
+    }
+
+    fn load(pairs: &[u32]) -> [i32; 2] {
+        Self::splat(pairs[0])
+    }
+
+    fn add_products(sum: i32, users: [i32; 2], items: [i32; 2]) -> i32 {
+        sum + users[0] * items[0] + users[1] * items[1]
+    }
+
+    fn write_scores(sum: i32, scales: &[f32], out: &mut [f32]) {
+        out[0] = sum as f32 * scales[0];
+    }
 }
 
 impl EightBits {
@@ -163,20 +241,27 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     pub(super) fn take_eight(panel: &Panel, groups: &mut [[Line; 2]], offsets: &mut [i32; PANEL]) {
         // Of a lane's four bytes the first and third, in the lower half of the lane or in the upper one.
-        let to_lower = _mm512_set4_epi32(0x8080_0e0c_u32.cast_signed(), 0x8080_0a08_u32.cast_signed(), 0x8080_0604_u32.cast_signed(), 0x8080_0200_u32.cast_signed());
+        let to_lower = _mm512_set4_epi32(
+            0x8080_0e0c_u32.cast_signed(),
+            0x8080_0a08_u32.cast_signed(),
+            0x8080_0604_u32.cast_signed(),
+            0x8080_0200_u32.cast_signed(),
+        );
         let to_upper = _mm512_set4_epi32(0x0e0c_8080, 0x0a08_8080, 0x0604_8080, 0x0200_8080);
-        let half = _mm512_set1_epi16(if panel.shift > 0 { 1 << (panel.shift - 1) } else { 0 });
-        let shift = _mm_cvtsi32_si128(panel.shift.cast_signed());
-        let upper = |line: &Line| _mm512_sra_epi16(_mm512_adds_epi16(load(line), half), shift);
+        // Each item's factor, for both its integers in a lane.
+        let factors: [u32; PANEL] = panel.factors.map(|factor| u32::from(factor.cast_unsigned()) * 0x1_0001);
+        // SAFETY: a chunk holds the 16 values that are read, at any alignment.
+        let factors = [0, 16].map(|start| unsafe { _mm512_loadu_si512(factors[start..][..16].as_ptr().cast()) });
         let ones = _mm512_set1_epi8(1);
         let nothing = [Line::default(); 2];
         let mut sums = [_mm512_setzero_si512(); 2];
         for (group, pairs) in groups.iter_mut().zip(panel.sixteen.groups.chunks(2)) {
             let second = pairs.get(1).unwrap_or(&nothing);
             for side in 0..2 {
+                let in_eight = |line: &Line| _mm512_mulhrs_epi16(load(line), factors[side]);
                 let bytes = _mm512_or_si512(
-                    _mm512_shuffle_epi8(upper(&pairs[0][side]), to_lower),
-                    _mm512_shuffle_epi8(upper(&second[side]), to_upper),
+                    _mm512_shuffle_epi8(in_eight(&pairs[0][side]), to_lower),
+                    _mm512_shuffle_epi8(in_eight(&second[side]), to_upper),
                 );
                 sums[side] = _mm512_dpbusd_epi32(sums[side], ones, bytes);
                 // SAFETY: a line holds the 64 bytes that are written, at their alignment.
@@ -196,7 +281,6 @@ mod x86 {
         unsafe { _mm512_load_si512(std::ptr::from_ref(line).cast()) }
     }
 
-    /// Six users at a time with 16 items take 12 of 16 registers.
     #[target_feature(enable = "avx2")]
     pub(super) fn score_avx2<'a>(
         users: &[[u32; TILE]],
@@ -204,52 +288,146 @@ mod x86 {
         items: &Integers,
         rows: &mut impl Iterator<Item = &'a mut [f32]>,
     ) {
-        for first in (0..num_users).step_by(6) {
-            match num_users - first {
-                1 => products_avx2::<1>(users, first, items, rows),
-                2 => products_avx2::<2>(users, first, items, rows),
-                3..=4 => products_avx2::<4>(users, first, items, rows),
-                _ => products_avx2::<6>(users, first, items, rows),
+        score_sixteen::<Avx2>(users, num_users, items, rows);
+    }
+
+    /// Private to this module and used by the function that enables AVX2 alone, which makes its intrinsics sound; they
+    /// read or write the 8 values at the start of a slice, at any alignment.
+    struct Avx2;
+
+    impl Registers for Avx2 {
+        const LANES: usize = 8;
+        type Pairs = __m256i;
+        type Sums = __m256i;
+
+        #[inline(always)]
+        fn zero() -> __m256i {
+            // SAFETY: see `Avx2`.
+            unsafe { _mm256_setzero_si256() }
+        }
+
+        #[inline(always)]
+        fn splat(pair: u32) -> __m256i {
+            // SAFETY: see `Avx2`.
+            unsafe { _mm256_set1_epi32(pair.cast_signed()) }
+        }
+
+        #[inline(always)]
+        fn load(pairs: &[u32]) -> __m256i {
+            // SAFETY: see `Avx2`.
+            unsafe { _mm256_loadu_si256(pairs[..8].as_ptr().cast()) }
+        }
+
+        #[inline(always)]
+        fn add_products(sums: __m256i, users: __m256i, items: __m256i) -> __m256i {
+            // SAFETY: see `Avx2`.
+            unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(users, items)) }
+        }
+
+        #[inline(always)]
+        fn write_scores(sums: __m256i, scales: &[f32], out: &mut [f32]) {
+            // SAFETY: see `Avx2`.
+            unsafe {
+                let scores = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_loadu_ps(scales[..8].as_ptr()));
+                _mm256_storeu_ps(out[..8].as_mut_ptr(), scores);
             }
         }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn products_avx2<'a, const U: usize>(
-        users: &[[u32; TILE]],
-        first: usize,
-        items: &Integers,
-        rows: &mut impl Iterator<Item = &'a mut [f32]>,
-    ) {
-        let mut scores = [[0.0; PANEL]; U];
-        for side in 0..2 {
-            let mut sums = [[_mm256_setzero_si256(); 2]; U];
-            for (users, lines) in users.iter().zip(&items.groups) {
-                let (quarters, _) = lines[side].0.as_chunks::<8>();
-                // SAFETY: a quarter holds the 8 values that are read, at their alignment.
-                let items = [0, 1].map(|at| unsafe { _mm256_load_si256(quarters[at].as_ptr().cast()) });
-                for (user, sums) in users[first..first + U].iter().zip(&mut sums) {
-                    let user = _mm256_set1_epi32(user.cast_signed());
-                    for (sum, item) in sums.iter_mut().zip(items) {
-                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(user, item));
-                    }
-                }
-            }
-            let scales = items.scales[16 * side..].as_chunks::<8>().0;
-            for (scores, sums) in scores.iter_mut().zip(sums) {
-                let eighths = scores[16 * side..].as_chunks_mut::<8>().0;
-                for ((out, sum), scale) in eighths.iter_mut().zip(sums).zip(scales) {
-                    // SAFETY: every chunk holds the 8 values that are read or written, at any alignment.
-                    unsafe {
-                        let score = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps(scale.as_ptr()));
-                        _mm256_storeu_ps(out.as_mut_ptr(), score);
-                    }
-                }
+    /// Every 64-bit x86 CPU has SSE2, which makes its intrinsics sound; they read or write the 4 values at the start of
+    /// a slice, at any alignment.
+    pub(super) struct Sse2;
+
+    impl Registers for Sse2 {
+        const LANES: usize = 4;
+        type Pairs = __m128i;
+        type Sums = __m128i;
+
+        #[inline(always)]
+        fn zero() -> __m128i {
+            // SAFETY: see `Sse2`.
+            unsafe { _mm_setzero_si128() }
+        }
+
+        #[inline(always)]
+        fn splat(pair: u32) -> __m128i {
+            // SAFETY: see `Sse2`.
+            unsafe { _mm_set1_epi32(pair.cast_signed()) }
+        }
+
+        #[inline(always)]
+        fn load(pairs: &[u32]) -> __m128i {
+            // SAFETY: see `Sse2`.
+            unsafe { _mm_loadu_si128(pairs[..4].as_ptr().cast()) }
+        }
+
+        #[inline(always)]
+        fn add_products(sums: __m128i, users: __m128i, items: __m128i) -> __m128i {
+            // SAFETY: see `Sse2`.
+            unsafe { _mm_add_epi32(sums, _mm_madd_epi16(users, items)) }
+        }
+
+        #[inline(always)]
+        fn write_scores(sums: __m128i, scales: &[f32], out: &mut [f32]) {
+            // SAFETY: see `Sse2`.
+            unsafe {
+                let scores = _mm_mul_ps(_mm_cvtepi32_ps(sums), _mm_loadu_ps(scales[..4].as_ptr()));
+                _mm_storeu_ps(out[..4].as_mut_ptr(), scores);
             }
         }
-        for (scores, row) in scores.iter().zip(rows) {
-            row.copy_from_slice(scores);
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::*;
+
+    use super::Registers;
+
+    /// Every 64-bit ARM target of Rust enables NEON, which makes its intrinsics sound; they read or write the 4 values at
+    /// the start of a slice, at any alignment.
+    pub(super) struct Neon;
+
+    impl Registers for Neon {
+        const LANES: usize = 4;
+        /// The first integers of four lanes, and the second ones.
+        type Pairs = [int16x4_t; 2];
+        type Sums = int32x4_t;
+
+        #[inline(always)]
+        fn zero() -> int32x4_t {
+            // SAFETY: see `Neon`.
+            unsafe { vdupq_n_s32(0) }
+        }
+
+        #[inline(always)]
+        fn splat(pair: u32) -> [int16x4_t; 2] {
+            // SAFETY: see `Neon`.
+            [0, 16].map(|shift| unsafe { vdup_n_s16((pair >> shift) as u16 as i16) })
+        }
+
+        #[inline(always)]
+        fn load(pairs: &[u32]) -> [int16x4_t; 2] {
+            // SAFETY: see `Neon`.
+            unsafe {
+                let pairs = vreinterpretq_s32_u32(vld1q_u32(pairs[..4].as_ptr()));
+                [vmovn_s32(pairs), vshrn_n_s32::<16>(pairs)]
+            }
+        }
+
+        #[inline(always)]
+        fn add_products(sums: int32x4_t, users: [int16x4_t; 2], items: [int16x4_t; 2]) -> int32x4_t {
+            // SAFETY: see `Neon`.
+            unsafe { vmlal_s16(vmlal_s16(sums, users[0], items[0]), users[1], items[1]) }
+        }
+
+        #[inline(always)]
+        fn write_scores(sums: int32x4_t, scales: &[f32], out: &mut [f32]) {
+            // SAFETY: see `Neon`.
+            unsafe {
+                let scores = vmulq_f32(vcvtq_f32_s32(sums), vld1q_f32(scales[..4].as_ptr()));
+                vst1q_f32(out[..4].as_mut_ptr(), scores);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::items::{nearest, norm, scale_of_sixteen, size};
 use super::{ErrorBound, Precision};
+use crate::kernel::Instructions;
 use crate::{Kernel, Matrix};
 
 /// Users of a tile: with a panel of items they take 24 of 32 registers for their sums.
@@ -24,6 +25,32 @@ impl UserTile {
     /// For more than `TILE` users.
     pub fn new(users: Matrix, kernel: Kernel) -> Self {
         assert!(users.rows() <= TILE);
+        match kernel.instructions() {
+            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(users, kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => unsafe { Self::with_avx2(users, kernel) },
+            _ => Self::of(users, kernel),
+        }
+    }
+
+    /// The same code, compiled for wider registers: loops, since closures would not be.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn with_avx512(users: Matrix, kernel: Kernel) -> Self {
+        Self::of(users, kernel)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn with_avx2(users: Matrix, kernel: Kernel) -> Self {
+        Self::of(users, kernel)
+    }
+
+    #[inline(always)]
+    fn of(users: Matrix, kernel: Kernel) -> Self {
         let dim = users.dim();
         let num_quads = if kernel.precisions(dim).contains(&Precision::Eight) { dim.div_ceil(4) } else { 0 };
         let mut tile = Self {
@@ -31,10 +58,13 @@ impl UserTile {
             sixteen: vec![[0; TILE]; dim.div_ceil(2)],
             eight: vec![[0; TILE]; num_quads],
         };
-        (0..users.rows()).for_each(|user| tile.push(users.row(user)));
+        for user in 0..users.rows() {
+            tile.push(users.row(user));
+        }
         tile
     }
 
+    #[inline(always)]
     fn push(&mut self, row: &[f32]) {
         let at = self.bounds.len();
         let (norm, largest) = size(row);
@@ -72,8 +102,12 @@ impl UserTile {
 }
 
 /// The nearest integers of a row of known norm in units of `scale`, and the bound on what their products miss.
+#[inline(always)]
 fn round(row: &[f32], row_norm: f64, scale: f32) -> (Vec<i32>, ErrorBound) {
-    let integers: Vec<i32> = row.iter().map(|value| nearest(value / scale)).collect();
+    let mut integers = vec![0; row.len()];
+    for (integer, value) in integers.iter_mut().zip(row) {
+        *integer = nearest(value / scale);
+    }
     let scale = f64::from(scale);
     let of = &integers[..row.len()];
     let rounded = norm(row.len(), |at| scale * f64::from(of[at]));
@@ -82,7 +116,11 @@ fn round(row: &[f32], row_norm: f64, scale: f32) -> (Vec<i32>, ErrorBound) {
 }
 
 /// The lower `bits` of each integer, the first in the lowest.
+#[inline(always)]
 fn join(integers: &[i32], bits: usize) -> u32 {
-    let masked = |integer: &i32| integer.cast_unsigned() & ((1 << bits) - 1);
-    (0..).zip(integers).map(|(at, integer)| masked(integer) << (bits * at)).sum()
+    let mut joined = 0;
+    for (at, integer) in integers.iter().enumerate() {
+        joined |= (integer.cast_unsigned() & ((1 << bits) - 1)) << (bits * at);
+    }
+    joined
 }
