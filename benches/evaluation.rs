@@ -13,15 +13,20 @@ fn metrics(criterion: &mut Criterion) {
     let (offsets, ranks) = ranks(num_users);
     let mut group = criterion.benchmark_group("metrics");
     group.throughput(Throughput::Elements(num_users as u64));
-    for (name, metric) in [("ndcg@20", Metric::Ndcg), ("mrr@20", Metric::Mrr), ("map@20", Metric::Map)] {
-        group.bench_function(name, |b| b.iter(|| per_user(metric, Some(20), &offsets, &ranks).unwrap()));
+    let four = [Metric::Ndcg, Metric::Mrr, Metric::Recall, Metric::Precision].map(|metric| (metric, Some(20)));
+    for (name, cuts) in [("ndcg@20", &four[..1]), ("four at 20", &four), ("ndcg", &[(Metric::Ndcg, None)])] {
+        group.bench_function(name, |b| b.iter(|| per_user(cuts, &offsets, &ranks).unwrap()));
     }
+    let five_each: Vec<i64> = (0..=num_users as i64 / 5).map(|user| user * 5).collect();
+    let ranks = &ranks[..num_users / 5 * 5];
+    group.throughput(Throughput::Elements(num_users as u64 / 5));
+    group.bench_function("four at 20, five ranks each", |b| b.iter(|| per_user(&four, &five_each, ranks).unwrap()));
     group.finish();
 }
 
 fn significance(criterion: &mut Criterion) {
     let (offsets, ranks) = ranks(1_392);
-    let a = per_user(Metric::Ndcg, None, &offsets, &ranks).unwrap();
+    let a = per_user(&[(Metric::Ndcg, None)], &offsets, &ranks).unwrap().remove(0);
     let b: Vec<f64> = a.iter().rev().copied().collect();
     let mut group = criterion.benchmark_group("significance");
     group.sample_size(10);

@@ -68,7 +68,7 @@ def from_ranks(ranks: Rows, metric: str) -> NDArray[np.float64]:
     Raises:
         InputError: as `parse`; names the first row without a rank, or with one below 1 or not finite.
     """
-    return _per_user(as_ranks(ranks), parse(metric))
+    return per_user(as_ranks(ranks), [parse(metric)])[0]
 
 
 def as_ranks(ranks: Rows) -> Ragged:
@@ -76,8 +76,9 @@ def as_ranks(ranks: Rows) -> Ragged:
     return one_per_row(ranks, "ranks", NUMBERS) if is_one_per_row(ranks) else as_ragged(ranks, "ranks", NUMBERS)
 
 
-def _per_user(ranks: Ragged, metric: Metric) -> NDArray[np.float64]:
-    return _core.per_user(metric.name, metric.k, ranks.offsets, ranks.values)
+def per_user(ranks: Ragged, metrics: list[Metric]) -> list[NDArray[np.float64]]:
+    """Every metric of every user, in one pass over the ranks."""
+    return _core.per_user(metrics, ranks.offsets, ranks.values)
 
 
 def _nearest(name: str) -> str:

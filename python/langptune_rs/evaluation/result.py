@@ -74,7 +74,7 @@ def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
     rows = ranking_metrics.as_ranks(ranks)
     if len(rows) < 1:
         raise InputError("ranks is empty: a mean needs at least one user")
-    per_user = {metric: _core.per_user(name, k, rows.offsets, rows.values) for metric, (name, k) in parsed.items()}
+    per_user = dict(zip(parsed, ranking_metrics.per_user(rows, list(parsed.values())), strict=True))
     for scores in per_user.values():
         scores.flags.writeable = False
     return Result({metric: _core.mean(scores) for metric, scores in per_user.items()}, per_user)

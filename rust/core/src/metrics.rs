@@ -37,14 +37,48 @@ pub enum Metric {
     Map,
 }
 
-/// The metric of every user, cut at `k`, or over the whole ranking for `None`.
+/// A metric and its cut `k`; `None` stands for the whole ranking.
+pub type Cut = (Metric, Option<usize>);
+
+/// Every metric of every user, over the same ranks.
 ///
-/// The ranks of user `r` are `ranks[offsets[r]..offsets[r + 1]]`, in any order.
+/// The ranks of user `r` are `ranks[offsets[r]..offsets[r + 1]]`, in any order. The result holds one vector for each
+/// of `metrics`, in their order.
 ///
 /// # Errors
 /// [`Error::Offsets`]; [`Error::NoRanks`] for a user without a rank; [`Error::BadRank`] for one below 1 or not finite;
 /// [`Error::Parameter`] for `k` = 0 or an uncut precision.
-pub fn per_user(metric: Metric, k: Option<usize>, offsets: &[i64], ranks: &[f64]) -> Result<Vec<f64>> {
+pub fn per_user(metrics: &[Cut], offsets: &[i64], ranks: &[f64]) -> Result<Vec<Vec<f64>>> {
+    for (metric, k) in metrics {
+        check_cut(*metric, *k)?;
+    }
+    let offsets = crate::ragged::checked_offsets("ranks", offsets, ranks.len())?;
+    check_ranks(&offsets, ranks)?;
+    let discounts = Discounts::for_metrics(metrics, &offsets);
+    let num_users = offsets.len() - 1;
+    let mut scores = vec![vec![0.0; num_users]; metrics.len()];
+    let mut parts: Vec<_> = scores.iter_mut().map(|scores| scores.chunks_mut(USERS_PER_TASK)).collect();
+    let tasks: Vec<(&[usize], Vec<&mut [f64]>)> = (0..num_users)
+        .step_by(USERS_PER_TASK)
+        .map(|first| &offsets[first..=num_users.min(first + USERS_PER_TASK)])
+        .map(|offsets| (offsets, parts.iter_mut().filter_map(Iterator::next).collect()))
+        .collect();
+    tasks.into_par_iter().for_each(|(offsets, scores)| {
+        // No row is empty, so as many ranks as rows are one for each.
+        if offsets[offsets.len() - 1] - offsets[0] == offsets.len() - 1 {
+            let ranks = &ranks[offsets[0]..offsets[offsets.len() - 1]];
+            metrics.iter().zip(scores).for_each(|(cut, scores)| score_one_each(*cut, ranks, &discounts, scores));
+        } else {
+            score_rows(metrics, offsets, ranks, &discounts, scores);
+        }
+    });
+    Ok(scores)
+}
+
+/// Four metrics of as many users take about 50 microseconds, some times what it takes to wake a thread.
+const USERS_PER_TASK: usize = 8192;
+
+fn check_cut(metric: Metric, k: Option<usize>) -> Result<()> {
     if k == Some(0) {
         return Err(Error::Parameter { name: "k", value: 0.0, range: "a metric is cut at k >= 1, or not at all" });
     }
@@ -52,40 +86,101 @@ pub fn per_user(metric: Metric, k: Option<usize>, offsets: &[i64], ranks: &[f64]
         let range = "precision divides by the number of places: give it a cut, such as precision@20";
         return Err(Error::Parameter { name: "k", value: f64::INFINITY, range });
     }
-    let offsets = crate::ragged::checked_offsets("ranks", offsets, ranks.len())?;
-    let cut = k.map_or(f64::INFINITY, |k| k as f64);
-    let row = |row: usize| {
-        let mut ranks = ranks[offsets[row]..offsets[row + 1]].to_vec();
-        ranks.sort_unstable_by(f64::total_cmp);
-        check_row(row, &ranks)?;
-        Ok(score(metric, cut, &ranks))
-    };
-    // Collected as results first: rayon would report whichever broken row it meets first.
-    let rows: Vec<Result<f64>> = (0..offsets.len() - 1).into_par_iter().with_min_len(512).map(row).collect();
-    rows.into_iter().collect()
-}
-
-fn check_row(row: usize, sorted: &[f64]) -> Result<()> {
-    if sorted.is_empty() {
-        return Err(Error::NoRanks { row });
-    }
-    if let Some(&rank) = sorted.iter().find(|rank| !(rank.is_finite() && **rank >= 1.0)) {
-        return Err(Error::BadRank { row, rank });
-    }
     Ok(())
 }
 
+/// Names the first row that is empty or holds what is no rank.
+fn check_ranks(offsets: &[usize], ranks: &[f64]) -> Result<()> {
+    let empty = offsets.windows(2).position(|pair| pair[0] == pair[1]);
+    let bad = ranks.iter().position(|rank| !(1.0..f64::INFINITY).contains(rank));
+    let bad = bad.map(|at| (offsets.partition_point(|offset| *offset <= at) - 1, ranks[at]));
+    match (empty, bad) {
+        (Some(row), bad) if bad.is_none_or(|(bad_row, _)| row < bad_row) => Err(Error::NoRanks { row }),
+        (_, Some((row, rank))) => Err(Error::BadRank { row, rank }),
+        _ => Ok(()),
+    }
+}
+
+/// 1 / log2(1 + r) of the first ranks, and its sums: a logarithm takes longer than all else a metric needs.
+struct Discounts {
+    /// Of rank `r`, at `r`; 0 at 0.
+    of_rank: Vec<f64>,
+    /// Of the ranks `1..=r`, at `r`.
+    sums: Vec<f64>,
+}
+
+impl Discounts {
+    /// Ranks beyond these are rare, or one logarithm each is little against having found them.
+    const MOST: usize = 1024;
+
+    /// As far as the best ranking of the longest row goes, and as the metrics look, up to [`Self::MOST`].
+    fn for_metrics(metrics: &[Cut], offsets: &[usize]) -> Self {
+        let cuts = metrics.iter().filter(|(metric, _)| *metric == Metric::Ndcg).map(|(_, k)| k.unwrap_or(usize::MAX));
+        let Some(cut) = cuts.max() else { return Self { of_rank: Vec::new(), sums: Vec::new() } };
+        let longest = offsets.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        let of_rank: Vec<f64> = (0..=longest.max(cut.min(Self::MOST))).map(|rank| discount(rank as f64)).collect();
+        let sums = of_rank.iter().scan(0.0, |sum, discount| {
+            *sum += discount;
+            Some(*sum)
+        });
+        Self { sums: sums.collect(), of_rank }
+    }
+
+    /// Of one rank, which is whole or, where ties share their mean, between two.
+    fn at(&self, rank: f64) -> f64 {
+        let whole = rank as usize;
+        match self.of_rank.get(whole) {
+            Some(discount) if whole as f64 == rank => *discount,
+            _ => discount(rank),
+        }
+    }
+}
+
+fn discount(rank: f64) -> f64 {
+    if rank == 0.0 { 0.0 } else { (1.0 + rank).log2().recip() }
+}
+
+fn cut_rank(k: Option<usize>) -> f64 {
+    k.map_or(f64::INFINITY, |k| k as f64)
+}
+
+/// One metric of users with one relevant item each: a function of its rank alone, to the bit what [`score`] gives.
+fn score_one_each((metric, k): Cut, ranks: &[f64], discounts: &Discounts, scores: &mut [f64]) {
+    fn fill(ranks: &[f64], cut: f64, scores: &mut [f64], score: impl Fn(f64) -> f64) {
+        ranks.iter().zip(scores).for_each(|(rank, to)| *to = if *rank <= cut { score(*rank) } else { 0.0 });
+    }
+    let cut = cut_rank(k);
+    match metric {
+        Metric::Ndcg => fill(ranks, cut, scores, |rank| discounts.at(rank)),
+        Metric::Mrr | Metric::Map => fill(ranks, cut, scores, f64::recip),
+        Metric::Recall | Metric::HitRate => fill(ranks, cut, scores, |_| 1.0),
+        Metric::Precision => fill(ranks, cut, scores, |_| cut.recip()),
+    }
+}
+
+/// All metrics of users with any number of relevant items, each user's ranks sorted once.
+fn score_rows(metrics: &[Cut], offsets: &[usize], ranks: &[f64], discounts: &Discounts, mut scores: Vec<&mut [f64]>) {
+    let mut sorted = Vec::new();
+    for (row, span) in offsets.windows(2).enumerate() {
+        sorted.clear();
+        sorted.extend_from_slice(&ranks[span[0]..span[1]]);
+        sorted.sort_unstable_by(f64::total_cmp);
+        for (cut, scores) in metrics.iter().zip(&mut scores) {
+            scores[row] = score(*cut, &sorted, discounts);
+        }
+    }
+}
+
 /// One user's metric; `sorted` holds its ranks in increasing order.
-fn score(metric: Metric, cut: f64, sorted: &[f64]) -> f64 {
+fn score((metric, k): Cut, sorted: &[f64], discounts: &Discounts) -> f64 {
     let num_relevant = sorted.len() as f64;
+    let cut = cut_rank(k);
     let found = &sorted[..sorted.partition_point(|rank| *rank <= cut)];
     let num_found = found.len() as f64;
-    let discount = |rank: f64| (1.0 + rank).log2().recip();
     match metric {
         Metric::Ndcg => {
-            let gain = found.iter().fold(0.0, |gain, rank| gain + discount(*rank));
-            let ideal: f64 = (1..=sorted.len()).map(|j| j as f64).take_while(|j| *j <= cut).map(discount).sum();
-            gain / ideal
+            let gain = found.iter().fold(0.0, |gain, rank| gain + discounts.at(*rank));
+            gain / discounts.sums[k.map_or(sorted.len(), |k| k.min(sorted.len()))]
         }
         Metric::Mrr => found.first().map_or(0.0, |rank| rank.recip()),
         Metric::Recall => num_found / num_relevant,
@@ -99,8 +194,11 @@ fn score(metric: Metric, cut: f64, sorted: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
+    const ALL: [Metric; 6] =
+        [Metric::Ndcg, Metric::Mrr, Metric::Recall, Metric::Precision, Metric::HitRate, Metric::Map];
+
     fn one(metric: Metric, k: Option<usize>, ranks: &[f64]) -> f64 {
-        per_user(metric, k, &[0, ranks.len() as i64], ranks).unwrap()[0]
+        per_user(&[(metric, k)], &[0, ranks.len() as i64], ranks).unwrap()[0][0]
     }
 
     #[test]
@@ -116,7 +214,7 @@ mod tests {
 
     #[test]
     fn nothing_found_is_plain_zero() {
-        for metric in [Metric::Ndcg, Metric::Mrr, Metric::Recall, Metric::Precision, Metric::HitRate, Metric::Map] {
+        for metric in ALL {
             assert_eq!(one(metric, Some(5), &[6.0, 9.0]).to_bits(), 0.0_f64.to_bits(), "{metric:?}");
         }
     }
@@ -136,16 +234,44 @@ mod tests {
 
     #[test]
     fn bad_rows_are_named() {
-        let error = |ranks: &[f64], offsets: &[i64]| per_user(Metric::Mrr, None, offsets, ranks).unwrap_err();
+        let error = |ranks: &[f64], offsets: &[i64]| per_user(&[(Metric::Mrr, None)], offsets, ranks).unwrap_err();
         assert_eq!(error(&[1.0, 2.0], &[0, 1, 1, 2]), Error::NoRanks { row: 1 });
         assert_eq!(error(&[1.0, 0.0], &[0, 1, 2]), Error::BadRank { row: 1, rank: 0.0 });
         assert_eq!(error(&[1.0, f64::INFINITY], &[0, 1, 2]), Error::BadRank { row: 1, rank: f64::INFINITY });
         assert!(matches!(error(&[1.0, f64::NAN], &[0, 2]), Error::BadRank { row: 0, .. }));
+        assert_eq!(error(&[0.5, 2.0], &[0, 1, 1, 2]), Error::BadRank { row: 0, rank: 0.5 });
     }
 
     #[test]
     fn cuts_that_mean_nothing_are_refused() {
-        assert!(matches!(per_user(Metric::Ndcg, Some(0), &[0, 1], &[1.0]), Err(Error::Parameter { name: "k", .. })));
-        assert!(matches!(per_user(Metric::Precision, None, &[0, 1], &[1.0]), Err(Error::Parameter { name: "k", .. })));
+        for cut in [(Metric::Ndcg, Some(0)), (Metric::Precision, None)] {
+            let refused = per_user(&[(Metric::Mrr, None), cut], &[0, 1], &[1.0]);
+            assert!(matches!(refused, Err(Error::Parameter { name: "k", .. })), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn every_path_gives_the_same_bits() {
+        // Whole and half ranks on both sides of the table's end and of a task's.
+        let num_users = USERS_PER_TASK + 100;
+        let one_each: Vec<f64> = (0..num_users).map(|user| (2 + user * 7_919 % 6_000) as f64 / 2.0).collect();
+        let offsets: Vec<i64> = (0..=num_users as i64).collect();
+        // A last user with two relevant items takes the rows of both tasks off the fast path.
+        let mut ragged = one_each.clone();
+        ragged.insert(USERS_PER_TASK, 3.0);
+        ragged.insert(0, 3.0);
+        let num_more = |user: usize| if user > USERS_PER_TASK { 2 } else { i64::from(user > 0) };
+        let longer: Vec<i64> = (0..=num_users).map(|user| user as i64 + num_more(user)).collect();
+        for k in [Some(1), Some(20), Some(2_000), None] {
+            let cuts: Vec<Cut> =
+                ALL.map(|metric| (metric, k)).into_iter().filter(|cut| check_cut(cut.0, k).is_ok()).collect();
+            let together = per_user(&cuts, &offsets, &one_each).unwrap();
+            let by_rows = per_user(&cuts, &longer, &ragged).unwrap();
+            for ((cut, together), by_rows) in cuts.iter().zip(&together).zip(&by_rows) {
+                assert_eq!(per_user(&[*cut], &offsets, &one_each).unwrap()[0], *together, "{cut:?}");
+                let same = |user: usize| user == 0 || user == USERS_PER_TASK || together[user] == by_rows[user];
+                assert!((0..num_users).all(same), "{cut:?}");
+            }
+        }
     }
 }

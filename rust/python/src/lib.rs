@@ -154,33 +154,38 @@ fn excluded(rows: Option<(&[i64], &[i64])>, num_users: usize, num_items: usize) 
     )
 }
 
-/// The metric of every user, and its mean.
+type Floats<'py> = Bound<'py, PyArray1<f64>>;
+
+/// One array for each (metric, cut), of every user's value.
 #[pyfunction]
 fn per_user<'py>(
     py: Python<'py>,
-    metric: &str,
-    k: Option<usize>,
+    metrics: Vec<(String, Option<usize>)>,
     offsets: PyReadonlyArray1<i64>,
     ranks: PyReadonlyArray1<f64>,
-) -> PyResult<Bound<'py, PyArray1<f64>>> {
-    let metric = match metric {
-        "ndcg" => Metric::Ndcg,
-        "mrr" => Metric::Mrr,
-        "recall" => Metric::Recall,
-        "precision" => Metric::Precision,
-        "hit_rate" => Metric::HitRate,
-        "map" => Metric::Map,
-        other => return Err(InputError::new_err(format!("{other:?} is no metric"))),
-    };
+) -> PyResult<Vec<Floats<'py>>> {
+    let cuts = metrics.iter().map(|(name, k)| Ok((metric(name)?, *k))).collect::<PyResult<Vec<_>>>()?;
     let (offsets, ranks) = (offsets.as_slice()?, ranks.as_slice()?);
-    Ok(PyArray1::from_vec(py, enter_core(py, || metrics::per_user(metric, k, offsets, ranks))?))
+    let scores = enter_core(py, || metrics::per_user(&cuts, offsets, ranks))?;
+    Ok(scores.into_iter().map(|scores| PyArray1::from_vec(py, scores)).collect())
 }
 
-/// The mean by pairwise summation in f64.
+fn metric(name: &str) -> PyResult<Metric> {
+    match name {
+        "ndcg" => Ok(Metric::Ndcg),
+        "mrr" => Ok(Metric::Mrr),
+        "recall" => Ok(Metric::Recall),
+        "precision" => Ok(Metric::Precision),
+        "hit_rate" => Ok(Metric::HitRate),
+        "map" => Ok(Metric::Map),
+        other => Err(InputError::new_err(format!("{other:?} is no metric"))),
+    }
+}
+
+/// The mean by pairwise summation in f64: on this thread, since to enter the pool takes longer.
 #[pyfunction]
-fn mean(py: Python, scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
-    let scores = scores.as_slice()?;
-    enter_core(py, || Ok(statistics::mean(scores)))
+fn mean(scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
+    Ok(statistics::mean(scores.as_slice()?))
 }
 
 /// (low, high) of the percentile bootstrap interval of the mean.
