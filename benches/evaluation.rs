@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use langptune_core::metrics::{Metric, per_user};
-use langptune_core::statistics::{bootstrap_interval, paired_permutation_test};
+use langptune_core::statistics::{Interval, bootstrap_interval, paired_permutation_test};
 
 fn ranks(num_users: usize) -> (Vec<i64>, Vec<f64>) {
     ((0..=num_users as i64).collect(), (0..num_users).map(|user| (1 + user * 7_919 % 10_533) as f64).collect())
@@ -30,7 +30,11 @@ fn significance(criterion: &mut Criterion) {
     let b: Vec<f64> = a.iter().rev().copied().collect();
     let mut group = criterion.benchmark_group("significance");
     group.sample_size(10);
-    group.bench_function("bootstrap 10,000", |bench| bench.iter(|| bootstrap_interval(&a, 0.95, 10_000, 0).unwrap()));
+    for (name, interval) in [("percentile 10,000", Interval::Percentile), ("BCa 10,000", Interval::Bca)] {
+        group.bench_function(name, |bench| {
+            bench.iter(|| bootstrap_interval(&a, interval, 0.95, 10_000, 0).unwrap());
+        });
+    }
     group.bench_function("permutation 100,000", |bench| {
         bench.iter(|| paired_permutation_test(&a, &b, 100_000, 0).unwrap());
     });

@@ -109,6 +109,17 @@ def one_per_row(values: object, name: str, kinds: str = INTEGERS) -> Ragged:
     return Ragged(np.arange(len(flat) + 1, dtype=np.int64), flat)
 
 
+def check_whole(number: object, name: str, least: int) -> int:
+    """`number` as an int.
+
+    Raises:
+        InputError: for anything but a whole number from `least` to 2^64 - 1.
+    """
+    if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or not least <= number < 2**64:
+        raise InputError(f"{name} = {number!r}: pass a whole number from {least}")
+    return int(number)
+
+
 def _flat(values: object, name: str, kinds: str) -> NDArray[Any]:
     """`values` as a 1-D contiguous array of int64 or float64."""
     try:

@@ -12,7 +12,7 @@ from langptune_rs import _core
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation import metrics as ranking_metrics
 from langptune_rs.evaluation.arrays import Rows
-from langptune_rs.evaluation.significance import bootstrap_interval
+from langptune_rs.evaluation.significance import IntervalMethod, bootstrap_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +32,17 @@ class Result:
         """Number of users, each of whom counts once."""
         return len(next(iter(self.per_user.values())))
 
-    def confidence_interval(self, metric: str, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-        """(low, high) of the mean, by the percentile bootstrap over users with 10,000 resamples.
+    def confidence_interval(
+        self, metric: str, level: float = 0.95, seed: int = 0, *, method: IntervalMethod = "percentile"
+    ) -> tuple[float, float]:
+        """(low, high) of the mean, by the bootstrap over users with 10,000 resamples; see `bootstrap_interval`.
 
         The interval depends on the seed alone, not on the number of threads.
 
         Raises:
-            InputError: for a metric that was not evaluated, or a level outside (0, 1).
+            InputError: for a metric that was not evaluated, a level outside (0, 1), or another method.
         """
-        return bootstrap_interval(self.scores(metric), level=level, seed=seed)
+        return bootstrap_interval(self.scores(metric), level=level, seed=seed, method=method)
 
     def scores(self, metric: str) -> NDArray[np.float64]:
         """Every user's value of a metric, float64 (n_users,).

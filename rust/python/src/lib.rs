@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use langptune_core::metrics::Metric;
+use langptune_core::statistics::Interval;
 use langptune_core::{Error, Kernel, Matrix, Prepared, Ragged, Result, Ties, metrics, packing, pool, statistics};
 use numpy::prelude::*;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
@@ -188,17 +189,23 @@ fn mean(scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
     Ok(statistics::mean(scores.as_slice()?))
 }
 
-/// (low, high) of the percentile bootstrap interval of the mean.
+/// (low, high) of the bootstrap interval of the mean.
 #[pyfunction]
 fn bootstrap_interval(
     py: Python,
     scores: PyReadonlyArray1<f64>,
+    method: &str,
     level: f64,
     num_resamples: usize,
     seed: u64,
 ) -> PyResult<(f64, f64)> {
+    let interval = match method {
+        "percentile" => Interval::Percentile,
+        "bca" => Interval::Bca,
+        other => return Err(InputError::new_err(format!("method = {other:?}: pass \"percentile\" or \"bca\""))),
+    };
     let scores = scores.as_slice()?;
-    enter_core(py, || statistics::bootstrap_interval(scores, level, num_resamples, seed))
+    enter_core(py, || statistics::bootstrap_interval(scores, interval, level, num_resamples, seed))
 }
 
 /// The two-sided p-value of the paired permutation test.
@@ -212,6 +219,13 @@ fn paired_permutation_test(
 ) -> PyResult<f64> {
     let (a, b) = (a.as_slice()?, b.as_slice()?);
     enter_core(py, || statistics::paired_permutation_test(a, b, num_permutations, seed))
+}
+
+/// The two-sided p-value of the paired t-test.
+#[pyfunction]
+fn paired_t_test(py: Python, a: PyReadonlyArray1<f64>, b: PyReadonlyArray1<f64>) -> PyResult<f64> {
+    let (a, b) = (a.as_slice()?, b.as_slice()?);
+    enter_core(py, || statistics::paired_t_test(a, b))
 }
 
 /// Holm's correction of p-values.
@@ -251,5 +265,7 @@ fn lengths_from(lengths: &[i64]) -> Result<Vec<usize>> {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{ItemIndex, bootstrap_interval, holm, mean, pack_sequences, paired_permutation_test, per_user};
+    use super::{
+        ItemIndex, bootstrap_interval, holm, mean, pack_sequences, paired_permutation_test, paired_t_test, per_user,
+    };
 }
