@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use langptune_core::metrics::{Metric, per_user};
-use langptune_core::statistics::{Interval, bootstrap_interval, paired_permutation_test};
+use langptune_core::statistics::{Interval, bootstrap_intervals, paired_permutation_test};
 
 fn ranks(num_users: usize) -> (Vec<i64>, Vec<f64>) {
     ((0..=num_users as i64).collect(), (0..num_users).map(|user| (1 + user * 7_919 % 10_533) as f64).collect())
@@ -30,9 +30,14 @@ fn significance(criterion: &mut Criterion) {
     let b: Vec<f64> = a.iter().rev().copied().collect();
     let mut group = criterion.benchmark_group("significance");
     group.sample_size(10);
-    for (name, interval) in [("percentile 10,000", Interval::Percentile), ("BCa 10,000", Interval::Bca)] {
+    let samples = [a.as_slice(), &b, &a, &b];
+    for (name, samples, interval) in [
+        ("1 percentile interval", &samples[..1], Interval::Percentile),
+        ("4 percentile intervals", &samples, Interval::Percentile),
+        ("4 BCa intervals", &samples, Interval::Bca),
+    ] {
         group.bench_function(name, |bench| {
-            bench.iter(|| bootstrap_interval(&a, interval, 0.95, 10_000, 0).unwrap());
+            bench.iter(|| bootstrap_intervals(samples, interval, 0.95, 10_000, 0).unwrap());
         });
     }
     group.bench_function("permutation 100,000", |bench| {

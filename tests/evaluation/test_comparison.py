@@ -37,6 +37,7 @@ def test_pairs_by_the_t_test():
     assert [pair.p_value for pair in comparison.pairs] == p_values
     assert [pair.p_adjusted for pair in comparison.pairs] == holm(p_values)
     by_permutation = compare(RESULTS, metric="ndcg@20")
+    assert (comparison.test, by_permutation.test) == ("t", "permutation")
     assert comparison.intervals == by_permutation.intervals
     assert comparison.pairs != by_permutation.pairs
 

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test, paired_t_test
+from langptune_rs.evaluation.significance import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    holm,
+    paired_permutation_test,
+    paired_t_test,
+)
 
 
 def resampled_means(scores, seed, num_resamples):
@@ -208,6 +214,8 @@ def test_holm_follows_its_definition(p_values):
             lambda: bootstrap_interval([0.0, 1.0, 0.3], method="bca", num_resamples=1),
             r"all 1 resampled means lie on one side .* raise num_resamples or use method=\"percentile\"",
         ),
+        (lambda: bootstrap_intervals({"a": [0.1, 0.2], "b": [0.1]}), r"scores has 1 rows for 2 users"),
+        (lambda: bootstrap_intervals({"a": [0.1], "b": [[0.1]]}), r"b has shape \(1, 1\)"),
         (lambda: paired_t_test([0.1], [0.1, 0.2]), r"a has 1 scores and b has 2"),
         (lambda: paired_t_test([], []), r"a is empty"),
         (lambda: paired_t_test([0.1, np.nan], [0.1, 0.2]), r"a row 1 is NaN"),

@@ -10,7 +10,7 @@ from typing import Literal
 
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation.result import Result
-from langptune_rs.evaluation.significance import holm, paired_permutation_test, paired_t_test
+from langptune_rs.evaluation.significance import bootstrap_intervals, holm, paired_permutation_test, paired_t_test
 from langptune_rs.evaluation.tables import latex_table, markdown_table
 
 Test = Literal["permutation", "t"]
@@ -42,12 +42,14 @@ class Comparison:
         means: of each method.
         intervals: (low, high) of each method's mean, 95%.
         pairs: every pair in the order the methods were given.
+        test: the paired test of the pairs, "permutation" or "t".
     """
 
     metric: str
     means: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     pairs: tuple[PairedTest, ...]
+    test: Test
 
     def pair(self, first: str, second: str) -> PairedTest:
         """The test of two methods, its difference as `first` minus `second`.
@@ -131,5 +133,4 @@ def compare(
         PairedTest(first, second, means[first] - means[second], p_value, p_adjusted)
         for (first, second), p_value, p_adjusted in zip(names, p_values, holm(p_values), strict=True)
     )
-    intervals = {name: result.confidence_interval(metric, seed=seed) for name, result in results.items()}
-    return Comparison(metric, means, intervals, pairs)
+    return Comparison(metric, means, bootstrap_intervals(scores, seed=seed), pairs, test)

@@ -12,7 +12,7 @@ from langptune_rs import _core
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation import metrics as ranking_metrics
 from langptune_rs.evaluation.arrays import Rows
-from langptune_rs.evaluation.significance import IntervalMethod, bootstrap_interval
+from langptune_rs.evaluation.significance import IntervalMethod, bootstrap_interval, bootstrap_intervals
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,12 @@ class Result:
             InputError: for a metric that was not evaluated, a level outside (0, 1), or another method.
         """
         return bootstrap_interval(self.scores(metric), level=level, seed=seed, method=method)
+
+    def confidence_intervals(
+        self, level: float = 0.95, seed: int = 0, *, method: IntervalMethod = "percentile"
+    ) -> dict[str, tuple[float, float]]:
+        """`confidence_interval` of every metric, all from the same draws."""
+        return bootstrap_intervals(self.per_user, level=level, seed=seed, method=method)
 
     def scores(self, metric: str) -> NDArray[np.float64]:
         """Every user's value of a metric, float64 (n_users,).

@@ -189,23 +189,23 @@ fn mean(scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
     Ok(statistics::mean(scores.as_slice()?))
 }
 
-/// (low, high) of the bootstrap interval of the mean.
+/// (low, high) of the bootstrap interval of each mean.
 #[pyfunction]
-fn bootstrap_interval(
+fn bootstrap_intervals(
     py: Python,
-    scores: PyReadonlyArray1<f64>,
+    samples: Vec<PyReadonlyArray1<f64>>,
     method: &str,
     level: f64,
     num_resamples: usize,
     seed: u64,
-) -> PyResult<(f64, f64)> {
+) -> PyResult<Vec<(f64, f64)>> {
     let interval = match method {
         "percentile" => Interval::Percentile,
         "bca" => Interval::Bca,
         other => return Err(InputError::new_err(format!("method = {other:?}: pass \"percentile\" or \"bca\""))),
     };
-    let scores = scores.as_slice()?;
-    enter_core(py, || statistics::bootstrap_interval(scores, interval, level, num_resamples, seed))
+    let samples = samples.iter().map(|scores| Ok(scores.as_slice()?)).collect::<PyResult<Vec<_>>>()?;
+    enter_core(py, || statistics::bootstrap_intervals(&samples, interval, level, num_resamples, seed))
 }
 
 /// The two-sided p-value of the paired permutation test.
@@ -266,6 +266,6 @@ fn lengths_from(lengths: &[i64]) -> Result<Vec<usize>> {
 mod _core {
     #[pymodule_export]
     use super::{
-        ItemIndex, bootstrap_interval, holm, mean, pack_sequences, paired_permutation_test, paired_t_test, per_user,
+        ItemIndex, bootstrap_intervals, holm, mean, pack_sequences, paired_permutation_test, paired_t_test, per_user,
     };
 }
