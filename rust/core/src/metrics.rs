@@ -18,7 +18,7 @@
 
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Error, Result, pool};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub type Cut = (Metric, Option<usize>);
 /// Every metric of every user, over the same ranks.
 ///
 /// The ranks of user `r` are `ranks[offsets[r]..offsets[r + 1]]`, in any order. The result holds one vector for each
-/// of `metrics`, in their order.
+/// of `metrics`, in their order. Runs in the pool of [`pool::run`] where there are ranks enough to share.
 ///
 /// # Errors
 /// [`Error::Offsets`]; [`Error::NoRanks`] for a user without a rank; [`Error::BadRank`] for one below 1 or not finite;
@@ -56,14 +56,15 @@ pub fn per_user(metrics: &[Cut], offsets: &[i64], ranks: &[f64]) -> Result<Vec<V
     check_ranks(&offsets, ranks)?;
     let discounts = Discounts::for_metrics(metrics, &offsets);
     let num_users = offsets.len() - 1;
+    let users_per_task = (RANKS_PER_TASK * num_users).div_ceil(ranks.len().max(1)).max(1);
     let mut scores = vec![vec![0.0; num_users]; metrics.len()];
-    let mut parts: Vec<_> = scores.iter_mut().map(|scores| scores.chunks_mut(USERS_PER_TASK)).collect();
-    let tasks: Vec<(&[usize], Vec<&mut [f64]>)> = (0..num_users)
-        .step_by(USERS_PER_TASK)
-        .map(|first| &offsets[first..=num_users.min(first + USERS_PER_TASK)])
+    let mut parts: Vec<_> = scores.iter_mut().map(|scores| scores.chunks_mut(users_per_task)).collect();
+    let tasks: Vec<Task> = (0..num_users)
+        .step_by(users_per_task)
+        .map(|first| &offsets[first..=num_users.min(first + users_per_task)])
         .map(|offsets| (offsets, parts.iter_mut().filter_map(Iterator::next).collect()))
         .collect();
-    tasks.into_par_iter().for_each(|(offsets, scores)| {
+    let work = |(offsets, scores): Task| {
         // No row is empty, so as many ranks as rows are one for each.
         if offsets[offsets.len() - 1] - offsets[0] == offsets.len() - 1 {
             let ranks = &ranks[offsets[0]..offsets[offsets.len() - 1]];
@@ -71,12 +72,20 @@ pub fn per_user(metrics: &[Cut], offsets: &[i64], ranks: &[f64]) -> Result<Vec<V
         } else {
             score_rows(metrics, offsets, ranks, &discounts, scores);
         }
-    });
+    };
+    if tasks.len() == 1 {
+        tasks.into_iter().for_each(work);
+    } else {
+        pool::run(|| tasks.into_par_iter().for_each(work));
+    }
     Ok(scores)
 }
 
-/// Four metrics of as many users take about 50 microseconds, some times what it takes to wake a thread.
-const USERS_PER_TASK: usize = 8192;
+/// The offsets of some rows, and where the scores of these rows go, for each metric.
+type Task<'a> = (&'a [usize], Vec<&'a mut [f64]>);
+
+/// Four metrics of as many users take about 0.1 ms, and so does waking the threads of a busy machine.
+const RANKS_PER_TASK: usize = 16_384;
 
 fn check_cut(metric: Metric, k: Option<usize>) -> Result<()> {
     if k == Some(0) {
@@ -253,14 +262,14 @@ mod tests {
     #[test]
     fn every_path_gives_the_same_bits() {
         // Whole and half ranks on both sides of the table's end and of a task's.
-        let num_users = USERS_PER_TASK + 100;
+        let num_users = RANKS_PER_TASK + 100;
         let one_each: Vec<f64> = (0..num_users).map(|user| (2 + user * 7_919 % 6_000) as f64 / 2.0).collect();
         let offsets: Vec<i64> = (0..=num_users as i64).collect();
         // A last user with two relevant items takes the rows of both tasks off the fast path.
         let mut ragged = one_each.clone();
-        ragged.insert(USERS_PER_TASK, 3.0);
+        ragged.insert(RANKS_PER_TASK, 3.0);
         ragged.insert(0, 3.0);
-        let num_more = |user: usize| if user > USERS_PER_TASK { 2 } else { i64::from(user > 0) };
+        let num_more = |user: usize| if user > RANKS_PER_TASK { 2 } else { i64::from(user > 0) };
         let longer: Vec<i64> = (0..=num_users).map(|user| user as i64 + num_more(user)).collect();
         for k in [Some(1), Some(20), Some(2_000), None] {
             let cuts: Vec<Cut> =
@@ -269,7 +278,7 @@ mod tests {
             let by_rows = per_user(&cuts, &longer, &ragged).unwrap();
             for ((cut, together), by_rows) in cuts.iter().zip(&together).zip(&by_rows) {
                 assert_eq!(per_user(&[*cut], &offsets, &one_each).unwrap()[0], *together, "{cut:?}");
-                let same = |user: usize| user == 0 || user == USERS_PER_TASK || together[user] == by_rows[user];
+                let same = |user: usize| user == 0 || user == RANKS_PER_TASK || together[user] == by_rows[user];
                 assert!((0..num_users).all(same), "{cut:?}");
             }
         }

@@ -17,7 +17,12 @@ pyo3::import_exception!(langptune_rs.errors, InputError);
 
 /// Runs core work: in the thread pool of this process, without the GIL, its errors as `InputError`.
 fn enter_core<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    py.detach(|| pool::run(work)).map_err(|error| InputError::new_err(error.to_string()))
+    enter_core_alone(py, || pool::run(work))
+}
+
+/// As `enter_core`, on this thread: for work that takes less time than handing it over would.
+fn enter_core_alone<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    py.detach(work).map_err(|error| InputError::new_err(error.to_string()))
 }
 
 /// As `enter_core`, and ends early with the exception of a signal, such as that of Ctrl-C: the work watches the flag.
@@ -167,7 +172,7 @@ fn per_user<'py>(
 ) -> PyResult<Vec<Floats<'py>>> {
     let cuts = metrics.iter().map(|(name, k)| Ok((metric(name)?, *k))).collect::<PyResult<Vec<_>>>()?;
     let (offsets, ranks) = (offsets.as_slice()?, ranks.as_slice()?);
-    let scores = enter_core(py, || metrics::per_user(&cuts, offsets, ranks))?;
+    let scores = enter_core_alone(py, || metrics::per_user(&cuts, offsets, ranks))?;
     Ok(scores.into_iter().map(|scores| PyArray1::from_vec(py, scores)).collect())
 }
 
@@ -183,10 +188,11 @@ fn metric(name: &str) -> PyResult<Metric> {
     }
 }
 
-/// The mean by pairwise summation in f64: on this thread, since to enter the pool takes longer.
+/// The mean by pairwise summation in f64.
 #[pyfunction]
-fn mean(scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
-    Ok(statistics::mean(scores.as_slice()?))
+fn mean(py: Python, scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
+    let scores = scores.as_slice()?;
+    enter_core_alone(py, || Ok(statistics::mean(scores)))
 }
 
 /// (low, high) of the bootstrap interval of each mean.
@@ -225,13 +231,13 @@ fn paired_permutation_test(
 #[pyfunction]
 fn paired_t_test(py: Python, a: PyReadonlyArray1<f64>, b: PyReadonlyArray1<f64>) -> PyResult<f64> {
     let (a, b) = (a.as_slice()?, b.as_slice()?);
-    enter_core(py, || statistics::paired_t_test(a, b))
+    enter_core_alone(py, || statistics::paired_t_test(a, b))
 }
 
 /// Holm's correction of p-values.
 #[pyfunction]
 fn holm(py: Python, p_values: Vec<f64>) -> PyResult<Vec<f64>> {
-    enter_core(py, || statistics::holm(&p_values))
+    enter_core_alone(py, || statistics::holm(&p_values))
 }
 
 /// (offsets, sequence indexes) of the bins.
