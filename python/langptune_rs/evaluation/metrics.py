@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from langptune_rs import _core
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import NUMBERS, Ragged, Rows, as_ragged, is_one_per_row, one_per_row
+from langptune_rs.evaluation.arrays import NUMBERS, Rows, as_ragged, flat_row, is_one_per_row
 
 METRICS = ("ndcg", "mrr", "recall", "precision", "hit_rate", "map")
 
@@ -76,17 +76,15 @@ def from_ranks(ranks: Rows, metric: str) -> NDArray[np.float64]:
     Raises:
         InputError: as `parse`; names the first row without a rank, or with one below 1 or not finite.
     """
-    return per_user(as_ranks(ranks), [parse(metric)])[0]
+    return per_user(ranks, [parse(metric)])[0]
 
 
-def as_ranks(ranks: Rows) -> Ragged:
-    """Ranks in any of their forms as rows of float64."""
-    return one_per_row(ranks, "ranks", NUMBERS) if is_one_per_row(ranks) else as_ragged(ranks, "ranks", NUMBERS)
-
-
-def per_user(ranks: Ragged, metrics: Sequence[Metric]) -> list[NDArray[np.float64]]:
-    """Every metric of every user, in one pass over the ranks."""
-    return _core.per_user(metrics, ranks.offsets, ranks.values)
+def per_user(ranks: Rows, metrics: Sequence[Metric]) -> NDArray[np.float64]:
+    """As `from_ranks`, for several metrics at once: float64 (metrics, n_users)."""
+    if is_one_per_row(ranks):
+        return _core.per_user(metrics, None, flat_row(ranks, "ranks", NUMBERS))
+    rows = as_ragged(ranks, "ranks", NUMBERS)
+    return _core.per_user(metrics, rows.offsets, rows.values)
 
 
 def _nearest(name: str) -> str:

@@ -79,10 +79,9 @@ def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
     if isinstance(metrics, str) or not metrics:
         raise InputError(f'metrics = {metrics!r}: pass a list of names, such as ["ndcg@20", "mrr@20"]')
     parsed = {metric: ranking_metrics.parse(metric) for metric in metrics}
-    rows = ranking_metrics.as_ranks(ranks)
-    if len(rows) < 1:
+    scores = ranking_metrics.per_user(ranks, list(parsed.values()))
+    if scores.size == 0:
         raise InputError("ranks is empty: a mean needs at least one user")
-    per_user = dict(zip(parsed, ranking_metrics.per_user(rows, list(parsed.values())), strict=True))
-    for scores in per_user.values():
-        scores.flags.writeable = False
-    return Result({metric: _core.mean(scores) for metric, scores in per_user.items()}, per_user)
+    scores.flags.writeable = False
+    per_user = dict(zip(parsed, scores, strict=True))
+    return Result({metric: _core.mean(of_users) for metric, of_users in per_user.items()}, per_user)

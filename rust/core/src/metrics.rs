@@ -42,50 +42,42 @@ pub type Cut = (Metric, Option<usize>);
 
 /// Every metric of every user, over the same ranks.
 ///
-/// The ranks of user `r` are `ranks[offsets[r]..offsets[r + 1]]`, in any order. The result holds one vector for each
-/// of `metrics`, in their order. Runs in the pool of [`pool::run`] where there are ranks enough to share.
+/// The ranks of user `r` are `ranks[offsets[r]..offsets[r + 1]]`, in any order; without offsets each user has one. The
+/// result holds the first metric of all users, then the second, and so on. Uses the pool of [`pool::run`] only for rows to sort:
+/// a score of a user with one rank takes a nanosecond, and memory sets the pace.
 ///
 /// # Errors
 /// [`Error::Offsets`]; [`Error::NoRanks`] for a user without a rank; [`Error::BadRank`] for one below 1 or not finite;
 /// [`Error::Parameter`] for `k` = 0 or an uncut precision.
-pub fn per_user(metrics: &[Cut], offsets: &[i64], ranks: &[f64]) -> Result<Vec<Vec<f64>>> {
+pub fn per_user(metrics: &[Cut], offsets: Option<&[i64]>, ranks: &[f64]) -> Result<Vec<f64>> {
     for (metric, k) in metrics {
         check_cut(*metric, *k)?;
     }
-    let offsets = crate::ragged::checked_offsets("ranks", offsets, ranks.len())?;
-    check_ranks(&offsets, ranks)?;
-    let discounts = Discounts::for_metrics(metrics, &offsets);
-    let num_users = offsets.len() - 1;
-    let users_per_task = (RANKS_PER_TASK * num_users).div_ceil(ranks.len().max(1)).max(1);
-    let mut scores = vec![vec![0.0; num_users]; metrics.len()];
-    let mut parts: Vec<_> = scores.iter_mut().map(|scores| scores.chunks_mut(users_per_task)).collect();
-    let tasks: Vec<Task> = (0..num_users)
-        .step_by(users_per_task)
-        .map(|first| &offsets[first..=num_users.min(first + users_per_task)])
-        .map(|offsets| (offsets, parts.iter_mut().filter_map(Iterator::next).collect()))
-        .collect();
-    let work = |(offsets, scores): Task| {
-        // No row is empty, so as many ranks as rows are one for each.
-        if offsets[offsets.len() - 1] - offsets[0] == offsets.len() - 1 {
-            let ranks = &ranks[offsets[0]..offsets[offsets.len() - 1]];
-            metrics.iter().zip(scores).for_each(|(cut, scores)| score_one_each(*cut, ranks, &discounts, scores));
-        } else {
-            score_rows(metrics, offsets, ranks, &discounts, scores);
+    let bad = ranks.iter().position(|rank| !(1.0..f64::INFINITY).contains(rank));
+    let Some(offsets) = offsets else {
+        if let Some(row) = bad {
+            return Err(Error::BadRank { row, rank: ranks[row] });
         }
+        let discounts = Discounts::new(metrics, 1);
+        let mut scores = Vec::with_capacity(metrics.len() * ranks.len());
+        metrics.iter().for_each(|cut| score_one_each(*cut, ranks, &discounts, &mut scores));
+        return Ok(scores);
     };
-    if tasks.len() == 1 {
-        tasks.into_iter().for_each(work);
-    } else {
-        pool::run(|| tasks.into_par_iter().for_each(work));
-    }
+    let offsets = crate::ragged::checked_offsets("ranks", offsets, ranks.len())?;
+    check_rows(&offsets, ranks, bad)?;
+    let discounts = Discounts::new(metrics, offsets.windows(2).map(|span| span[1] - span[0]).max().unwrap_or(0));
+    let mut scores = Vec::with_capacity(metrics.len() * (offsets.len() - 1));
+    pool::run(|| {
+        let sorted = sort_rows(&offsets, ranks);
+        for cut in metrics {
+            let rows = offsets.par_windows(2).with_min_len(ROWS_PER_TASK);
+            scores.par_extend(rows.map(|span| score(*cut, &sorted[span[0]..span[1]], &discounts)));
+        }
+    });
     Ok(scores)
 }
 
-/// The offsets of some rows, and where the scores of these rows go, for each metric.
-type Task<'a> = (&'a [usize], Vec<&'a mut [f64]>);
-
-/// Four metrics of as many users take about 0.1 ms, and so does waking the threads of a busy machine.
-const RANKS_PER_TASK: usize = 16_384;
+const ROWS_PER_TASK: usize = 512;
 
 fn check_cut(metric: Metric, k: Option<usize>) -> Result<()> {
     if k == Some(0) {
@@ -98,16 +90,24 @@ fn check_cut(metric: Metric, k: Option<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Names the first row that is empty or holds what is no rank.
-fn check_ranks(offsets: &[usize], ranks: &[f64]) -> Result<()> {
-    let empty = offsets.windows(2).position(|pair| pair[0] == pair[1]);
-    let bad = ranks.iter().position(|rank| !(1.0..f64::INFINITY).contains(rank));
+/// Names the first row that is empty or holds the rank at `bad`, which is none.
+fn check_rows(offsets: &[usize], ranks: &[f64], bad: Option<usize>) -> Result<()> {
+    let empty = offsets.windows(2).position(|span| span[0] == span[1]);
     let bad = bad.map(|at| (offsets.partition_point(|offset| *offset <= at) - 1, ranks[at]));
     match (empty, bad) {
         (Some(row), bad) if bad.is_none_or(|(bad_row, _)| row < bad_row) => Err(Error::NoRanks { row }),
         (_, Some((row, rank))) => Err(Error::BadRank { row, rank }),
         _ => Ok(()),
     }
+}
+
+/// The ranks with each row in increasing order.
+fn sort_rows(offsets: &[usize], ranks: &[f64]) -> Vec<f64> {
+    let mut sorted = ranks.to_vec();
+    let mut rest = sorted.as_mut_slice();
+    let rows: Vec<&mut [f64]> = offsets.windows(2).filter_map(|span| rest.split_off_mut(..span[1] - span[0])).collect();
+    rows.into_par_iter().with_min_len(ROWS_PER_TASK).for_each(|row| row.sort_unstable_by(f64::total_cmp));
+    sorted
 }
 
 /// 1 / log2(1 + r) of the first ranks, and its sums: a logarithm takes longer than all else a metric needs.
@@ -123,10 +123,9 @@ impl Discounts {
     const MOST: usize = 1024;
 
     /// As far as the best ranking of the longest row goes, and as the metrics look, up to [`Self::MOST`].
-    fn for_metrics(metrics: &[Cut], offsets: &[usize]) -> Self {
+    fn new(metrics: &[Cut], longest: usize) -> Self {
         let cuts = metrics.iter().filter(|(metric, _)| *metric == Metric::Ndcg).map(|(_, k)| k.unwrap_or(usize::MAX));
         let Some(cut) = cuts.max() else { return Self { of_rank: Vec::new(), sums: Vec::new() } };
-        let longest = offsets.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
         let of_rank: Vec<f64> = (0..=longest.max(cut.min(Self::MOST))).map(|rank| discount(rank as f64)).collect();
         let sums = of_rank.iter().scan(0.0, |sum, discount| {
             *sum += discount;
@@ -154,29 +153,16 @@ fn cut_rank(k: Option<usize>) -> f64 {
 }
 
 /// One metric of users with one relevant item each: a function of its rank alone, to the bit what [`score`] gives.
-fn score_one_each((metric, k): Cut, ranks: &[f64], discounts: &Discounts, scores: &mut [f64]) {
-    fn fill(ranks: &[f64], cut: f64, scores: &mut [f64], score: impl Fn(f64) -> f64) {
-        ranks.iter().zip(scores).for_each(|(rank, to)| *to = if *rank <= cut { score(*rank) } else { 0.0 });
+fn score_one_each((metric, k): Cut, ranks: &[f64], discounts: &Discounts, scores: &mut Vec<f64>) {
+    fn extend(scores: &mut Vec<f64>, ranks: &[f64], cut: f64, score: impl Fn(f64) -> f64) {
+        scores.extend(ranks.iter().map(|rank| if *rank <= cut { score(*rank) } else { 0.0 }));
     }
     let cut = cut_rank(k);
     match metric {
-        Metric::Ndcg => fill(ranks, cut, scores, |rank| discounts.at(rank)),
-        Metric::Mrr | Metric::Map => fill(ranks, cut, scores, f64::recip),
-        Metric::Recall | Metric::HitRate => fill(ranks, cut, scores, |_| 1.0),
-        Metric::Precision => fill(ranks, cut, scores, |_| cut.recip()),
-    }
-}
-
-/// All metrics of users with any number of relevant items, each user's ranks sorted once.
-fn score_rows(metrics: &[Cut], offsets: &[usize], ranks: &[f64], discounts: &Discounts, mut scores: Vec<&mut [f64]>) {
-    let mut sorted = Vec::new();
-    for (row, span) in offsets.windows(2).enumerate() {
-        sorted.clear();
-        sorted.extend_from_slice(&ranks[span[0]..span[1]]);
-        sorted.sort_unstable_by(f64::total_cmp);
-        for (cut, scores) in metrics.iter().zip(&mut scores) {
-            scores[row] = score(*cut, &sorted, discounts);
-        }
+        Metric::Ndcg => extend(scores, ranks, cut, |rank| discounts.at(rank)),
+        Metric::Mrr | Metric::Map => extend(scores, ranks, cut, f64::recip),
+        Metric::Recall | Metric::HitRate => extend(scores, ranks, cut, |_| 1.0),
+        Metric::Precision => extend(scores, ranks, cut, |_| cut.recip()),
     }
 }
 
@@ -207,7 +193,7 @@ mod tests {
         [Metric::Ndcg, Metric::Mrr, Metric::Recall, Metric::Precision, Metric::HitRate, Metric::Map];
 
     fn one(metric: Metric, k: Option<usize>, ranks: &[f64]) -> f64 {
-        per_user(&[(metric, k)], &[0, ranks.len() as i64], ranks).unwrap()[0][0]
+        per_user(&[(metric, k)], Some(&[0, ranks.len() as i64]), ranks).unwrap()[0]
     }
 
     #[test]
@@ -243,43 +229,36 @@ mod tests {
 
     #[test]
     fn bad_rows_are_named() {
-        let error = |ranks: &[f64], offsets: &[i64]| per_user(&[(Metric::Mrr, None)], offsets, ranks).unwrap_err();
+        let error =
+            |ranks: &[f64], offsets: &[i64]| per_user(&[(Metric::Mrr, None)], Some(offsets), ranks).unwrap_err();
         assert_eq!(error(&[1.0, 2.0], &[0, 1, 1, 2]), Error::NoRanks { row: 1 });
         assert_eq!(error(&[1.0, 0.0], &[0, 1, 2]), Error::BadRank { row: 1, rank: 0.0 });
         assert_eq!(error(&[1.0, f64::INFINITY], &[0, 1, 2]), Error::BadRank { row: 1, rank: f64::INFINITY });
         assert!(matches!(error(&[1.0, f64::NAN], &[0, 2]), Error::BadRank { row: 0, .. }));
+        assert_eq!(per_user(&[], None, &[1.0, 0.0]).unwrap_err(), Error::BadRank { row: 1, rank: 0.0 });
         assert_eq!(error(&[0.5, 2.0], &[0, 1, 1, 2]), Error::BadRank { row: 0, rank: 0.5 });
     }
 
     #[test]
     fn cuts_that_mean_nothing_are_refused() {
         for cut in [(Metric::Ndcg, Some(0)), (Metric::Precision, None)] {
-            let refused = per_user(&[(Metric::Mrr, None), cut], &[0, 1], &[1.0]);
+            let refused = per_user(&[(Metric::Mrr, None), cut], None, &[1.0]);
             assert!(matches!(refused, Err(Error::Parameter { name: "k", .. })), "{cut:?}");
         }
     }
 
     #[test]
-    fn every_path_gives_the_same_bits() {
-        // Whole and half ranks on both sides of the table's end and of a task's.
-        let num_users = RANKS_PER_TASK + 100;
-        let one_each: Vec<f64> = (0..num_users).map(|user| (2 + user * 7_919 % 6_000) as f64 / 2.0).collect();
-        let offsets: Vec<i64> = (0..=num_users as i64).collect();
-        // A last user with two relevant items takes the rows of both tasks off the fast path.
-        let mut ragged = one_each.clone();
-        ragged.insert(RANKS_PER_TASK, 3.0);
-        ragged.insert(0, 3.0);
-        let num_more = |user: usize| if user > RANKS_PER_TASK { 2 } else { i64::from(user > 0) };
-        let longer: Vec<i64> = (0..=num_users).map(|user| user as i64 + num_more(user)).collect();
+    fn one_rank_scores_the_same_bits_on_every_path() {
+        // Whole and half ranks on both sides of the table's end.
+        let ranks: Vec<f64> = (0..6_000).map(|user| (2 + user * 7_919 % 6_000) as f64 / 2.0).collect();
+        let offsets: Vec<i64> = (0..=ranks.len() as i64).collect();
         for k in [Some(1), Some(20), Some(2_000), None] {
-            let cuts: Vec<Cut> =
-                ALL.map(|metric| (metric, k)).into_iter().filter(|cut| check_cut(cut.0, k).is_ok()).collect();
-            let together = per_user(&cuts, &offsets, &one_each).unwrap();
-            let by_rows = per_user(&cuts, &longer, &ragged).unwrap();
-            for ((cut, together), by_rows) in cuts.iter().zip(&together).zip(&by_rows) {
-                assert_eq!(per_user(&[*cut], &offsets, &one_each).unwrap()[0], *together, "{cut:?}");
-                let same = |user: usize| user == 0 || user == RANKS_PER_TASK || together[user] == by_rows[user];
-                assert!((0..num_users).all(same), "{cut:?}");
+            let cuts = ALL.map(|metric| (metric, k)).into_iter().filter(|cut| check_cut(cut.0, k).is_ok());
+            let cuts: Vec<Cut> = cuts.collect();
+            let together = per_user(&cuts, None, &ranks).unwrap();
+            assert_eq!(per_user(&cuts, Some(&offsets), &ranks).unwrap(), together);
+            for (cut, together) in cuts.iter().zip(together.chunks(ranks.len())) {
+                assert_eq!(per_user(&[*cut], None, &ranks).unwrap(), together, "{cut:?}");
             }
         }
     }

@@ -20,7 +20,7 @@ fn enter_core<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> P
     enter_core_alone(py, || pool::run(work))
 }
 
-/// As `enter_core`, on this thread: for work that takes less time than handing it over would.
+/// As `enter_core`, on this thread: for work that takes less time than handing it over, or that enters the pool itself.
 fn enter_core_alone<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     py.detach(work).map_err(|error| InputError::new_err(error.to_string()))
 }
@@ -160,20 +160,22 @@ fn excluded(rows: Option<(&[i64], &[i64])>, num_users: usize, num_items: usize) 
     )
 }
 
-type Floats<'py> = Bound<'py, PyArray1<f64>>;
-
-/// One array for each (metric, cut), of every user's value.
+/// Every (metric, cut) of every user, (metrics, users); without offsets each user has one rank.
+///
+/// One array: the allocator keeps a large block for the next one, and gives small ones back page by page.
 #[pyfunction]
 fn per_user<'py>(
     py: Python<'py>,
     metrics: Vec<(String, Option<usize>)>,
-    offsets: PyReadonlyArray1<i64>,
+    offsets: Option<PyReadonlyArray1<i64>>,
     ranks: PyReadonlyArray1<f64>,
-) -> PyResult<Vec<Floats<'py>>> {
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
     let cuts = metrics.iter().map(|(name, k)| Ok((metric(name)?, *k))).collect::<PyResult<Vec<_>>>()?;
-    let (offsets, ranks) = (offsets.as_slice()?, ranks.as_slice()?);
+    let offsets = offsets.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+    let ranks = ranks.as_slice()?;
     let scores = enter_core_alone(py, || metrics::per_user(&cuts, offsets, ranks))?;
-    Ok(scores.into_iter().map(|scores| PyArray1::from_vec(py, scores)).collect())
+    let num_users = scores.len() / cuts.len().max(1);
+    PyArray1::from_vec(py, scores).reshape([cuts.len(), num_users])
 }
 
 fn metric(name: &str) -> PyResult<Metric> {
