@@ -38,6 +38,15 @@ def test_the_interval_holds_the_mean_and_follows_the_seed():
     assert high < wider[1]
 
 
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_all_intervals_at_once_are_those_of_one_by_one(method):
+    result = evaluate(RANKS, METRICS)
+    arguments = {"level": 0.9, "seed": 4, "method": method}
+    one_by_one = {metric: result.confidence_interval(metric, **arguments) for metric in METRICS}
+    assert result.confidence_intervals(**arguments) == one_by_one
+    assert one_by_one != result.confidence_intervals(0.9, 5, method=method)
+
+
 def test_a_result_prints_its_means():
     assert repr(evaluate([1, 2], ["mrr", "recall@1"])) == "Result(2 users: mrr 0.7500, recall@1 0.5000)"
 

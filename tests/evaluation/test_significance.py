@@ -1,5 +1,6 @@
-"""Intervals and p-values against scipy and exact enumeration."""
+"""Intervals and p-values against scipy, exact enumeration and the same draws made in Python."""
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,24 +8,141 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
+from langptune_rs.evaluation.significance import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    holm,
+    paired_permutation_test,
+    paired_t_test,
+)
 
 
+def resampled_means(scores, seed, num_resamples):
+    """The means of the documented draws: SplitMix64 with a stream for each resample, scaled by its upper 64 bits."""
+    mask, gamma = 2**64 - 1, 0x9E3779B97F4A7C15
+
+    def mix(value):
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+        return value ^ (value >> 31)
+
+    def draws(state):
+        for _ in scores:
+            state = (state + gamma) & mask
+            yield (mix(state) * len(scores)) >> 64
+
+    start = mix((seed + gamma) & mask)
+    states = (mix(start ^ ((resample * gamma) & mask)) for resample in range(num_resamples))
+    return np.array([np.mean([scores[at] for at in draws(state)]) for state in states])
+
+
+def bca_by_definition(scores, means, level):
+    """Efron (1987), with the jackknife done by leaving every user out."""
+    below, equal = np.mean(means < scores.mean() - 1e-12), np.mean(np.abs(means - scores.mean()) <= 1e-12)
+    z0 = stats.norm.ppf(below + equal / 2)
+    jackknife = np.array([np.delete(scores, user).mean() for user in range(len(scores))])
+    gaps = jackknife.mean() - jackknife
+    acceleration = (gaps**3).sum() / (6 * (gaps**2).sum() ** 1.5)
+    z = stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    return np.quantile(means, stats.norm.cdf(z0 + (z0 + z) / (1 - acceleration * (z0 + z))))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize(
+    "scores", [np.random.default_rng(1).beta(0.3, 2, 30), np.repeat([0.0, 1.0], [20, 3])], ids=["skewed", "tied"]
+)
+def test_intervals_are_those_of_their_definitions_over_the_same_draws(scores, level):
+    means = resampled_means(scores, 7, 400)
+    arguments = {"level": level, "seed": 7, "num_resamples": 400}
+    percentiles = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    np.testing.assert_allclose(bootstrap_interval(scores, **arguments), percentiles, rtol=0, atol=1e-13)
+    bca = bca_by_definition(scores, means, level)
+    np.testing.assert_allclose(bootstrap_interval(scores, method="bca", **arguments), bca, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
 @pytest.mark.parametrize("level", [0.8, 0.95])
-def test_the_interval_is_that_of_scipy(level):
+def test_the_interval_is_that_of_scipy(level, method):
     scores = np.random.default_rng(0).beta(0.3, 2, 400)
     expected = stats.bootstrap(
-        (scores,), np.mean, confidence_level=level, n_resamples=10_000, method="percentile", rng=1
+        (scores,), np.mean, confidence_level=level, n_resamples=10_000, method=method, rng=1
     ).confidence_interval
     width = expected.high - expected.low
-    np.testing.assert_allclose(bootstrap_interval(scores, level=level), expected, rtol=0, atol=0.04 * width)
+    found = bootstrap_interval(scores, level=level, method=method)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.04 * width)
 
 
-def test_intervals_cover_the_true_mean_as_often_as_they_say():
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_intervals_cover_the_true_mean_as_often_as_they_say(method):
     rng = np.random.default_rng(0)
-    intervals = [bootstrap_interval(rng.random(60), level=0.9, num_resamples=500) for _ in range(400)]
+    intervals = [bootstrap_interval(rng.random(60), level=0.9, num_resamples=500, method=method) for _ in range(400)]
     covered = np.mean([low <= 0.5 <= high for low, high in intervals])
     assert 0.84 < covered < 0.95
+
+
+def test_bca_covers_the_mean_of_skewed_scores_more_often():
+    rng = np.random.default_rng(0)
+    samples = rng.lognormal(0, 1, (1000, 20))
+    covered = {
+        method: np.mean([low <= np.exp(0.5) <= high for low, high in (interval(sample) for sample in samples)])
+        for method in ("percentile", "bca")
+        for interval in [lambda sample, method=method: bootstrap_interval(sample, num_resamples=500, method=method)]
+    }
+    assert covered["percentile"] + 0.01 < covered["bca"] < 0.95
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+@pytest.mark.parametrize("scores", [[0.1] * 7, [0.3], [0.0] * 50])
+def test_equal_scores_leave_no_doubt(scores, method):
+    low, high = bootstrap_interval(scores, method=method)
+    assert low == high == pytest.approx(scores[0], abs=1e-15)
+
+
+def test_bca_of_one_user_in_a_thousand_with_a_score():
+    scores = [1.0] + [0.0] * 999
+    low, high = bootstrap_interval(scores, method="bca")
+    assert 0 <= low < 0.001 < high < 0.01
+    extreme = bootstrap_interval(scores, method="bca", level=1 - 1e-12)
+    assert extreme[0] == 0
+    assert extreme[1] > high
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(2, 3000), st.floats(-8, 8), st.integers(0, 10_000))
+def test_t_tests_are_those_of_scipy(num_users, shift, seed):
+    rng = np.random.default_rng(seed)
+    a = rng.random(num_users)
+    b = a + rng.normal(shift / np.sqrt(num_users), 1, num_users)
+    expected = stats.ttest_rel(a, b).pvalue
+    assert paired_t_test(a, b) == pytest.approx(expected, rel=2e-12)
+    assert paired_t_test(b, a) == paired_t_test(a, b)
+
+
+def test_t_tests_keep_their_digits_far_out():
+    """Against mpmath with 50 digits: scipy's own last digits are not the judge here."""
+    with mpmath.workdps(50):
+        for num_users, shift in [(2, 30.0), (5, 0.01), (40, 5.0), (1392, 0.4), (14_698, 0.2), (100_000, 0.02)]:
+            differences = shift + np.where(np.arange(num_users) % 2, 1.0, -1.0)
+            exact = [mpmath.mpf(float(value)) for value in np.unique(differences)]
+            counts = np.unique(differences, return_counts=True)[1].tolist()
+            mean = mpmath.fdot(exact, counts) / num_users
+            variance = mpmath.fdot([(value - mean) ** 2 for value in exact], counts) / (num_users - 1)
+            t_squared = mean**2 * num_users / variance
+            x = (num_users - 1) / (num_users - 1 + t_squared)
+            expected = mpmath.betainc(mpmath.mpf(num_users - 1) / 2, 0.5, 0, x, regularized=True)
+            assert paired_t_test(differences, np.zeros(num_users)) == pytest.approx(float(expected), rel=1e-12, abs=0)
+
+
+def test_a_t_test_of_users_who_do_not_differ():
+    assert paired_t_test([0.5, 0.2, 0.9], [0.5, 0.2, 0.9]) == 1.0
+    assert paired_t_test([0.5], [0.5]) == 1.0
+
+
+def test_t_tests_and_permutation_tests_agree_on_many_users():
+    rng = np.random.default_rng(0)
+    a = rng.random(1000)
+    b = np.clip(a + rng.normal(0.004, 0.08, 1000), 0, 1)
+    assert paired_t_test(a, b) == pytest.approx(paired_permutation_test(a, b), abs=0.005)
 
 
 @settings(deadline=None, max_examples=30)
@@ -91,6 +209,18 @@ def test_holm_follows_its_definition(p_values):
         (lambda: paired_permutation_test([0.1], [np.inf]), r"b row 0 is inf"),
         (lambda: paired_permutation_test([0.1], [0.2], num_permutations=1.5), r"num_permutations = 1.5"),
         (lambda: paired_permutation_test([0.1], [0.2], seed=2**64), r"seed = 18446744073709551616"),
+        (lambda: bootstrap_interval([0.1], method="normal"), r'method = "normal": pass "percentile" or "bca"'),
+        (
+            lambda: bootstrap_interval([0.0, 1.0, 0.3], method="bca", num_resamples=1),
+            r"all 1 resampled means lie on one side .* raise num_resamples or use method=\"percentile\"",
+        ),
+        (lambda: bootstrap_intervals({"a": [0.1, 0.2], "b": [0.1]}), r"scores has 1 rows for 2 users"),
+        (lambda: bootstrap_intervals({"a": [0.1], "b": [[0.1]]}), r"b has shape \(1, 1\)"),
+        (lambda: paired_t_test([0.1], [0.1, 0.2]), r"a has 1 scores and b has 2"),
+        (lambda: paired_t_test([], []), r"a is empty"),
+        (lambda: paired_t_test([0.1, np.nan], [0.1, 0.2]), r"a row 1 is NaN"),
+        (lambda: paired_t_test([0.5], [0.25]), r"a - b is 0.25 for each of the 1 users, so that a t-test knows no"),
+        (lambda: paired_t_test([0.3, 0.5], [0.2, 0.4]), r"for each of the 2 users.*: use the permutation test"),
         (lambda: holm([0.5, 1.5]), r"p_value = 1.5"),
         (lambda: holm([float("nan")]), r"p_value = NaN"),
     ],

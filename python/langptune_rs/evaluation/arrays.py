@@ -82,15 +82,15 @@ def as_ragged(rows: object, name: str, kinds: str = INTEGERS) -> Ragged:
     if isinstance(rows, tuple):
         if len(rows) != 2:
             raise InputError(f"{name} is a tuple of {len(rows)}: a tuple means (offsets, values); pass rows as a list")
-        offsets = _flat(rows[0], f"{name} offsets", INTEGERS)
-        return Ragged(offsets, _flat(rows[1], f"{name} values", kinds))
+        offsets = flat_row(rows[0], f"{name} offsets", INTEGERS)
+        return Ragged(offsets, flat_row(rows[1], f"{name} values", kinds))
     if isinstance(rows, np.ndarray):
         if rows.ndim != 2:
             raise InputError(f"{name} has shape {rows.shape}: an array of rows has two dimensions")
-        return Ragged(np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1], _flat(rows.reshape(-1), name, kinds))
+        return Ragged(np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1], flat_row(rows.reshape(-1), name, kinds))
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         raise InputError(f"{name} is a {type(rows).__name__}: pass a list of rows, a 2-D array or (offsets, values)")
-    flat = [_flat(row, f"{name} row {index}", kinds) for index, row in enumerate(rows)]
+    flat = [flat_row(row, f"{name} row {index}", kinds) for index, row in enumerate(rows)]
     offsets = np.zeros(len(flat) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in flat], out=offsets[1:])
     return Ragged(offsets, np.concatenate([np.empty(0, dtype=_dtype(kinds)), *flat]))
@@ -105,12 +105,16 @@ def is_one_per_row(rows: object) -> bool:
 
 def one_per_row(values: object, name: str, kinds: str = INTEGERS) -> Ragged:
     """`Ragged` rows of one value each."""
-    flat = _flat(values, name, kinds)
+    flat = flat_row(values, name, kinds)
     return Ragged(np.arange(len(flat) + 1, dtype=np.int64), flat)
 
 
-def _flat(values: object, name: str, kinds: str) -> NDArray[Any]:
-    """`values` as a 1-D contiguous array of int64 or float64."""
+def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
+    """`values` as a 1-D contiguous array, of int64 for `INTEGERS` and float64 for `NUMBERS`.
+
+    Raises:
+        InputError: for another shape, or for values of another kind.
+    """
     try:
         array = np.asarray(values)
     except ValueError:
@@ -120,6 +124,17 @@ def _flat(values: object, name: str, kinds: str) -> NDArray[Any]:
     if array.size and array.dtype.kind not in kinds:
         raise InputError(f"{name} holds values of type {array.dtype}: {_KIND_NAMES[kinds]} are needed")
     return np.ascontiguousarray(array, dtype=_dtype(kinds))
+
+
+def check_whole(number: object, name: str, least: int) -> int:
+    """`number` as an int.
+
+    Raises:
+        InputError: for anything but a whole number from `least` to 2^64 - 1.
+    """
+    if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or not least <= number < 2**64:
+        raise InputError(f"{name} = {number!r}: pass a whole number from {least}")
+    return int(number)
 
 
 def _dtype(kinds: str) -> type:

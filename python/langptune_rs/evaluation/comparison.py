@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
+from typing import Literal
 
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation.result import Result
-from langptune_rs.evaluation.significance import holm, paired_permutation_test
-from langptune_rs.evaluation.tables import markdown_table
+from langptune_rs.evaluation.significance import bootstrap_intervals, holm, paired_permutation_test, paired_t_test
+from langptune_rs.evaluation.tables import latex_table, markdown_table
+
+Test = Literal["permutation", "t"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class PairedTest:
 
     Attributes:
         difference: mean of `first` minus mean of `second`.
-        p_value: of the paired permutation test, two-sided.
+        p_value: of the comparison's paired test, two-sided.
         p_adjusted: the same after Holm's correction over all pairs of the comparison.
     """
 
@@ -31,19 +35,21 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods on the same users. `str()` of it is a table in Markdown.
+    """Methods on the same users. `str()` of it is `to_markdown()`.
 
     Attributes:
         metric: what was compared.
         means: of each method.
         intervals: (low, high) of each method's mean, 95%.
         pairs: every pair in the order the methods were given.
+        test: the paired test of the pairs, "permutation" or "t".
     """
 
     metric: str
     means: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     pairs: tuple[PairedTest, ...]
+    test: Test
 
     def pair(self, first: str, second: str) -> PairedTest:
         """The test of two methods, its difference as `first` minus `second`.
@@ -58,7 +64,18 @@ class Comparison:
                 return PairedTest(first, second, -test.difference, test.p_value, test.p_adjusted)
         raise InputError(f'"{first}" and "{second}" were not compared: there are {", ".join(self.means)}')
 
-    def __str__(self) -> str:
+    def to_markdown(self) -> str:
+        """The means with their intervals and the tests of the pairs, as two tables in Markdown."""
+        return "\n\n".join(markdown_table(header, rows) for header, rows in self._tables())
+
+    def to_latex(self) -> str:
+        """The same as two LaTeX `tabular` environments, which need the package booktabs."""
+        return "\n\n".join(latex_table(header, rows) for header, rows in self._tables())
+
+    __str__ = to_markdown
+
+    def _tables(self) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+        """(header, rows) of either table, in plain text."""
         methods = [
             (name, f"{mean:.4f}", "{:.4f} to {:.4f}".format(*self.intervals[name])) for name, mean in self.means.items()
         ]
@@ -71,26 +88,31 @@ class Comparison:
             )
             for test in self.pairs
         ]
-        return "\n\n".join(
-            [
-                markdown_table(("method", self.metric, "95% interval"), methods),
-                markdown_table(("pair", "difference", "p", "p (Holm)"), pairs),
-            ]
-        )
+        return [
+            (("method", self.metric, "95% interval"), methods),
+            (("pair", "difference", "p", "p (Holm)"), pairs),
+        ]
 
 
 def compare(
-    results: Mapping[str, Result], *, metric: str, seed: int = 0, num_permutations: int = 100_000
+    results: Mapping[str, Result],
+    *,
+    metric: str,
+    test: Test = "permutation",
+    seed: int = 0,
+    num_permutations: int = 100_000,
 ) -> Comparison:
-    """Tests every pair of methods by the paired permutation test, with Holm's correction over the pairs.
+    """Tests every pair of methods on the same users, with Holm's correction over the pairs.
 
     Args:
         results: of each method, from `evaluate`, over the same users in the same order.
         metric: one that all of them hold, such as "ndcg@20".
+        test: "permutation" for `paired_permutation_test`, "t" for `paired_t_test`.
         seed: of the permutations and the intervals.
 
     Raises:
-        InputError: for fewer than two methods, a metric that one lacks, or different numbers of users.
+        InputError: for fewer than two methods, a metric that one lacks, different numbers of users, or another test;
+            and as the test.
     """
     if len(results) < 2:
         raise InputError(f"compare got {len(results)} method(s): pass at least two results by name")
@@ -98,15 +120,17 @@ def compare(
     num_users = {name: len(values) for name, values in scores.items()}
     if len(set(num_users.values())) > 1:
         raise InputError(f"the methods have different numbers of users, {num_users}: evaluate all on the same users")
+    if test == "permutation":
+        paired_test = partial(paired_permutation_test, seed=seed, num_permutations=num_permutations)
+    elif test == "t":
+        paired_test = paired_t_test
+    else:
+        raise InputError(f'test = {test!r}: pass "permutation" or "t"')
     names = list(combinations(results, 2))
-    p_values = [
-        paired_permutation_test(scores[first], scores[second], seed=seed, num_permutations=num_permutations)
-        for first, second in names
-    ]
+    p_values = [paired_test(scores[first], scores[second]) for first, second in names]
     means = {name: result.mean[metric] for name, result in results.items()}
     pairs = tuple(
         PairedTest(first, second, means[first] - means[second], p_value, p_adjusted)
         for (first, second), p_value, p_adjusted in zip(names, p_values, holm(p_values), strict=True)
     )
-    intervals = {name: result.confidence_interval(metric, seed=seed) for name, result in results.items()}
-    return Comparison(metric, means, intervals, pairs)
+    return Comparison(metric, means, bootstrap_intervals(scores, seed=seed), pairs, test)

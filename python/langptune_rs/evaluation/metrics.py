@@ -9,12 +9,20 @@ For a user with R relevant items at the 1-based ranks r_1 < .. < r_R of a comple
     hit_rate   1 if r_1 <= k, else 0
     map        sum of j / r_j over r_j <= k, divided by R
 
-These are trec_eval's formulas (`ndcg_cut`, `recip_rank`, `recall`, `P`, `success`, `map_cut`); with one relevant item
-per user they are those of the paper.
+These are the formulas of trec_eval, which pytrec_eval calls (`ndcg_cut`, `recip_rank`, `recall`, `P`, `success`,
+`map_cut`), and of ranx under the same names; with one relevant item per user they are those of the paper. All of them
+agree to 1e-12 where a run lists the whole ranking. They part where it does not:
+
+- trec_eval cuts no `recip_rank`: mrr@k is that of a run of k items. It also rounds the scores of a run to float32
+  and breaks ties by the name of the item, so that its ranks may be others than those of `ItemIndex.rank`.
+- A run of fewer than k items still has precision@k divided by k, as here. Uncut, ranx divides by the length of the run,
+  which ranks alone do not tell: precision needs a cut here.
+- Items a run does not list count as not found, uncut too. Here every item has a rank.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +30,7 @@ from numpy.typing import NDArray
 
 from langptune_rs import _core
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import NUMBERS, Ragged, Rows, as_ragged, is_one_per_row, one_per_row
+from langptune_rs.evaluation.arrays import NUMBERS, Rows, as_ragged, flat_row, is_one_per_row
 
 METRICS = ("ndcg", "mrr", "recall", "precision", "hit_rate", "map")
 
@@ -68,16 +76,15 @@ def from_ranks(ranks: Rows, metric: str) -> NDArray[np.float64]:
     Raises:
         InputError: as `parse`; names the first row without a rank, or with one below 1 or not finite.
     """
-    return _per_user(as_ranks(ranks), parse(metric))
+    return per_user(ranks, [parse(metric)])[0]
 
 
-def as_ranks(ranks: Rows) -> Ragged:
-    """Ranks in any of their forms as rows of float64."""
-    return one_per_row(ranks, "ranks", NUMBERS) if is_one_per_row(ranks) else as_ragged(ranks, "ranks", NUMBERS)
-
-
-def _per_user(ranks: Ragged, metric: Metric) -> NDArray[np.float64]:
-    return _core.per_user(metric.name, metric.k, ranks.offsets, ranks.values)
+def per_user(ranks: Rows, metrics: Sequence[Metric]) -> NDArray[np.float64]:
+    """As `from_ranks`, for several metrics at once: float64 (metrics, n_users)."""
+    if is_one_per_row(ranks):
+        return _core.per_user(metrics, None, flat_row(ranks, "ranks", NUMBERS))
+    rows = as_ragged(ranks, "ranks", NUMBERS)
+    return _core.per_user(metrics, rows.offsets, rows.values)
 
 
 def _nearest(name: str) -> str:

@@ -12,7 +12,7 @@ from langptune_rs import _core
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation import metrics as ranking_metrics
 from langptune_rs.evaluation.arrays import Rows
-from langptune_rs.evaluation.significance import bootstrap_interval
+from langptune_rs.evaluation.significance import IntervalMethod, bootstrap_interval, bootstrap_intervals
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +32,23 @@ class Result:
         """Number of users, each of whom counts once."""
         return len(next(iter(self.per_user.values())))
 
-    def confidence_interval(self, metric: str, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-        """(low, high) of the mean, by the percentile bootstrap over users with 10,000 resamples.
+    def confidence_interval(
+        self, metric: str, level: float = 0.95, seed: int = 0, *, method: IntervalMethod = "percentile"
+    ) -> tuple[float, float]:
+        """(low, high) of the mean, by the bootstrap over users with 10,000 resamples; see `bootstrap_interval`.
 
         The interval depends on the seed alone, not on the number of threads.
 
         Raises:
-            InputError: for a metric that was not evaluated, or a level outside (0, 1).
+            InputError: for a metric that was not evaluated, a level outside (0, 1), or another method.
         """
-        return bootstrap_interval(self.scores(metric), level=level, seed=seed)
+        return bootstrap_interval(self.scores(metric), level=level, seed=seed, method=method)
+
+    def confidence_intervals(
+        self, level: float = 0.95, seed: int = 0, *, method: IntervalMethod = "percentile"
+    ) -> dict[str, tuple[float, float]]:
+        """`confidence_interval` of every metric, all from the same draws."""
+        return bootstrap_intervals(self.per_user, level=level, seed=seed, method=method)
 
     def scores(self, metric: str) -> NDArray[np.float64]:
         """Every user's value of a metric, float64 (n_users,).
@@ -71,10 +79,9 @@ def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
     if isinstance(metrics, str) or not metrics:
         raise InputError(f'metrics = {metrics!r}: pass a list of names, such as ["ndcg@20", "mrr@20"]')
     parsed = {metric: ranking_metrics.parse(metric) for metric in metrics}
-    rows = ranking_metrics.as_ranks(ranks)
-    if len(rows) < 1:
+    scores = ranking_metrics.per_user(ranks, list(parsed.values()))
+    if scores.size == 0:
         raise InputError("ranks is empty: a mean needs at least one user")
-    per_user = {metric: _core.per_user(name, k, rows.offsets, rows.values) for metric, (name, k) in parsed.items()}
-    for scores in per_user.values():
-        scores.flags.writeable = False
-    return Result({metric: _core.mean(scores) for metric, scores in per_user.items()}, per_user)
+    scores.flags.writeable = False
+    per_user = dict(zip(parsed, scores, strict=True))
+    return Result({metric: _core.mean(of_users) for metric, of_users in per_user.items()}, per_user)

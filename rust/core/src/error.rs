@@ -167,6 +167,26 @@ pub enum Error {
         /// The argument.
         name: &'static str,
     },
+    /// Resampled means that tell BCa nothing of its bias.
+    #[error(
+        "all {num_resamples} resampled means lie on one side of the mean, so that BCa knows no bias: raise num_resamples \
+         or use method=\"percentile\""
+    )]
+    OneSided {
+        /// The number of resamples.
+        num_resamples: usize,
+    },
+    /// Paired scores whose difference is the same for every user.
+    #[error(
+        "a - b is {difference} for each of the {users} users, so that a t-test knows no variance: use the permutation \
+         test"
+    )]
+    EqualDifferences {
+        /// The number of users.
+        users: usize,
+        /// Their difference.
+        difference: f64,
+    },
     /// A parameter outside its range.
     #[error("{name} = {value}: {range}")]
     Parameter {

@@ -3,6 +3,7 @@
 //! Every function is deterministic: the same input gives the same bits for any number of threads, any block size and
 //! any CPU. Parallel functions use the current rayon pool; [`pool::run`] provides one that survives `fork`.
 
+mod distributions;
 mod error;
 pub mod filter;
 pub mod index;

@@ -18,7 +18,7 @@
 
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Error, Result, pool};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +37,49 @@ pub enum Metric {
     Map,
 }
 
-/// The metric of every user, cut at `k`, or over the whole ranking for `None`.
+/// A metric and its cut `k`; `None` stands for the whole ranking.
+pub type Cut = (Metric, Option<usize>);
+
+/// Every metric of every user, over the same ranks.
 ///
-/// The ranks of user `r` are `ranks[offsets[r]..offsets[r + 1]]`, in any order.
+/// The ranks of user `r` are `ranks[offsets[r]..offsets[r + 1]]`, in any order; without offsets each user has one. The
+/// result holds the first metric of all users, then the second, and so on. Uses the pool of [`pool::run`] only for rows to sort:
+/// a score of a user with one rank takes a nanosecond, and memory sets the pace.
 ///
 /// # Errors
 /// [`Error::Offsets`]; [`Error::NoRanks`] for a user without a rank; [`Error::BadRank`] for one below 1 or not finite;
 /// [`Error::Parameter`] for `k` = 0 or an uncut precision.
-pub fn per_user(metric: Metric, k: Option<usize>, offsets: &[i64], ranks: &[f64]) -> Result<Vec<f64>> {
+pub fn per_user(metrics: &[Cut], offsets: Option<&[i64]>, ranks: &[f64]) -> Result<Vec<f64>> {
+    for (metric, k) in metrics {
+        check_cut(*metric, *k)?;
+    }
+    let bad = ranks.iter().position(|rank| !(1.0..f64::INFINITY).contains(rank));
+    let Some(offsets) = offsets else {
+        if let Some(row) = bad {
+            return Err(Error::BadRank { row, rank: ranks[row] });
+        }
+        let discounts = Discounts::new(metrics, 1);
+        let mut scores = Vec::with_capacity(metrics.len() * ranks.len());
+        metrics.iter().for_each(|cut| score_one_each(*cut, ranks, &discounts, &mut scores));
+        return Ok(scores);
+    };
+    let offsets = crate::ragged::checked_offsets("ranks", offsets, ranks.len())?;
+    check_rows(&offsets, ranks, bad)?;
+    let discounts = Discounts::new(metrics, offsets.windows(2).map(|span| span[1] - span[0]).max().unwrap_or(0));
+    let mut scores = Vec::with_capacity(metrics.len() * (offsets.len() - 1));
+    pool::run(|| {
+        let sorted = sort_rows(&offsets, ranks);
+        for cut in metrics {
+            let rows = offsets.par_windows(2).with_min_len(ROWS_PER_TASK);
+            scores.par_extend(rows.map(|span| score(*cut, &sorted[span[0]..span[1]], &discounts)));
+        }
+    });
+    Ok(scores)
+}
+
+const ROWS_PER_TASK: usize = 512;
+
+fn check_cut(metric: Metric, k: Option<usize>) -> Result<()> {
     if k == Some(0) {
         return Err(Error::Parameter { name: "k", value: 0.0, range: "a metric is cut at k >= 1, or not at all" });
     }
@@ -52,40 +87,95 @@ pub fn per_user(metric: Metric, k: Option<usize>, offsets: &[i64], ranks: &[f64]
         let range = "precision divides by the number of places: give it a cut, such as precision@20";
         return Err(Error::Parameter { name: "k", value: f64::INFINITY, range });
     }
-    let offsets = crate::ragged::checked_offsets("ranks", offsets, ranks.len())?;
-    let cut = k.map_or(f64::INFINITY, |k| k as f64);
-    let row = |row: usize| {
-        let mut ranks = ranks[offsets[row]..offsets[row + 1]].to_vec();
-        ranks.sort_unstable_by(f64::total_cmp);
-        check_row(row, &ranks)?;
-        Ok(score(metric, cut, &ranks))
-    };
-    // Collected as results first: rayon would report whichever broken row it meets first.
-    let rows: Vec<Result<f64>> = (0..offsets.len() - 1).into_par_iter().with_min_len(512).map(row).collect();
-    rows.into_iter().collect()
-}
-
-fn check_row(row: usize, sorted: &[f64]) -> Result<()> {
-    if sorted.is_empty() {
-        return Err(Error::NoRanks { row });
-    }
-    if let Some(&rank) = sorted.iter().find(|rank| !(rank.is_finite() && **rank >= 1.0)) {
-        return Err(Error::BadRank { row, rank });
-    }
     Ok(())
 }
 
+/// Names the first row that is empty or holds the rank at `bad`, which is none.
+fn check_rows(offsets: &[usize], ranks: &[f64], bad: Option<usize>) -> Result<()> {
+    let empty = offsets.windows(2).position(|span| span[0] == span[1]);
+    let bad = bad.map(|at| (offsets.partition_point(|offset| *offset <= at) - 1, ranks[at]));
+    match (empty, bad) {
+        (Some(row), bad) if bad.is_none_or(|(bad_row, _)| row < bad_row) => Err(Error::NoRanks { row }),
+        (_, Some((row, rank))) => Err(Error::BadRank { row, rank }),
+        _ => Ok(()),
+    }
+}
+
+/// The ranks with each row in increasing order.
+fn sort_rows(offsets: &[usize], ranks: &[f64]) -> Vec<f64> {
+    let mut sorted = ranks.to_vec();
+    let mut rest = sorted.as_mut_slice();
+    let rows: Vec<&mut [f64]> = offsets.windows(2).filter_map(|span| rest.split_off_mut(..span[1] - span[0])).collect();
+    rows.into_par_iter().with_min_len(ROWS_PER_TASK).for_each(|row| row.sort_unstable_by(f64::total_cmp));
+    sorted
+}
+
+/// 1 / log2(1 + r) of the first ranks, and its sums: a logarithm takes longer than all else a metric needs.
+struct Discounts {
+    /// Of rank `r`, at `r`; 0 at 0.
+    of_rank: Vec<f64>,
+    /// Of the ranks `1..=r`, at `r`.
+    sums: Vec<f64>,
+}
+
+impl Discounts {
+    /// Ranks beyond these are rare, or one logarithm each is little against having found them.
+    const MOST: usize = 1024;
+
+    /// As far as the best ranking of the longest row goes, and as the metrics look, up to [`Self::MOST`].
+    fn new(metrics: &[Cut], longest: usize) -> Self {
+        let cuts = metrics.iter().filter(|(metric, _)| *metric == Metric::Ndcg).map(|(_, k)| k.unwrap_or(usize::MAX));
+        let Some(cut) = cuts.max() else { return Self { of_rank: Vec::new(), sums: Vec::new() } };
+        let of_rank: Vec<f64> = (0..=longest.max(cut.min(Self::MOST))).map(|rank| discount(rank as f64)).collect();
+        let sums = of_rank.iter().scan(0.0, |sum, discount| {
+            *sum += discount;
+            Some(*sum)
+        });
+        Self { sums: sums.collect(), of_rank }
+    }
+
+    /// Of one rank, which is whole or, where ties share their mean, between two.
+    fn at(&self, rank: f64) -> f64 {
+        let whole = rank as usize;
+        match self.of_rank.get(whole) {
+            Some(discount) if whole as f64 == rank => *discount,
+            _ => discount(rank),
+        }
+    }
+}
+
+fn discount(rank: f64) -> f64 {
+    if rank == 0.0 { 0.0 } else { (1.0 + rank).log2().recip() }
+}
+
+fn cut_rank(k: Option<usize>) -> f64 {
+    k.map_or(f64::INFINITY, |k| k as f64)
+}
+
+/// One metric of users with one relevant item each: a function of its rank alone, to the bit what [`score`] gives.
+fn score_one_each((metric, k): Cut, ranks: &[f64], discounts: &Discounts, scores: &mut Vec<f64>) {
+    fn extend(scores: &mut Vec<f64>, ranks: &[f64], cut: f64, score: impl Fn(f64) -> f64) {
+        scores.extend(ranks.iter().map(|rank| if *rank <= cut { score(*rank) } else { 0.0 }));
+    }
+    let cut = cut_rank(k);
+    match metric {
+        Metric::Ndcg => extend(scores, ranks, cut, |rank| discounts.at(rank)),
+        Metric::Mrr | Metric::Map => extend(scores, ranks, cut, f64::recip),
+        Metric::Recall | Metric::HitRate => extend(scores, ranks, cut, |_| 1.0),
+        Metric::Precision => extend(scores, ranks, cut, |_| cut.recip()),
+    }
+}
+
 /// One user's metric; `sorted` holds its ranks in increasing order.
-fn score(metric: Metric, cut: f64, sorted: &[f64]) -> f64 {
+fn score((metric, k): Cut, sorted: &[f64], discounts: &Discounts) -> f64 {
     let num_relevant = sorted.len() as f64;
+    let cut = cut_rank(k);
     let found = &sorted[..sorted.partition_point(|rank| *rank <= cut)];
     let num_found = found.len() as f64;
-    let discount = |rank: f64| (1.0 + rank).log2().recip();
     match metric {
         Metric::Ndcg => {
-            let gain = found.iter().fold(0.0, |gain, rank| gain + discount(*rank));
-            let ideal: f64 = (1..=sorted.len()).map(|j| j as f64).take_while(|j| *j <= cut).map(discount).sum();
-            gain / ideal
+            let gain = found.iter().fold(0.0, |gain, rank| gain + discounts.at(*rank));
+            gain / discounts.sums[k.map_or(sorted.len(), |k| k.min(sorted.len()))]
         }
         Metric::Mrr => found.first().map_or(0.0, |rank| rank.recip()),
         Metric::Recall => num_found / num_relevant,
@@ -99,8 +189,11 @@ fn score(metric: Metric, cut: f64, sorted: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
+    const ALL: [Metric; 6] =
+        [Metric::Ndcg, Metric::Mrr, Metric::Recall, Metric::Precision, Metric::HitRate, Metric::Map];
+
     fn one(metric: Metric, k: Option<usize>, ranks: &[f64]) -> f64 {
-        per_user(metric, k, &[0, ranks.len() as i64], ranks).unwrap()[0]
+        per_user(&[(metric, k)], Some(&[0, ranks.len() as i64]), ranks).unwrap()[0]
     }
 
     #[test]
@@ -116,7 +209,7 @@ mod tests {
 
     #[test]
     fn nothing_found_is_plain_zero() {
-        for metric in [Metric::Ndcg, Metric::Mrr, Metric::Recall, Metric::Precision, Metric::HitRate, Metric::Map] {
+        for metric in ALL {
             assert_eq!(one(metric, Some(5), &[6.0, 9.0]).to_bits(), 0.0_f64.to_bits(), "{metric:?}");
         }
     }
@@ -136,16 +229,37 @@ mod tests {
 
     #[test]
     fn bad_rows_are_named() {
-        let error = |ranks: &[f64], offsets: &[i64]| per_user(Metric::Mrr, None, offsets, ranks).unwrap_err();
+        let error =
+            |ranks: &[f64], offsets: &[i64]| per_user(&[(Metric::Mrr, None)], Some(offsets), ranks).unwrap_err();
         assert_eq!(error(&[1.0, 2.0], &[0, 1, 1, 2]), Error::NoRanks { row: 1 });
         assert_eq!(error(&[1.0, 0.0], &[0, 1, 2]), Error::BadRank { row: 1, rank: 0.0 });
         assert_eq!(error(&[1.0, f64::INFINITY], &[0, 1, 2]), Error::BadRank { row: 1, rank: f64::INFINITY });
         assert!(matches!(error(&[1.0, f64::NAN], &[0, 2]), Error::BadRank { row: 0, .. }));
+        assert_eq!(per_user(&[], None, &[1.0, 0.0]).unwrap_err(), Error::BadRank { row: 1, rank: 0.0 });
+        assert_eq!(error(&[0.5, 2.0], &[0, 1, 1, 2]), Error::BadRank { row: 0, rank: 0.5 });
     }
 
     #[test]
     fn cuts_that_mean_nothing_are_refused() {
-        assert!(matches!(per_user(Metric::Ndcg, Some(0), &[0, 1], &[1.0]), Err(Error::Parameter { name: "k", .. })));
-        assert!(matches!(per_user(Metric::Precision, None, &[0, 1], &[1.0]), Err(Error::Parameter { name: "k", .. })));
+        for cut in [(Metric::Ndcg, Some(0)), (Metric::Precision, None)] {
+            let refused = per_user(&[(Metric::Mrr, None), cut], None, &[1.0]);
+            assert!(matches!(refused, Err(Error::Parameter { name: "k", .. })), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn one_rank_scores_the_same_bits_on_every_path() {
+        // Whole and half ranks on both sides of the table's end.
+        let ranks: Vec<f64> = (0..6_000).map(|user| (2 + user * 7_919 % 6_000) as f64 / 2.0).collect();
+        let offsets: Vec<i64> = (0..=ranks.len() as i64).collect();
+        for k in [Some(1), Some(20), Some(2_000), None] {
+            let cuts = ALL.map(|metric| (metric, k)).into_iter().filter(|cut| check_cut(cut.0, k).is_ok());
+            let cuts: Vec<Cut> = cuts.collect();
+            let together = per_user(&cuts, None, &ranks).unwrap();
+            assert_eq!(per_user(&cuts, Some(&offsets), &ranks).unwrap(), together);
+            for (cut, together) in cuts.iter().zip(together.chunks(ranks.len())) {
+                assert_eq!(per_user(&[*cut], None, &ranks).unwrap(), together, "{cut:?}");
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use langptune_core::metrics::Metric;
+use langptune_core::statistics::Interval;
 use langptune_core::{Error, Kernel, Matrix, Prepared, Ragged, Result, Ties, metrics, packing, pool, statistics};
 use numpy::prelude::*;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
@@ -16,7 +17,12 @@ pyo3::import_exception!(langptune_rs.errors, InputError);
 
 /// Runs core work: in the thread pool of this process, without the GIL, its errors as `InputError`.
 fn enter_core<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    py.detach(|| pool::run(work)).map_err(|error| InputError::new_err(error.to_string()))
+    enter_core_alone(py, || pool::run(work))
+}
+
+/// As `enter_core`, on this thread: for work that takes less time than handing it over, or that enters the pool itself.
+fn enter_core_alone<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    py.detach(work).map_err(|error| InputError::new_err(error.to_string()))
 }
 
 /// As `enter_core`, and ends early with the exception of a signal, such as that of Ctrl-C: the work watches the flag.
@@ -154,46 +160,60 @@ fn excluded(rows: Option<(&[i64], &[i64])>, num_users: usize, num_items: usize) 
     )
 }
 
-/// The metric of every user, and its mean.
+/// Every (metric, cut) of every user, (metrics, users); without offsets each user has one rank.
+///
+/// One array: the allocator keeps a large block for the next one, and gives small ones back page by page.
 #[pyfunction]
 fn per_user<'py>(
     py: Python<'py>,
-    metric: &str,
-    k: Option<usize>,
-    offsets: PyReadonlyArray1<i64>,
+    metrics: Vec<(String, Option<usize>)>,
+    offsets: Option<PyReadonlyArray1<i64>>,
     ranks: PyReadonlyArray1<f64>,
-) -> PyResult<Bound<'py, PyArray1<f64>>> {
-    let metric = match metric {
-        "ndcg" => Metric::Ndcg,
-        "mrr" => Metric::Mrr,
-        "recall" => Metric::Recall,
-        "precision" => Metric::Precision,
-        "hit_rate" => Metric::HitRate,
-        "map" => Metric::Map,
-        other => return Err(InputError::new_err(format!("{other:?} is no metric"))),
-    };
-    let (offsets, ranks) = (offsets.as_slice()?, ranks.as_slice()?);
-    Ok(PyArray1::from_vec(py, enter_core(py, || metrics::per_user(metric, k, offsets, ranks))?))
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let cuts = metrics.iter().map(|(name, k)| Ok((metric(name)?, *k))).collect::<PyResult<Vec<_>>>()?;
+    let offsets = offsets.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+    let ranks = ranks.as_slice()?;
+    let scores = enter_core_alone(py, || metrics::per_user(&cuts, offsets, ranks))?;
+    let num_users = scores.len() / cuts.len().max(1);
+    PyArray1::from_vec(py, scores).reshape([cuts.len(), num_users])
+}
+
+fn metric(name: &str) -> PyResult<Metric> {
+    match name {
+        "ndcg" => Ok(Metric::Ndcg),
+        "mrr" => Ok(Metric::Mrr),
+        "recall" => Ok(Metric::Recall),
+        "precision" => Ok(Metric::Precision),
+        "hit_rate" => Ok(Metric::HitRate),
+        "map" => Ok(Metric::Map),
+        other => Err(InputError::new_err(format!("{other:?} is no metric"))),
+    }
 }
 
 /// The mean by pairwise summation in f64.
 #[pyfunction]
 fn mean(py: Python, scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
     let scores = scores.as_slice()?;
-    enter_core(py, || Ok(statistics::mean(scores)))
+    enter_core_alone(py, || Ok(statistics::mean(scores)))
 }
 
-/// (low, high) of the percentile bootstrap interval of the mean.
+/// (low, high) of the bootstrap interval of each mean.
 #[pyfunction]
-fn bootstrap_interval(
+fn bootstrap_intervals(
     py: Python,
-    scores: PyReadonlyArray1<f64>,
+    samples: Vec<PyReadonlyArray1<f64>>,
+    method: &str,
     level: f64,
     num_resamples: usize,
     seed: u64,
-) -> PyResult<(f64, f64)> {
-    let scores = scores.as_slice()?;
-    enter_core(py, || statistics::bootstrap_interval(scores, level, num_resamples, seed))
+) -> PyResult<Vec<(f64, f64)>> {
+    let interval = match method {
+        "percentile" => Interval::Percentile,
+        "bca" => Interval::Bca,
+        other => return Err(InputError::new_err(format!("method = {other:?}: pass \"percentile\" or \"bca\""))),
+    };
+    let samples = samples.iter().map(|scores| Ok(scores.as_slice()?)).collect::<PyResult<Vec<_>>>()?;
+    enter_core(py, || statistics::bootstrap_intervals(&samples, interval, level, num_resamples, seed))
 }
 
 /// The two-sided p-value of the paired permutation test.
@@ -209,10 +229,17 @@ fn paired_permutation_test(
     enter_core(py, || statistics::paired_permutation_test(a, b, num_permutations, seed))
 }
 
+/// The two-sided p-value of the paired t-test.
+#[pyfunction]
+fn paired_t_test(py: Python, a: PyReadonlyArray1<f64>, b: PyReadonlyArray1<f64>) -> PyResult<f64> {
+    let (a, b) = (a.as_slice()?, b.as_slice()?);
+    enter_core_alone(py, || statistics::paired_t_test(a, b))
+}
+
 /// Holm's correction of p-values.
 #[pyfunction]
 fn holm(py: Python, p_values: Vec<f64>) -> PyResult<Vec<f64>> {
-    enter_core(py, || statistics::holm(&p_values))
+    enter_core_alone(py, || statistics::holm(&p_values))
 }
 
 /// (offsets, sequence indexes) of the bins.
@@ -246,5 +273,7 @@ fn lengths_from(lengths: &[i64]) -> Result<Vec<usize>> {
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{ItemIndex, bootstrap_interval, holm, mean, pack_sequences, paired_permutation_test, per_user};
+    use super::{
+        ItemIndex, bootstrap_intervals, holm, mean, pack_sequences, paired_permutation_test, paired_t_test, per_user,
+    };
 }
