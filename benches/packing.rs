@@ -1,7 +1,7 @@
 //! Best fit decreasing over sequences of log-normal length.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use langptune_core::packing::pack_sequences;
+use langptune_core::packing::{Together, pack_sequences};
 
 /// Lengths of mean about 300 tokens: exp of a sum of pseudo-random numbers, cut at the capacity.
 fn lengths(num_sequences: usize, capacity: usize) -> Vec<usize> {
@@ -18,7 +18,8 @@ fn packing(criterion: &mut Criterion) {
     let lengths = lengths(100_000, 2048);
     let mut group = criterion.benchmark_group("pack_sequences");
     group.sample_size(20).throughput(Throughput::Elements(lengths.len() as u64));
-    group.bench_function("100,000 sequences", |b| b.iter(|| pack_sequences(&lengths, 2048).unwrap()));
+    group
+        .bench_function("100,000 sequences", |b| b.iter(|| pack_sequences(&lengths, 2048, Together::Nothing).unwrap()));
     group.finish();
 }
 

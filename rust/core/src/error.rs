@@ -187,8 +187,8 @@ pub enum Error {
     },
     /// A sequence that fits no bin.
     #[error(
-        "lengths[{index}] is {length} tokens, more than the capacity of {capacity}: shorten this sequence or raise the \
-         capacity; nothing is cut silently"
+        "lengths[{index}] is {length} tokens, more than the capacity of {capacity}: shorten this sequence, raise the \
+         capacity or ask for a split; nothing is cut silently"
     )]
     TooLong {
         /// The first such sequence.
@@ -197,5 +197,40 @@ pub enum Error {
         length: usize,
         /// The capacity of a bin.
         capacity: usize,
+    },
+    /// Sequences that stay together and fit no bin.
+    #[error(
+        "the {sequences} sequences that stay together with lengths[{first}] are {length} tokens, more than the \
+         capacity of {capacity}: shorten them, raise the capacity or let fewer stay together"
+    )]
+    GroupTooLong {
+        /// The first of the sequences.
+        first: usize,
+        /// Their number.
+        sequences: usize,
+        /// Their length together.
+        length: usize,
+        /// The capacity of a bin.
+        capacity: usize,
+    },
+    /// Values that are not one for each sequence.
+    #[error("{name} holds {values} values for {sequences} sequences: pass one for each")]
+    PerSequence {
+        /// The argument.
+        name: &'static str,
+        /// Its number of values.
+        values: usize,
+        /// The number of sequences.
+        sequences: usize,
+    },
+    /// A sequence that continues what it cannot.
+    #[error("prefixes[{index}] is {prefix}, {problem}: pass the index of an earlier sequence that has none, or -1")]
+    Prefix {
+        /// The first such sequence.
+        index: usize,
+        /// What it should continue, as it was passed.
+        prefix: i64,
+        /// Why it cannot.
+        problem: &'static str,
     },
 }

@@ -224,13 +224,9 @@ fn pack_sequences<'py>(
 ) -> PyResult<(Ints<'py>, Ints<'py>)> {
     let lengths = lengths.as_slice()?;
     let (offsets, indexes) = enter_core(py, || {
-        let bins = packing::pack_sequences(&lengths_from(lengths)?, capacity)?;
-        let mut offsets = vec![0_i64];
-        offsets.extend(bins.iter().scan(0, |end, bin| {
-            *end += bin.len() as i64;
-            Some(*end)
-        }));
-        Ok((offsets, bins.into_iter().flatten().map(|index| index as i64).collect()))
+        let bins = packing::pack_sequences(&lengths_from(lengths)?, capacity, packing::Together::Nothing)?;
+        let as_i64 = |counts: &[usize]| counts.iter().map(|count| *count as i64).collect();
+        Ok((as_i64(bins.offsets()), as_i64(bins.values())))
     })?;
     Ok((PyArray1::from_vec(py, offsets), PyArray1::from_vec(py, indexes)))
 }
