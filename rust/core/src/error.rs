@@ -233,4 +233,43 @@ pub enum Error {
         /// Why it cannot.
         problem: &'static str,
     },
+    /// A cost that is NaN, infinite or negative.
+    #[error("costs[{index}] is {cost}: a cost is finite and at least 0")]
+    Cost {
+        /// The first such sequence.
+        index: usize,
+        /// Its cost as it was passed.
+        cost: f64,
+    },
+    /// Too little to give every rank the same number of bins.
+    #[error(
+        "{bins} bins over {ranks} ranks are {needed} bins of at least one sequence or group, and there are only {units} \
+         of these: pass more sequences or fewer ranks"
+    )]
+    TooFewForRanks {
+        /// The number of bins.
+        bins: usize,
+        /// The number of ranks.
+        ranks: usize,
+        /// The number of bins that is a multiple of that.
+        needed: usize,
+        /// The number of sequences and groups.
+        units: usize,
+    },
+    /// Flat tokens of another number than the lengths sum to.
+    #[error("tokens holds {tokens} tokens and the lengths sum to {total}: pass those of all sequences, in their order")]
+    Tokens {
+        /// The number of tokens.
+        tokens: usize,
+        /// The sum of the lengths.
+        total: usize,
+    },
+    /// A bin whose offsets leave int32.
+    #[error("bin {bin} holds {length} tokens, and cu_seqlens are int32: pack with a capacity below 2**31")]
+    BinTooLong {
+        /// The first such bin.
+        bin: usize,
+        /// Its tokens.
+        length: usize,
+    },
 }

@@ -1,8 +1,12 @@
-//! Token sequences into bins of one capacity.
+//! Token sequences into bins of one capacity, the bins over ranks, and the tokens in the order of the bins.
 
+mod balance;
 mod best_fit;
+mod collate;
 mod together;
 
+pub use balance::balance;
+pub use collate::{Layout, Token};
 pub use together::Together;
 
 use crate::{Error, Ragged, Result};
