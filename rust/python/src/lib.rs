@@ -2,12 +2,14 @@
 //!
 //! It is private: `langptune_rs.evaluation` and `langptune_rs.packing` check dtypes and shapes and carry the docs.
 
+mod packing;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use langptune_core::metrics::Metric;
-use langptune_core::{Error, Kernel, Matrix, Prepared, Ragged, Result, Ties, metrics, packing, pool, statistics};
+use langptune_core::{Error, Kernel, Matrix, Prepared, Ragged, Result, Ties, metrics, pool, statistics};
 use numpy::prelude::*;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
@@ -54,7 +56,6 @@ fn slices<'a>(rows: &'a Rows) -> PyResult<(&'a [i64], &'a [i64])> {
 
 type Scores<'py> = Bound<'py, PyArray2<f32>>;
 type Ids<'py> = Bound<'py, PyArray2<i64>>;
-type Ints<'py> = Bound<'py, PyArray1<i64>>;
 
 /// Item vectors to rank: the caller's own array and what one pass over it has shown.
 #[pyclass(frozen, module = "langptune_rs._core")]
@@ -215,32 +216,11 @@ fn holm(py: Python, p_values: Vec<f64>) -> PyResult<Vec<f64>> {
     enter_core(py, || statistics::holm(&p_values))
 }
 
-/// (offsets, sequence indexes) of the bins.
-#[pyfunction]
-fn pack_sequences<'py>(
-    py: Python<'py>,
-    lengths: PyReadonlyArray1<i64>,
-    capacity: usize,
-) -> PyResult<(Ints<'py>, Ints<'py>)> {
-    let lengths = lengths.as_slice()?;
-    let (offsets, indexes) = enter_core(py, || {
-        let bins = packing::pack_sequences(&lengths_from(lengths)?, capacity, packing::Together::Nothing)?;
-        let as_i64 = |counts: &[usize]| counts.iter().map(|count| *count as i64).collect();
-        Ok((as_i64(bins.offsets()), as_i64(bins.values())))
-    })?;
-    Ok((PyArray1::from_vec(py, offsets), PyArray1::from_vec(py, indexes)))
-}
-
-fn lengths_from(lengths: &[i64]) -> Result<Vec<usize>> {
-    let convert = |(index, length): (usize, &i64)| {
-        usize::try_from(*length).map_err(|_| Error::NegativeLength { index, length: *length })
-    };
-    lengths.iter().enumerate().map(convert).collect()
-}
-
 /// Exact ranking, metrics, significance tests and packing; see `langptune_rs`.
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{ItemIndex, bootstrap_interval, holm, mean, pack_sequences, paired_permutation_test, per_user};
+    use super::packing::{balance, collate, pack_sequences, split_sequences};
+    #[pymodule_export]
+    use super::{ItemIndex, bootstrap_interval, holm, mean, paired_permutation_test, per_user};
 }
