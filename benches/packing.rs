@@ -1,5 +1,7 @@
 //! Sequences of log-normal length into bins, bins over ranks, tokens in the order of the bins.
 
+use std::mem::MaybeUninit;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use langptune_core::Ragged;
 use langptune_core::packing::{Layout, Together, Token, balance, pack_sequences};
@@ -55,7 +57,8 @@ fn collate<T: Token>(
     lengths: &[usize],
     tokens: Vec<T>,
 ) {
-    let (mut input_ids, mut position_ids) = (tokens.clone(), tokens.clone());
+    let written = || tokens.iter().copied().map(MaybeUninit::new).collect();
+    let (mut input_ids, mut position_ids): (Vec<_>, Vec<_>) = (written(), written());
     group.throughput(Throughput::Bytes(3 * size_of_val(tokens.as_slice()) as u64));
     group.bench_function(name, |b| {
         b.iter(|| {

@@ -1,5 +1,8 @@
 //! Packing: sequences into bins, bins over ranks, tokens in the order of the bins.
 
+use std::mem::MaybeUninit;
+use std::slice;
+
 use langptune_core::packing::{self, Layout, Together, Token};
 use langptune_core::{Error, Ragged, Result};
 use numpy::prelude::*;
@@ -93,12 +96,14 @@ fn collated<'py, T: Token + Element>(
     tokens: &[T],
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let num_tokens = layout.bin_starts()[layout.bin_starts().len() - 1];
-    // Fresh memory of the system is zero already: this writes nothing.
-    let make = || PyArray1::<T>::zeros(py, num_tokens, false).readwrite();
-    let (mut input_ids, mut position_ids) = (make(), make());
-    let (ids, positions) = (input_ids.as_slice_mut()?, position_ids.as_slice_mut()?);
+    // SAFETY: nothing reads the arrays before `collate` has written every number of them.
+    let (input_ids, position_ids) =
+        unsafe { (PyArray1::<T>::new(py, num_tokens, false), PyArray1::<T>::new(py, num_tokens, false)) };
+    // SAFETY: the arrays are new, contiguous and of this length, and nobody else knows of them yet.
+    let [ids, positions] = [&input_ids, &position_ids]
+        .map(|array| unsafe { slice::from_raw_parts_mut(array.data().cast::<MaybeUninit<T>>(), num_tokens) });
     enter_core(py, || layout.collate(tokens, ids, positions))?;
-    Ok((input_ids.as_any().clone(), position_ids.as_any().clone()))
+    Ok((input_ids.into_any(), position_ids.into_any()))
 }
 
 fn labels<'a>(labels: &'a Labels) -> PyResult<Option<&'a [i64]>> {

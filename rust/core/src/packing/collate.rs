@@ -1,5 +1,6 @@
 //! Tokens in the order of the bins.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::together::check_prefixes;
@@ -73,7 +74,7 @@ impl<'a> Layout<'a> {
         ends
     }
 
-    /// Writes the tokens bin by bin, and the position of each in its sequence.
+    /// Writes the tokens bin by bin, and the position of each in its sequence; every number of both outputs.
     ///
     /// Positions start at 0, and behind the prefix in a sequence that continues one. Parallel over bins. What bounds it is
     /// memory: each token is read once and two numbers are written for it, 360 MB for 30 million tokens of i32.
@@ -83,7 +84,14 @@ impl<'a> Layout<'a> {
     ///
     /// # Panics
     /// When an output does not have the length that `bin_starts` ends with.
-    pub fn collate<T: Token>(&self, tokens: &[T], input_ids: &mut [T], position_ids: &mut [T]) -> Result<()> {
+    pub fn collate<T: Token>(
+        &self,
+        tokens: &[T],
+        input_ids: &mut [MaybeUninit<T>],
+        position_ids: &mut [MaybeUninit<T>],
+    ) -> Result<()> {
+        let num_tokens = self.bin_starts[self.bins.rows()];
+        assert!(input_ids.len() == num_tokens && position_ids.len() == num_tokens, "outputs of {num_tokens} tokens");
         let total = self.starts[self.lengths.len()];
         if tokens.len() != total {
             return Err(Error::Tokens { tokens: tokens.len(), total });
@@ -104,8 +112,8 @@ impl<'a> Layout<'a> {
         bins: Range<usize>,
         tokens: &[T],
         positions: &[T],
-        input_ids: &mut [T],
-        position_ids: &mut [T],
+        input_ids: &mut [MaybeUninit<T>],
+        position_ids: &mut [MaybeUninit<T>],
     ) {
         if bins.len() > 1 && input_ids.len() > TOKENS_EACH {
             let middle = bins.start + bins.len() / 2;
@@ -121,11 +129,17 @@ impl<'a> Layout<'a> {
         for &index in bins.flat_map(|bin| self.bins.row(bin)) {
             let (length, first) = (self.lengths[index], self.first_position(index));
             let (from, to) = (self.starts[index], start..start + length);
-            input_ids[to.clone()].copy_from_slice(&tokens[from..from + length]);
-            position_ids[to.clone()].copy_from_slice(&positions[first..first + length]);
+            write(&mut input_ids[to.clone()], &tokens[from..from + length]);
+            write(&mut position_ids[to.clone()], &positions[first..first + length]);
             start = to.end;
         }
     }
+}
+
+fn write<T: Token>(to: &mut [MaybeUninit<T>], from: &[T]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| {
+        to.write(*from);
+    });
 }
 
 /// 0 and the sums of the first one, two and so on of the lengths.
@@ -143,32 +157,39 @@ mod tests {
     use crate::packing::{Together, pack_sequences};
     use proptest::prelude::*;
 
+    fn collated<T: Token>(layout: &Layout, tokens: &[T]) -> Result<(Vec<T>, Vec<T>)> {
+        let num_tokens = layout.bin_starts()[layout.bins.rows()];
+        let (mut input_ids, mut position_ids) =
+            (vec![MaybeUninit::uninit(); num_tokens], vec![MaybeUninit::uninit(); num_tokens]);
+        layout.collate(tokens, &mut input_ids, &mut position_ids)?;
+        // SAFETY: `collate` has written every number.
+        let all = |written: Vec<MaybeUninit<T>>| written.iter().map(|one| unsafe { one.assume_init() }).collect();
+        Ok((all(input_ids), all(position_ids)))
+    }
+
     #[test]
     fn tokens_and_positions_by_hand() {
         let bins = Ragged::from_rows(&[vec![1, 2], vec![], vec![0]]);
         let layout = Layout::new(&bins, &[3, 0, 2], None).unwrap();
         assert_eq!(layout.bin_starts(), [0, 2, 2, 5]);
         assert_eq!(layout.cu_seqlens(), [0, 0, 2, 0, 0, 3]);
-        let (mut input_ids, mut position_ids) = ([0_i32; 5], [0_i32; 5]);
-        layout.collate(&[10, 11, 12, 20, 21], &mut input_ids, &mut position_ids).unwrap();
-        assert_eq!((input_ids, position_ids), ([20, 21, 10, 11, 12], [0, 1, 0, 1, 2]));
+        let tokens = [10_i32, 11, 12, 20, 21];
+        assert_eq!(collated(&layout, &tokens).unwrap(), (vec![20, 21, 10, 11, 12], vec![0, 1, 0, 1, 2]));
     }
 
     #[test]
     fn positions_go_on_behind_the_prefix() {
         let bins = Ragged::from_rows(&[vec![0, 1, 2]]);
         let layout = Layout::new(&bins, &[2, 2, 1], Some(&[-1, 0, 0])).unwrap();
-        let (mut input_ids, mut position_ids) = ([0_i64; 5], [0_i64; 5]);
-        layout.collate(&[5, 6, 7, 8, 9], &mut input_ids, &mut position_ids).unwrap();
-        assert_eq!((input_ids, position_ids), ([5, 6, 7, 8, 9], [0, 1, 2, 3, 2]));
+        let tokens = [5_i64, 6, 7, 8, 9];
+        assert_eq!(collated(&layout, &tokens).unwrap(), (tokens.to_vec(), vec![0, 1, 2, 3, 2]));
     }
 
     #[test]
     fn tokens_that_are_not_those_of_the_lengths_are_refused() {
         let bins = Ragged::from_rows(&[vec![0]]);
         let layout = Layout::new(&bins, &[3], None).unwrap();
-        let error = layout.collate(&[1_i32, 2], &mut [0; 3], &mut [0; 3]).unwrap_err();
-        assert_eq!(error, Error::Tokens { tokens: 2, total: 3 });
+        assert_eq!(collated(&layout, &[1_i32, 2]), Err(Error::Tokens { tokens: 2, total: 3 }));
         let far = [i32::MAX as usize, 1];
         let error = Layout::new(&Ragged::from_rows(&[vec![0, 1]]), &far, None).err();
         assert_eq!(error, Some(Error::BinTooLong { bin: 0, length: i32::MAX as usize + 1 }));
@@ -184,14 +205,12 @@ mod tests {
             let bins = pack_sequences(&lengths, 3000, Together::Nothing).unwrap();
             let tokens: Vec<i64> = (0..lengths.iter().sum::<usize>() as i64).collect();
             let layout = Layout::new(&bins, &lengths, None).unwrap();
-            let collated = |num_threads| {
-                let (mut input_ids, mut position_ids) = (vec![-1; tokens.len()], vec![-1; tokens.len()]);
+            let on = |num_threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build().unwrap();
-                pool.install(|| layout.collate(&tokens, &mut input_ids, &mut position_ids)).unwrap();
-                (input_ids, position_ids)
+                pool.install(|| collated(&layout, &tokens)).unwrap()
             };
-            let (input_ids, position_ids) = collated(1);
-            prop_assert_eq!(&collated(4), &(input_ids.clone(), position_ids.clone()));
+            let (input_ids, position_ids) = on(1);
+            prop_assert_eq!(&on(4), &(input_ids.clone(), position_ids.clone()));
             let expected = bins.values().iter().flat_map(|index| {
                 let start = lengths[..*index].iter().sum::<usize>();
                 (0..lengths[*index]).map(move |position| ((start + position) as i64, position as i64))
