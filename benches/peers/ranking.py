@@ -124,7 +124,11 @@ def search(size):
     return lambda: index.search(users, K)[1]
 
 
-RANKERS = {"numpy: full argsort": argsort, "torch: full argsort": torch_argsort, "torch: matmul, count above the target": torch_count}
+RANKERS = {
+    "numpy: full argsort": argsort,
+    "torch: full argsort": torch_argsort,
+    "torch: matmul, count above the target": torch_count,
+}
 SEARCHERS = {
     "torch: matmul, topk 20": torch_top_k,
     "numpy: matmul, argpartition 20": numpy_top_k,

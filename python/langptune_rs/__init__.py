@@ -10,7 +10,18 @@ the packages beside it and are imported by name, such as `langptune_rs.training`
 """
 
 from langptune_rs.evaluation import Comparison, ItemIndex, Ragged, Result, compare, evaluate
-from langptune_rs.packing import Packing, pack_sequences
+from langptune_rs.packing import MicroBatch, PackedBatch, Packing, pack_sequences
 
-__all__ = ["Comparison", "ItemIndex", "Packing", "Ragged", "Result", "compare", "evaluate", "pack_sequences"]
+__all__ = [
+    "Comparison",
+    "ItemIndex",
+    "MicroBatch",
+    "PackedBatch",
+    "Packing",
+    "Ragged",
+    "Result",
+    "compare",
+    "evaluate",
+    "pack_sequences",
+]
 __version__ = "0.1.0"

@@ -1,10 +1,11 @@
 from collections.abc import Sequence
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 _Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
+_Token = TypeVar("_Token", np.int32, np.int64)
 
 @final
 class ItemIndex:
@@ -36,4 +37,21 @@ def paired_permutation_test(
 ) -> float: ...
 def paired_t_test(a: NDArray[np.float64], b: NDArray[np.float64]) -> float: ...
 def holm(p_values: list[float]) -> list[float]: ...
-def pack_sequences(lengths: NDArray[np.int64], capacity: int) -> _Rows: ...
+def pack_sequences(
+    lengths: NDArray[np.int64],
+    capacity: int,
+    groups: NDArray[np.int64] | None,
+    prefixes: NDArray[np.int64] | None,
+) -> _Rows: ...
+def split_sequences(lengths: NDArray[np.int64], capacity: int) -> _Rows: ...
+def balance(
+    bins: _Rows,
+    num_sequences: int,
+    groups: NDArray[np.int64] | None,
+    prefixes: NDArray[np.int64] | None,
+    costs: NDArray[np.float64],
+    num_ranks: int,
+) -> _Rows: ...
+def collate(
+    bins: _Rows, lengths: NDArray[np.int64], prefixes: NDArray[np.int64] | None, tokens: NDArray[_Token]
+) -> tuple[NDArray[_Token], NDArray[_Token], NDArray[np.int64], NDArray[np.int32]]: ...

@@ -1,16 +1,17 @@
-"""Token sequences into bins of one capacity."""
+"""Token sequences into bins of one capacity: micro-batches that hold no padding, the same number on every rank."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from langptune_rs import _core
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import Ragged
+from langptune_rs.evaluation.arrays import INTEGERS, NUMBERS, Ragged, one_per_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,14 +19,21 @@ class Packing:
     """Which sequences share a bin.
 
     Attributes:
-        bins: rows of sequence indexes, increasing within a bin; every sequence is in exactly one.
-        lengths: of the sequences in tokens, int64 (n_sequences,).
+        bins: rows of sequence indexes; every sequence is in exactly one bin, of one rank where there are several.
+            They increase within a bin, but that sequences which stay together follow the first of them.
+        lengths: of the sequences in tokens, int64 (n_sequences,); of the pieces when longer ones were split.
         capacity: of a bin in tokens.
+        groups: int64 (n_sequences,), equal for sequences that stay together; None if none have to.
+        prefixes: int64 (n_sequences,), the sequence that each one continues, or -1; None if none does.
+        sources: int64 (n_sequences,), the sequence that was passed of which each is a piece; None without a split.
     """
 
     bins: Ragged
     lengths: NDArray[np.int64]
     capacity: int
+    groups: NDArray[np.int64] | None = None
+    prefixes: NDArray[np.int64] | None = None
+    sources: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Number of bins."""
@@ -34,27 +42,244 @@ class Packing:
     @property
     def fill(self) -> float:
         """Share of the bins' capacity that holds tokens; 1 without bins."""
-        return float(self.lengths.sum() / (len(self) * self.capacity)) if len(self) else 1.0
+        num_tokens = self.lengths[self.bins.values].sum()
+        return float(num_tokens / (len(self) * self.capacity)) if len(self) else 1.0
+
+    def balance(self, num_ranks: int, costs: ArrayLike | None = None) -> list[Packing]:
+        """Deals the bins out to ranks: the same number to each, at sums of cost as equal as can be found.
+
+        That number is the least that works, `ceil(len(self) / num_ranks)`. Where the bins are no multiple of the ranks,
+        the costliest are parted in two until they are. Bins are dealt out by the differencing method of Karmarkar and
+        Karp (1982) in its form for parts of equal size (Michiels, Korst, Aarts and van Leeuwen, 2003). Every rank that
+        calls this with the same arguments gets the same answer.
+
+        Args:
+            num_ranks: at least 1.
+            costs: (n_sequences,), finite and at least 0; a bin costs their sum. Left out, it is the lengths: right
+                while attention is a small part. With h the width of a decoder of 12 h^2 weights a layer,
+                `lengths + lengths**2 / (12 * h)` is in proportion to its operations, causal attention included.
+
+        Returns:
+            A packing for each rank, with the bins of that rank, the costliest first so that the ranks meet bins of like
+            cost at the same time; all have the lengths of all sequences. The first rank has the largest sum.
+
+        Raises:
+            InputError: for a cost that is none, named by its sequence, and for fewer sequences or groups than bins are
+                needed.
+        """
+        if not _is_count(num_ranks):
+            raise InputError(f"num_ranks = {num_ranks!r}: pass a whole number of ranks, at least 1")
+        costs = self.lengths if costs is None else one_per_row(costs, "costs", NUMBERS).values
+        bins = (self.bins.offsets, self.bins.values)
+        dealt = Ragged(
+            *_core.balance(bins, len(self.lengths), self.groups, self.prefixes, costs.astype(np.float64), num_ranks)
+        )
+        each = len(dealt) // num_ranks
+        return [replace(self, bins=_rows(dealt, rank * each, (rank + 1) * each)) for rank in range(num_ranks)]
+
+    def collate(self, tokens: NDArray[np.integer] | Ragged) -> PackedBatch:
+        """The tokens in the order of the bins, with positions and boundaries; copies every token once, in parallel.
+
+        Args:
+            tokens: int32 or int64, those of all sequences one after the other in the order of `lengths`; or the same
+                as rows, one for each sequence. Pieces of a split sequence lie as the sequence did.
+
+        Raises:
+            InputError: for another dtype or shape, for tokens that are not as many as the lengths say, and for a bin
+                with more tokens than int32 can count.
+        """
+        flat = self._flat(tokens)
+        bins = (self.bins.offsets, self.bins.values)
+        input_ids, position_ids, offsets, cu_seqlens = _core.collate(bins, self.lengths, self.prefixes, flat)
+        return PackedBatch(
+            packing=self,
+            input_ids=Ragged(offsets, input_ids),
+            position_ids=Ragged(offsets, position_ids),
+            cu_seqlens=Ragged(self.bins.offsets + np.arange(len(self) + 1), cu_seqlens),
+        )
+
+    def _flat(self, tokens: object) -> NDArray[np.integer]:
+        if isinstance(tokens, Ragged):
+            lengths = self.lengths
+            if self.sources is not None:
+                lengths = np.add.reduceat(lengths, np.flatnonzero(np.diff(self.sources, prepend=-1)))
+            if not np.array_equal(np.diff(tokens.offsets), lengths):
+                raise InputError(
+                    f"tokens has {len(tokens)} rows that are not as long as the lengths say: pass the sequences that "
+                    "were packed, in their order"
+                )
+            tokens = tokens.values
+        if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype not in (np.int32, np.int64):
+            what = f"{tokens.dtype} {tokens.shape}" if isinstance(tokens, np.ndarray) else type(tokens).__name__
+            raise InputError(
+                f"tokens is {what}: pass one flat array of int32 or int64, such as np.concatenate(sequences), or Ragged"
+            )
+        if not (tokens.flags.c_contiguous and tokens.flags.aligned):
+            raise InputError(
+                "tokens is not contiguous and large arrays are not copied silently; pass np.ascontiguousarray(tokens)"
+            )
+        return tokens
 
 
-def pack_sequences(lengths: Sequence[int] | NDArray[np.integer], capacity: int) -> Packing:
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """Collated bins. Holds the arrays of all bins, row by row; iterates over micro-batches, one for each bin.
+
+    Attributes:
+        packing: what was collated.
+        input_ids: rows of tokens, in the dtype they were passed in.
+        position_ids: rows of positions in the same dtype, from 0 in each sequence, or from the end of its prefix.
+        cu_seqlens: rows of int32, where each sequence of a bin starts in it and at last where they end.
+    """
+
+    packing: Packing
+    input_ids: Ragged
+    position_ids: Ragged
+    cu_seqlens: Ragged
+
+    def __len__(self) -> int:
+        """Number of bins."""
+        return len(self.packing)
+
+    def __getitem__(self, bin: int) -> MicroBatch:
+        sequences = self.packing.bins[bin]
+        return MicroBatch(
+            input_ids=self.input_ids[bin],
+            position_ids=self.position_ids[bin],
+            cu_seqlens=self.cu_seqlens[bin],
+            sequences=sequences,
+            prefixes=_prefixes_within(sequences, self.packing.prefixes),
+        )
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return (self[bin] for bin in range(len(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatch:
+    """One bin of s sequences with t tokens together, no padding: a row of one for a model.
+
+    Attention of variable length takes `cu_seqlens` and `max_seqlen` as they are. Where `prefixes` are not all -1,
+    that is not enough: a sequence also sees the one it continues, see `attention_mask`.
+
+    Attributes:
+        input_ids: (t,), a view.
+        position_ids: (t,), a view.
+        cu_seqlens: int32 (s + 1,): sequence i is `input_ids[cu_seqlens[i]:cu_seqlens[i + 1]]`.
+        sequences: int64 (s,), which sequence of the packing each is, to take its targets and rewards by.
+        prefixes: int64 (s,), which of the s sequences each continues, or -1.
+    """
+
+    input_ids: NDArray[np.integer]
+    position_ids: NDArray[np.integer]
+    cu_seqlens: NDArray[np.int32]
+    sequences: NDArray[np.int64]
+    prefixes: NDArray[np.int64]
+
+    @property
+    def max_seqlen(self) -> int:
+        """Tokens of the longest sequence."""
+        return int(np.diff(self.cu_seqlens).max(initial=0))
+
+    @property
+    def segment_ids(self) -> NDArray[np.int64]:
+        """Which of the s sequences each token is of, (t,)."""
+        return np.repeat(np.arange(len(self.sequences)), np.diff(self.cu_seqlens))
+
+    @property
+    def predictors(self) -> NDArray[np.int64]:
+        """Where the distribution of each token is found, (t,): at the token before it, or at the end of the prefix.
+
+        -1 for a first token that follows nothing.
+        """
+        before = np.arange(-1, len(self.input_ids) - 1)
+        lengths = np.diff(self.cu_seqlens)
+        last = np.where(lengths > 0, self.cu_seqlens[1:] - 1, -1)
+        first = self.cu_seqlens[:-1][lengths > 0]
+        before[first] = np.where(self.prefixes >= 0, last[self.prefixes], -1)[lengths > 0]
+        return before
+
+    def attention_mask(self) -> NDArray[np.bool_]:
+        """Who may attend to whom, (t, t): causal, and each token sees its own sequence and the one that this continues.
+
+        A sequence with a prefix so attends as if it stood alone behind a copy of it.
+        """
+        key = self.segment_ids
+        query = key[:, None]
+        return np.tri(len(key), dtype=bool) & ((key == query) | (key == self.prefixes[query]))
+
+
+def pack_sequences(
+    lengths: Sequence[int] | NDArray[np.integer],
+    capacity: int,
+    *,
+    groups: ArrayLike | None = None,
+    prefixes: ArrayLike | None = None,
+    split: bool = False,
+) -> Packing:
     """Packs sequences by best fit decreasing: longest first, each into the fullest bin that still holds it.
 
-    Deterministic: equal lengths go by index, equally full bins by age. Nothing is dropped, cut or split.
+    Deterministic: equal lengths go by index, equally full bins by age. Nothing is dropped or cut, and split only when
+    asked. At most 11/9 of the fewest possible bins and 4 more (Johnson, Demers, Ullman, Garey and Graham, 1974).
+
+    A rollout of S sessions with G profiles each, a prompt read once for all its profiles, for `rank` of `num_ranks`:
+
+        lengths = np.concatenate([prompt_lengths, profile_lengths])                     # S, then S * G
+        prefixes = np.concatenate([np.full(S, -1), np.repeat(np.arange(S), G)])
+        packing = langptune_rs.pack_sequences(lengths, 8192, prefixes=prefixes)
+        for micro_batch in packing.balance(num_ranks)[rank].collate(tokens):
+            micro_batch.input_ids, micro_batch.position_ids, micro_batch.attention_mask()
 
     Args:
         lengths: (n_sequences,) in tokens.
         capacity: tokens a bin holds, at least 1.
+        groups: (n_sequences,) whole numbers; sequences of an equal one share a bin, such as the profiles of a session
+            whose difference is the loss.
+        prefixes: (n_sequences,), the earlier sequence that each one continues, or -1. It shares a bin with all that
+            continue it, stands there once before them, and their positions go on from its end.
+        split: cut a sequence longer than the capacity into pieces of the capacity, the last one shorter. They are
+            sequences of their own, in bins of their own, and their positions start at 0; `sources` names the sequence
+            each is of.
 
     Raises:
-        InputError: names the first sequence that is longer than the capacity or of negative length.
+        InputError: names the first sequence that is longer than the capacity or of negative length, the first group
+            that is longer together, and the first sequence that cannot continue what `prefixes` says; also when
+            `groups`, `prefixes` and `split` are combined.
     """
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise InputError(
             f"lengths has shape {array.shape} and type {array.dtype}: pass one whole number for each sequence"
         )
-    if not isinstance(capacity, (int, np.integer)) or isinstance(capacity, bool) or not 1 <= capacity < 2**63:
+    if not _is_count(capacity):
         raise InputError(f"capacity = {capacity!r}: pass a whole number of tokens, at least 1")
-    array = np.ascontiguousarray(array, dtype=np.int64)
-    return Packing(Ragged(*_core.pack_sequences(array, int(capacity))), array, int(capacity))
+    if (groups is not None) + (prefixes is not None) + bool(split) > 1:
+        raise InputError(
+            "groups, prefixes and split exclude each other: a prefix and all that continue it stay together already, "
+            "and what stays together cannot be split"
+        )
+    array, capacity, sources = np.ascontiguousarray(array, dtype=np.int64), int(capacity), None
+    if split:
+        array, sources = _core.split_sequences(array, capacity)
+    groups = None if groups is None else one_per_row(groups, "groups", INTEGERS).values
+    prefixes = None if prefixes is None else one_per_row(prefixes, "prefixes", INTEGERS).values
+    bins = Ragged(*_core.pack_sequences(array, capacity, groups, prefixes))
+    return Packing(bins, array, capacity, groups, prefixes, sources)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value < 2**63
+
+
+def _rows(rows: Ragged, start: int, stop: int) -> Ragged:
+    offsets = rows.offsets[start : stop + 1]
+    return Ragged(offsets - offsets[0], rows.values[offsets[0] : offsets[-1]])
+
+
+def _prefixes_within(sequences: NDArray[np.int64], prefixes: NDArray[np.int64] | None) -> NDArray[Any]:
+    """For each sequence of a bin, which of the bin's sequences it continues, or -1: the last before it without one."""
+    if prefixes is None:
+        return np.full(len(sequences), -1)
+    place = np.arange(len(sequences))
+    continues = prefixes[sequences] >= 0
+    return np.where(continues, np.maximum.accumulate(np.where(continues, 0, place)), -1)

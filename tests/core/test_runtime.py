@@ -54,6 +54,19 @@ def test_the_number_of_threads_changes_no_bit():
     assert len({run(code, RAYON_NUM_THREADS=threads) for threads in ("1", "2", "5")}) == 1
 
 
+def test_the_number_of_threads_changes_no_packed_token():
+    code = (
+        "import hashlib, numpy as np, langptune_rs\n"
+        "lengths = np.random.default_rng(0).integers(0, 500, 2000)\n"
+        "tokens = np.arange(lengths.sum())\n"
+        "for rank in langptune_rs.pack_sequences(lengths, 2048).balance(3, lengths**2):\n"
+        "    batch = rank.collate(tokens)\n"
+        "    for rows in (batch.input_ids, batch.position_ids, batch.cu_seqlens):\n"
+        "        print(hashlib.sha256(rows.offsets.tobytes() + rows.values.tobytes()).hexdigest())\n"
+    )
+    assert len({run(code, RAYON_NUM_THREADS=threads) for threads in ("1", "2", "5")}) == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_ranks():
     code = RANK + (

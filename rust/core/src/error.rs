@@ -207,8 +207,8 @@ pub enum Error {
     },
     /// A sequence that fits no bin.
     #[error(
-        "lengths[{index}] is {length} tokens, more than the capacity of {capacity}: shorten this sequence or raise the \
-         capacity; nothing is cut silently"
+        "lengths[{index}] is {length} tokens, more than the capacity of {capacity}: shorten this sequence, raise the \
+         capacity or ask for a split; nothing is cut silently"
     )]
     TooLong {
         /// The first such sequence.
@@ -217,5 +217,79 @@ pub enum Error {
         length: usize,
         /// The capacity of a bin.
         capacity: usize,
+    },
+    /// Sequences that stay together and fit no bin.
+    #[error(
+        "the {sequences} sequences that stay together with lengths[{first}] are {length} tokens, more than the \
+         capacity of {capacity}: shorten them, raise the capacity or let fewer stay together"
+    )]
+    GroupTooLong {
+        /// The first of the sequences.
+        first: usize,
+        /// Their number.
+        sequences: usize,
+        /// Their length together.
+        length: usize,
+        /// The capacity of a bin.
+        capacity: usize,
+    },
+    /// Values that are not one for each sequence.
+    #[error("{name} holds {values} values for {sequences} sequences: pass one for each")]
+    PerSequence {
+        /// The argument.
+        name: &'static str,
+        /// Its number of values.
+        values: usize,
+        /// The number of sequences.
+        sequences: usize,
+    },
+    /// A sequence that continues what it cannot.
+    #[error("prefixes[{index}] is {prefix}, {problem}: pass the index of an earlier sequence that has none, or -1")]
+    Prefix {
+        /// The first such sequence.
+        index: usize,
+        /// What it should continue, as it was passed.
+        prefix: i64,
+        /// Why it cannot.
+        problem: &'static str,
+    },
+    /// A cost that is NaN, infinite or negative.
+    #[error("costs[{index}] is {cost}: a cost is finite and at least 0")]
+    Cost {
+        /// The first such sequence.
+        index: usize,
+        /// Its cost as it was passed.
+        cost: f64,
+    },
+    /// Too little to give every rank the same number of bins.
+    #[error(
+        "{bins} bins over {ranks} ranks are {needed} bins of at least one sequence or group, and there are only {units} \
+         of these: pass more sequences or fewer ranks"
+    )]
+    TooFewForRanks {
+        /// The number of bins.
+        bins: usize,
+        /// The number of ranks.
+        ranks: usize,
+        /// The number of bins that is a multiple of that.
+        needed: usize,
+        /// The number of sequences and groups.
+        units: usize,
+    },
+    /// Flat tokens of another number than the lengths sum to.
+    #[error("tokens holds {tokens} tokens and the lengths sum to {total}: pass those of all sequences, in their order")]
+    Tokens {
+        /// The number of tokens.
+        tokens: usize,
+        /// The sum of the lengths.
+        total: usize,
+    },
+    /// A bin whose offsets leave int32.
+    #[error("bin {bin} holds {length} tokens, and cu_seqlens are int32: pack with a capacity below 2**31")]
+    BinTooLong {
+        /// The first such bin.
+        bin: usize,
+        /// Its tokens.
+        length: usize,
     },
 }

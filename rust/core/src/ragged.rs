@@ -47,6 +47,31 @@ impl Ragged {
         Self { offsets: vec![0; rows + 1], values: Vec::new() }
     }
 
+    /// The indexes `0..row_of.len()`, each in the row that `row_of` gives it, increasing within a row.
+    ///
+    /// # Panics
+    /// When `row_of` holds a row that is not below `rows`.
+    pub fn from_row_of(row_of: &[usize], rows: usize) -> Self {
+        let mut offsets = vec![0; rows + 1];
+        row_of.iter().for_each(|row| offsets[row + 1] += 1);
+        (0..rows).for_each(|row| offsets[row + 1] += offsets[row]);
+        let (mut next, mut values) = (offsets.clone(), vec![0; row_of.len()]);
+        for (value, row) in row_of.iter().enumerate() {
+            values[next[*row]] = value;
+            next[*row] += 1;
+        }
+        Self { offsets, values }
+    }
+
+    /// The given rows, in order.
+    pub fn from_rows(rows: &[Vec<usize>]) -> Self {
+        let ends = rows.iter().scan(0, |end, row| {
+            *end += row.len();
+            Some(*end)
+        });
+        Self { offsets: std::iter::once(0).chain(ends).collect(), values: rows.concat() }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.offsets.len() - 1
@@ -62,9 +87,30 @@ impl Ragged {
         self.offsets[row]..self.offsets[row + 1]
     }
 
+    /// Where each row starts in the flat values, and at last where they end.
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
     /// The flat values of all rows.
     pub fn values(&self) -> &[usize] {
         &self.values
+    }
+
+    /// Row by row, the rows of `inner` that the row's values name, one after the other.
+    ///
+    /// # Panics
+    /// When a value is not below the number of rows of `inner`.
+    #[must_use]
+    pub fn expanded(&self, inner: &Self) -> Self {
+        let mut offsets = Vec::with_capacity(self.offsets.len());
+        let mut values = Vec::with_capacity(inner.values.len());
+        offsets.push(0);
+        for row in 0..self.rows() {
+            self.row(row).iter().for_each(|named| values.extend_from_slice(inner.row(*named)));
+            offsets.push(values.len());
+        }
+        Self { offsets, values }
     }
 
     /// The same rows with each index once, in increasing order.
@@ -105,6 +151,14 @@ mod tests {
     fn sorted_unique_keeps_each_index_of_a_row_once() {
         let ragged = Ragged::new("x", &[0, 4, 4, 6], &[4, 1, 4, 1, 1, 0], 5).unwrap().sorted_unique();
         assert_eq!((ragged.row(0), ragged.row(1), ragged.row(2)), (&[1, 4][..], &[][..], &[0, 1][..]));
+    }
+
+    #[test]
+    fn rows_from_the_row_of_each_index_and_from_rows_of_rows() {
+        let ragged = Ragged::from_row_of(&[2, 0, 2, 0], 4);
+        assert_eq!(ragged, Ragged::from_rows(&[vec![1, 3], vec![], vec![0, 2], vec![]]));
+        let outer = Ragged::from_rows(&[vec![], vec![2, 1, 0]]);
+        assert_eq!(outer.expanded(&ragged), Ragged::from_rows(&[vec![], vec![0, 2, 1, 3]]));
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! It is private: `langptune_rs.evaluation` and `langptune_rs.packing` check dtypes and shapes and carry the docs.
 
+mod packing;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use langptune_core::metrics::Metric;
 use langptune_core::statistics::Interval;
-use langptune_core::{Error, Kernel, Matrix, Prepared, Ragged, Result, Ties, metrics, packing, pool, statistics};
+use langptune_core::{Error, Kernel, Matrix, Prepared, Ragged, Result, Ties, metrics, pool, statistics};
 use numpy::prelude::*;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
@@ -60,7 +62,6 @@ fn slices<'a>(rows: &'a Rows) -> PyResult<(&'a [i64], &'a [i64])> {
 
 type Scores<'py> = Bound<'py, PyArray2<f32>>;
 type Ids<'py> = Bound<'py, PyArray2<i64>>;
-type Ints<'py> = Bound<'py, PyArray1<i64>>;
 
 /// Item vectors to rank: the caller's own array and what one pass over it has shown.
 #[pyclass(frozen, module = "langptune_rs._core")]
@@ -242,38 +243,11 @@ fn holm(py: Python, p_values: Vec<f64>) -> PyResult<Vec<f64>> {
     enter_core_alone(py, || statistics::holm(&p_values))
 }
 
-/// (offsets, sequence indexes) of the bins.
-#[pyfunction]
-fn pack_sequences<'py>(
-    py: Python<'py>,
-    lengths: PyReadonlyArray1<i64>,
-    capacity: usize,
-) -> PyResult<(Ints<'py>, Ints<'py>)> {
-    let lengths = lengths.as_slice()?;
-    let (offsets, indexes) = enter_core(py, || {
-        let bins = packing::pack_sequences(&lengths_from(lengths)?, capacity)?;
-        let mut offsets = vec![0_i64];
-        offsets.extend(bins.iter().scan(0, |end, bin| {
-            *end += bin.len() as i64;
-            Some(*end)
-        }));
-        Ok((offsets, bins.into_iter().flatten().map(|index| index as i64).collect()))
-    })?;
-    Ok((PyArray1::from_vec(py, offsets), PyArray1::from_vec(py, indexes)))
-}
-
-fn lengths_from(lengths: &[i64]) -> Result<Vec<usize>> {
-    let convert = |(index, length): (usize, &i64)| {
-        usize::try_from(*length).map_err(|_| Error::NegativeLength { index, length: *length })
-    };
-    lengths.iter().enumerate().map(convert).collect()
-}
-
 /// Exact ranking, metrics, significance tests and packing; see `langptune_rs`.
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::{
-        ItemIndex, bootstrap_intervals, holm, mean, pack_sequences, paired_permutation_test, paired_t_test, per_user,
-    };
+    use super::packing::{balance, collate, pack_sequences, split_sequences};
+    #[pymodule_export]
+    use super::{ItemIndex, bootstrap_intervals, holm, mean, paired_permutation_test, paired_t_test, per_user};
 }

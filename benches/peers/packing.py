@@ -1,0 +1,113 @@
+"""Lengths to bins and collated tokens beside TRL: python benches/peers/packing.py --threads 2.
+
+Needs trl and datasets. 100,000 sequences of log-normal length, mean about 300 tokens, into bins of 2,048. TRL's data
+set is made before the clock starts and packed in one batch, for its best fill; it gets no position ids, which TRL's
+collator makes later. The bound reads every token once and writes two numbers for it, in order and on one thread.
+
+Each process keeps the memory it has freed, as pyarrow's pool does for TRL: hundreds of megabytes that are new to the
+process cost more than all the rest where a virtual machine has given them back to its host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from langptune_rs import PackedBatch, pack_sequences
+
+sys.path.insert(0, str(Path(__file__).parent))
+from side_by_side import time_side_by_side
+
+NUM_SEQUENCES = 100_000
+CAPACITY = 2048
+DTYPES = {"int32": np.int32, "int64": np.int64}
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+
+
+@functools.cache
+def problem(dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths, and the tokens of all sequences: numbers that all differ, so that none can be mistaken for another."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(np.log(300) - 0.32, 0.8, NUM_SEQUENCES), 1, CAPACITY).astype(np.int64)
+    return lengths, np.arange(lengths.sum(), dtype=DTYPES[dtype])
+
+
+def trl_bfd(dtype):
+    import pyarrow
+    from datasets import Dataset, disable_progress_bars
+    from trl import pack_dataset
+
+    disable_progress_bars()
+    lengths, tokens = problem(dtype)
+    offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
+    rows = pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(tokens))
+    dataset = Dataset(pyarrow.table({"input_ids": rows}))
+    return lambda: pack_dataset(dataset, CAPACITY, "bfd", map_kwargs={"batch_size": None})
+
+
+def bins_alone(dtype):
+    lengths, _ = problem(dtype)
+
+    def work():
+        pack_sequences(lengths, CAPACITY)
+
+    return work
+
+
+def bins_and_tokens(dtype):
+    lengths, tokens = problem(dtype)
+    return lambda: pack_sequences(lengths, CAPACITY).collate(tokens)
+
+
+def copy_and_fill(dtype):
+    _, tokens = problem(dtype)
+
+    def work():
+        tokens.copy()
+        np.full_like(tokens, 1)
+
+    return work
+
+
+CONTENDERS = {
+    "trl: pack_dataset bfd": trl_bfd,
+    "langptune: pack_sequences, collate": bins_and_tokens,
+    "langptune: pack_sequences alone": bins_alone,
+    "numpy: copy and fill alone": copy_and_fill,
+}
+
+
+def run(dtype: str, threads: int) -> dict[str, float]:
+    """Median seconds of every contender."""
+    contenders = {name: (functools.partial(work, dtype), KEEP_MEMORY) for name, work in CONTENDERS.items()}
+    return time_side_by_side(contenders, functools.partial(check, dtype, {}), threads=threads)
+
+
+def check(dtype: str, fills: dict, name: str, result) -> None:
+    """Every token once, sequences whole with positions from 0, and no more bins than TRL needs."""
+    if result is None:
+        return
+    lengths, tokens = problem(dtype)
+    if isinstance(result, PackedBatch):
+        fills[name] = result.packing.fill
+        order = result.packing.bins.values
+        packed, sizes, positions = result.input_ids.values, lengths[order], result.position_ids.values
+        assert np.array_equal(packed - positions, np.repeat(np.cumsum(lengths)[order] - sizes, sizes)), name
+        assert result.packing.fill >= max(fills.values()), name
+    else:
+        fills[name] = len(tokens) / (len(result) * CAPACITY)
+        packed = np.concatenate(result.with_format("numpy")["input_ids"][:])
+    assert np.array_equal(np.sort(packed), tokens), name
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dtype", choices=DTYPES, default="int32")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    print(json.dumps(run(arguments.dtype, arguments.threads), indent=2))
