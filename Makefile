@@ -32,7 +32,8 @@ lint: env
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
 
 bench: env
-	cargo bench --locked
+	$(BIN)/python -m pip install --quiet --no-deps --requirement benches/peers/requirements.txt
+	$(BIN)/python benches/peers/results.py
 
 env: $(PROJECT)
 

@@ -137,16 +137,23 @@ SEARCHERS = {
 BOUNDS = {"numpy: float32 matmul alone": numpy_matmul, "torch: bfloat16 matmul alone": torch_bf16_matmul}
 
 
+def contenders(size: str) -> dict[str, tuple[functools.partial, dict[str, str]]]:
+    """The peers, and ours once for each kernel; at the large size those that memory has room for beside each other."""
+    peers, kernels = {**RANKERS, **SEARCHERS, **BOUNDS}, ItemIndex.kernels()
+    if size == "large":
+        peers = {name: work for name, work in peers.items() if "argsort" not in name and "bfloat16" not in name}
+        kernels = kernels[:1]
+    ours = {"rank": rank, f"search {K}": search}
+    return {name: (functools.partial(work, size), {}) for name, work in peers.items()} | {
+        f"langptune: {name}, {kernel}": (functools.partial(work, size), {"LANGPTUNE_KERNEL": kernel})
+        for kernel in kernels
+        for name, work in ours.items()
+    }
+
+
 def run(size: str, threads: int) -> dict[str, float]:
-    """Median seconds of every contender; ours once for each kernel."""
-    skipped = {"numpy: full argsort", "torch: full argsort"} if size == "large" else set()
-    peers = {name: work for name, work in {**RANKERS, **SEARCHERS, **BOUNDS}.items() if name not in skipped}
-    contenders = {name: (functools.partial(work, size), {}) for name, work in peers.items()}
-    for kernel in ItemIndex.kernels():
-        environment = {"LANGPTUNE_KERNEL": kernel}
-        contenders[f"langptune: rank, {kernel}"] = (functools.partial(rank, size), environment)
-        contenders[f"langptune: search 20, {kernel}"] = (functools.partial(search, size), environment)
-    return time_side_by_side(contenders, functools.partial(check, size, {}), threads=threads)
+    """Median seconds of every contender."""
+    return time_side_by_side(contenders(size), functools.partial(check, size, {}), threads=threads)
 
 
 def check(size: str, expected: dict, name: str, result: np.ndarray | None) -> None:
@@ -156,7 +163,8 @@ def check(size: str, expected: dict, name: str, result: np.ndarray | None) -> No
     users, items, targets = problem(size)
     chosen = np.arange(len(users)) if size == "paper" else np.arange(16)
     if not expected:
-        scores = users[chosen].astype(np.float64) @ items.T.astype(np.float64)
+        parts = np.array_split(items, 32)
+        scores = np.hstack([users[chosen].astype(np.float64) @ part.T.astype(np.float64) for part in parts])
         own = scores[np.arange(len(chosen)), targets[chosen]][:, None]
         expected["ranks"] = [1 + (scores > own + sign * 1e-6).sum(1) for sign in (1, -1)]
         expected["top"] = -np.sort(np.partition(-scores, K, axis=1)[:, :K], axis=1)

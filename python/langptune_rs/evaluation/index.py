@@ -21,9 +21,9 @@ class ItemIndex:
     lists are the same to the bit for any number of threads, any batch of users and any CPU. They follow the total
     order (-score, item index). Give unit rows for cosine similarity.
 
-    Where the CPU multiplies bfloat16, a bfloat16 copy of the items (half their memory) rules out most items first,
-    under a proven bound on its error, and only the doubtful ones are scored in float32; the results are the same. The
-    environment variable LANGPTUNE_KERNEL forces a kernel: "avx512-bf16", "avx512", "avx2", "neon" or "portable".
+    A copy of the items in integers of 16 bits (half their memory) rules most of them out first, under a proven bound on
+    its error, and only the doubtful ones are scored in float32; the results are the same. The environment variable
+    LANGPTUNE_KERNEL forces a kernel: "avx512-vnni", "avx512", "avx2", "neon" or "portable".
 
     The index keeps a reference to `item_embeddings`: leave the array as it is while the index lives. A memory-mapped
     array works. Ctrl-C interrupts `rank` and `search`.
@@ -56,7 +56,7 @@ class ItemIndex:
 
     @property
     def rescored_share(self) -> float:
-        """The share of all scores so far that had to be computed in float32; 1 for a kernel without bfloat16."""
+        """The share of all scores so far that had to be computed in float32; 0 before the first."""
         return self._core.rescored_share
 
     @property
