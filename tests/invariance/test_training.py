@@ -4,11 +4,14 @@ import hashlib
 import json
 import platform
 import signal
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+
+from langptune_rs.training.run_folder import LOCK, WRITTEN
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,7 +33,7 @@ def test_a_run_is_complete(train):
     names = {path.name for path in run.folder.iterdir()}
     assert {"config.toml", "metrics.jsonl", "results.json", "report.html", "policy", "embedder"} <= names
     assert {"per_user.parquet", "profiles.parquet", "checkpoints", "tensorboard"} <= names
-    assert not [name for name in names if name.endswith(".tmp")]
+    assert names <= {"config.toml", LOCK, *WRITTEN}
     assert len(run.losses) == 14
     assert min(run.losses) > 0
 
@@ -185,9 +188,24 @@ def test_what_cannot_work_is_said_before_training(train, override, message):
 
 
 def test_batches_must_fit_the_processes(train):
-    run = train("rlso.batch_size=7", nproc=2)
+    run = train("rlso.batch_size=7", "contrastive.batch_size=9", nproc=3)
     assert run.exit_code == 2
-    assert "rlso.batch_size = 7 cannot be shared equally by 2 processes" in run.stderr
+    assert "rlso.batch_size = 7 cannot be shared equally by 3 processes" in run.stderr
+    assert run.stderr.count("error: ") == 1
+    assert "Traceback" not in run.stderr
+
+
+def test_a_second_start_leaves_the_run_in_progress_alone(train):
+    with train.start() as (first, folder):
+        while first.poll() is None and not (folder / "metrics.jsonl").is_file():
+            time.sleep(0.01)
+        second = train(nproc=2, resume=folder)
+        _, stderr = first.communicate(timeout=240)
+    assert second.exit_code == 2
+    assert second.stderr.count("error: ") == second.stderr.count("A run is in progress in") == 1
+    assert "Traceback" not in second.stderr
+    assert first.returncode == 0, stderr
+    assert train(resume=folder).losses == train().losses
 
 
 @pytest.mark.parametrize("method", ["LangPTune-CL", "LangPTune-RLSO"])

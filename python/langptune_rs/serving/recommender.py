@@ -20,7 +20,7 @@ from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.rollout.sampling import write_profiles
-from langptune_rs.training.run_folder import read_config
+from langptune_rs.training.run_folder import DATA, read_config
 
 
 class Recommender:
@@ -40,7 +40,7 @@ class Recommender:
                     f"{run} has no trained {name} yet: there is no folder {name} in it. "
                     f"Finish the training with `langptune train --output {run} --resume`."
                 )
-        return cls(run, config, open_source(config.data, run / "data"))
+        return cls(run, config, open_source(config.data, run / DATA))
 
     @property
     def catalog(self) -> Catalog:

@@ -8,7 +8,8 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from langptune_rs.training.engines import (
     gather_rows,
     gathered,
     make_engine,
+    on_first_rank,
     rank,
     shard,
     start_distributed,
@@ -52,28 +54,33 @@ from langptune_rs.training.rlso import (
     score,
     standardize,
 )
-from langptune_rs.training.run_folder import open_run
+from langptune_rs.training.run_folder import CHECKPOINTS, DATA, TRAINED, opened_run, read_config
 from langptune_rs.training.schedules import batch_rows, linear_decay
 
-CHECKPOINTS = "checkpoints"
-TRAINED = "trained"
-"""An empty file in the run folder once both final models are saved."""
 
+@contextmanager
+def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+    """Join the other processes and hold the folder `output` for a run of `config` inside the block.
 
-def train(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Train as the recipe says and save both models into `output`; a run that is trained already is left as it is.
-
-    Raises `RunError` when `output` holds another run, `ConfigError` when the recipe does not fit the data or the number
-    of processes, `TrainingError` when a loss is not a number, `KeyboardInterrupt` after saving on Ctrl-C.
+    Raises `RunError` on every rank when `output` is in use or holds something else, and `ConfigError` when the recipe
+    does not fit a prepared data set.
     """
     keep_freed_memory()
     start_distributed()
     config = config.model_copy(update={"data": resolve_config(config.data)})
-    if rank() == 0:
-        open_run(output, config, resume=resume, overwrite=overwrite)
-    barrier()
+    with ExitStack() as stack:
+        on_first_rank(lambda: stack.enter_context(opened_run(output, config, resume=resume, overwrite=overwrite)))
+        yield
+
+
+def train(output: Path) -> None:
+    """Train as the recipe in `output` says and save both models there; a run that is trained already is left as it is.
+
+    Raises `ConfigError` when the recipe does not fit the data or the number of processes, `TrainingError` when a loss
+    is not a number, `RunError` when something cannot be saved, `KeyboardInterrupt` after saving on Ctrl-C.
+    """
     if not (output / TRAINED).is_file():
-        Trainer(config, output).run()
+        Trainer(read_config(output), output).run()
 
 
 class Trainer:
@@ -115,10 +122,8 @@ class Trainer:
 
     def _open_dataset(self) -> Dataset:
         """Rank 0 prepares the data set where it has to be, the others read what it wrote."""
-        if rank() == 0:
-            open_source(self.config.data, self.output / "data")
-        barrier()
-        return open_source(self.config.data, self.output / "data")
+        on_first_rank(lambda: open_source(self.config.data, self.output / DATA))
+        return open_source(self.config.data, self.output / DATA)
 
     def _check_sizes(self) -> None:
         sessions = len(self.train_sessions)
