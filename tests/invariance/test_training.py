@@ -161,12 +161,20 @@ def test_resuming_a_finished_run_trains_nothing_more(train):
     assert run.losses == before
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(train):
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_checkpoint(train):
     run = train("rlso.learning_rate=1e30", "checkpoint.every=1")
     assert run.exit_code == 2
     assert "The rlso loss is " in run.stderr
-    states = sorted((run.folder / "checkpoints").glob("step-*/state.json"))
-    assert json.loads(states[-1].read_text())["position"]["step"] >= 3
+    assert f"at step {len(run.losses) + 1} (iteration 1)" in run.stderr
+    last = sorted((run.folder / "checkpoints").glob("step-*/state.json"))[-1]
+    assert f"The last checkpoint is {last.parent}." in run.stderr
+    assert json.loads(last.read_text())["position"]["step"] >= 3
+
+
+def test_a_loss_that_is_no_number_before_the_first_checkpoint_promises_none(train):
+    run = train("contrastive.learning_rate=1e30")
+    assert run.exit_code == 2
+    assert f"at step {len(run.losses) + 1} (iteration 1). There is no checkpoint yet." in run.stderr
 
 
 @pytest.mark.parametrize(

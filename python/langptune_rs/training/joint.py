@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions, open_source, resolve_config
 from langptune_rs.errors import ConfigError, TrainingError
-from langptune_rs.files import flush, write_atomically, write_text
+from langptune_rs.files import flush, write_text
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
@@ -28,7 +29,7 @@ from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender, recommender_reward
 from langptune_rs.rollout.sampling import Profiles, check_context, write_profiles
-from langptune_rs.training.checkpoints import Position, load_engines, read_position, save_checkpoint
+from langptune_rs.training.checkpoints import Position, last_checkpoint, load_engines, read_position, save_checkpoint
 from langptune_rs.training.contrastive import contrastive_step
 from langptune_rs.training.engines import (
     any_rank,
@@ -55,6 +56,7 @@ from langptune_rs.training.rlso import (
     standardize,
 )
 from langptune_rs.training.run_folder import CHECKPOINTS, DATA, TRAINED, opened_run, read_config
+from langptune_rs.training.saving import not_written
 from langptune_rs.training.schedules import batch_rows, linear_decay
 
 
@@ -222,9 +224,7 @@ class Trainer:
         with self._gathered("policy"):
             if self.position.phase_step == 0:
                 self.reference = ReferenceWeights(self.scorer)
-                if rank() == 0:
-                    write_atomically(path, self.reference.save)
-                barrier()
+                on_first_rank(lambda: self.reference.save(path))
             else:
                 self.reference.load(path)
 
@@ -358,8 +358,8 @@ class Trainer:
         norm = values[f"{phase}/grad_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm) and norm >= 0):
             raise TrainingError(
-                f"The {phase} loss is {loss} and its gradient norm {norm} at step {p.step} (iteration {k}). The last "
-                f"good checkpoint is kept in {self.output / CHECKPOINTS}. Lower {phase}.learning_rate or set "
+                f"The {phase} loss is {loss} and its gradient norm {norm} at step {p.step + 1} (iteration {k + 1}). "
+                f"{last_checkpoint(self.output / CHECKPOINTS)} Lower {phase}.learning_rate or set "
                 'engine.precision = "fp32".'
             )
         self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
@@ -392,24 +392,29 @@ class Trainer:
 
     def _save_models(self) -> None:
         """Both models in their libraries' own formats, each complete before it gets its name."""
-        with self._gathered("policy"):
-            _save_folder(self.output / "policy", self.policy.save)
-        with self._gathered("embedder"):
-            _save_folder(self.output / "embedder", self.embedder.save)
+        for name, model in (("policy", self.policy), ("embedder", self.embedder)):
+            with self._gathered(name):
+                on_first_rank(lambda name=name, model=model: save_model(model, self.output / name))
         if rank() == 0:
             write_text(self.output / TRAINED, "")
         barrier()
 
 
-def _save_folder(final: Path, save) -> None:
-    if rank() == 0:
-        temporary = final.with_name(f".{final.name}.tmp")
+def save_model(model: Policy | Embedder, final: Path) -> None:
+    """Write a trained model into the folder `final`, which is whole or not there.
+
+    Raises `RunError` when the disk does not take it; what the run saved before stays.
+    """
+    temporary = final.with_name(f".{final.name}.tmp")
+    try:
         shutil.rmtree(temporary, ignore_errors=True)
-        save(temporary)
+        model.save(temporary)
         flush(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-    barrier()
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise not_written(final, error, last_checkpoint(final.with_name(CHECKPOINTS))) from error
 
 
 def target_shares(targets: np.ndarray, num_items: int) -> np.ndarray:
