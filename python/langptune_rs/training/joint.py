@@ -173,8 +173,7 @@ class Trainer:
         needed = np.unique(np.concatenate(batches))
         profiles = dict(zip(needed.tolist(), self._phase_profiles(k, needed), strict=True))
         total_steps = self.config.iterations * config.steps
-        with progress(config.steps, f"iteration {k + 1}: contrastive") as advance:
-            advance(self.position.phase_step)
+        with progress(config.steps, f"iteration {k + 1}: contrastive", self.position.phase_step) as advance:
             for j in range(self.position.phase_step, config.steps):
                 started = time.monotonic()
                 rows = batches[j]
@@ -201,8 +200,7 @@ class Trainer:
         if config.kl_reference == "iteration":
             self._refresh_reference(k)
         total_steps = self.config.iterations * config.steps
-        with progress(config.steps, f"iteration {k + 1}: RLSO") as advance:
-            advance(self.position.phase_step)
+        with progress(config.steps, f"iteration {k + 1}: RLSO", self.position.phase_step) as advance:
             for t in range(self.position.phase_step, config.steps, config.epochs):
                 started = time.monotonic()
                 rows = batch_rows(
