@@ -125,8 +125,20 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_is_the_uninterrupted_one(train, ste
     assert stopped.exit_code == 130, stopped.stderr
     resumed = train(resume=stopped.folder)
     assert resumed.exit_code == 0, resumed.stderr
-    assert resumed.losses == train().losses
+    assert resumed.lines == train().lines
     assert_same_weights(train(), resumed)
+
+
+def test_profiles_that_were_written_before_ctrl_c_are_kept(train):
+    small_batches = ("profile.token_budget=1000",)
+    stopped = train.stop_at(0, signal.SIGINT, *small_batches)
+    assert stopped.exit_code == 130, stopped.stderr
+    lines = (stopped.folder / "checkpoints" / "profiles-0-0-of-1.jsonl").read_text().splitlines()
+    written = [profile for line in lines for profile in json.loads(line)]
+    resumed = train(*small_batches, resume=stopped.folder)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert 0 < len(written) < len(json.loads((resumed.folder / "checkpoints" / "profiles-0.json").read_text()))
+    assert resumed.lines == train(*small_batches).lines
 
 
 def test_a_resumed_iteration_keeps_its_own_reference(train):
@@ -135,15 +147,17 @@ def test_a_resumed_iteration_keeps_its_own_reference(train):
     assert stopped.exit_code == 130, stopped.stderr
     resumed = train(*options, resume=stopped.folder)
     assert resumed.exit_code == 0, resumed.stderr
-    assert resumed.losses == train(*options).losses
+    assert resumed.lines == train(*options).lines
 
 
-def test_a_killed_run_resumes_from_its_last_checkpoint(train):
-    killed = train.stop_at(8, signal.SIGKILL, "checkpoint.every=1")
+@pytest.mark.parametrize(("step", "phase", "every"), [(0, "validation", 50), (3, "validation", 3), (8, "", 1)])
+def test_a_killed_run_resumes_from_its_last_checkpoint(train, step, phase, every):
+    """Also before the first, and where one stands at the end of a phase, beside the validation after it."""
+    killed = train.stop_at(step, signal.SIGKILL, f"checkpoint.every={every}", phase=phase)
     assert killed.exit_code == -signal.SIGKILL
-    resumed = train("checkpoint.every=1", resume=killed.folder)
+    resumed = train(f"checkpoint.every={every}", resume=killed.folder)
     assert resumed.exit_code == 0, resumed.stderr
-    assert resumed.losses == train().losses
+    assert resumed.lines == train().lines
     assert_same_weights(train(), resumed)
 
 

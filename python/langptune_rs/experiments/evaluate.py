@@ -149,7 +149,7 @@ def _write_sets(
             temperatures=temperatures,
             seeds=[_session_seed(config.seed, int(session)) for session in sessions.session_ids],
             token_budget=config.profile.token_budget,
-            on_progress=advance,
+            on_batch=lambda written: advance(len(written)),
         )
 
     def written(rows: np.ndarray) -> WrittenProfiles:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from langptune_rs.training.engines import (
     start_distributed,
     world_size,
 )
+from langptune_rs.training.kept_profiles import KeptProfiles
 from langptune_rs.training.metrics_log import MetricsLog
 from langptune_rs.training.progress import progress
 from langptune_rs.training.rlso import (
@@ -83,6 +84,10 @@ def train(output: Path) -> None:
     """
     if not (output / TRAINED).is_file():
         Trainer(read_config(output), output).run()
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed: raised on every rank, at a place that a resumed run goes on from."""
 
 
 class Trainer:
@@ -150,8 +155,16 @@ class Trainer:
 
     def run(self) -> None:
         """The loop of Algorithm 1 from the current position to the end, then both models to disk."""
-        with _interruption() as interrupted:
-            self._interrupted = interrupted
+        try:
+            with _interruption() as self._interrupted:
+                self._iterate()
+            self._save_models()
+        finally:
+            if self.log:
+                self.log.close()
+
+    def _iterate(self) -> None:
+        try:
             if self.position == Position():
                 self._validate(0)
             for k in range(self.position.iteration, self.config.iterations):
@@ -161,9 +174,10 @@ class Trainer:
                 if self.config.trains_policy:
                     self.rlso_phase(k)
                 self._move_to(k + 1, "contrastive")
-        self._save_models()
-        if self.log:
-            self.log.close()
+        except Interrupted:
+            if self.position not in (Position(), read_position(self.output / CHECKPOINTS)):
+                self._save_checkpoint()
+            raise KeyboardInterrupt from None
 
     def contrastive_phase(self, k: int) -> None:
         """J steps of Eq. 7 on profiles that the current policy writes for the sessions of this phase."""
@@ -279,23 +293,29 @@ class Trainer:
         }
 
     def _phase_profiles(self, k: int, rows: np.ndarray) -> list[str]:
-        """One sampled profile for each session of a contrastive phase, kept on disk for a resumed one."""
+        """One sampled profile for each session of a contrastive phase, kept on disk for a resumed one.
+
+        A phase that is resumed while they are written goes on with the same batches, which decide how sums are rounded.
+        """
         path = self.output / CHECKPOINTS / f"profiles-{k}.json"
         if not path.is_file():
             own = self.train_sessions.take(rows[shard(rows)])
             seeds = [_seed(self.config.seed, "contrastive-sample", k, int(session)) for session in own.session_ids]
-            with self._gathered("policy"), progress(len(own), f"iteration {k + 1}: profiles") as advance:
-                texts = self._write(self._prompts(own), seeds, on_progress=advance).texts
+            kept = KeptProfiles(path.with_name(f"{path.stem}-{rank()}-of-{world_size()}.jsonl"))
+            bar = progress(len(own), f"iteration {k + 1}: profiles", kept.num_profiles)
+            with self._gathered("policy"), bar as advance:
+                texts = self._write(self._prompts(own), seeds, on_progress=advance, kept=kept).texts
             texts = [text for part in gather_objects(texts) for text in part]
             if rank() == 0:
                 write_text(path, json.dumps(texts))
             barrier()
+            kept.remove()
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _validate(self, k: int, recommender: Recommender | None = None) -> None:
-        """Greedy profiles on the validation split, scored by the current embedder."""
+        """Greedy profiles on the validation split, scored by the current embedder; not a second time after a step."""
         sessions = self.validation_sessions
-        if not len(sessions):
+        if not len(sessions) or any_rank(self.log is not None and self.log.has_validation(self.position.step)):
             return
         recommender = recommender or self._recommender()
         own = sessions.take(np.arange(len(sessions))[shard(sessions.targets)])
@@ -317,17 +337,35 @@ class Trainer:
         if self.log:
             self.log.write(self.position.step, k, "validation", values)
 
-    def _write(self, prompts, seeds, *, num_samples: int = 1, on_progress=None) -> Profiles:
+    def _write(
+        self, prompts, seeds, *, num_samples: int = 1, on_progress=None, kept: KeptProfiles | None = None
+    ) -> Profiles:
+        """Profiles of this rank's prompts. Raises `Interrupted` on every rank once Ctrl-C was pressed on one."""
         profile = self.config.profile
-        return write_profiles(
-            self.policy,
-            prompts,
-            max_tokens=profile.max_tokens,
-            temperatures=[0.0 if seeds is None else profile.temperature] * num_samples,
-            seeds=seeds,
-            token_budget=profile.token_budget,
-            on_progress=on_progress,
-        )
+
+        def on_batch(written: list[list[int]]) -> None:
+            if kept:
+                kept.add(written)
+            if on_progress:
+                on_progress(len(written))
+            if self._interrupted():
+                raise Interrupted
+
+        profiles = None
+        with suppress(Interrupted):
+            profiles = write_profiles(
+                self.policy,
+                prompts,
+                max_tokens=profile.max_tokens,
+                temperatures=[0.0 if seeds is None else profile.temperature] * num_samples,
+                seeds=seeds,
+                token_budget=profile.token_budget,
+                kept=kept.batches if kept else (),
+                on_batch=on_batch,
+            )
+        if any_rank(profiles is None):
+            raise Interrupted
+        return profiles
 
     def _prompts(self, sessions: Sessions) -> list[list[int]]:
         return encode_prompts(self.policy, self.dataset, sessions, self.config.profile)
@@ -365,25 +403,21 @@ class Trainer:
             self.log.write(p.step + 1, k, phase, {**values, "time/seconds": time.monotonic() - started})
 
     def _checkpoint_if_due(self, width: int = 1) -> None:
-        """Save every N steps (at the first place where no rollout batch is in hand) and when Ctrl-C was pressed."""
-        stop = any_rank(self._interrupted())
-        if stop or self.position.step % self.config.checkpoint.every < width:
+        """Save every N steps, at the first place where no rollout batch is in hand."""
+        if self.position.step % self.config.checkpoint.every < width:
             self._save_checkpoint()
-        if stop:
-            self._stop()
+        self._stop_if_asked()
 
-    def _stop(self) -> None:
-        if self.log:
-            self.log.close()
-        raise KeyboardInterrupt
+    def _stop_if_asked(self) -> None:
+        if any_rank(self._interrupted()):
+            raise Interrupted
 
     def _move_to(self, k: int, phase: str) -> None:
         """Enter the next phase, with a checkpoint at the border."""
         if (self.position.iteration, self.position.phase) != (k, phase):
             self.position = replace(self.position, iteration=k, phase=phase, phase_step=0)
             self._save_checkpoint()
-            if any_rank(self._interrupted()):
-                self._stop()
+            self._stop_if_asked()
 
     def _save_checkpoint(self) -> None:
         save_checkpoint(self.output / CHECKPOINTS, self.engines, self.position, self.config.checkpoint.keep)
@@ -443,7 +477,10 @@ def _interruption():
             raise KeyboardInterrupt
         pressed = True
         if rank() == 0:
-            print("Stopping after this step and a checkpoint; press Ctrl-C again to stop at once.", file=sys.stderr)
+            print(
+                "Stopping after this step or batch of profiles, with a checkpoint; press Ctrl-C again to stop at once.",
+                file=sys.stderr,
+            )
 
     before = signal.signal(signal.SIGINT, on_sigint)
     try:
