@@ -54,8 +54,12 @@ class Recommender:
         sessions = self.dataset.sessions
         rows = [i for i, user_id in enumerate(sessions.user_ids) if user_id == user]
         if not rows:
-            hint = nearest(user, sessions.user_ids)
-            raise DataError(f"There is no user {user!r} with a session in the data of {self.run}.{hint}")
+            raise DataError(
+                f"There is no user {user!r} with a session in the data of {self.run}.{nearest(user, sessions.user_ids)}"
+                f" Users with fewer than {self.dataset.info['config']['min_interactions']} interactions, or too few "
+                "different items for a session, were left out of it: the counts are in its dataset.toml. For such a "
+                "user write the history into a file: `langptune profile RUN --history FILE`."
+            )
         newest = rows[-1]
         return sessions.histories[newest].tolist(), sessions.ratings[newest].tolist(), sessions.reviews[newest]
 
