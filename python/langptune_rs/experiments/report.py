@@ -254,7 +254,8 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             "rlso",
             "kl/reference",
             "KL to the reference policy",
-            "Log-probability under the policy minus under the reference, in nats a profile; needs rlso.kl_penalty > 0.",
+            "Log-probability under the policy minus under the reference, in nats a profile. Measured where "
+            "rlso.kl_penalty > 0 alone: without it nothing else needs the pass of the reference over every profile.",
         ),
         _curve(
             metrics,
