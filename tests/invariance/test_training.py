@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from langptune_rs.models.quiet import quiet
 from langptune_rs.training.run_folder import LOCK, WRITTEN
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -104,6 +105,13 @@ def test_zero_stages_do_not_change_the_losses(train, stage, tolerance):
     assert_same_weights(train(), run, rtol=0, atol=1e-4)
 
 
+def test_profiles_that_never_end_are_warned_of_once(train):
+    run = train("profile.max_tokens=2", "profile.temperature=0.1")
+    assert run.exit_code == 0, run.stderr
+    assert run.stderr.count("No profile of this batch ended within profile.max_tokens = 2") == 1
+    assert {line["profile/overlong_rate"] for line in run.lines if "profile/overlong_rate" in line} == {1.0}
+
+
 def test_bfloat16_is_near_float32(train):
     run = train("engine.precision=bf16")
     assert run.exit_code == 0, run.stderr
@@ -115,7 +123,9 @@ def test_lora_trains_and_its_policy_loads_with_peft(train):
 
     run = train("policy.train=lora", "policy.lora_rank=4")
     assert run.exit_code == 0, run.stderr
-    AutoPeftModelForCausalLM.from_pretrained(run.folder / "policy")
+    assert "Warning" not in run.stderr
+    with quiet():
+        AutoPeftModelForCausalLM.from_pretrained(run.folder / "policy")
     assert any(weight.abs().max() > 0 for name, weight in run.weights("policy").items() if "lora_B" in name)
 
 
@@ -194,7 +204,11 @@ def test_a_loss_that_is_no_number_before_the_first_checkpoint_promises_none(trai
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rlso.batch_size=100000", "rlso.batch_size = 100000, but there are only"),
+        ("rlso.batch_size=100000", "training sessions. Set it to at most 100, or prepare more data."),
+        (
+            "data.max_sessions=5",
+            "only 5 training sessions (data.max_sessions = 5 of 100). Set it to at most 5, or",
+        ),
         ("profile.max_tokens=5000", "a context of 2048"),
         ("rlso.steps=0", 'set method = "LangPTune-CL"'),
         ("contrastive.steps=0", 'set method = "LangPTune-RLSO"'),

@@ -123,6 +123,7 @@ class Trainer:
             self.position = Position()
         else:
             load_engines(output / CHECKPOINTS, self.engines)
+        self._warned_of_overlong = False
         self.log = None
         if rank() == 0:
             self.log = MetricsLog(output, config.logging, self.position.step, config.model_dump())
@@ -137,9 +138,11 @@ class Trainer:
         for section, active in (("contrastive", self.config.trains_embedder), ("rlso", self.config.trains_policy)):
             batch_size = getattr(self.config, section).batch_size
             if active and batch_size > sessions:
+                limit, there = self.config.data.max_sessions, self.dataset.sessions.splits.count("train")
+                cause = f" (data.max_sessions = {limit} of {there})" if sessions < there else ""
                 raise ConfigError(
-                    f"{section}.batch_size = {batch_size}, but there are only {sessions} training sessions. "
-                    f"Set it to at most {sessions}, or prepare more data."
+                    f"{section}.batch_size = {batch_size}, but there are only {sessions} training sessions{cause}. "
+                    f"Set it to at most {sessions}, or {'raise data.max_sessions' if cause else 'prepare more data'}."
                 )
             if active and batch_size % world_size():
                 raise ConfigError(
@@ -283,6 +286,14 @@ class Trainer:
             dtype=torch.float64,
         )
         tokens, overlong, copied = gather_rows(local).mean(0).tolist()
+        if overlong == 1 and rank() == 0 and not self._warned_of_overlong:
+            self._warned_of_overlong = True
+            print(
+                f"No profile of this batch ended within profile.max_tokens = {self.config.profile.max_tokens}: all get "
+                "rlso.overlong_reward, from which the policy learns nothing. Raise profile.max_tokens, or ask for "
+                "shorter profiles in profile.instruction or profile.closing.",
+                file=sys.stderr,
+            )
         return {
             "reward/mean": raw_BG.mean().item(),
             "reward/std": raw_BG.std(unbiased=False).item(),
