@@ -60,10 +60,12 @@ def prepare(
 
 
 def _summary(info: dict, out: Path) -> str:
-    """Counts after each step, sessions in each split, and the leakage report."""
+    """Counts after each step, what was removed, sessions in each split, and the leakage report."""
     rows = [("step", "users", "items", "interactions"), *(tuple(step.values()) for step in info["filters"])]
     width = max(len(row[0]) for row in rows)
     lines = [f"{row[0]:<{width}}" + "".join(f"{number:>14}" for number in row[1:]) for row in rows]
+    if "removed" in info:  # a data set of an earlier version does not say
+        lines += ["", *_removed_lines(info["removed"], info["config"]["min_interactions"])]
     lines += [
         "",
         "sessions: " + ", ".join(f"{number} {split}" for split, number in info["sessions"].items()),
@@ -74,3 +76,13 @@ def _summary(info: dict, out: Path) -> str:
         f"Written to {out}",
     ]
     return "\n".join(lines)
+
+
+def _removed_lines(removed: dict[str, int], min_interactions: int) -> list[str]:
+    """What the user did not ask to be removed, or kept, in words."""
+    return [
+        f"removed {removed['users_with_too_few_interactions']} users with fewer than {min_interactions} interactions",
+        f"removed {removed['items_with_too_few_interactions']} items with fewer than {min_interactions} interactions",
+        f"removed {removed['items_without_text']} items without a title, description or category",
+        f"kept {removed['repeated_interactions_kept']} interactions that repeat an item of their user; no session does",
+    ]

@@ -28,6 +28,12 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file of UTF-8 text, none where there is no file; a line that a crash cut off is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [line for line in lines if line.endswith("\n")]
+
+
 def flush(folder: Path) -> None:
     """Wait until every file below `folder` is on disk."""
     for path in folder.rglob("*"):

@@ -19,6 +19,8 @@ def test_the_counts_are_shown(command, tmp_path):
     result = command("ml-100k", "out")
     assert result.exit_code == 0
     assert "5-core                    943          1349         99287" in result.stdout
+    assert "removed 0 users with fewer than 5 interactions\nremoved 333 items with fewer than 5" in result.stdout
+    assert "removed 0 items without a title, description or category\nkept 0 interactions that" in result.stdout
     assert "sessions: 793 train, 75 validation, 75 test" in result.stdout
     assert "test targets never in train: 4" in result.stdout
     assert len(load(tmp_path / "out").sessions) == 943

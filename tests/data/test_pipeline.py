@@ -73,6 +73,12 @@ def test_filters_are_counted_step_by_step(write_logs, items, interactions, tmp_p
     assert info["filters"][3]["step"] == "sessions"
     assert info["filters"][3]["interactions"] == 5 * sum(info["sessions"].values())
     assert info["kept"] == {"users": 30, "items": 12, "interactions": 720}
+    assert info["removed"] == {
+        "users_with_too_few_interactions": 1,
+        "items_with_too_few_interactions": 0,
+        "items_without_text": 1,
+        "repeated_interactions_kept": 720 - len({(row["user_id"], row["item_id"]) for row in interactions}),
+    }
 
 
 @pytest.mark.parametrize(
@@ -148,6 +154,8 @@ def test_a_prepared_folder_brings_its_own_settings(logs, tmp_path):
     assert resolve_config(resolved) == resolved
     with pytest.raises(ConfigError, match=r"data\.seed = 5, but the data set .* was prepared with 4"):
         resolve_config(DataConfig(source=str(out), seed=5))
+    with pytest.raises(ConfigError, match=r"it is with --set data\.seed=4 --set data\.split=leave-last-out,"):
+        resolve_config(DataConfig(source=str(out), seed=5, split="session"))
     raw = DataConfig(source=str(logs), seed=5)
     assert resolve_config(raw) is raw
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,8 +31,13 @@ class Finished:
     @property
     def losses(self) -> list[float]:
         """Every loss of the run in order, as written."""
+        return [line[key] for line in self.lines for key in ("contrastive/loss", "rlso/loss") if key in line]
+
+    @property
+    def lines(self) -> list[dict]:
+        """metrics.jsonl without the times."""
         lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        return [line[key] for line in lines for key in ("contrastive/loss", "rlso/loss") if key in line]
+        return [{key: value for key, value in line.items() if key != "time/seconds"} for line in lines]
 
     def weights(self, model: str) -> dict:
         from safetensors.torch import load_file
@@ -80,13 +86,14 @@ class Trainer:
 
         return running()
 
-    def stop_at(self, step: int, how: signal.Signals, *overrides: str) -> Finished:
-        """Send a signal once `step` is in metrics.jsonl, and wait for the end."""
+    def stop_at(self, step: int, how: signal.Signals, *overrides: str, phase: str = "") -> Finished:
+        """Send a signal once `step`, or its validation, is in metrics.jsonl, and wait for the end."""
+        logged = re.compile(rf'"step": {step}, "iteration": \d+, "phase": "{phase}')
         with self.start(*overrides) as (process, folder):
             metrics = folder / "metrics.jsonl"
             deadline = time.monotonic() + 120
             while process.poll() is None and time.monotonic() < deadline:
-                if metrics.is_file() and f'"step": {step},' in metrics.read_text():
+                if metrics.is_file() and logged.search(metrics.read_text()):
                     break
                 time.sleep(0.005)
             process.send_signal(how)

@@ -4,11 +4,15 @@ import hashlib
 import json
 import platform
 import signal
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+
+from langptune_rs.models.quiet import quiet
+from langptune_rs.training.run_folder import LOCK, WRITTEN
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,7 +34,7 @@ def test_a_run_is_complete(train):
     names = {path.name for path in run.folder.iterdir()}
     assert {"config.toml", "metrics.jsonl", "results.json", "report.html", "policy", "embedder"} <= names
     assert {"per_user.parquet", "profiles.parquet", "checkpoints", "tensorboard"} <= names
-    assert not [name for name in names if name.endswith(".tmp")]
+    assert names <= {"config.toml", LOCK, *WRITTEN}
     assert len(run.losses) == 14
     assert min(run.losses) > 0
 
@@ -101,6 +105,13 @@ def test_zero_stages_do_not_change_the_losses(train, stage, tolerance):
     assert_same_weights(train(), run, rtol=0, atol=1e-4)
 
 
+def test_profiles_that_never_end_are_warned_of_once(train):
+    run = train("profile.max_tokens=2", "profile.temperature=0.1")
+    assert run.exit_code == 0, run.stderr
+    assert run.stderr.count("No profile of this batch ended within profile.max_tokens = 2") == 1
+    assert {line["profile/overlong_rate"] for line in run.lines if "profile/overlong_rate" in line} == {1.0}
+
+
 def test_bfloat16_is_near_float32(train):
     run = train("engine.precision=bf16")
     assert run.exit_code == 0, run.stderr
@@ -112,7 +123,9 @@ def test_lora_trains_and_its_policy_loads_with_peft(train):
 
     run = train("policy.train=lora", "policy.lora_rank=4")
     assert run.exit_code == 0, run.stderr
-    AutoPeftModelForCausalLM.from_pretrained(run.folder / "policy")
+    assert "Warning" not in run.stderr
+    with quiet():
+        AutoPeftModelForCausalLM.from_pretrained(run.folder / "policy")
     assert any(weight.abs().max() > 0 for name, weight in run.weights("policy").items() if "lora_B" in name)
 
 
@@ -122,8 +135,20 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_is_the_uninterrupted_one(train, ste
     assert stopped.exit_code == 130, stopped.stderr
     resumed = train(resume=stopped.folder)
     assert resumed.exit_code == 0, resumed.stderr
-    assert resumed.losses == train().losses
+    assert resumed.lines == train().lines
     assert_same_weights(train(), resumed)
+
+
+def test_profiles_that_were_written_before_ctrl_c_are_kept(train):
+    small_batches = ("profile.token_budget=1000",)
+    stopped = train.stop_at(0, signal.SIGINT, *small_batches)
+    assert stopped.exit_code == 130, stopped.stderr
+    lines = (stopped.folder / "checkpoints" / "profiles-0-0-of-1.jsonl").read_text().splitlines()
+    written = [profile for line in lines for profile in json.loads(line)]
+    resumed = train(*small_batches, resume=stopped.folder)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert 0 < len(written) < len(json.loads((resumed.folder / "checkpoints" / "profiles-0.json").read_text()))
+    assert resumed.lines == train(*small_batches).lines
 
 
 def test_a_resumed_iteration_keeps_its_own_reference(train):
@@ -132,15 +157,17 @@ def test_a_resumed_iteration_keeps_its_own_reference(train):
     assert stopped.exit_code == 130, stopped.stderr
     resumed = train(*options, resume=stopped.folder)
     assert resumed.exit_code == 0, resumed.stderr
-    assert resumed.losses == train(*options).losses
+    assert resumed.lines == train(*options).lines
 
 
-def test_a_killed_run_resumes_from_its_last_checkpoint(train):
-    killed = train.stop_at(8, signal.SIGKILL, "checkpoint.every=1")
+@pytest.mark.parametrize(("step", "phase", "every"), [(0, "validation", 50), (3, "validation", 3), (8, "", 1)])
+def test_a_killed_run_resumes_from_its_last_checkpoint(train, step, phase, every):
+    """Also before the first, and where one stands at the end of a phase, beside the validation after it."""
+    killed = train.stop_at(step, signal.SIGKILL, f"checkpoint.every={every}", phase=phase)
     assert killed.exit_code == -signal.SIGKILL
-    resumed = train("checkpoint.every=1", resume=killed.folder)
+    resumed = train(f"checkpoint.every={every}", resume=killed.folder)
     assert resumed.exit_code == 0, resumed.stderr
-    assert resumed.losses == train().losses
+    assert resumed.lines == train().lines
     assert_same_weights(train(), resumed)
 
 
@@ -158,18 +185,30 @@ def test_resuming_a_finished_run_trains_nothing_more(train):
     assert run.losses == before
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(train):
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_checkpoint(train):
     run = train("rlso.learning_rate=1e30", "checkpoint.every=1")
     assert run.exit_code == 2
     assert "The rlso loss is " in run.stderr
-    states = sorted((run.folder / "checkpoints").glob("step-*/state.json"))
-    assert json.loads(states[-1].read_text())["position"]["step"] >= 3
+    assert f"at step {len(run.losses) + 1} (iteration 1)" in run.stderr
+    last = sorted((run.folder / "checkpoints").glob("step-*/state.json"))[-1]
+    assert f"The last checkpoint is {last.parent}." in run.stderr
+    assert json.loads(last.read_text())["position"]["step"] >= 3
+
+
+def test_a_loss_that_is_no_number_before_the_first_checkpoint_promises_none(train):
+    run = train("contrastive.learning_rate=1e30")
+    assert run.exit_code == 2
+    assert f"at step {len(run.losses) + 1} (iteration 1). There is no checkpoint yet." in run.stderr
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rlso.batch_size=100000", "rlso.batch_size = 100000, but there are only"),
+        ("rlso.batch_size=100000", "training sessions. Set it to at most 100, or prepare more data."),
+        (
+            "data.max_sessions=5",
+            "only 5 training sessions (data.max_sessions = 5 of 100). Set it to at most 5, or",
+        ),
         ("profile.max_tokens=5000", "a context of 2048"),
         ("rlso.steps=0", 'set method = "LangPTune-CL"'),
         ("contrastive.steps=0", 'set method = "LangPTune-RLSO"'),
@@ -185,9 +224,24 @@ def test_what_cannot_work_is_said_before_training(train, override, message):
 
 
 def test_batches_must_fit_the_processes(train):
-    run = train("rlso.batch_size=7", nproc=2)
+    run = train("rlso.batch_size=7", "contrastive.batch_size=9", nproc=3)
     assert run.exit_code == 2
-    assert "rlso.batch_size = 7 cannot be shared equally by 2 processes" in run.stderr
+    assert "rlso.batch_size = 7 cannot be shared equally by 3 processes" in run.stderr
+    assert run.stderr.count("error: ") == 1
+    assert "Traceback" not in run.stderr
+
+
+def test_a_second_start_leaves_the_run_in_progress_alone(train):
+    with train.start() as (first, folder):
+        while first.poll() is None and not (folder / "metrics.jsonl").is_file():
+            time.sleep(0.01)
+        second = train(nproc=2, resume=folder)
+        _, stderr = first.communicate(timeout=240)
+    assert second.exit_code == 2
+    assert second.stderr.count("error: ") == second.stderr.count("A run is in progress in") == 1
+    assert "Traceback" not in second.stderr
+    assert first.returncode == 0, stderr
+    assert train(resume=folder).losses == train().losses
 
 
 @pytest.mark.parametrize("method", ["LangPTune-CL", "LangPTune-RLSO"])

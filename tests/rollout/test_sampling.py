@@ -41,6 +41,19 @@ def test_samples_do_not_depend_on_the_batch(policy: Policy, prompts: list[list[i
     assert together.tokens == small_batches.tokens
 
 
+def test_batches_that_were_kept_are_not_written_again(policy: Policy, prompts: list[list[int]]) -> None:
+    options = {"max_tokens": 6, "temperatures": [1.0, 1.0], "seeds": [1, 2, 3], "token_budget": 1}
+    kept: list[list[list[int]]] = []
+    whole = write_profiles(policy, prompts, on_batch=kept.append, **options)
+    assert [len(batch) for batch in kept] == [2, 2, 2]
+    kept[0][1] = [0]
+    written: list[list[list[int]]] = []
+    resumed = write_profiles(policy, prompts, kept=kept[:2], on_batch=written.append, **options)
+    assert written == kept[2:]
+    changed = [i for i in range(6) if resumed.tokens[i] != whole.tokens[i]]
+    assert [resumed.tokens[i] for i in changed] == [[0]]
+
+
 def test_samples_of_a_prompt_differ_and_follow_the_seed(policy: Policy, prompts: list[list[int]]) -> None:
     options = {"max_tokens": 8, "temperatures": [1.0] * 3}
     first = write_profiles(policy, prompts[:1], seeds=[5], **options)

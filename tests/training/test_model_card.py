@@ -57,6 +57,18 @@ def test_only_published_models_are_named_as_base(model, base_model):
     assert data.license == "other"
 
 
+def test_the_code_decodes_as_many_tokens_as_the_run():
+    assert "max_new_tokens=77," in policy_card(load_config("quickstart", ["profile.max_tokens=77"]), None, {})
+
+
+@pytest.mark.parametrize(
+    ("model", "base"), [("google/gemma-2b-it", "google/gemma-2b-it"), ("/models/mine", "path/to/mine")]
+)
+def test_the_code_for_an_adapter_names_its_base_model(model, base):
+    config = load_config("quickstart", ["policy.train=lora", f"policy.model={model}"])
+    assert f'from_pretrained("{base}")' in policy_card(config, None, {})
+
+
 def test_the_code_on_the_cards_runs(tmp_path, monkeypatch):
     from tests.experiments.tiny import make_run
 

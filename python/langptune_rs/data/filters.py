@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from langptune_rs.data.sources.raw import RawLogs
 from langptune_rs.errors import DataError
 
 
@@ -32,6 +33,20 @@ def has_text(items: pl.DataFrame) -> pl.DataFrame:
         | (pl.col("description").fill_null("") != "")
         | (pl.col("categories").list.len() > 0)
     )
+
+
+def removed(logs: RawLogs, kept: pl.DataFrame) -> dict[str, int]:
+    """Counts for `dataset.toml` of what is gone from `logs` where `kept` interactions are left, and of repeats there.
+
+    An item without text counts under that alone.
+    """
+    described = has_text(logs.items)
+    return {
+        "users_with_too_few_interactions": logs.interactions["user_id"].n_unique() - kept["user_id"].n_unique(),
+        "items_with_too_few_interactions": described.height - kept["item_id"].n_unique(),
+        "items_without_text": logs.items.height - described.height,
+        "repeated_interactions_kept": kept.height - kept.select("user_id", "item_id").n_unique(),
+    }
 
 
 def k_core(interactions: pl.DataFrame, k: int) -> pl.DataFrame:

@@ -66,13 +66,16 @@ def resolve_config(config: DataConfig) -> DataConfig:
     if not is_prepared(folder):
         return config
     settings = read_info(folder)["config"]
-    for name in sorted(settings.keys() & config.model_fields_set):
-        given = getattr(config, name)
-        if given is not None and given != settings[name]:
-            raise ConfigError(
-                f"data.{name} = {given!r}, but the data set {folder} was prepared with {settings[name]!r}. "
-                "Leave the key out, or prepare the data again."
-            )
+    given = {name: getattr(config, name) for name in sorted(settings.keys() & config.model_fields_set)}
+    wrong = [name for name, value in given.items() if value not in (None, settings[name])]
+    if wrong:
+        asked = ", ".join(f"data.{name} = {given[name]!r}" for name in wrong)
+        made = ", ".join(repr(settings[name]) for name in wrong)
+        taken = " ".join(f"--set data.{name}={settings[name]}" for name in wrong)
+        raise ConfigError(
+            f"{asked}, but the data set {folder} was prepared with {made}. "
+            f"Take it as it is with {taken}, or prepare the data again."
+        )
     return config.model_validate(config.model_dump() | settings)
 
 
@@ -144,6 +147,7 @@ def _build(source: Source, config: DataConfig) -> tuple[pl.DataFrame, pl.DataFra
         "kept": {name: number for name, number in kept.items() if name != "step"},
         "sessions": {split: sessions.filter(split=split).height for split in SPLITS},
         "filters": steps,
+        "removed": filters.removed(logs, interactions),
         "leakage": leakage.report(sessions, items.height),
     }
     return items, sessions, report

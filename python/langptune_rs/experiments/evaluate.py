@@ -33,7 +33,7 @@ from langptune_rs.rollout.reward import Recommender
 from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.model_card import write_model_cards
 from langptune_rs.training.progress import progress as show_progress
-from langptune_rs.training.run_folder import read_config
+from langptune_rs.training.run_folder import DATA, read_config
 
 PACKAGES = ("langptune-rs", "torch", "transformers", "peft", "deepspeed", "sentence-transformers", "numpy", "polars")
 """Whose versions can change a result, recorded with it."""
@@ -62,7 +62,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     run = Path(run)
     config = read_config(run)
     _check_trained(run)
-    dataset = open_source(config.data, run / "data")
+    dataset = open_source(config.data, run / DATA)
     sessions = dataset.sessions.select(split).sample(config.evaluation.max_sessions, config.data.seed)
     bar = show_progress if progress else _no_progress
 
@@ -149,7 +149,7 @@ def _write_sets(
             temperatures=temperatures,
             seeds=[_session_seed(config.seed, int(session)) for session in sessions.session_ids],
             token_budget=config.profile.token_budget,
-            on_progress=advance,
+            on_batch=lambda written: advance(len(written)),
         )
 
     def written(rows: np.ndarray) -> WrittenProfiles:

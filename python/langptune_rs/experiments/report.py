@@ -21,7 +21,7 @@ from langptune_rs.experiments.results import BASELINE, per_user_path, profiles_p
 from langptune_rs.experiments.tables import headline_metric, label, p_text
 from langptune_rs.files import write_text
 from langptune_rs.training.metrics_log import read_metrics
-from langptune_rs.training.run_folder import read_config
+from langptune_rs.training.run_folder import DATA, read_config
 
 NUM_EXAMPLES = 5
 EXAMPLE_RULE = (
@@ -39,7 +39,7 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     config, results = read_config(run), read_results(run)
-    dataset = open_source(config.data, run / "data")
+    dataset = open_source(config.data, run / DATA)
     per_user, profiles = pl.read_parquet(per_user_path(run)), pl.read_parquet(profiles_path(run))
     metrics = read_metrics(run)
     path = run / "report.html"
@@ -254,7 +254,8 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             "rlso",
             "kl/reference",
             "KL to the reference policy",
-            "Log-probability under the policy minus under the reference, in nats a profile; needs rlso.kl_penalty > 0.",
+            "Log-probability under the policy minus under the reference, in nats a profile. Measured where "
+            "rlso.kl_penalty > 0 alone: without it nothing else needs the pass of the reference over every profile.",
         ),
         _curve(
             metrics,

@@ -13,21 +13,22 @@ from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.experiments.report import write_report
 from langptune_rs.experiments.results import read_results, results_path
 from langptune_rs.experiments.tables import print_results
-from langptune_rs.training.engines import rank
-from langptune_rs.training.joint import train
+from langptune_rs.training.engines import first_to_say, rank
+from langptune_rs.training.joint import started_run, train
 
 
 def run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train as the recipe says, then evaluate once on the test split, print the table and write the report.
 
     Every process of a distributed run calls this; only rank 0 evaluates. What is finished is not done again. Raises
-    what `train` raises.
+    what `started_run` and `train` raise.
     """
-    train(config, output, resume=resume, overwrite=overwrite)
-    if rank() == 0:
-        results = read_results(output) if results_path(output).is_file() else evaluate_run(output)
-        print_results(results)
-        print(f"Report: {write_report(output)}")
+    with started_run(config, output, resume=resume, overwrite=overwrite):
+        train(output)
+        if rank() == 0:
+            results = read_results(output) if results_path(output).is_file() else evaluate_run(output)
+            print_results(results)
+            print(f"Report: {write_report(output)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(load_config(options.config), options.output, resume=options.resume, overwrite=options.overwrite)
     except LangptuneError as error:
-        print(f"error: {error}" if rank() == 0 else f"error (process {rank()}): {error}", file=sys.stderr)
+        if first_to_say(str(error)):
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

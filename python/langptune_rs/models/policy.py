@@ -65,7 +65,8 @@ class Policy:
             from peft import PeftModel
 
             base = _open(policy_folder(config.model), dtype)
-            model = PeftModel.from_pretrained(base, folder)
+            with quiet():
+                model = PeftModel.from_pretrained(base, folder)
         else:
             model = _open(folder, dtype)
         return cls(model.requires_grad_(False), AutoTokenizer.from_pretrained(folder), config)
@@ -126,7 +127,8 @@ def _add_lora(model: PreTrainedModel, config: PolicyConfig) -> PreTrainedModel:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, lora)
+    with quiet():
+        return get_peft_model(model, lora)
 
 
 def _trained_modules(model: PreTrainedModel, config: PolicyConfig) -> list[nn.Module]:

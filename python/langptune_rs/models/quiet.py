@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partialmethod
 
+from tqdm import tqdm
 from transformers.utils import logging
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide transformers' bars over weights, and what is printed on standard output, inside the block."""
+    """Hide progress bars, and what is printed on standard output, inside the block."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
+    bar = tqdm.__init__
+    tqdm.__init__ = partialmethod(bar, disable=True)  # the bar over a GGUF file is not transformers' own
     try:
-        with redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            # peft asks transformers for a property by its old name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             yield
     finally:
+        tqdm.__init__ = bar
         if shown:
             logging.enable_progress_bar()

@@ -103,12 +103,15 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are plain float32 now, but trainers and `save_pretrained` refuse a model that says it is quantized.
-    del model.config.quantization_config, model.hf_quantizer
-    model.is_quantized = False
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    from langptune_rs.models.quiet import quiet
+
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        # The weights are plain float32 now; trainers and `save_pretrained` refuse a model that says it is quantized.
+        del model.config.quantization_config, model.hf_quantizer
+        model.is_quantized = False
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
 def _flush(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -48,13 +49,15 @@ def write_profiles(
     temperatures: Sequence[float],
     seeds: Sequence[int] | None = None,
     token_budget: int = 32768,
-    on_progress: Callable[[int], object] | None = None,
+    kept: Sequence[list[list[int]]] = (),
+    on_batch: Callable[[list[list[int]]], object] | None = None,
 ) -> Profiles:
     """Write one profile for each prompt at each of `temperatures`; 0 decodes greedily.
 
     Sampling needs `seeds`, one integer for each prompt: sample s of a prompt reads stream (seed, s). A batch holds as
-    many rows as `token_budget` allows at their final length; rows that have ended leave it. `on_progress` is told how
-    many profiles have just been finished.
+    many rows as `token_budget` allows at their final length; rows that have ended leave it. `on_batch` is given the
+    token ids of each batch when it is done, one list a profile. What it was given by an earlier call with the same
+    arguments is not written again when it is passed as `kept`.
 
     Raises `ModelError` when a prompt and `max_tokens` do not fit the model's context.
     """
@@ -64,15 +67,18 @@ def write_profiles(
     each = len(temperatures)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     tokens: list[list[int]] = [[] for _ in range(len(prompts) * each)]
-    for batch in _token_budget_batches(order, prompts, max_tokens, each, token_budget):
-        uniforms = np.zeros((len(batch) * each, max_tokens))
-        if any(temperatures):
-            uniforms = np.stack([_stream(seeds[i], s, max_tokens) for i in batch for s in range(each)])
-        written = _decode_batch(policy, [prompts[i] for i in batch], max_tokens, temperatures, uniforms)
+    batches = _token_budget_batches(order, prompts, max_tokens, each, token_budget)
+    for batch, before in zip_longest(batches, kept):
+        written = before
+        if before is None:
+            uniforms = np.zeros((len(batch) * each, max_tokens))
+            if any(temperatures):
+                uniforms = np.stack([_stream(seeds[i], s, max_tokens) for i in batch for s in range(each)])
+            written = _decode_batch(policy, [prompts[i] for i in batch], max_tokens, temperatures, uniforms)
+            if on_batch:
+                on_batch(written)
         for row, i in enumerate(batch):
             tokens[i * each : (i + 1) * each] = written[row * each : (row + 1) * each]
-        if on_progress:
-            on_progress(len(batch) * each)
     finished = np.array([bool(row) and row[-1] in policy.eos_ids for row in tokens], dtype=bool)
     return Profiles(tokens, [policy.decode(row) for row in tokens], finished)
 

@@ -20,7 +20,7 @@ from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.rollout.sampling import write_profiles
-from langptune_rs.training.run_folder import read_config
+from langptune_rs.training.run_folder import DATA, read_config
 
 
 class Recommender:
@@ -40,7 +40,7 @@ class Recommender:
                     f"{run} has no trained {name} yet: there is no folder {name} in it. "
                     f"Finish the training with `langptune train --output {run} --resume`."
                 )
-        return cls(run, config, open_source(config.data, run / "data"))
+        return cls(run, config, open_source(config.data, run / DATA))
 
     @property
     def catalog(self) -> Catalog:
@@ -54,8 +54,12 @@ class Recommender:
         sessions = self.dataset.sessions
         rows = [i for i, user_id in enumerate(sessions.user_ids) if user_id == user]
         if not rows:
-            hint = nearest(user, sessions.user_ids)
-            raise DataError(f"There is no user {user!r} with a session in the data of {self.run}.{hint}")
+            raise DataError(
+                f"There is no user {user!r} with a session in the data of {self.run}.{nearest(user, sessions.user_ids)}"
+                f" Users with fewer than {self.dataset.info['config']['min_interactions']} interactions, or too few "
+                "different items for a session, were left out of it: the counts are in its dataset.toml. For such a "
+                "user write the history into a file: `langptune profile RUN --history FILE`."
+            )
         newest = rows[-1]
         return sessions.histories[newest].tolist(), sessions.ratings[newest].tolist(), sessions.reviews[newest]
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from langptune_rs.errors import RunError
 from langptune_rs.files import flush, write_text
+from langptune_rs.models.quiet import quiet
 from langptune_rs.training.engines import barrier, rank, world_size
+from langptune_rs.training.saving import not_written
 
 STATE = "state.json"
 
@@ -54,16 +56,19 @@ def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int) 
     except (OSError, RuntimeError) as error:
         # Raised at once by the process that failed: its exit ends the others, which may be waiting for it.
         shutil.rmtree(temporary, ignore_errors=True)
-        raise RunError(
-            f"The checkpoint {final} could not be written: {error}. Earlier checkpoints are untouched; "
-            "free some space and run again with --resume."
-        ) from error
+        raise not_written(final, error, last_checkpoint(folder)) from error
     barrier()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     return sorted(path.parent for path in folder.glob(f"step-*/{STATE}"))
+
+
+def last_checkpoint(folder: Path) -> str:
+    """A sentence on where a run can go on from."""
+    checkpoints = list_checkpoints(folder)
+    return f"The last checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint yet."
 
 
 def read_position(folder: Path) -> Position | None:
@@ -87,4 +92,5 @@ def load_engines(folder: Path, engines: dict) -> None:
     """Load weights and optimizer state from the newest checkpoint into the engines."""
     newest = list_checkpoints(folder)[-1]
     for name, engine in engines.items():
-        engine.load_checkpoint(str(newest / name), tag="state", load_module_strict=False)
+        with quiet():
+            engine.load_checkpoint(str(newest / name), tag="state", load_module_strict=False)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from langptune_rs.errors import LangptuneError
 from langptune_rs.models.quiet import quiet
 from langptune_rs.training.config import EngineConfig
 
@@ -153,6 +154,28 @@ def shard(rows: Sequence) -> slice:
 def barrier() -> None:
     if world_size() > 1:
         dist.barrier()
+
+
+def on_first_rank(work: Callable[[], object]) -> None:
+    """Do `work` on rank 0 while the others wait; a `LangptuneError` that it raises is raised on every rank."""
+    error = None
+    if rank() == 0:
+        try:
+            work()
+        except LangptuneError as raised:
+            error = raised
+    if error := gather_objects(error)[0]:
+        raise error
+
+
+def first_to_say(message: str) -> bool:
+    """Whether no other process has said `message`. False too once rank 0, which keeps the count, has ended."""
+    if world_size() == 1:
+        return True
+    try:
+        return dist.distributed_c10d._get_default_store().add(message, 1) == 1
+    except dist.DistError:
+        return False
 
 
 def any_rank(flag: bool) -> bool:

@@ -8,17 +8,19 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions, open_source, resolve_config
 from langptune_rs.errors import ConfigError, TrainingError
-from langptune_rs.files import flush, write_atomically, write_text
+from langptune_rs.files import flush, write_text
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
@@ -27,7 +29,7 @@ from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender, recommender_reward
 from langptune_rs.rollout.sampling import Profiles, check_context, write_profiles
-from langptune_rs.training.checkpoints import Position, load_engines, read_position, save_checkpoint
+from langptune_rs.training.checkpoints import Position, last_checkpoint, load_engines, read_position, save_checkpoint
 from langptune_rs.training.contrastive import contrastive_step
 from langptune_rs.training.engines import (
     any_rank,
@@ -36,11 +38,13 @@ from langptune_rs.training.engines import (
     gather_rows,
     gathered,
     make_engine,
+    on_first_rank,
     rank,
     shard,
     start_distributed,
     world_size,
 )
+from langptune_rs.training.kept_profiles import KeptProfiles
 from langptune_rs.training.metrics_log import MetricsLog
 from langptune_rs.training.progress import progress
 from langptune_rs.training.rlso import (
@@ -52,28 +56,38 @@ from langptune_rs.training.rlso import (
     score,
     standardize,
 )
-from langptune_rs.training.run_folder import open_run
+from langptune_rs.training.run_folder import CHECKPOINTS, DATA, TRAINED, opened_run, read_config
+from langptune_rs.training.saving import not_written
 from langptune_rs.training.schedules import batch_rows, linear_decay
 
-CHECKPOINTS = "checkpoints"
-TRAINED = "trained"
-"""An empty file in the run folder once both final models are saved."""
 
+@contextmanager
+def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+    """Join the other processes and hold the folder `output` for a run of `config` inside the block.
 
-def train(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Train as the recipe says and save both models into `output`; a run that is trained already is left as it is.
-
-    Raises `RunError` when `output` holds another run, `ConfigError` when the recipe does not fit the data or the number
-    of processes, `TrainingError` when a loss is not a number, `KeyboardInterrupt` after saving on Ctrl-C.
+    Raises `RunError` on every rank when `output` is in use or holds something else, and `ConfigError` when the recipe
+    does not fit a prepared data set.
     """
     keep_freed_memory()
     start_distributed()
     config = config.model_copy(update={"data": resolve_config(config.data)})
-    if rank() == 0:
-        open_run(output, config, resume=resume, overwrite=overwrite)
-    barrier()
+    with ExitStack() as stack:
+        on_first_rank(lambda: stack.enter_context(opened_run(output, config, resume=resume, overwrite=overwrite)))
+        yield
+
+
+def train(output: Path) -> None:
+    """Train as the recipe in `output` says and save both models there; a run that is trained already is left as it is.
+
+    Raises `ConfigError` when the recipe does not fit the data or the number of processes, `TrainingError` when a loss
+    is not a number, `RunError` when something cannot be saved, `KeyboardInterrupt` after saving on Ctrl-C.
+    """
     if not (output / TRAINED).is_file():
-        Trainer(config, output).run()
+        Trainer(read_config(output), output).run()
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed: raised on every rank, at a place that a resumed run goes on from."""
 
 
 class Trainer:
@@ -109,25 +123,26 @@ class Trainer:
             self.position = Position()
         else:
             load_engines(output / CHECKPOINTS, self.engines)
+        self._warned_of_overlong = False
         self.log = None
         if rank() == 0:
             self.log = MetricsLog(output, config.logging, self.position.step, config.model_dump())
 
     def _open_dataset(self) -> Dataset:
         """Rank 0 prepares the data set where it has to be, the others read what it wrote."""
-        if rank() == 0:
-            open_source(self.config.data, self.output / "data")
-        barrier()
-        return open_source(self.config.data, self.output / "data")
+        on_first_rank(lambda: open_source(self.config.data, self.output / DATA))
+        return open_source(self.config.data, self.output / DATA)
 
     def _check_sizes(self) -> None:
         sessions = len(self.train_sessions)
         for section, active in (("contrastive", self.config.trains_embedder), ("rlso", self.config.trains_policy)):
             batch_size = getattr(self.config, section).batch_size
             if active and batch_size > sessions:
+                limit, there = self.config.data.max_sessions, self.dataset.sessions.splits.count("train")
+                cause = f" (data.max_sessions = {limit} of {there})" if sessions < there else ""
                 raise ConfigError(
-                    f"{section}.batch_size = {batch_size}, but there are only {sessions} training sessions. "
-                    f"Set it to at most {sessions}, or prepare more data."
+                    f"{section}.batch_size = {batch_size}, but there are only {sessions} training sessions{cause}. "
+                    f"Set it to at most {sessions}, or {'raise data.max_sessions' if cause else 'prepare more data'}."
                 )
             if active and batch_size % world_size():
                 raise ConfigError(
@@ -143,8 +158,16 @@ class Trainer:
 
     def run(self) -> None:
         """The loop of Algorithm 1 from the current position to the end, then both models to disk."""
-        with _interruption() as interrupted:
-            self._interrupted = interrupted
+        try:
+            with _interruption() as self._interrupted:
+                self._iterate()
+            self._save_models()
+        finally:
+            if self.log:
+                self.log.close()
+
+    def _iterate(self) -> None:
+        try:
             if self.position == Position():
                 self._validate(0)
             for k in range(self.position.iteration, self.config.iterations):
@@ -154,9 +177,10 @@ class Trainer:
                 if self.config.trains_policy:
                     self.rlso_phase(k)
                 self._move_to(k + 1, "contrastive")
-        self._save_models()
-        if self.log:
-            self.log.close()
+        except Interrupted:
+            if self.position not in (Position(), read_position(self.output / CHECKPOINTS)):
+                self._save_checkpoint()
+            raise KeyboardInterrupt from None
 
     def contrastive_phase(self, k: int) -> None:
         """J steps of Eq. 7 on profiles that the current policy writes for the sessions of this phase."""
@@ -166,8 +190,7 @@ class Trainer:
         needed = np.unique(np.concatenate(batches))
         profiles = dict(zip(needed.tolist(), self._phase_profiles(k, needed), strict=True))
         total_steps = self.config.iterations * config.steps
-        with progress(config.steps, f"iteration {k + 1}: contrastive") as advance:
-            advance(self.position.phase_step)
+        with progress(config.steps, f"iteration {k + 1}: contrastive", self.position.phase_step) as advance:
             for j in range(self.position.phase_step, config.steps):
                 started = time.monotonic()
                 rows = batches[j]
@@ -194,8 +217,7 @@ class Trainer:
         if config.kl_reference == "iteration":
             self._refresh_reference(k)
         total_steps = self.config.iterations * config.steps
-        with progress(config.steps, f"iteration {k + 1}: RLSO") as advance:
-            advance(self.position.phase_step)
+        with progress(config.steps, f"iteration {k + 1}: RLSO", self.position.phase_step) as advance:
             for t in range(self.position.phase_step, config.steps, config.epochs):
                 started = time.monotonic()
                 rows = batch_rows(
@@ -217,9 +239,7 @@ class Trainer:
         with self._gathered("policy"):
             if self.position.phase_step == 0:
                 self.reference = ReferenceWeights(self.scorer)
-                if rank() == 0:
-                    write_atomically(path, self.reference.save)
-                barrier()
+                on_first_rank(lambda: self.reference.save(path))
             else:
                 self.reference.load(path)
 
@@ -266,6 +286,14 @@ class Trainer:
             dtype=torch.float64,
         )
         tokens, overlong, copied = gather_rows(local).mean(0).tolist()
+        if overlong == 1 and rank() == 0 and not self._warned_of_overlong:
+            self._warned_of_overlong = True
+            print(
+                f"No profile of this batch ended within profile.max_tokens = {self.config.profile.max_tokens}: all get "
+                "rlso.overlong_reward, from which the policy learns nothing. Raise profile.max_tokens, or ask for "
+                "shorter profiles in profile.instruction or profile.closing.",
+                file=sys.stderr,
+            )
         return {
             "reward/mean": raw_BG.mean().item(),
             "reward/std": raw_BG.std(unbiased=False).item(),
@@ -276,23 +304,29 @@ class Trainer:
         }
 
     def _phase_profiles(self, k: int, rows: np.ndarray) -> list[str]:
-        """One sampled profile for each session of a contrastive phase, kept on disk for a resumed one."""
+        """One sampled profile for each session of a contrastive phase, kept on disk for a resumed one.
+
+        A phase that is resumed while they are written goes on with the same batches, which decide how sums are rounded.
+        """
         path = self.output / CHECKPOINTS / f"profiles-{k}.json"
         if not path.is_file():
             own = self.train_sessions.take(rows[shard(rows)])
             seeds = [_seed(self.config.seed, "contrastive-sample", k, int(session)) for session in own.session_ids]
-            with self._gathered("policy"), progress(len(own), f"iteration {k + 1}: profiles") as advance:
-                texts = self._write(self._prompts(own), seeds, on_progress=advance).texts
+            kept = KeptProfiles(path.with_name(f"{path.stem}-{rank()}-of-{world_size()}.jsonl"))
+            bar = progress(len(own), f"iteration {k + 1}: profiles", kept.num_profiles)
+            with self._gathered("policy"), bar as advance:
+                texts = self._write(self._prompts(own), seeds, on_progress=advance, kept=kept).texts
             texts = [text for part in gather_objects(texts) for text in part]
             if rank() == 0:
                 write_text(path, json.dumps(texts))
             barrier()
+            kept.remove()
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _validate(self, k: int, recommender: Recommender | None = None) -> None:
-        """Greedy profiles on the validation split, scored by the current embedder."""
+        """Greedy profiles on the validation split, scored by the current embedder; not a second time after a step."""
         sessions = self.validation_sessions
-        if not len(sessions):
+        if not len(sessions) or any_rank(self.log is not None and self.log.has_validation(self.position.step)):
             return
         recommender = recommender or self._recommender()
         own = sessions.take(np.arange(len(sessions))[shard(sessions.targets)])
@@ -314,17 +348,35 @@ class Trainer:
         if self.log:
             self.log.write(self.position.step, k, "validation", values)
 
-    def _write(self, prompts, seeds, *, num_samples: int = 1, on_progress=None) -> Profiles:
+    def _write(
+        self, prompts, seeds, *, num_samples: int = 1, on_progress=None, kept: KeptProfiles | None = None
+    ) -> Profiles:
+        """Profiles of this rank's prompts. Raises `Interrupted` on every rank once Ctrl-C was pressed on one."""
         profile = self.config.profile
-        return write_profiles(
-            self.policy,
-            prompts,
-            max_tokens=profile.max_tokens,
-            temperatures=[0.0 if seeds is None else profile.temperature] * num_samples,
-            seeds=seeds,
-            token_budget=profile.token_budget,
-            on_progress=on_progress,
-        )
+
+        def on_batch(written: list[list[int]]) -> None:
+            if kept:
+                kept.add(written)
+            if on_progress:
+                on_progress(len(written))
+            if self._interrupted():
+                raise Interrupted
+
+        profiles = None
+        with suppress(Interrupted):
+            profiles = write_profiles(
+                self.policy,
+                prompts,
+                max_tokens=profile.max_tokens,
+                temperatures=[0.0 if seeds is None else profile.temperature] * num_samples,
+                seeds=seeds,
+                token_budget=profile.token_budget,
+                kept=kept.batches if kept else (),
+                on_batch=on_batch,
+            )
+        if any_rank(profiles is None):
+            raise Interrupted
+        return profiles
 
     def _prompts(self, sessions: Sessions) -> list[list[int]]:
         return encode_prompts(self.policy, self.dataset, sessions, self.config.profile)
@@ -353,8 +405,8 @@ class Trainer:
         norm = values[f"{phase}/grad_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm) and norm >= 0):
             raise TrainingError(
-                f"The {phase} loss is {loss} and its gradient norm {norm} at step {p.step} (iteration {k}). The last "
-                f"good checkpoint is kept in {self.output / CHECKPOINTS}. Lower {phase}.learning_rate or set "
+                f"The {phase} loss is {loss} and its gradient norm {norm} at step {p.step + 1} (iteration {k + 1}). "
+                f"{last_checkpoint(self.output / CHECKPOINTS)} Lower {phase}.learning_rate or set "
                 'engine.precision = "fp32".'
             )
         self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
@@ -362,49 +414,50 @@ class Trainer:
             self.log.write(p.step + 1, k, phase, {**values, "time/seconds": time.monotonic() - started})
 
     def _checkpoint_if_due(self, width: int = 1) -> None:
-        """Save every N steps (at the first place where no rollout batch is in hand) and when Ctrl-C was pressed."""
-        stop = any_rank(self._interrupted())
-        if stop or self.position.step % self.config.checkpoint.every < width:
+        """Save every N steps, at the first place where no rollout batch is in hand."""
+        if self.position.step % self.config.checkpoint.every < width:
             self._save_checkpoint()
-        if stop:
-            self._stop()
+        self._stop_if_asked()
 
-    def _stop(self) -> None:
-        if self.log:
-            self.log.close()
-        raise KeyboardInterrupt
+    def _stop_if_asked(self) -> None:
+        if any_rank(self._interrupted()):
+            raise Interrupted
 
     def _move_to(self, k: int, phase: str) -> None:
         """Enter the next phase, with a checkpoint at the border."""
         if (self.position.iteration, self.position.phase) != (k, phase):
             self.position = replace(self.position, iteration=k, phase=phase, phase_step=0)
             self._save_checkpoint()
-            if any_rank(self._interrupted()):
-                self._stop()
+            self._stop_if_asked()
 
     def _save_checkpoint(self) -> None:
         save_checkpoint(self.output / CHECKPOINTS, self.engines, self.position, self.config.checkpoint.keep)
 
     def _save_models(self) -> None:
         """Both models in their libraries' own formats, each complete before it gets its name."""
-        with self._gathered("policy"):
-            _save_folder(self.output / "policy", self.policy.save)
-        with self._gathered("embedder"):
-            _save_folder(self.output / "embedder", self.embedder.save)
+        for name, model in (("policy", self.policy), ("embedder", self.embedder)):
+            with self._gathered(name):
+                on_first_rank(lambda name=name, model=model: save_model(model, self.output / name))
         if rank() == 0:
             write_text(self.output / TRAINED, "")
         barrier()
 
 
-def _save_folder(final: Path, save) -> None:
-    if rank() == 0:
-        temporary = final.with_name(f".{final.name}.tmp")
+def save_model(model: Policy | Embedder, final: Path) -> None:
+    """Write a trained model into the folder `final`, which is whole or not there.
+
+    Raises `RunError` when the disk does not take it; what the run saved before stays.
+    """
+    temporary = final.with_name(f".{final.name}.tmp")
+    try:
         shutil.rmtree(temporary, ignore_errors=True)
-        save(temporary)
+        model.save(temporary)
         flush(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-    barrier()
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise not_written(final, error, last_checkpoint(final.with_name(CHECKPOINTS))) from error
 
 
 def target_shares(targets: np.ndarray, num_items: int) -> np.ndarray:
@@ -435,7 +488,10 @@ def _interruption():
             raise KeyboardInterrupt
         pressed = True
         if rank() == 0:
-            print("Stopping after this step and a checkpoint; press Ctrl-C again to stop at once.", file=sys.stderr)
+            print(
+                "Stopping after this step or batch of profiles, with a checkpoint; press Ctrl-C again to stop at once.",
+                file=sys.stderr,
+            )
 
     before = signal.signal(signal.SIGINT, on_sigint)
     try:

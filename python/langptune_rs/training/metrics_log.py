@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from langptune_rs.errors import ConfigError
-from langptune_rs.files import write_text
+from langptune_rs.files import whole_lines, write_text
 from langptune_rs.training.config import LoggingConfig
 
 
@@ -21,6 +21,7 @@ class MetricsLog:
         kept = [line for line in read_metrics(run) if line["step"] <= last_step]
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self._path.open("a", encoding="utf-8")
+        self._validated = {line["step"] for line in kept if line["phase"] == "validation"}
         self._tensorboard = self._wandb = None
         if config.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -45,6 +46,10 @@ class MetricsLog:
         if self._wandb:
             self._wandb.log(values, step=step)
 
+    def has_validation(self, step: int) -> bool:
+        """Whether the run that is resumed had its validation after `step`."""
+        return step in self._validated
+
     def close(self) -> None:
         self._file.close()
         if self._tensorboard:
@@ -55,6 +60,4 @@ class MetricsLog:
 
 def read_metrics(run: Path) -> list[dict]:
     """The lines of a run's metrics.jsonl, empty if there is none; a line cut off by a crash is left out."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]

@@ -41,7 +41,7 @@ def policy_card(config: RunConfig, results: dict[str, Any] | None, info: dict[st
             _front_matter(config, results, config.policy.model, "peft" if lora else "transformers", "text-generation"),
             "# LangPTune policy: writes user profiles",
             f"A language model that reads what a user chose and writes a short profile of their taste. {trained}",
-            _load_lora(config) if lora else _LOAD_POLICY,
+            _load_lora(config) if lora else _load_policy(config),
             "The user message is an instruction followed by the history, oldest first, as `langptune profile` builds "
             "it. Decode greedily; a profile ends with the end-of-turn token.",
             *_common(config, results, info),
@@ -120,22 +120,23 @@ def _data_name(config: RunConfig) -> str:
     return Path(config.data.source).name
 
 
-_LOAD_POLICY = """## Load it
+def _load_policy(config: RunConfig) -> str:
+    return f"""## Load it
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("policy")
 tokenizer = AutoTokenizer.from_pretrained("policy")
-messages = [{"role": "user", "content": "..."}]
+messages = [{{"role": "user", "content": "..."}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-output = model.generate(**inputs, max_new_tokens=128, do_sample=False)
+output = model.generate(**inputs, max_new_tokens={config.profile.max_tokens}, do_sample=False)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```"""
 
 
 def _load_lora(config: RunConfig) -> str:
-    base = _hub_id(config.policy.model) or "the base model's folder"
+    base = _hub_id(config.policy.model) or f"path/to/{Path(config.policy.model).name}"
     return f"""## Load it
 
 ```python

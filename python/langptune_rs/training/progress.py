@@ -12,19 +12,22 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextmanager
-def progress(total: int, description: str) -> Iterator[Callable[..., None]]:
-    """Yield `advance(n=1, note="")`; `note` is a short status shown beside the count."""
+def progress(total: int, description: str, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Yield `advance(n=1, note="")`; `note` is a short status shown beside the count.
+
+    `done` of the `total` were done before, in an earlier process: they count, but took no time here.
+    """
     if os.environ.get("RANK", "0") != "0":
         yield lambda n=1, note="": None
     elif sys.stderr.isatty():
-        with _bar(total, description) as advance:
+        with _bar(total, description, done) as advance:
             yield advance
     else:
-        yield _lines(total, description)
+        yield _lines(total, description, done)
 
 
 @contextmanager
-def _bar(total: int, description: str) -> Iterator[Callable[..., None]]:
+def _bar(total: int, description: str, done: int) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -45,19 +48,19 @@ def _bar(total: int, description: str) -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total, note="", rate="")
+        task = bar.add_task(description, total=total, completed=done, note="", rate="")
 
         def advance(n: int = 1, note: str = "") -> None:
             state = bar.tasks[0]
-            rate = f"{(state.completed + n) / state.elapsed:.1f}/s" if state.elapsed else ""
+            rate = rate_text((state.completed + n - done) / state.elapsed) if state.elapsed else ""
             bar.update(task, advance=n, note=note or state.fields["note"], rate=rate)
 
         yield advance
 
 
-def _lines(total: int, description: str) -> Callable[..., None]:
+def _lines(total: int, description: str, done: int) -> Callable[..., None]:
     started = last_printed = time.monotonic()
-    done = 0
+    before = done
 
     def advance(n: int = 1, note: str = "") -> None:
         nonlocal done, last_printed
@@ -66,12 +69,17 @@ def _lines(total: int, description: str) -> Callable[..., None]:
         if done < total and now - last_printed < SECONDS_BETWEEN_LINES:
             return
         last_printed = now
-        rate = done / max(now - started, 1e-9)
+        rate = (done - before) / max(now - started, 1e-9)
         left = (total - done) / rate
         print(
-            f"{description}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left {note}".rstrip(),
+            f"{description}: {done}/{total}, {rate_text(rate)}, {left:.0f} s left {note}".rstrip(),
             file=sys.stderr,
             flush=True,
         )
 
     return advance
+
+
+def rate_text(rate: float) -> str:
+    """`3.2/s`, or the time that one takes where it is more than a second."""
+    return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"

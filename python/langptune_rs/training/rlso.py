@@ -9,13 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from langptune_rs.files import write_atomically
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.sampling import Profiles
+from langptune_rs.training.checkpoints import last_checkpoint
 from langptune_rs.training.config import RlsoConfig
 from langptune_rs.training.engines import gather_rows, optimizer_step, set_learning_rate, world_size
+from langptune_rs.training.saving import not_written
 
 
 def rlso_loss(rewards_BG: Tensor, logps_BG: Tensor, old_logps_BG: Tensor, eta: float) -> Tensor:
@@ -174,8 +178,12 @@ class ReferenceWeights:
             self._swap()
 
     def save(self, path: Path) -> None:
-        """Write the weights as safetensors, numbered in the module's order."""
-        save_file({str(i): weight.contiguous() for i, weight in enumerate(self.weights)}, path)
+        """Write the weights as safetensors, numbered in the module's order. Raises `RunError` when the disk is full."""
+        weights = {str(i): weight.contiguous() for i, weight in enumerate(self.weights)}
+        try:
+            write_atomically(path, lambda temporary: save_file(weights, temporary))
+        except (OSError, SafetensorError) as error:
+            raise not_written(path, error, last_checkpoint(path.parent)) from error
 
     def load(self, path: Path) -> None:
         """Take the weights that `save` wrote."""

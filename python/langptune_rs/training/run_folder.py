@@ -1,45 +1,151 @@
-"""The folder of a run: who may write into it, and its configuration."""
+"""The folder of a run: who may write into it, what a run writes there, and its configuration."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from langptune_rs.config import RunConfig, load_config, to_toml
-from langptune_rs.errors import RunError
+from langptune_rs.data.storage import INFO, ITEMS, SESSIONS
+from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.files import write_text
 
 CONFIG = "config.toml"
+LOCK = ".lock"
+"""Held by the process that writes into the folder, and names it; a run that has started leaves it there."""
+CHECKPOINTS = "checkpoints"
+DATA = "data"
+TRAINED = "trained"
+"""An empty file in the run folder once both final models are saved."""
+
+WRITTEN = (
+    *(TRAINED, CHECKPOINTS, "metrics.jsonl", "policy", "embedder", DATA, "tensorboard", "wandb", "report.html"),
+    *("results.json", "results-train.json", "results-validation.json"),
+    *("per_user.parquet", "per_user-train.parquet", "per_user-validation.parquet"),
+    *("profiles.parquet", "profiles-train.parquet", "profiles-validation.parquet"),
+)
+"""All that a run writes beside its configuration, in the order in which it may be deleted: what says that there is
+work done goes first."""
+DATA_WRITTEN = (INFO, ITEMS, SESSIONS)
 
 
-def open_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
-    """Make `output` ready for a run of `config`.
+@contextmanager
+def opened_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make `output` ready for a run of `config` and keep every other process out of it inside the block.
 
-    Raises `RunError` when the folder holds something else: another run (unless `resume` continues the same one or
-    `overwrite` deletes it), or files that no run wrote.
+    Raises `RunError` when another process is at work there, and when the folder holds something else: another run
+    (unless `resume` continues the same one or `overwrite` deletes it), or files that no run wrote, which are never
+    deleted.
     """
     if resume and overwrite:
         raise RunError("--resume continues a run and --overwrite deletes it: choose one of them.")
-    held = (output / CONFIG).is_file()
-    if held and resume:
-        _check_same(output, config)
-        return
-    overwrite = overwrite or (held and not _has_work(output))
-    if held and not overwrite:
-        raise RunError(f"{output} already holds a run. Continue it with --resume, or replace it with --overwrite.")
-    if not held and output.exists() and any(output.iterdir()):
-        raise RunError(f"{output} is not empty and holds no run. Choose another --output.")
-    if held:
-        shutil.rmtree(output)
+    if output.is_file():
+        raise RunError(f"{output} is a file. Give the run a folder with another --output.")
+    found = [path.name for path in _children(output) if path.name != LOCK]
+    if found and not _holds_run(output):
+        raise RunError(f"{output} is not empty ({found[0]} is there) and holds no run. Choose another --output.")
     output.mkdir(parents=True, exist_ok=True)
-    write_text(output / CONFIG, to_toml(config))
+    with _locked(output):
+        held = _holds_run(output)
+        if held and resume:
+            _check_same(output, config)
+        else:
+            if held:
+                _make_room(output, overwrite=overwrite)
+            write_text(output / CONFIG, to_toml(config))
+        (output / LOCK).write_text(f"{os.getpid()}\n", encoding="utf-8")
+        yield
+
+
+def _holds_run(output: Path) -> bool:
+    """Whether there is a configuration as a run writes it: whole, where one that a person wrote leaves keys out."""
+    path = output / CONFIG
+    try:
+        load_config(path)
+    except ConfigError:
+        return False
+    return RunConfig.model_fields.keys() <= tomllib.loads(path.read_text(encoding="utf-8")).keys()
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the operating system lets go when the process ends, however it ends."""
+    try:
+        lock = FileLock(output / LOCK).acquire(blocking=False)
+    except Timeout:
+        holder = (output / LOCK).read_text(encoding="utf-8").strip()
+        raise RunError(
+            f"A run is in progress in {output}{f' (process {holder})' if holder else ''}. Wait until it has ended or "
+            "stop it with Ctrl-C, or choose another --output."
+        ) from None
+    with lock:
+        yield
+
+
+def _make_room(output: Path, *, overwrite: bool) -> None:
+    """Delete what the run in `output` wrote, if it got nowhere or `overwrite` allows it."""
+    if overwrite:
+        if foreign := _foreign_files(output):
+            raise RunError(
+                f"--overwrite deletes what a run writes, but {foreign[0]} is none of it. Move it elsewhere, or choose "
+                "another --output."
+            )
+    elif _has_work(output) or not _has_started(output):
+        raise RunError(f"{output} already holds a run. Continue it with --resume, or replace it with --overwrite.")
+    for path in _written_files(output):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _has_started(output: Path) -> bool:
+    """Whether a run wrote the configuration, and not somebody who prepared one for it."""
+    lock = output / LOCK
+    return lock.is_file() and lock.stat().st_size > 0
 
 
 def _has_work(output: Path) -> bool:
     """Whether a run got as far as its first logged numbers; before that there is nothing to lose."""
     metrics = output / "metrics.jsonl"
-    return (output / "checkpoints").exists() or (metrics.is_file() and metrics.stat().st_size > 0)
+    return (output / CHECKPOINTS).exists() or (metrics.is_file() and metrics.stat().st_size > 0)
+
+
+def _foreign_files(output: Path) -> list[Path]:
+    """What no run wrote in `output`, and in the place of its data set, where a person may have put their own logs."""
+    written = {output / CONFIG, output / LOCK, *_written_files(output)}
+    foreign = [path for path in _children(output) if path not in written]
+    return [_foreign_data(path) if path == output / DATA else path for path in foreign]
+
+
+def _written_files(output: Path) -> list[Path]:
+    """What a run wrote in `output` beside its configuration, with temporaries that a kill left behind."""
+    named = [output / name for name in WRITTEN if (output / name).exists() or (output / name).is_symlink()]
+    temporary = [path for path in _children(output) if _is_temporary(path.name, (CONFIG, *WRITTEN))]
+    return [path for path in named if path.name != DATA or _foreign_data(path) is None] + temporary
+
+
+def _foreign_data(data: Path) -> Path | None:
+    """The first thing in `data` that belongs to no data set."""
+    others = (p for p in _children(data) if p.name not in DATA_WRITTEN and not _is_temporary(p.name, DATA_WRITTEN))
+    return next(others, None)
+
+
+def _is_temporary(name: str, final_names: tuple[str, ...]) -> bool:
+    """Whether `name` is that of a file or folder on its way to one of `final_names`."""
+    return name.endswith(".tmp") and any(name.startswith(f".{final}.") for final in final_names)
+
+
+def _children(folder: Path) -> list[Path]:
+    """What is in `folder`, sorted; nothing where it is no folder."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def read_config(run: Path) -> RunConfig:

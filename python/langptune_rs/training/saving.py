@@ -1,0 +1,27 @@
+"""What to say when the disk does not take what a run saves."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from langptune_rs.errors import RunError
+
+
+def not_written(path: Path, error: BaseException, left: str) -> RunError:
+    """The error for a `path` that could not be written; `left` is a sentence on what is there to go on from.
+
+    The first error of a chain says most: writers that are closed after it complain about the file they left.
+    """
+    first = error
+    while first.__context__:
+        first = first.__context__
+    free = shutil.disk_usage(next(folder for folder in path.parents if folder.exists())).free
+    return RunError(
+        f"{path} could not be written: {_first_line(first)}. Without the half that was written its disk has "
+        f"{free / 1e6:,.1f} MB free. {left} Free some space and run again with --resume."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
