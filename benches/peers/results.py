@@ -1,7 +1,7 @@
 """Runs every comparison with other libraries and writes the tables: python benches/peers/results.py, or make bench.
 
-Writes benches/results/<machine>-<date>.md and a plot beside it. Takes about half an hour on two cores; leave the machine
-alone meanwhile.
+Writes benches/results/<machine>-<date>.md and a plot beside it. Takes about a quarter of an hour on two cores; leave
+the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ def main() -> None:
     own = {"rank": f"langptune: rank, {fastest}", "search": f"langptune: search 20, {fastest}"}
     parts = [
         f"# {machine()}, {today}",
-        "Written by `make bench`. Each contender runs in a process of its own with its threads pinned, after one warm-up "
-        "and a check of its result; they take turns, and the median of 7 rounds counts. Ratios compare within a table; "
-        "times move with the machine's other load.",
+        "Written by `make bench`. Each contender runs in a process of its own with its threads pinned, after one "
+        "warm-up and a check of its result; they take turns, and the median of 7 rounds counts. Ratios compare within "
+        "a table; times move with the machine's other load.",
         ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
         + f", Python {platform.python_version()}; kernels of this CPU: {', '.join(ItemIndex.kernels())}.",
         f"![Time of every way to rank]({name}.png)",
