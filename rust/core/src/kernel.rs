@@ -57,13 +57,16 @@ impl Kernel {
         let mut kernels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni") {
+            // Of each kernel every feature that one of its functions enables, also where it runs those of a lesser one.
+            let has_avx2 = is_x86_feature_detected!("avx2");
+            let has_avx512 = has_avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("popcnt");
+            if has_avx512 && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni") {
                 kernels.push(Self(Instructions::Avx512Vnni));
             }
-            if is_x86_feature_detected!("avx512f") {
+            if has_avx512 {
                 kernels.push(Self(Instructions::Avx512));
             }
-            if is_x86_feature_detected!("avx2") {
+            if has_avx2 {
                 kernels.push(Self(Instructions::Avx2));
             }
         }
@@ -127,7 +130,7 @@ impl Kernel {
         assert_eq!(users.dim(), items.dim());
         assert_eq!(out.len(), users.rows() * items.rows());
         match self.0 {
-            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { x86::score_block_avx512(users, items, out) },
             // SAFETY: as above.
@@ -146,7 +149,7 @@ impl Kernel {
     pub(crate) fn score_pairs(self, users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
         assert_eq!(users.dim(), items.dim());
         match self.0 {
-            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
                 x86::score_pairs_avx512(users, items, pairs, out);
@@ -347,7 +350,7 @@ mod x86 {
         super::score_pairs::<Avx2, 4>(users, items, pairs, out);
     }
 
-    /// Private to this module and used by the functions that enable AVX-512F alone, which makes every intrinsic below
+    /// Private to this module and used by none but functions that enable AVX-512F, which makes every intrinsic below
     /// sound: they need AVX-512F, and `Lanes` holds the 16 values that a load reads, at any alignment.
     #[derive(Clone, Copy)]
     struct Avx512(__m512);
@@ -376,8 +379,9 @@ mod x86 {
         }
     }
 
-    /// Private to this module and used by the functions that enable AVX2 alone, which makes every intrinsic below
-    /// sound: they need AVX, which AVX2 includes, and read 8 of the 16 values of `Lanes` from its start or its middle.
+    /// Private to this module and used by none but functions that enable AVX2 or AVX-512F, which makes every intrinsic
+    /// below sound: they need AVX, which both include, and read 8 of the 16 values of `Lanes` from its start or its
+    /// middle, at any alignment.
     #[derive(Clone, Copy)]
     struct Avx2(__m256, __m256);
 

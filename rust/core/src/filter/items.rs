@@ -139,7 +139,7 @@ impl Panel {
 
     fn new(items: Matrix, kernel: Kernel) -> Self {
         match kernel.instructions() {
-            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(items) },
             // SAFETY: as above.
