@@ -21,6 +21,17 @@ use crate::{Error, Ragged, Result};
 /// Best fit decreasing opens at most 11/9 of the fewest possible bins and 4 more (Johnson, Demers, Ullman, Garey and
 /// Graham, 1974).
 ///
+/// ```
+/// use langptune_core::packing::{Together, balance, pack_sequences};
+///
+/// let lengths = [6, 3, 7, 4];
+/// let bins = pack_sequences(&lengths, 10, Together::Nothing)?;
+/// assert_eq!((bins.row(0), bins.row(1)), (&[1, 2][..], &[0, 3][..]));
+/// let dealt = balance(&bins, lengths.len(), Together::Nothing, &[6.0, 3.0, 7.0, 4.0], 2)?;
+/// assert_eq!(dealt.rows(), 2); // one bin for each rank
+/// # Ok::<(), langptune_core::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Parameter`] for a capacity of 0; [`Error::TooLong`] for a sequence longer than the capacity, and
 /// [`Error::GroupTooLong`] for sequences that are so together; [`Error::PerSequence`] and [`Error::Prefix`] for
