@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Precision;
+#[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
 use crate::{Kernel, Matrix};
 
@@ -21,6 +22,7 @@ pub(super) struct Integers {
     /// `t` of each item.
     pub(super) scales: [f32; PANEL],
     /// What a product counts too much for each item.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only products of 8 bits have them"))]
     pub(super) offsets: [i32; PANEL],
 }
 

@@ -159,13 +159,15 @@ impl EightBits {
     /// # Panics
     /// When the kernel has no such precision.
     pub fn take(&mut self, panel: &Panel, kernel: Kernel) {
-        let Self(Integers { groups, scales, offsets }) = self;
-        *scales = panel.scales_of_eight();
-        groups.resize(panel.sixteen.groups.len().div_ceil(2), [Line::default(); 2]);
+        let Self(integers) = self;
+        integers.scales = panel.scales_of_eight();
+        integers.groups.resize(panel.sixteen.groups.len().div_ceil(2), [Line::default(); 2]);
         match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni => unsafe { x86::take_eight(panel, groups, offsets) },
+            Instructions::Avx512Vnni => unsafe {
+                x86::take_eight(panel, &mut integers.groups, &mut integers.offsets);
+            },
             _ => panic!("{} has no products of 8 bits", kernel.name()),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Thresholds;
 use crate::Kernel;
+#[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
 
 /// Counts the scores that are surely above, and appends the places of those that are neither surely above nor surely

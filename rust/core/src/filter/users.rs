@@ -2,6 +2,7 @@
 
 use super::items::{nearest, norm, scale_of_sixteen, size};
 use super::{ErrorBound, Precision};
+#[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
 use crate::{Kernel, Matrix};
 
