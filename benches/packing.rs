@@ -62,8 +62,8 @@ fn collate<T: Token>(
     group.throughput(Throughput::Bytes(3 * size_of_val(tokens.as_slice()) as u64));
     group.bench_function(name, |b| {
         b.iter(|| {
-            let layout = Layout::new(bins, lengths, None).unwrap();
-            layout.collate(&tokens, &mut input_ids, &mut position_ids).unwrap();
+            let layout = Layout::new(bins, lengths, None, tokens.len()).unwrap();
+            layout.collate(&tokens, &mut input_ids, &mut position_ids);
             layout.cu_seqlens()
         });
     });

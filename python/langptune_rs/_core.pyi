@@ -4,6 +4,20 @@ from typing import TypeVar, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "ItemIndex",
+    "balance",
+    "bootstrap_intervals",
+    "collate",
+    "holm",
+    "mean",
+    "pack_sequences",
+    "paired_permutation_test",
+    "paired_t_test",
+    "per_user",
+    "split_sequences",
+]
+
 _Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
 _Token = TypeVar("_Token", np.int32, np.int64)
 

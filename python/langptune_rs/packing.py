@@ -11,12 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from langptune_rs import _core
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import INTEGERS, NUMBERS, Ragged, one_per_row
+from langptune_rs.evaluation.arrays import INTEGERS, NUMBERS, Ragged, flat_row
 
 
 @dataclass(frozen=True, eq=False)
 class Packing:
     """Which sequences share a bin.
+
+    >>> packing = pack_sequences([6, 3, 7], capacity=10)
+    >>> len(packing), packing.fill
+    (2, 0.8)
 
     Attributes:
         bins: rows of sequence indexes; every sequence is in exactly one bin, of one rank where there are several.
@@ -42,7 +46,7 @@ class Packing:
     @property
     def fill(self) -> float:
         """Share of the bins' capacity that holds tokens; 1 without bins."""
-        num_tokens = self.lengths[self.bins.values].sum()
+        num_tokens = self.lengths[self.bins.values].sum(dtype=np.float64)
         return float(num_tokens / (len(self) * self.capacity)) if len(self) else 1.0
 
     def balance(self, num_ranks: int, costs: ArrayLike | None = None) -> list[Packing]:
@@ -52,6 +56,10 @@ class Packing:
         the costliest are parted in two until they are. Bins are dealt out by the differencing method of Karmarkar and
         Karp (1982) in its form for parts of equal size (Michiels, Korst, Aarts and van Leeuwen, 2003). Every rank that
         calls this with the same arguments gets the same answer.
+
+        >>> ranks = pack_sequences([9, 8, 7, 6], capacity=10).balance(num_ranks=2)
+        >>> [[row.tolist() for row in rank.bins] for rank in ranks]
+        [[[0], [3]], [[1], [2]]]
 
         Args:
             num_ranks: at least 1.
@@ -69,7 +77,7 @@ class Packing:
         """
         if not _is_count(num_ranks):
             raise InputError(f"num_ranks = {num_ranks!r}: pass a whole number of ranks, at least 1")
-        costs = self.lengths if costs is None else one_per_row(costs, "costs", NUMBERS).values
+        costs = self.lengths if costs is None else flat_row(costs, "costs", NUMBERS)
         bins = (self.bins.offsets, self.bins.values)
         dealt = Ragged(
             *_core.balance(bins, len(self.lengths), self.groups, self.prefixes, costs.astype(np.float64), num_ranks)
@@ -79,6 +87,12 @@ class Packing:
 
     def collate(self, tokens: NDArray[np.integer] | Ragged) -> PackedBatch:
         """The tokens in the order of the bins, with positions and boundaries; copies every token once, in parallel.
+
+        >>> packing = pack_sequences([2, 3, 1], capacity=4)
+        >>> for batch in packing.collate(np.array([10, 11, 20, 21, 22, 30])):
+        ...     print(batch.sequences, batch.input_ids, batch.position_ids, batch.cu_seqlens)
+        [1 2] [20 21 22 30] [0 1 2 0] [0 3 4]
+        [0] [10 11] [0 1] [0 2]
 
         Args:
             tokens: int32 or int64, those of all sequences one after the other in the order of `lengths`; or the same
@@ -125,6 +139,10 @@ class Packing:
 class PackedBatch:
     """Collated bins. Holds the arrays of all bins, row by row; iterates over micro-batches, one for each bin.
 
+    >>> batches = pack_sequences([2, 3], capacity=4).collate(np.array([10, 11, 20, 21, 22]))
+    >>> batches.input_ids.offsets.tolist(), batches.input_ids.values.tolist()
+    ([0, 3, 5], [20, 21, 22, 10, 11])
+
     Attributes:
         packing: what was collated.
         input_ids: rows of tokens, in the dtype they were passed in.
@@ -161,6 +179,16 @@ class MicroBatch:
 
     Attention of variable length takes `cu_seqlens` and `max_seqlen` as they are. Where `prefixes` are not all -1,
     that is not enough: a sequence also sees the one it continues, see `attention_mask`.
+
+    >>> packing = pack_sequences([2, 1, 1], capacity=4, prefixes=[-1, 0, 0])  # a prompt and two profiles
+    >>> (batch,) = packing.collate(np.array([10, 11, 20, 30]))
+    >>> batch.position_ids.tolist(), batch.prefixes.tolist(), batch.max_seqlen
+    ([0, 1, 2, 2], [-1, 0, 0], 2)
+    >>> batch.attention_mask().astype(int)
+    array([[1, 0, 0, 0],
+           [1, 1, 0, 0],
+           [1, 1, 1, 0],
+           [1, 1, 0, 1]])
 
     Attributes:
         input_ids: (t,), a view.
@@ -222,6 +250,9 @@ def pack_sequences(
     Deterministic: equal lengths go by index, equally full bins by age. Nothing is dropped or cut, and split only when
     asked. At most 11/9 of the fewest possible bins and 4 more (Johnson, Demers, Ullman, Garey and Graham, 1974).
 
+    >>> [row.tolist() for row in pack_sequences([6, 3, 7, 4], capacity=10).bins]
+    [[1, 2], [0, 3]]
+
     A rollout of S sessions with G profiles each, a prompt read once for all its profiles, for `rank` of `num_ranks`:
 
         lengths = np.concatenate([prompt_lengths, profile_lengths])                     # S, then S * G
@@ -246,11 +277,7 @@ def pack_sequences(
             that is longer together, and the first sequence that cannot continue what `prefixes` says; also when
             `groups`, `prefixes` and `split` are combined.
     """
-    array = np.asarray(lengths)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise InputError(
-            f"lengths has shape {array.shape} and type {array.dtype}: pass one whole number for each sequence"
-        )
+    array, sources = flat_row(lengths, "lengths", INTEGERS), None
     if not _is_count(capacity):
         raise InputError(f"capacity = {capacity!r}: pass a whole number of tokens, at least 1")
     if (groups is not None) + (prefixes is not None) + bool(split) > 1:
@@ -258,11 +285,11 @@ def pack_sequences(
             "groups, prefixes and split exclude each other: a prefix and all that continue it stay together already, "
             "and what stays together cannot be split"
         )
-    array, capacity, sources = np.ascontiguousarray(array, dtype=np.int64), int(capacity), None
+    capacity = int(capacity)
     if split:
         array, sources = _core.split_sequences(array, capacity)
-    groups = None if groups is None else one_per_row(groups, "groups", INTEGERS).values
-    prefixes = None if prefixes is None else one_per_row(prefixes, "prefixes", INTEGERS).values
+    groups = None if groups is None else flat_row(groups, "groups", INTEGERS)
+    prefixes = None if prefixes is None else flat_row(prefixes, "prefixes", INTEGERS)
     bins = Ragged(*_core.pack_sequences(array, capacity, groups, prefixes))
     return Packing(bins, array, capacity, groups, prefixes, sources)
 

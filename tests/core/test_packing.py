@@ -198,8 +198,9 @@ def test_a_rollout_over_ranks_keeps_each_prompt_with_its_profiles():
     [
         ([3, 11, 12], 10, r"lengths\[1\] is 11 tokens, more than the capacity of 10: .* nothing is cut silently"),
         ([3, -2], 10, r"lengths\[1\] is -2"),
-        ([3.0], 10, r"lengths has shape \(1,\) and type float64"),
-        ([[3]], 10, r"lengths has shape \(1, 1\)"),
+        ([3.0], 10, r"lengths holds values of type float64: integers are needed"),
+        ([[3]], 10, r"lengths has shape \(1, 1\): one flat row of integers is needed"),
+        ([[3], [4, 5]], 10, r"lengths holds rows of different length: pass one flat row of integers"),
         ([3], 0, r"capacity = 0: pass a whole number of tokens, at least 1"),
         ([3], 10.0, r"capacity = 10.0"),
     ],

@@ -85,6 +85,29 @@ def test_a_forked_child_ranks():
     run(code, PYTHONWARNINGS="ignore")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_forked_while_other_threads_rank_ranks_and_searches():
+    code = RANK + (
+        "import os, threading\n"
+        "expected, best = index.rank(users, np.arange(70)), index.search(users, 5)[1]\n"
+        "done = threading.Event()\n"
+        "def keep_ranking():\n"
+        "    while not done.is_set():\n"
+        "        index.rank(users, np.arange(70))\n"
+        "threads = [threading.Thread(target=keep_ranking) for _ in range(3)]\n"
+        "for thread in threads: thread.start()\n"
+        "for _ in range(10):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        same = np.array_equal(index.rank(users, np.arange(70)), expected)\n"
+        "        os._exit(0 if same and np.array_equal(index.search(users, 5)[1], best) else 1)\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "done.set()\n"
+        "for thread in threads: thread.join()\n"
+    )
+    run(code, PYTHONWARNINGS="ignore")
+
+
 def test_the_matrix_of_scores_is_never_formed():
     code = (
         "import resource, numpy as np, langptune_rs\n"
@@ -99,19 +122,22 @@ def test_the_matrix_of_scores_is_never_formed():
     assert int(run(code)) * 1024 < 500 * 200_000 * 4 / 4
 
 
-def test_other_threads_run_while_it_ranks():
+@pytest.mark.parametrize(
+    "work", [lambda index, users: index.rank(users, np.arange(500)), lambda index, users: index.search(users, 20)]
+)
+def test_other_threads_run_while_it_works(work):
     rng = np.random.default_rng(0)
     users, items = (rng.standard_normal((n, 256), dtype=np.float32) for n in (500, 20_000))
     index = ItemIndex(items)
     done = threading.Event()
 
-    def rank():
+    def work_twice():
         for _ in range(2):
-            index.rank(users, np.arange(500))
+            work(index, users)
         done.set()
 
     ticks = 0
-    thread = threading.Thread(target=rank)
+    thread = threading.Thread(target=work_twice)
     thread.start()
     while not done.is_set():
         time.sleep(0.001)
@@ -166,7 +192,8 @@ def test_the_share_rescored_is_told():
     assert 0 < index.rescored_share < 0.2
 
 
-def test_ctrl_c_interrupts_a_long_rank():
+@pytest.mark.parametrize("work", ["rank(users, np.zeros(20_000, dtype=int))", "search(users, 20)"])
+def test_ctrl_c_interrupts_long_work(work):
     code = (
         "import signal, threading, time, os, numpy as np\n"
         "from langptune_rs import ItemIndex\n"
@@ -180,7 +207,7 @@ def test_ctrl_c_interrupts_a_long_rank():
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "threading.Thread(target=press).start()\n"
         "try:\n"
-        "    index.rank(users, np.zeros(20_000, dtype=int))\n"
+        f"    index.{work}\n"
         "except KeyboardInterrupt:\n"
         "    print(time.perf_counter() - pressed[0])\n"
         "assert index.rank(users[:2], [0, 1]).shape == (2,)\n"

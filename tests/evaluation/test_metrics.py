@@ -97,6 +97,7 @@ def test_a_mean_rank_lies_between_its_neighbours():
         ("auc", r'"auc" is no metric; there are'),
         ("ndcg@", r'"ndcg@" is cut at "": a cut is a whole number from 1, as in "ndcg@20"'),
         ("ndcg@0", r'is cut at "0"'),
+        ("ndcg@1" + 18 * "0", r'is cut at "1000000000000000000": .* below 10\^18'),
         ("ndcg@-5", r'is cut at "-5"'),
         ("ndcg@2.5", r'is cut at "2.5"'),
         ("precision", r'"precision" divides by the number of places: give it a cut, such as "precision@20"'),

@@ -200,7 +200,7 @@ def test_holm_follows_its_definition(p_values):
         (lambda: bootstrap_interval([]), r"scores is empty"),
         (lambda: bootstrap_interval([0.1, np.nan]), r"scores row 1 is NaN"),
         (lambda: bootstrap_interval([[0.1]]), r"scores has shape \(1, 1\)"),
-        (lambda: bootstrap_interval(["a"]), r"scores has shape \(1,\) and type <U1"),
+        (lambda: bootstrap_interval(["a"]), r"scores holds values of type <U1: numbers are needed"),
         (lambda: bootstrap_interval([0.1], level=95), r"level = 95: a level lies between 0 and 1"),
         (lambda: bootstrap_interval([0.1], seed=-1), r"seed = -1: pass a whole number from 0"),
         (lambda: bootstrap_interval([0.1], num_resamples=0), r"num_resamples = 0"),

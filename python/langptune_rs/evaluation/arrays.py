@@ -21,6 +21,9 @@ class Ragged:
     """Rows of different length: row `r` is `values[offsets[r]:offsets[r + 1]]`. Iterates over its rows.
 
     `offsets` is int64 (n_rows + 1,), starts at 0 and ends at the number of values.
+
+    >>> [row.tolist() for row in Ragged(np.array([0, 2, 2, 3]), np.array([7, 8, 9]))]
+    [[7, 8], [], [9]]
     """
 
     offsets: NDArray[np.int64]
@@ -110,20 +113,24 @@ def one_per_row(values: object, name: str, kinds: str = INTEGERS) -> Ragged:
 
 
 def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
-    """`values` as a 1-D contiguous array, of int64 for `INTEGERS` and float64 for `NUMBERS`.
+    """`values` as a 1-D contiguous and aligned array, of int64 for `INTEGERS` and float64 for `NUMBERS`.
 
     Raises:
         InputError: for another shape, or for values of another kind.
     """
+    if isinstance(values, Ragged):
+        raise InputError(f"{name} is Ragged: one flat row of {_KIND_NAMES[kinds]} is needed")
     try:
         array = np.asarray(values)
     except ValueError:
         raise InputError(f"{name} holds rows of different length: pass one flat row of {_KIND_NAMES[kinds]}") from None
     if array.ndim != 1:
         raise InputError(f"{name} has shape {array.shape}: one flat row of {_KIND_NAMES[kinds]} is needed")
-    if array.size and array.dtype.kind not in kinds:
+    if not array.size:
+        return np.empty(0, dtype=_dtype(kinds))
+    if array.dtype.kind not in kinds:
         raise InputError(f"{name} holds values of type {array.dtype}: {_KIND_NAMES[kinds]} are needed")
-    return np.ascontiguousarray(array, dtype=_dtype(kinds))
+    return np.require(array, _dtype(kinds), ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def check_whole(number: object, name: str, least: int) -> int:

@@ -17,11 +17,14 @@ def coverage(ids: ArrayLike, num_items: int) -> float:
 
     |union of the lists| / num_items (Herlocker et al., 2004; Ge, Delgado-Battenfeld and Jannach, 2010).
 
+    >>> coverage([[0, 1], [0, 2]], num_items=6)
+    0.5
+
     Raises:
         InputError: for what is not item indexes (n_users, k); names the first row that holds an index outside
             0..num_items - 1 or an item twice.
     """
-    return np.count_nonzero(_times_recommended(ids, num_items)) / num_items
+    return float(np.count_nonzero(_times_recommended(ids, num_items)) / num_items)
 
 
 def gini(ids: ArrayLike, num_items: int) -> float:
@@ -32,12 +35,15 @@ def gini(ids: ArrayLike, num_items: int) -> float:
     where c_1 <= .. <= c_n are the numbers of lists that the n = `num_items` items are in, those in none included.
     0 when all items are recommended equally often. Shani and Gunawardana (2011) divide by n - 1 instead of n.
 
+    >>> gini([[0, 1], [2, 3]], num_items=4), gini([[0, 1], [0, 1]], num_items=4)
+    (0.0, 0.5)
+
     Raises:
         InputError: as `coverage`.
     """
     times = np.sort(_times_recommended(ids, num_items))
     weights = 2 * np.arange(1, num_items + 1) - num_items - 1
-    return int(weights @ times) / (num_items * int(times.sum()))
+    return float(int(weights @ times) / (num_items * int(times.sum())))
 
 
 def novelty(ids: ArrayLike, popularity: ArrayLike) -> float:
@@ -47,6 +53,9 @@ def novelty(ids: ArrayLike, popularity: ArrayLike) -> float:
 
     as in Vargas and Castells (2011), their free discovery model without discounts for rank and relevance. An item
     without interactions counts as one with a single interaction, since its self-information would be infinite.
+
+    >>> novelty([[0, 1], [0, 2]], popularity=[4, 2, 2])  # 1, 2, 1 and 2 bits
+    1.5
 
     Args:
         popularity: (n_items,) whole numbers, how many interactions each item has, of the training data.

@@ -37,6 +37,17 @@ class PairedTest:
 class Comparison:
     """Methods on the same users. `str()` of it is `to_markdown()`.
 
+    >>> results = {"one": evaluate([1] * 50, ["mrr"]), "other": evaluate([2] * 50, ["mrr"])}
+    >>> print(compare(results, metric="mrr"))
+    | method |    mrr |     95% interval |
+    |--------|-------:|-----------------:|
+    | one    | 1.0000 | 1.0000 to 1.0000 |
+    | other  | 0.5000 | 0.5000 to 0.5000 |
+    <BLANKLINE>
+    | pair        | difference |     p | p (Holm) |
+    |-------------|-----------:|------:|---------:|
+    | one - other |    +0.5000 | 1e-05 |    1e-05 |
+
     Attributes:
         metric: what was compared.
         means: of each method.
@@ -103,6 +114,10 @@ def compare(
     num_permutations: int = 100_000,
 ) -> Comparison:
     """Tests every pair of methods on the same users, with Holm's correction over the pairs.
+
+    >>> results = {"one": evaluate([1, 1, 1, 1], ["mrr"]), "other": evaluate([2, 4, 1, 1], ["mrr"])}
+    >>> compare(results, metric="mrr").pair("one", "other").p_value  # 2 of the 4 arrangements are as far apart
+    0.5
 
     Args:
         results: of each method, from `evaluate`, over the same users in the same order.

@@ -28,6 +28,9 @@ class ItemIndex:
     The index keeps a reference to `item_embeddings`: leave the array as it is while the index lives. A memory-mapped
     array works. Ctrl-C interrupts `rank` and `search`.
 
+    >>> ItemIndex(np.eye(3, dtype=np.float32))
+    ItemIndex(3 items, dim 3)
+
     Args:
         item_embeddings: float32 (n_items, dim), C-contiguous; row `i` is item `i`.
 
@@ -76,6 +79,13 @@ class ItemIndex:
     ) -> NDArray[Any] | Ragged:
         """The 1-based rank of each user's target among all items that are not excluded.
 
+        >>> index = ItemIndex(np.array([[2, 0], [1, 1], [0, 2]], dtype=np.float32))
+        >>> users = np.array([[1, 0], [0, 3]], dtype=np.float32)
+        >>> index.rank(users, targets=[1, 0])
+        array([2, 3])
+        >>> index.rank(users, targets=[1, 0], exclude=[[0], [1, 2]])
+        array([1, 1])
+
         Args:
             user_embeddings: float32 (n_users, dim), C-contiguous.
             targets: item indexes: (n_users,), or several relevant items per user as an (n_users, t) array, a list of
@@ -95,7 +105,7 @@ class ItemIndex:
         """
         users = check_embeddings(user_embeddings, "user_embeddings")
         rows = one_per_row(targets, "targets") if is_one_per_row(targets) else as_ragged(targets, "targets")
-        flat = self._core.rank(users, (rows.offsets, rows.values), _excluded(exclude), ties)
+        flat = self._core.rank(users, (rows.offsets, rows.values), _excluded(exclude), str(ties))
         ranks = flat if ties == "mean" else flat.astype(np.int64)
         if is_one_per_row(targets):
             return ranks
@@ -105,6 +115,12 @@ class ItemIndex:
         self, user_embeddings: NDArray[np.float32], k: int, *, exclude: Rows | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k best items of every user that are not excluded, best first.
+
+        >>> index = ItemIndex(np.array([[2, 0], [1, 1], [0, 2]], dtype=np.float32))
+        >>> users = np.array([[1, 0], [0, 3]], dtype=np.float32)
+        >>> scores, ids = index.search(users, k=2, exclude=[[0], []])
+        >>> scores.tolist(), ids.tolist()
+        ([[1.0, 0.0], [6.0, 3.0]], [[1, 2], [2, 1]])
 
         Args:
             user_embeddings: float32 (n_users, dim), C-contiguous.

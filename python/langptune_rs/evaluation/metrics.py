@@ -55,8 +55,10 @@ def parse(metric: str) -> Metric:
         raise InputError(
             f'"{metric}" is no metric{_nearest(name)}; there are {", ".join(METRICS)}, cut as in "ndcg@20"'
         )
-    if at and not (cut.isascii() and cut.isdigit() and int(cut) >= 1):
-        raise InputError(f'"{metric}" is cut at "{cut}": a cut is a whole number from 1, as in "{name}@20"')
+    if at and not (cut.isascii() and cut.isdigit() and len(cut) <= 18 and int(cut) >= 1):
+        raise InputError(
+            f'"{metric}" is cut at "{cut}": a cut is a whole number from 1, as in "{name}@20", below 10^18'
+        )
     if name == "precision" and not at:
         raise InputError('"precision" divides by the number of places: give it a cut, such as "precision@20"')
     return Metric(name, int(cut) if at else None)
@@ -71,7 +73,8 @@ def from_ranks(ranks: Rows, metric: str) -> NDArray[np.float64]:
         metric: such as "ndcg@20".
 
     Returns:
-        float64 (n_users,), each in [0, 1].
+        float64 (n_users,), each in [0, 1]; ndcg, precision and map may be larger for a user two of whose ranks are less
+        than 1 apart, as those of tied items are with ties="min".
 
     Raises:
         InputError: as `parse`; names the first row without a rank, or with one below 1 or not finite.

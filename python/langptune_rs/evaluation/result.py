@@ -19,6 +19,10 @@ from langptune_rs.evaluation.significance import IntervalMethod, bootstrap_inter
 class Result:
     """Metrics of one method.
 
+    >>> result = evaluate([1, 2, 40], ["recall@20"])
+    >>> result.mean, result.per_user["recall@20"].tolist()
+    ({'recall@20': 0.6666666666666666}, [1.0, 1.0, 0.0])
+
     Attributes:
         mean: of each metric over all users.
         per_user: of each metric, float64 (n_users,), in the order of the ranks; read-only.
@@ -38,6 +42,10 @@ class Result:
         """(low, high) of the mean, by the bootstrap over users with 10,000 resamples; see `bootstrap_interval`.
 
         The interval depends on the seed alone, not on the number of threads.
+
+        >>> low, high = evaluate([1, 2, 3, 4] * 100, ["mrr"]).confidence_interval("mrr")
+        >>> low < (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4 < high
+        True
 
         Raises:
             InputError: for a metric that was not evaluated, a level outside (0, 1), or another method.
@@ -68,6 +76,11 @@ class Result:
 def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
     """Metrics from ranks.
 
+    >>> evaluate([1, 3, 40], ["ndcg@20", "mrr"])
+    Result(3 users: ndcg@20 0.5000, mrr 0.4528)
+    >>> evaluate([[1, 2], [4]], ["precision@2"])  # two relevant items of one user, one of the other
+    Result(2 users: precision@2 0.5000)
+
     Args:
         ranks: what `ItemIndex.rank` returns, one or several ranks per user.
         metrics: names such as "ndcg@20", "mrr@20", "recall@20", "precision@20", "hit_rate@5", "map", "ndcg"; see
@@ -76,7 +89,7 @@ def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
     Raises:
         InputError: for no users or no metrics, an unknown metric, and rows of ranks that cannot be; names the row.
     """
-    if isinstance(metrics, str) or not metrics:
+    if not isinstance(metrics, Sequence) or isinstance(metrics, str) or not metrics:
         raise InputError(f'metrics = {metrics!r}: pass a list of names, such as ["ndcg@20", "mrr@20"]')
     parsed = {metric: ranking_metrics.parse(metric) for metric in metrics}
     scores = ranking_metrics.per_user(ranks, list(parsed.values()))

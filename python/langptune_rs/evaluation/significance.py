@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from langptune_rs import _core
-from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import check_whole
+from langptune_rs.evaluation.arrays import NUMBERS, check_whole, flat_row
 
 IntervalMethod = Literal["percentile", "bca"]
 
@@ -63,7 +61,7 @@ def bootstrap_intervals(
     Raises:
         InputError: as `bootstrap_interval`, and for scores of different length.
     """
-    samples = [_scores(of_users, name) for name, of_users in scores.items()]
+    samples = [flat_row(of_users, name, NUMBERS) for name, of_users in scores.items()]
     resamples, seed = check_whole(num_resamples, "num_resamples", 1), check_whole(seed, "seed", 0)
     intervals = _core.bootstrap_intervals(samples, str(method), float(level), resamples, seed)
     return dict(zip(scores, intervals, strict=True))
@@ -81,8 +79,8 @@ def paired_permutation_test(a: ArrayLike, b: ArrayLike, *, seed: int = 0, num_pe
         InputError: for samples of different length, without a score, or with one that is not finite.
     """
     return _core.paired_permutation_test(
-        _scores(a, "a"),
-        _scores(b, "b"),
+        flat_row(a, "a", NUMBERS),
+        flat_row(b, "b", NUMBERS),
         check_whole(num_permutations, "num_permutations", 1),
         check_whole(seed, "seed", 0),
     )
@@ -100,7 +98,7 @@ def paired_t_test(a: ArrayLike, b: ArrayLike) -> float:
         InputError: for samples of different length, without a score, or with one that is not finite; and where one
             user, or the same difference for every user, leaves the variance unknown.
     """
-    return _core.paired_t_test(_scores(a, "a"), _scores(b, "b"))
+    return _core.paired_t_test(flat_row(a, "a", NUMBERS), flat_row(b, "b", NUMBERS))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -110,12 +108,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         InputError: for a p-value outside [0, 1].
     """
     return _core.holm([float(p_value) for p_value in p_values])
-
-
-def _scores(scores: ArrayLike, name: str) -> NDArray[np.float64]:
-    array = np.asarray(scores)
-    if array.ndim != 1 or array.dtype.kind not in "iuf":
-        raise InputError(
-            f"{name} has shape {array.shape} and type {array.dtype}: pass one number for each user, (n_users,)"
-        )
-    return np.ascontiguousarray(array, dtype=np.float64)

@@ -233,6 +233,14 @@ pub enum Error {
         /// The capacity of a bin.
         capacity: usize,
     },
+    /// More pieces of sequences than memory holds.
+    #[error("{pieces} pieces of {capacity} tokens do not fit in memory: raise the capacity")]
+    TooManyPieces {
+        /// The number of pieces.
+        pieces: usize,
+        /// The capacity of a bin.
+        capacity: usize,
+    },
     /// Values that are not one for each sequence.
     #[error("{name} holds {values} values for {sequences} sequences: pass one for each")]
     PerSequence {

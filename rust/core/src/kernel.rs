@@ -54,23 +54,25 @@ impl Kernel {
 
     /// Every kernel that this CPU can run, the fastest first.
     pub fn supported() -> Vec<Self> {
-        let mut kernels = Vec::new();
+        // Of each kernel every feature that one of its functions enables, also where it runs those of a lesser one.
         #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni") {
-                kernels.push(Self(Instructions::Avx512Vnni));
-            }
-            if is_x86_feature_detected!("avx512f") {
-                kernels.push(Self(Instructions::Avx512));
-            }
-            if is_x86_feature_detected!("avx2") {
-                kernels.push(Self(Instructions::Avx2));
-            }
-        }
-        #[cfg(target_arch = "aarch64")]
-        kernels.push(Self(Instructions::Neon));
-        kernels.push(Self(Instructions::Portable));
-        kernels
+        let has_avx2 = is_x86_feature_detected!("avx2");
+        #[cfg(target_arch = "x86_64")]
+        let has_avx512 = has_avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("popcnt");
+        #[cfg(target_arch = "x86_64")]
+        let has_vnni = has_avx512 && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
+        let kernels = [
+            #[cfg(target_arch = "x86_64")]
+            (Instructions::Avx512Vnni, has_vnni),
+            #[cfg(target_arch = "x86_64")]
+            (Instructions::Avx512, has_avx512),
+            #[cfg(target_arch = "x86_64")]
+            (Instructions::Avx2, has_avx2),
+            #[cfg(target_arch = "aarch64")]
+            (Instructions::Neon, true),
+            (Instructions::Portable, true),
+        ];
+        kernels.into_iter().filter(|(_, is_here)| *is_here).map(|(instructions, _)| Self(instructions)).collect()
     }
 
     /// The kernel that `LANGPTUNE_KERNEL` names, or the fastest when it is not set or empty.
@@ -110,11 +112,10 @@ impl Kernel {
 
     /// The sizes of integers whose products approximate scores of `dim` dimensions, the fastest first.
     pub fn precisions(self, dim: usize) -> &'static [Precision] {
-        // The largest product, 255 x 128, must not leave 32 bits when it is added `dim` times.
-        const MAX_DIM_OF_EIGHT: usize = 65_536;
-        match self.0 {
+        match (self.0, dim) {
+            // The largest product, 255 x 128, must not leave 32 bits when it is added `dim` times.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni if dim <= MAX_DIM_OF_EIGHT => &[Precision::Eight, Precision::Sixteen],
+            (Instructions::Avx512Vnni, ..=65_536) => &[Precision::Eight, Precision::Sixteen],
             _ => &[Precision::Sixteen],
         }
     }
@@ -127,7 +128,7 @@ impl Kernel {
         assert_eq!(users.dim(), items.dim());
         assert_eq!(out.len(), users.rows() * items.rows());
         match self.0 {
-            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { x86::score_block_avx512(users, items, out) },
             // SAFETY: as above.
@@ -146,7 +147,7 @@ impl Kernel {
     pub(crate) fn score_pairs(self, users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
         assert_eq!(users.dim(), items.dim());
         match self.0 {
-            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
                 x86::score_pairs_avx512(users, items, pairs, out);
@@ -347,7 +348,7 @@ mod x86 {
         super::score_pairs::<Avx2, 4>(users, items, pairs, out);
     }
 
-    /// Private to this module and used by the functions that enable AVX-512F alone, which makes every intrinsic below
+    /// Private to this module and used by none but functions that enable AVX-512F, which makes every intrinsic below
     /// sound: they need AVX-512F, and `Lanes` holds the 16 values that a load reads, at any alignment.
     #[derive(Clone, Copy)]
     struct Avx512(__m512);
@@ -376,8 +377,9 @@ mod x86 {
         }
     }
 
-    /// Private to this module and used by the functions that enable AVX2 alone, which makes every intrinsic below
-    /// sound: they need AVX, which AVX2 includes, and read 8 of the 16 values of `Lanes` from its start or its middle.
+    /// Private to this module and used by none but functions that enable AVX2 or AVX-512F, which makes every intrinsic
+    /// below sound: they need AVX, which both include, and read 8 of the 16 values of `Lanes` from its start or its
+    /// middle, at any alignment.
     #[derive(Clone, Copy)]
     struct Avx2(__m256, __m256);
 
@@ -414,7 +416,7 @@ mod x86 {
 mod neon {
     use std::arch::aarch64::*;
 
-    use super::{Accumulator, LANES, Lanes};
+    use super::{Accumulator, Lanes};
 
     /// Every 64-bit ARM target of Rust enables NEON, so its intrinsics are sound; they read 4 of the 16 values
     /// of `Lanes`, at any alignment.

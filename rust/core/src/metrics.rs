@@ -46,6 +46,15 @@ pub type Cut = (Metric, Option<usize>);
 /// result holds the first metric of all users, then the second, and so on. Uses the pool of [`pool::run`] only for rows to sort:
 /// a score of a user with one rank takes a nanosecond, and memory sets the pace.
 ///
+/// ```
+/// use langptune_core::metrics::{Metric, per_user};
+///
+/// // Two users: the first has two relevant items, the second one.
+/// let scores = per_user(&[(Metric::Recall, Some(20)), (Metric::Mrr, None)], Some(&[0, 2, 3]), &[40.0, 2.0, 4.0])?;
+/// assert_eq!(scores, [0.5, 1.0, 0.5, 0.25]);
+/// # Ok::<(), langptune_core::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Offsets`]; [`Error::NoRanks`] for a user without a rank; [`Error::BadRank`] for one below 1 or not finite;
 /// [`Error::Parameter`] for `k` = 0 or an uncut precision.
@@ -250,7 +259,8 @@ mod tests {
     #[test]
     fn one_rank_scores_the_same_bits_on_every_path() {
         // Whole and half ranks on both sides of the table's end.
-        let ranks: Vec<f64> = (0..6_000).map(|user| (2 + user * 7_919 % 6_000) as f64 / 2.0).collect();
+        let step = if cfg!(miri) { 100 } else { 1 };
+        let ranks: Vec<f64> = (0..6_000).step_by(step).map(|user| (2 + user * 7_919 % 6_000) as f64 / 2.0).collect();
         let offsets: Vec<i64> = (0..=ranks.len() as i64).collect();
         for k in [Some(1), Some(20), Some(2_000), None] {
             let cuts = ALL.map(|metric| (metric, k)).into_iter().filter(|cut| check_cut(cut.0, k).is_ok());

@@ -21,6 +21,17 @@ use crate::{Error, Ragged, Result};
 /// Best fit decreasing opens at most 11/9 of the fewest possible bins and 4 more (Johnson, Demers, Ullman, Garey and
 /// Graham, 1974).
 ///
+/// ```
+/// use langptune_core::packing::{Together, balance, pack_sequences};
+///
+/// let lengths = [6, 3, 7, 4];
+/// let bins = pack_sequences(&lengths, 10, Together::Nothing)?;
+/// assert_eq!((bins.row(0), bins.row(1)), (&[1, 2][..], &[0, 3][..]));
+/// let dealt = balance(&bins, lengths.len(), Together::Nothing, &[6.0, 3.0, 7.0, 4.0], 2)?;
+/// assert_eq!(dealt.rows(), 2); // one bin for each rank
+/// # Ok::<(), langptune_core::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Parameter`] for a capacity of 0; [`Error::TooLong`] for a sequence longer than the capacity, and
 /// [`Error::GroupTooLong`] for sequences that are so together; [`Error::PerSequence`] and [`Error::Prefix`] for
@@ -49,10 +60,13 @@ pub fn pack_sequences(lengths: &[usize], capacity: usize, together: Together) ->
 /// same order; a sequence of 0 tokens is one piece.
 ///
 /// # Errors
-/// [`Error::Parameter`] for a capacity of 0.
+/// [`Error::Parameter`] for a capacity of 0; [`Error::TooManyPieces`] for more pieces than memory holds.
 pub fn split_sequences(lengths: &[usize], capacity: usize) -> Result<(Vec<usize>, Vec<usize>)> {
     check_capacity(capacity)?;
-    let (mut pieces, mut sources) = (Vec::with_capacity(lengths.len()), Vec::with_capacity(lengths.len()));
+    let num_pieces = lengths.iter().fold(0_usize, |sum, length| sum.saturating_add(length.div_ceil(capacity).max(1)));
+    let (mut pieces, mut sources) = (Vec::new(), Vec::new());
+    let reserved = pieces.try_reserve_exact(num_pieces).and_then(|()| sources.try_reserve_exact(num_pieces));
+    reserved.map_err(|_| Error::TooManyPieces { pieces: num_pieces, capacity })?;
     for (source, length) in lengths.iter().enumerate() {
         let mut left = *length;
         while left > capacity {
@@ -128,6 +142,12 @@ mod tests {
     fn pieces_are_full_but_the_last() {
         let (pieces, sources) = split_sequences(&[25, 0, 10, 11], 10).unwrap();
         assert_eq!((pieces, sources), (vec![10, 10, 5, 0, 10, 10, 1], vec![0, 0, 0, 1, 2, 3, 3]));
+    }
+
+    #[test]
+    fn more_pieces_than_memory_holds_are_refused() {
+        let error = split_sequences(&[usize::MAX, 3], 2).unwrap_err();
+        assert_eq!(error, Error::TooManyPieces { pieces: usize::MAX / 2 + 3, capacity: 2 });
     }
 
     /// Best fit decreasing by looking at every bin.

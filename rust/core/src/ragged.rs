@@ -35,7 +35,8 @@ impl Ragged {
     /// [`Error::Offsets`] as [`checked_offsets`]; [`Error::OutOfRange`] for an index outside `0..num_items`.
     pub fn new(name: &'static str, offsets: &[i64], values: &[i64], num_items: usize) -> Result<Self> {
         let offsets = checked_offsets(name, offsets, values.len())?;
-        if let Some(at) = values.iter().position(|item| !(0..num_items as i64).contains(item)) {
+        let is_item = |item: &i64| usize::try_from(*item).is_ok_and(|item| item < num_items);
+        if let Some(at) = values.iter().position(|item| !is_item(item)) {
             let row = offsets.partition_point(|offset| *offset <= at) - 1;
             return Err(Error::OutOfRange { name, row, item: values[at], last: num_items.saturating_sub(1) });
         }

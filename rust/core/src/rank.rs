@@ -84,6 +84,18 @@ impl ItemIndex<'_> {
     /// `targets`; other targets of the same user count like any item. Ranks are whole numbers but with [`Ties::Mean`],
     /// where they may be halves.
     ///
+    /// ```
+    /// use langptune_core::{ItemIndex, Matrix, Ragged, Ties};
+    ///
+    /// let items = [2.0, 0.0, 1.0, 1.0, 0.0, 2.0]; // three of two dimensions
+    /// let index = ItemIndex::new(Matrix::new(&items, 2))?;
+    /// let users = Matrix::new(&[1.0, 0.0, 0.0, 3.0], 2);
+    /// let targets = Ragged::from_rows(&[vec![1], vec![0, 1]]);
+    /// let exclude = Ragged::from_rows(&[vec![0], vec![]]);
+    /// assert_eq!(index.rank(users, &targets, &exclude, Ties::Index)?, [1.0, 3.0, 2.0]);
+    /// # Ok::<(), langptune_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users; [`Error::Rows`] when
     /// `targets` or `exclude` have another number of rows; [`Error::DuplicateTarget`] and [`Error::ExcludedTarget`];

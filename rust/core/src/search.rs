@@ -140,6 +140,16 @@ impl Fold for Search<'_> {
 impl ItemIndex<'_> {
     /// The `k` best items of every user by (-score, item index), those of its row of `exclude` left out.
     ///
+    /// ```
+    /// use langptune_core::{ItemIndex, Matrix, Ragged};
+    ///
+    /// let items = [2.0, 0.0, 1.0, 1.0, 0.0, 2.0]; // three of two dimensions
+    /// let index = ItemIndex::new(Matrix::new(&items, 2))?;
+    /// let found = index.search(Matrix::new(&[0.0, 3.0], 2), 2, &Ragged::empty(1))?;
+    /// assert_eq!((found.items, found.scores), (vec![2, 1], vec![6.0, 3.0]));
+    /// # Ok::<(), langptune_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::ZeroK`]; [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users;
     /// [`Error::Rows`] when `exclude` has another number of rows; [`Error::TooFewItems`] when fewer than `k` are left;

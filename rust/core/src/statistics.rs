@@ -33,6 +33,15 @@ pub enum Interval {
 ///
 /// Resample `r` draws from its own stream of random numbers, so the intervals depend on the seed alone.
 ///
+/// ```
+/// use langptune_core::statistics::{Interval, bootstrap_intervals};
+///
+/// let scores: Vec<f64> = (0..100).map(f64::from).collect();
+/// let intervals = bootstrap_intervals(&[&scores], Interval::Percentile, 0.95, 1000, 0)?;
+/// assert!(intervals[0].0 < 49.5 && 49.5 < intervals[0].1);
+/// # Ok::<(), langptune_core::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::NoScores`], [`Error::NonFiniteScore`]; [`Error::Rows`] for samples of different length;
 /// [`Error::Parameter`] for a level outside (0, 1) or no resamples; [`Error::OneSided`] where BCa has too few
@@ -149,8 +158,18 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 /// observed one counts as one of the permutations: p = (1 + number as extreme) / (1 + permutations), so that p is never
 /// 0 (Phipson and Smyth, 2010). Sums that differ by rounding alone count as equal.
 ///
+/// ```
+/// use langptune_core::statistics::{holm, paired_permutation_test};
+///
+/// let p = paired_permutation_test(&[1.0, 1.0, 1.0], &[0.5, 0.25, 0.5], 1000, 0)?;
+/// assert_eq!(p, 0.25); // all signs alike: 2 of the 8 arrangements
+/// assert_eq!(holm(&[p, 0.5])?, [0.5, 0.5]);
+/// # Ok::<(), langptune_core::Error>(())
+/// ```
+///
 /// # Errors
-/// [`Error::Unpaired`], [`Error::NoScores`], [`Error::NonFiniteScore`]; [`Error::Parameter`] for no permutations.
+/// [`Error::Unpaired`], [`Error::NoScores`], [`Error::NonFiniteScore`]; [`Error::Parameter`] for no permutations, and for
+/// scores so far apart that f64 does not hold the sum of the squares.
 pub fn paired_permutation_test(a: &[f64], b: &[f64], num_permutations: usize, seed: u64) -> Result<f64> {
     let mut differences = paired_differences(a, b)?;
     check_count("num_permutations", num_permutations)?;
@@ -198,7 +217,7 @@ fn signed_sums(differences: &[f64]) -> Vec<[f64; 16]> {
 ///
 /// # Errors
 /// [`Error::Unpaired`], [`Error::NoScores`], [`Error::NonFiniteScore`]; [`Error::EqualDifferences`] where one user, or
-/// all of them alike, leave the variance unknown.
+/// all of them alike, leave the variance unknown; [`Error::Parameter`] as [`paired_permutation_test`].
 pub fn paired_t_test(a: &[f64], b: &[f64]) -> Result<f64> {
     let differences = paired_differences(a, b)?;
     let num_users = differences.len() as f64;
@@ -220,7 +239,13 @@ fn paired_differences(a: &[f64], b: &[f64]) -> Result<Vec<f64>> {
     }
     check_scores("a", a)?;
     check_scores("b", b)?;
-    Ok(a.iter().zip(b).map(|(a, b)| a - b).collect())
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    if !differences.iter().map(|difference| difference * difference).sum::<f64>().is_finite() {
+        let value = differences.iter().fold(0.0, |largest: f64, difference| largest.max(difference.abs()));
+        let range = "the squares of all differences leave the range of float64: scale both samples down";
+        return Err(Error::Parameter { name: "|a - b|", value, range });
+    }
+    Ok(differences)
 }
 
 /// Holm's step-down correction (1979): each p-value adjusted for the number of tests made, in the order given.
@@ -270,6 +295,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn the_interval_is_that_of_the_normal_approximation_for_many_users() {
         let scores = uniform(1, 2000);
         let (low, high) = one(&scores, Interval::Percentile, 0.95, 10_000, 0).unwrap();
@@ -281,6 +307,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn a_permutation_p_value_is_that_of_all_sign_changes() {
         let a = uniform(2, 12);
         let b = uniform(3, 12);
@@ -369,6 +396,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn nothing_depends_on_the_number_of_threads() {
         let (a, b) = (uniform(4, 501), uniform(5, 501));
         let interval = |interval, seed| one(&a, interval, 0.9, 1000, seed).unwrap();
@@ -405,5 +433,7 @@ mod tests {
         assert!(percentile(&[1.0], 0.95, 0).is_err());
         assert_eq!(paired_permutation_test(&[1.0], &[], 10, 0).unwrap_err(), Error::Unpaired { a: 1, b: 0 });
         assert!(paired_permutation_test(&[1.0], &[2.0], 0, 0).is_err());
+        let far = paired_t_test(&[1e300, 0.0], &[0.0, 1.0]).unwrap_err();
+        assert!(matches!(far, Error::Parameter { name: "|a - b|", value: 1e300, .. }), "{far}");
     }
 }

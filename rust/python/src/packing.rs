@@ -82,7 +82,11 @@ pub fn collate<'py>(
     let (lengths, prefixes) = (lengths.as_slice()?, labels(&prefixes)?);
     let (lengths, bins) =
         enter_core(py, || Ok((counts(lengths)?, Ragged::new("bins", offsets, indexes, lengths.len())?)))?;
-    let layout = enter_core(py, || Layout::new(&bins, &lengths, prefixes))?;
+    let num_tokens = match &tokens {
+        Tokens::I32(tokens) => tokens.len(),
+        Tokens::I64(tokens) => tokens.len(),
+    };
+    let layout = enter_core(py, || Layout::new(&bins, &lengths, prefixes, num_tokens))?;
     let (input_ids, position_ids) = match tokens {
         Tokens::I32(tokens) => collated(py, &layout, tokens.as_slice()?)?,
         Tokens::I64(tokens) => collated(py, &layout, tokens.as_slice()?)?,
@@ -99,10 +103,14 @@ fn collated<'py, T: Token + Element>(
     // SAFETY: nothing reads the arrays before `collate` has written every number of them.
     let (input_ids, position_ids) =
         unsafe { (PyArray1::<T>::new(py, num_tokens, false), PyArray1::<T>::new(py, num_tokens, false)) };
-    // SAFETY: the arrays are new, contiguous and of this length, and nobody else knows of them yet.
+    // SAFETY: the arrays are new, so that nobody else knows of them; numpy aligns their data, which are contiguous and of
+    // this length.
     let [ids, positions] = [&input_ids, &position_ids]
         .map(|array| unsafe { slice::from_raw_parts_mut(array.data().cast::<MaybeUninit<T>>(), num_tokens) });
-    enter_core(py, || layout.collate(tokens, ids, positions))?;
+    enter_core(py, || {
+        layout.collate(tokens, ids, positions);
+        Ok(())
+    })?;
     Ok((input_ids.into_any(), position_ids.into_any()))
 }
 

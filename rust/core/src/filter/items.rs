@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Precision;
+#[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
 use crate::{Kernel, Matrix};
 
@@ -21,6 +22,7 @@ pub(super) struct Integers {
     /// `t` of each item.
     pub(super) scales: [f32; PANEL],
     /// What a product counts too much for each item.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only products of 8 bits have them"))]
     pub(super) offsets: [i32; PANEL],
 }
 
@@ -139,7 +141,7 @@ impl Panel {
 
     fn new(items: Matrix, kernel: Kernel) -> Self {
         match kernel.instructions() {
-            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(items) },
             // SAFETY: as above.

@@ -31,10 +31,10 @@ pub fn score_panels(
         assert!(!users.is_empty() && users.len() == items.groups.len(), "no {precision:?} bits of {}", kernel.name());
         let mut rows = out[number * PANEL..].chunks_mut(width).map(|row| &mut row[..PANEL]);
         match kernel.instructions() {
-            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => unsafe { x86::score_avx512(precision, users, tile.len(), items, &mut rows) },
-            // SAFETY: as above; a CPU with AVX-512F has AVX2.
+            // SAFETY: as above; those of AVX-512 are found only beside AVX2.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 | Instructions::Avx2 => unsafe {
                 x86::score_avx2(users, tile.len(), items, &mut rows);
@@ -159,13 +159,15 @@ impl EightBits {
     /// # Panics
     /// When the kernel has no such precision.
     pub fn take(&mut self, panel: &Panel, kernel: Kernel) {
-        let Self(Integers { groups, scales, offsets }) = self;
-        *scales = panel.scales_of_eight();
-        groups.resize(panel.sixteen.groups.len().div_ceil(2), [Line::default(); 2]);
+        let Self(integers) = self;
+        integers.scales = panel.scales_of_eight();
+        integers.groups.resize(panel.sixteen.groups.len().div_ceil(2), [Line::default(); 2]);
         match kernel.instructions() {
-            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni => unsafe { x86::take_eight(panel, groups, offsets) },
+            Instructions::Avx512Vnni => unsafe {
+                x86::take_eight(panel, &mut integers.groups, &mut integers.offsets);
+            },
             _ => panic!("{} has no products of 8 bits", kernel.name()),
         }
     }
@@ -291,8 +293,8 @@ mod x86 {
         score_sixteen::<Avx2>(users, num_users, items, rows);
     }
 
-    /// Private to this module and used by the function that enables AVX2 alone, which makes its intrinsics sound; they
-    /// read or write the 8 values at the start of a slice, at any alignment.
+    /// Private to this module and used by none but the function that enables AVX2, which makes its intrinsics sound;
+    /// they read or write the 8 values at the start of a slice, at any alignment.
     struct Avx2;
 
     impl Registers for Avx2 {

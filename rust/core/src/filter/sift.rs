@@ -2,6 +2,7 @@
 
 use super::Thresholds;
 use crate::Kernel;
+#[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
 
 /// Counts the scores that are surely above, and appends the places of those that are neither surely above nor surely
@@ -9,7 +10,7 @@ use crate::kernel::Instructions;
 pub fn sift(kernel: Kernel, scores: &[f32], norms: &[f32], thresholds: Thresholds, doubtful: &mut Vec<u32>) -> u64 {
     assert_eq!(scores.len(), norms.len());
     match kernel.instructions() {
-        // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+        // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
             x86::sift_avx512(scores, norms, thresholds, doubtful)
@@ -65,7 +66,7 @@ mod x86 {
         doubtful.reserve(scores.len() + 16);
         for (chunk, norms) in scores.chunks(16).zip(norms.chunks(16)) {
             let present = u16::MAX >> (16 - chunk.len());
-            // SAFETY: only the values that are present are read, as many in both chunks.
+            // SAFETY: only the values that are present are read, and `sift` found as many norms as scores.
             let (scores, norms) = unsafe {
                 (_mm512_maskz_loadu_ps(present, chunk.as_ptr()), _mm512_maskz_loadu_ps(present, norms.as_ptr()))
             };
@@ -76,8 +77,8 @@ mod x86 {
             let open = present & !above & !below;
             let packed = _mm512_maskz_compress_epi32(open, places);
             let len = doubtful.len();
-            // SAFETY: at most as many places were pushed as there were scores before, so that 16 more have room; those
-            // counted in the new length were written.
+            // SAFETY: no more places were pushed than scores came before, so that the 16 written now lie within what was
+            // reserved; the bits of `open` count how many of them the new length takes in, and those are packed first.
             unsafe {
                 _mm512_storeu_si512(doubtful.as_mut_ptr().add(len).cast(), packed);
                 doubtful.set_len(len + open.count_ones() as usize);

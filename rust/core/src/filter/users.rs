@@ -2,6 +2,7 @@
 
 use super::items::{nearest, norm, scale_of_sixteen, size};
 use super::{ErrorBound, Precision};
+#[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
 use crate::{Kernel, Matrix};
 
@@ -26,7 +27,7 @@ impl UserTile {
     pub fn new(users: Matrix, kernel: Kernel) -> Self {
         assert!(users.rows() <= TILE);
         match kernel.instructions() {
-            // SAFETY: a `Kernel` exists only for instructions that this CPU has.
+            // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(users, kernel) },
             // SAFETY: as above.

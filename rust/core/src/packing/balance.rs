@@ -226,6 +226,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn narrower_than_greedy_on_the_whole() {
         let mut state = 7_u32;
         let mut next = || {
