@@ -53,8 +53,12 @@ impl Prepared {
         if items.rows() == 0 {
             return Err(Error::Empty { name, rows: 0, columns: items.dim() });
         }
-        let max_norm = items.norms(name)?.into_iter().fold(0.0, f64::max);
+        // Read once: items on disk may be more than memory holds.
         let panels = Panel::all(items, kernel);
+        if panels.iter().any(|panel| !panel.max_norm.is_finite()) {
+            items.norms(name)?;
+        }
+        let max_norm = panels.iter().map(|panel| panel.max_norm).fold(0.0, f64::max);
         Ok(Self { kernel, max_norm, panels, num_scores: AtomicU64::new(0), num_rescored: AtomicU64::new(0) })
     }
 

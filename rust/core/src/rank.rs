@@ -100,9 +100,8 @@ impl ItemIndex<'_> {
     pub fn score(&self, users: Matrix, targets: &Ragged) -> Result<Vec<f32>> {
         self.check_users(users)?;
         check_rows("targets", targets, users)?;
-        let score = |user, target: usize| match self.ids().contains(&target) {
-            true => self.score_of(user, target - self.first_item, users),
-            false => f32::NAN,
+        let score = |user, target: usize| {
+            if self.ids().contains(&target) { self.score_of(users, user, target - self.first_item) } else { f32::NAN }
         };
         let of_user = |user| targets.row(user).iter().map(move |target| score(user, *target));
         Ok((0..users.rows()).into_par_iter().flat_map_iter(of_user).collect())
@@ -164,7 +163,7 @@ impl ItemIndex<'_> {
         // All items were counted, excluded ones too: take those that passed back.
         let without_excluded = |(user, mut counts): (usize, Vec<u64>)| {
             for &item in exclude.row(user) {
-                let score = self.score_of(user, item, users);
+                let score = self.score_of(users, user, item);
                 for (count, bar) in counts.iter_mut().zip(count.bars(user)) {
                     *count -= u64::from(bar.is_passed(item, score));
                 }
@@ -174,7 +173,7 @@ impl ItemIndex<'_> {
         Ok(counts.into_par_iter().enumerate().flat_map_iter(without_excluded).collect())
     }
 
-    fn score_of(&self, user: usize, item: usize, users: Matrix) -> f32 {
+    fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {
         kernel::dot(users.row(user), self.items.row(item))
     }
 }
