@@ -64,7 +64,7 @@ def check_embeddings(array: object, name: str) -> NDArray[np.float32]:
         )
     if not (array.flags.c_contiguous and array.flags.aligned):
         raise InputError(
-            f"{name} is not C-contiguous and large arrays are not copied silently; pass np.ascontiguousarray({name})"
+            f"{name} is not C-contiguous and aligned, and large arrays are not copied silently; pass {name}.copy()"
         )
     return array
 
@@ -125,7 +125,7 @@ def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
         raise InputError(f"{name} has shape {array.shape}: one flat row of {_KIND_NAMES[kinds]} is needed")
     if array.size and array.dtype.kind not in kinds:
         raise InputError(f"{name} holds values of type {array.dtype}: {_KIND_NAMES[kinds]} are needed")
-    return np.ascontiguousarray(array, dtype=_DTYPES[kinds])
+    return np.require(array, _DTYPES[kinds], ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def rows_of(numbers: object, name: str, kinds: str = INTEGERS) -> Ragged:

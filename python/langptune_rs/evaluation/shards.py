@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter, methodcaller
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from langptune_rs import _core
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import SCORES, Ragged, Rows, as_ragged, in_form_of, rows_of
+from langptune_rs.evaluation.arrays import SCORES, Ragged, Rows, as_ragged, check_embeddings, in_form_of, rows_of
 from langptune_rs.evaluation.index import Ties, check_k
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -66,8 +67,9 @@ class ShardedIndex:
         exclude = self._checked(exclude)
         return merge_candidates(list(self._ask("candidates", user_embeddings, k, exclude=exclude)), k)
 
-    def _ask(self, method: str, *arguments: Any, **options: Any) -> Iterable[Any]:
-        return self._map(methodcaller(method, *arguments, **options), self._shards)
+    def _ask(self, method: str, user_embeddings: object, *arguments: Any, **options: Any) -> Iterable[Any]:
+        users = check_embeddings(user_embeddings, "user_embeddings")
+        return self._map(partial(_answer, method, users, arguments, options), self._shards)
 
     def _checked(self, exclude: Rows | None, targets: Ragged | None = None) -> Ragged | None:
         """The exclusions, when they and the targets are items of the catalog: a shard does not know its size."""
@@ -75,6 +77,13 @@ class ShardedIndex:
         arrays = (None if rows is None else (rows.offsets, rows.values) for rows in (targets, excluded))
         _core.check_ids(*arrays, len(self))
         return excluded
+
+
+def _answer(
+    method: str, user_embeddings: NDArray[np.float32], arguments: Sequence[Any], options: Mapping[str, Any], shard: Any
+) -> Any:
+    """What a shard answers, where arrays may have come from afar and lost their alignment on the way."""
+    return getattr(shard, method)(np.require(user_embeddings, requirements=["ALIGNED"]), *arguments, **options)
 
 
 def merge_candidates(of_shards: Sequence[tuple[Rows, Rows]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
