@@ -27,7 +27,7 @@ fn ranking(criterion: &mut Criterion) {
         let items = Matrix::new(&items, dim);
         let offsets: Vec<i64> = (0..=num_users as i64).collect();
         let targets: Vec<i64> = (0..num_users as i64).collect();
-        let targets = Ragged::new("targets", &offsets, &targets, num_items).unwrap();
+        let targets = Ragged::new("targets", &offsets, &targets, 0..num_items).unwrap();
         let nothing = Ragged::empty(num_users);
 
         let mut group = criterion.benchmark_group(name);

@@ -8,9 +8,11 @@ __all__ = [
     "ItemIndex",
     "balance",
     "bootstrap_intervals",
+    "check_ids",
     "collate",
     "holm",
     "mean",
+    "merge_candidates",
     "pack_sequences",
     "paired_permutation_test",
     "paired_t_test",
@@ -19,11 +21,14 @@ __all__ = [
 ]
 
 _Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
+_Found = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 _Token = TypeVar("_Token", np.int32, np.int64)
 
 @final
 class ItemIndex:
-    def __new__(cls, item_embeddings: NDArray[np.float32]) -> ItemIndex: ...
+    def __new__(cls, item_embeddings: NDArray[np.float32], first_item: int) -> ItemIndex: ...
+    @property
+    def first_item(self) -> int: ...
     @property
     def item_embeddings(self) -> NDArray[np.float32]: ...
     @staticmethod
@@ -35,10 +40,20 @@ class ItemIndex:
     def rank(
         self, user_embeddings: NDArray[np.float32], targets: _Rows, exclude: _Rows | None, ties: str
     ) -> NDArray[np.float64]: ...
-    def search(
-        self, user_embeddings: NDArray[np.float32], k: int, exclude: _Rows | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+    def score(self, user_embeddings: NDArray[np.float32], targets: _Rows) -> NDArray[np.float32]: ...
+    def count_above(
+        self,
+        user_embeddings: NDArray[np.float32],
+        targets: _Rows,
+        scores: NDArray[np.float32],
+        exclude: _Rows | None,
+        ties: str,
+    ) -> NDArray[np.float64]: ...
+    def search(self, user_embeddings: NDArray[np.float32], k: int, exclude: _Rows | None) -> _Found: ...
+    def candidates(self, user_embeddings: NDArray[np.float32], k: int, exclude: _Rows | None) -> _Found: ...
 
+def check_ids(targets: _Rows | None, exclude: _Rows | None, num_items: int) -> None: ...
+def merge_candidates(of_shards: Sequence[_Found], k: int) -> _Found: ...
 def per_user(
     metrics: Sequence[tuple[str, int | None]], offsets: NDArray[np.int64] | None, ranks: NDArray[np.float64]
 ) -> NDArray[np.float64]: ...

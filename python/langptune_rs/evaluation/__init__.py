@@ -5,5 +5,18 @@ from langptune_rs.evaluation.beyond_accuracy import coverage, gini, novelty
 from langptune_rs.evaluation.comparison import Comparison, compare
 from langptune_rs.evaluation.index import ItemIndex
 from langptune_rs.evaluation.result import Result, evaluate
+from langptune_rs.evaluation.shards import ShardedIndex, merge_candidates
 
-__all__ = ["Comparison", "ItemIndex", "Ragged", "Result", "compare", "coverage", "evaluate", "gini", "novelty"]
+__all__ = [
+    "Comparison",
+    "ItemIndex",
+    "Ragged",
+    "Result",
+    "ShardedIndex",
+    "compare",
+    "coverage",
+    "evaluate",
+    "gini",
+    "merge_candidates",
+    "novelty",
+]

@@ -13,7 +13,9 @@ from langptune_rs.errors import InputError
 
 INTEGERS = "iu"
 NUMBERS = "iuf"
-_KIND_NAMES = {INTEGERS: "integers", NUMBERS: "numbers"}
+SCORES = "f"
+_KIND_NAMES = {INTEGERS: "integers", NUMBERS: "numbers", SCORES: "float32 scores"}
+_DTYPES = {INTEGERS: np.int64, NUMBERS: np.float64, SCORES: np.float32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ def check_embeddings(array: object, name: str) -> NDArray[np.float32]:
         )
     if not (array.flags.c_contiguous and array.flags.aligned):
         raise InputError(
-            f"{name} is not C-contiguous and large arrays are not copied silently; pass np.ascontiguousarray({name})"
+            f"{name} is not C-contiguous and aligned, and large arrays are not copied silently; pass {name}.copy()"
         )
     return array
 
@@ -74,8 +76,8 @@ def as_ragged(rows: object, name: str, kinds: str = INTEGERS) -> Ragged:
     """Rows of numbers in any of their forms: a list of sequences, a 2-D array, (offsets, values), or `Ragged`.
 
     Returns:
-        `Ragged` with int64 values for `INTEGERS` and float64 values for `NUMBERS`. What the offsets and values mean
-        is left to the core to check.
+        `Ragged` with int64 values for `INTEGERS`, float64 values for `NUMBERS` and float32 values for `SCORES`. What
+        the offsets and values mean is left to the core to check.
 
     Raises:
         InputError: for another form or for values of another kind; names the first such row of a list.
@@ -96,7 +98,7 @@ def as_ragged(rows: object, name: str, kinds: str = INTEGERS) -> Ragged:
     flat = [flat_row(row, f"{name} row {index}", kinds) for index, row in enumerate(rows)]
     offsets = np.zeros(len(flat) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in flat], out=offsets[1:])
-    return Ragged(offsets, np.concatenate([np.empty(0, dtype=_dtype(kinds)), *flat]))
+    return Ragged(offsets, np.concatenate([np.empty(0, dtype=_DTYPES[kinds]), *flat]))
 
 
 def is_one_per_row(rows: object) -> bool:
@@ -127,22 +129,30 @@ def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
     if array.ndim != 1:
         raise InputError(f"{name} has shape {array.shape}: one flat row of {_KIND_NAMES[kinds]} is needed")
     if not array.size:
-        return np.empty(0, dtype=_dtype(kinds))
+        return np.empty(0, dtype=_DTYPES[kinds])
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} holds values of type {array.dtype}: {_KIND_NAMES[kinds]} are needed")
-    return np.require(array, _dtype(kinds), ["C_CONTIGUOUS", "ALIGNED"])
+    return np.require(array, _DTYPES[kinds], ["C_CONTIGUOUS", "ALIGNED"])
 
 
-def check_whole(number: object, name: str, least: int) -> int:
+def rows_of(numbers: object, name: str, kinds: str = INTEGERS) -> Ragged:
+    """Rows of numbers in any form of `as_ragged`, or flat, one for each row."""
+    return one_per_row(numbers, name, kinds) if is_one_per_row(numbers) else as_ragged(numbers, name, kinds)
+
+
+def in_form_of(rows: object, ragged: Ragged, values: NDArray[Any]) -> NDArray[Any] | Ragged:
+    """`values`, one for each number of `ragged`, in the form of the `rows` that it was made of."""
+    if is_one_per_row(rows):
+        return values
+    return values.reshape(rows.shape) if isinstance(rows, np.ndarray) else Ragged(ragged.offsets, values)
+
+
+def check_whole(number: object, name: str, least: int, most: int = 2**64 - 1) -> int:
     """`number` as an int.
 
     Raises:
-        InputError: for anything but a whole number from `least` to 2^64 - 1.
+        InputError: for anything but a whole number from `least` to `most`.
     """
-    if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or not least <= number < 2**64:
+    if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or not least <= number <= most:
         raise InputError(f"{name} = {number!r}: pass a whole number from {least}")
     return int(number)
-
-
-def _dtype(kinds: str) -> type:
-    return np.int64 if kinds == INTEGERS else np.float64

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from langptune_rs import _core
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import Ragged, Rows, as_ragged, check_embeddings, is_one_per_row, one_per_row
+from langptune_rs.evaluation.arrays import (
+    SCORES,
+    Ragged,
+    Rows,
+    as_ragged,
+    check_embeddings,
+    check_whole,
+    in_form_of,
+    rows_of,
+)
 
 Ties = Literal["index", "min", "max", "mean"]
 
@@ -32,20 +41,30 @@ class ItemIndex:
     ItemIndex(3 items, dim 3)
 
     Args:
-        item_embeddings: float32 (n_items, dim), C-contiguous; row `i` is item `i`.
+        item_embeddings: float32 (n_items, dim), C-contiguous; row `i` is item `first_item + i`.
+        first_item: for a shard of a catalog, the number of items in the shards before it: item indexes are those of
+            the catalog wherever they are given or returned. `score`, `count_above` and `candidates` are what a shard
+            contributes; `ShardedIndex` puts it together.
 
     Raises:
         InputError: for another dtype, shape or layout, for no items, for a row with NaN or infinity, and for a
             LANGPTUNE_KERNEL that this CPU does not run.
     """
 
-    def __init__(self, item_embeddings: NDArray[np.float32]) -> None:
-        self._core = _core.ItemIndex(check_embeddings(item_embeddings, "item_embeddings"))
+    def __init__(self, item_embeddings: NDArray[np.float32], *, first_item: int = 0) -> None:
+        items = check_embeddings(item_embeddings, "item_embeddings")
+        first_item = check_whole(first_item, "first_item", 0, 2**63 - 1 - len(items))
+        self._core = _core.ItemIndex(items, first_item)
 
     @property
     def item_embeddings(self) -> NDArray[np.float32]:
         """The caller's array, float32 (n_items, dim)."""
         return self._core.item_embeddings
+
+    @property
+    def ids(self) -> range:
+        """The item indexes."""
+        return range(self._core.first_item, self._core.first_item + len(self))
 
     @staticmethod
     def kernels() -> list[str]:
@@ -104,12 +123,54 @@ class ItemIndex:
                 excluded target; and for another dtype, shape or layout.
         """
         users = check_embeddings(user_embeddings, "user_embeddings")
-        rows = one_per_row(targets, "targets") if is_one_per_row(targets) else as_ragged(targets, "targets")
-        flat = self._core.rank(users, (rows.offsets, rows.values), _excluded(exclude), str(ties))
-        ranks = flat if ties == "mean" else flat.astype(np.int64)
-        if is_one_per_row(targets):
-            return ranks
-        return ranks.reshape(targets.shape) if isinstance(targets, np.ndarray) else Ragged(rows.offsets, ranks)
+        rows = rows_of(targets, "targets")
+        ranks = self._core.rank(users, (rows.offsets, rows.values), _excluded(exclude), str(ties))
+        return in_form_of(targets, rows, whole_unless_mean(ranks, ties))
+
+    def score(self, user_embeddings: NDArray[np.float32], targets: Rows) -> NDArray[np.float32] | Ragged:
+        """The score of each user's target, and NaN for a target that another shard holds.
+
+        Args:
+            user_embeddings, targets: as in `rank`, the targets of all shards.
+
+        Returns:
+            float32 scores in the form of `targets`. `np.fmax` of what all shards return has none that is NaN.
+
+        Raises:
+            InputError: as `rank`.
+        """
+        users = check_embeddings(user_embeddings, "user_embeddings")
+        rows = rows_of(targets, "targets")
+        return in_form_of(targets, rows, self._core.score(users, (rows.offsets, rows.values)))
+
+    def count_above(
+        self,
+        user_embeddings: NDArray[np.float32],
+        targets: Rows,
+        scores: Rows,
+        *,
+        exclude: Rows | None = None,
+        ties: Ties = "index",
+    ) -> NDArray[Any] | Ragged:
+        """How many of these items rank above each user's target, those excluded left out.
+
+        A target's rank is 1 and the sum of what all shards of the catalog count.
+
+        Args:
+            user_embeddings, targets, exclude, ties: as in `rank`; targets and exclusions of all shards.
+            scores: of each target, as the shard that holds it returns it from `score`.
+
+        Returns:
+            Counts in the form of `targets`: int64, or float64 for ties="mean", where they may be halves.
+
+        Raises:
+            InputError: as `rank`, and for a target whose score is missing or NaN.
+        """
+        users = check_embeddings(user_embeddings, "user_embeddings")
+        rows = rows_of(targets, "targets")
+        flat = rows_of(scores, "scores", SCORES).values
+        counts = self._core.count_above(users, (rows.offsets, rows.values), flat, _excluded(exclude), str(ties))
+        return in_form_of(targets, rows, whole_unless_mean(counts, ties))
 
     def search(
         self, user_embeddings: NDArray[np.float32], k: int, *, exclude: Rows | None = None
@@ -134,11 +195,44 @@ class ItemIndex:
             InputError: as `rank`, and when a user has fewer than k items left, naming the row.
         """
         users = check_embeddings(user_embeddings, "user_embeddings")
-        if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
-            raise InputError(f"k = {k!r}: pass a whole number of items, at least 1")
-        if k > len(self):
-            raise InputError(f"k = {k}: the index holds only {len(self)} items; pass k <= {len(self)}")
-        return self._core.search(users, int(k), _excluded(exclude))
+        k = check_k(k, len(self))
+        _, scores, ids = self._core.search(users, k, _excluded(exclude))
+        return scores.reshape(-1, k), ids.reshape(-1, k)
+
+    def candidates(
+        self, user_embeddings: NDArray[np.float32], k: int, *, exclude: Rows | None = None
+    ) -> tuple[Ragged, Ragged]:
+        """What this shard adds to a search for the k best items of the catalog: the k best of its own.
+
+        Args:
+            user_embeddings: as in `search`.
+            k: how many items, at least 1, and more than the shard holds if need be.
+            exclude: as in `rank`, of all shards.
+
+        Returns:
+            (scores, ids): a row of float32 and of int64 for each user, by (-score, item index), as long as there are
+            items left, at most k. `merge_candidates` makes the k best of the catalog of what all shards return.
+
+        Raises:
+            InputError: as `rank`.
+        """
+        users = check_embeddings(user_embeddings, "user_embeddings")
+        offsets, scores, ids = self._core.candidates(users, check_k(k), _excluded(exclude))
+        return Ragged(offsets, scores), Ragged(offsets, ids)
+
+
+def check_k(k: object, num_items: int | None = None) -> int:
+    """`k` as an int: a whole number of items, and no more than there are."""
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
+        raise InputError(f"k = {k!r}: pass a whole number of items, at least 1")
+    if num_items is not None and k > num_items:
+        raise InputError(f"k = {k}: the index holds only {num_items} items; pass k <= {num_items}")
+    return int(k)
+
+
+def whole_unless_mean(values: NDArray[np.float64], ties: str) -> NDArray[Any]:
+    """Ranks or counts as int64, where they cannot be halves."""
+    return values if ties == "mean" else values.astype(np.int64)
 
 
 def _excluded(exclude: Rows | None) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

@@ -86,7 +86,7 @@ pub enum Error {
         values: usize,
     },
     /// An item index outside the catalog.
-    #[error("{name} row {row} holds item {item}: item indexes run from 0 to {last}")]
+    #[error("{name} row {row} holds item {item}: item indexes run from {first} to {last}")]
     OutOfRange {
         /// The argument.
         name: &'static str,
@@ -94,6 +94,8 @@ pub enum Error {
         row: usize,
         /// The item index as it was passed.
         item: i64,
+        /// The first valid item index.
+        first: usize,
         /// The last valid item index.
         last: usize,
     },
@@ -111,6 +113,36 @@ pub enum Error {
          the two"
     )]
     ExcludedTarget {
+        /// The first such row.
+        row: usize,
+        /// The item.
+        item: usize,
+    },
+    /// Scores that are not one for each target.
+    #[error("scores holds {scores} values for {targets} targets: pass one for each, as `score` returns them")]
+    PerTarget {
+        /// The number of scores.
+        scores: usize,
+        /// The number of targets.
+        targets: usize,
+    },
+    /// A target without a score.
+    #[error(
+        "scores row {row} is {score} for item {item}: pass the score that the shard which holds this item gives it"
+    )]
+    Unscored {
+        /// The first such row.
+        row: usize,
+        /// The target.
+        item: usize,
+        /// What stands for its score.
+        score: f32,
+    },
+    /// The same item found in two shards.
+    #[error(
+        "row {row} of what was found holds item {item} twice: every item is in one shard; give each its first item"
+    )]
+    FoundTwice {
         /// The first such row.
         row: usize,
         /// The item.

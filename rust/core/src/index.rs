@@ -27,6 +27,7 @@ pub enum Ties {
 #[derive(Clone)]
 pub struct ItemIndex<'a> {
     pub(crate) items: Matrix<'a>,
+    pub(crate) first_item: usize,
     prepared: Arc<Prepared>,
     blocks: Blocks,
     interrupted: Option<&'a AtomicBool>,
@@ -52,8 +53,12 @@ impl Prepared {
         if items.rows() == 0 {
             return Err(Error::Empty { name, rows: 0, columns: items.dim() });
         }
-        let max_norm = items.norms(name)?.into_iter().fold(0.0, f64::max);
+        // Read once: items on disk may be more than memory holds.
         let panels = Panel::all(items, kernel);
+        if panels.iter().any(|panel| !panel.max_norm.is_finite()) {
+            items.norms(name)?;
+        }
+        let max_norm = panels.iter().map(|panel| panel.max_norm).fold(0.0, f64::max);
         Ok(Self { kernel, max_norm, panels, num_scores: AtomicU64::new(0), num_rescored: AtomicU64::new(0) })
     }
 
@@ -282,7 +287,18 @@ impl<'a> ItemIndex<'a> {
     /// The index of items that were prepared before.
     pub fn from_prepared(item_embeddings: Matrix<'a>, prepared: Arc<Prepared>) -> Self {
         let blocks = Blocks::new(item_embeddings.dim());
-        Self { items: item_embeddings, prepared, blocks, interrupted: None }
+        Self { items: item_embeddings, first_item: 0, prepared, blocks, interrupted: None }
+    }
+
+    /// The same index as a shard of a catalog: its items have the indexes from `first_item` on, in what it is given and
+    /// in what it returns.
+    ///
+    /// # Panics
+    /// When the last index is none of an `i64`.
+    #[must_use]
+    pub fn starting_at(self, first_item: usize) -> Self {
+        assert!(first_item <= i64::MAX as usize - self.num_items(), "an item index is an i64");
+        Self { first_item, ..self }
     }
 
     /// The same index, working in other blocks.
@@ -305,6 +321,11 @@ impl<'a> ItemIndex<'a> {
     /// Number of items.
     pub fn num_items(&self) -> usize {
         self.items.rows()
+    }
+
+    /// The item indexes.
+    pub fn ids(&self) -> Range<usize> {
+        self.first_item..self.first_item + self.num_items()
     }
 
     /// Checks that every user can be scored with every item without leaving the range of f32.

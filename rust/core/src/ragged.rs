@@ -1,5 +1,7 @@
 //! Rows of different length: flat values and offsets (CSR).
 
+use std::ops::Range;
+
 use crate::{Error, Result};
 
 /// Rows of item indexes, checked and borrowed or owned: row `r` is `values[offsets[r]..offsets[r + 1]]`.
@@ -32,15 +34,17 @@ impl Ragged {
     /// Checks rows of item indexes that come from outside.
     ///
     /// # Errors
-    /// [`Error::Offsets`] as [`checked_offsets`]; [`Error::OutOfRange`] for an index outside `0..num_items`.
-    pub fn new(name: &'static str, offsets: &[i64], values: &[i64], num_items: usize) -> Result<Self> {
+    /// [`Error::Offsets`] as [`checked_offsets`]; [`Error::OutOfRange`] for an index that is not one of `items`.
+    pub fn new(name: &'static str, offsets: &[i64], values: &[i64], items: Range<usize>) -> Result<Self> {
         let offsets = checked_offsets(name, offsets, values.len())?;
-        let is_item = |item: &i64| usize::try_from(*item).is_ok_and(|item| item < num_items);
+        let is_item = |item: &i64| usize::try_from(*item).is_ok_and(|item| items.contains(&item));
+        let ragged = |values| Self { offsets, values };
         if let Some(at) = values.iter().position(|item| !is_item(item)) {
-            let row = offsets.partition_point(|offset| *offset <= at) - 1;
-            return Err(Error::OutOfRange { name, row, item: values[at], last: num_items.saturating_sub(1) });
+            let row = ragged(Vec::new()).row_of(at);
+            let (first, last) = (items.start, items.end.saturating_sub(1));
+            return Err(Error::OutOfRange { name, row, item: values[at], first, last });
         }
-        Ok(Self { offsets, values: values.iter().map(|item| *item as usize).collect() })
+        Ok(ragged(values.iter().map(|item| *item as usize).collect()))
     }
 
     /// `rows` empty rows.
@@ -84,8 +88,13 @@ impl Ragged {
     }
 
     /// Where a row lies in the flat values.
-    pub fn span(&self, row: usize) -> std::ops::Range<usize> {
+    pub fn span(&self, row: usize) -> Range<usize> {
         self.offsets[row]..self.offsets[row + 1]
+    }
+
+    /// The row of a place in the flat values.
+    pub fn row_of(&self, place: usize) -> usize {
+        self.offsets.partition_point(|offset| *offset <= place) - 1
     }
 
     /// Where each row starts in the flat values, and at last where they end.
@@ -109,6 +118,20 @@ impl Ragged {
         offsets.push(0);
         for row in 0..self.rows() {
             self.row(row).iter().for_each(|named| values.extend_from_slice(inner.row(*named)));
+            offsets.push(values.len());
+        }
+        Self { offsets, values }
+    }
+
+    /// Of each row the indexes of `items`, counted from the first of these.
+    #[must_use]
+    pub fn within(&self, items: Range<usize>) -> Self {
+        let mut offsets = Vec::with_capacity(self.offsets.len());
+        let mut values = Vec::new();
+        offsets.push(0);
+        for row in 0..self.rows() {
+            let held = self.row(row).iter().filter(|item| items.contains(item));
+            values.extend(held.map(|item| item - items.start));
             offsets.push(values.len());
         }
         Self { offsets, values }
@@ -144,13 +167,14 @@ mod tests {
 
     #[test]
     fn rows_are_what_the_offsets_say() {
-        let ragged = Ragged::new("x", &[0, 2, 2, 3], &[4, 1, 0], 5).unwrap();
+        let ragged = Ragged::new("x", &[0, 2, 2, 3], &[4, 1, 0], 0..5).unwrap();
         assert_eq!((ragged.rows(), ragged.row(0), ragged.row(1), ragged.row(2)), (3, &[4, 1][..], &[][..], &[0][..]));
+        assert_eq!([0, 1, 2].map(|place| ragged.row_of(place)), [0, 0, 2]);
     }
 
     #[test]
     fn sorted_unique_keeps_each_index_of_a_row_once() {
-        let ragged = Ragged::new("x", &[0, 4, 4, 6], &[4, 1, 4, 1, 1, 0], 5).unwrap().sorted_unique();
+        let ragged = Ragged::new("x", &[0, 4, 4, 6], &[4, 1, 4, 1, 1, 0], 0..5).unwrap().sorted_unique();
         assert_eq!((ragged.row(0), ragged.row(1), ragged.row(2)), (&[1, 4][..], &[][..], &[0, 1][..]));
     }
 
@@ -160,6 +184,12 @@ mod tests {
         assert_eq!(ragged, Ragged::from_rows(&[vec![1, 3], vec![], vec![0, 2], vec![]]));
         let outer = Ragged::from_rows(&[vec![], vec![2, 1, 0]]);
         assert_eq!(outer.expanded(&ragged), Ragged::from_rows(&[vec![], vec![0, 2, 1, 3]]));
+    }
+
+    #[test]
+    fn rows_within_some_items_count_from_the_first_of_them() {
+        let ragged = Ragged::from_rows(&[vec![7, 2, 5, 4], vec![], vec![0]]);
+        assert_eq!(ragged.within(4..7), Ragged::from_rows(&[vec![1, 0], vec![], vec![]]));
     }
 
     #[test]
@@ -173,8 +203,10 @@ mod tests {
 
     #[test]
     fn an_index_out_of_range_is_named_with_its_row() {
-        let row_of = |values: &[i64]| Ragged::new("targets", &[0, 0, 1, 1, 3], values, 5).unwrap_err();
-        assert_eq!(row_of(&[5, 0, 0]), Error::OutOfRange { name: "targets", row: 1, item: 5, last: 4 });
-        assert_eq!(row_of(&[4, 0, -1]), Error::OutOfRange { name: "targets", row: 3, item: -1, last: 4 });
+        let error = |values: &[i64]| Ragged::new("targets", &[0, 0, 1, 1, 3], values, 2..5).unwrap_err();
+        let expected = |row, item| Error::OutOfRange { name: "targets", row, item, first: 2, last: 4 };
+        assert_eq!(error(&[5, 2, 2]), expected(1, 5));
+        assert_eq!(error(&[4, 2, -1]), expected(3, -1));
+        assert_eq!(error(&[4, 1, 4]), expected(3, 1));
     }
 }

@@ -97,54 +97,85 @@ impl ItemIndex<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users; [`Error::Rows`] when
-    /// `targets` or `exclude` have another number of rows; [`Error::DuplicateTarget`] and [`Error::ExcludedTarget`];
-    /// [`Error::Interrupted`].
+    /// As [`ItemIndex::count_above`]; [`Error::Unscored`] for a target that this index does not hold.
     pub fn rank(&self, users: Matrix, targets: &Ragged, exclude: &Ragged, ties: Ties) -> Result<Vec<f64>> {
-        self.check_users(users)?;
-        check_rows("targets", targets, users)?;
-        check_rows("exclude", exclude, users)?;
-        let exclude = exclude.sorted_unique();
-        check_targets(targets, &exclude)?;
-        let ranks_at = |split_of: &(dyn Fn(usize) -> usize + Sync), own: u64| -> Result<Vec<f64>> {
-            let counts = self.counts_above(users, targets, &exclude, split_of)?;
-            Ok(counts.into_iter().map(|count| (1 + count - own) as f64).collect())
-        };
-        // With the bar at "at least", a target counts itself, which `own` takes back.
-        let all = self.num_items();
-        match ties {
-            Ties::Index => ranks_at(&|target| target, 0),
-            Ties::Min => ranks_at(&|_| 0, 0),
-            Ties::Max => ranks_at(&|_| all, 1),
-            Ties::Mean => {
-                let (best, worst) = (ranks_at(&|_| 0, 0)?, ranks_at(&|_| all, 1)?);
-                Ok(best.into_iter().zip(worst).map(|(best, worst)| (best + worst) / 2.0).collect())
-            }
-        }
+        let scores = self.score(users, targets)?;
+        let above = self.count_above(users, targets, &scores, exclude, ties)?;
+        Ok(above.into_iter().map(|count| 1.0 + count).collect())
     }
 
-    /// For every target, the number of items that are not excluded and pass its bar.
-    fn counts_above(
+    /// The score of every target; NaN for one that this index does not hold.
+    ///
+    /// # Errors
+    /// [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users; [`Error::Rows`] when
+    /// `targets` has another number of rows.
+    pub fn score(&self, users: Matrix, targets: &Ragged) -> Result<Vec<f32>> {
+        self.check_users(users)?;
+        check_rows("targets", targets, users)?;
+        let score = |user, target: usize| {
+            if self.ids().contains(&target) { self.score_of(users, user, target - self.first_item) } else { f32::NAN }
+        };
+        let of_user = |user| targets.row(user).iter().map(move |target| score(user, *target));
+        Ok((0..users.rows()).into_par_iter().flat_map_iter(of_user).collect())
+    }
+
+    /// For every target of every user, how many items of this index rank above it, those of the user's row of
+    /// `exclude` left out.
+    ///
+    /// A shard counts for targets of all shards, by the score that the shard which holds a target gave it: a target's
+    /// rank is 1 and the counts of all shards. Exclusions of other shards change nothing. Returns one count for each
+    /// value of `targets`, a whole number but with [`Ties::Mean`], where it is the mean of those of [`Ties::Min`] and
+    /// [`Ties::Max`].
+    ///
+    /// # Errors
+    /// As [`ItemIndex::score`], and [`Error::Rows`] for `exclude`; [`Error::PerTarget`] and [`Error::Unscored`] for
+    /// the scores; [`Error::DuplicateTarget`] and [`Error::ExcludedTarget`]; [`Error::Interrupted`].
+    pub fn count_above(
         &self,
         users: Matrix,
         targets: &Ragged,
+        scores: &[f32],
         exclude: &Ragged,
-        split_of: &(dyn Fn(usize) -> usize + Sync),
-    ) -> Result<Vec<u64>> {
-        let score = |user: usize, item: usize| kernel::dot(users.row(user), self.items.row(item));
-        let bars: Vec<Bar> = (0..users.rows())
-            .into_par_iter()
-            .flat_map_iter(|user| {
-                let bar = move |target: &usize| Bar { score: score(user, *target), split: split_of(*target) };
-                targets.row(user).iter().map(bar)
-            })
-            .collect();
-        let count = Count { targets, bars };
-        let counts = self.fold_scores(users, &count)?;
+        ties: Ties,
+    ) -> Result<Vec<f64>> {
+        self.check_users(users)?;
+        check_rows("targets", targets, users)?;
+        check_rows("exclude", exclude, users)?;
+        check_scores(targets, scores)?;
+        let exclude = exclude.sorted_unique();
+        check_targets(targets, &exclude)?;
+        let exclude = exclude.within(self.ids());
+        let passing = |split_of: &dyn Fn(usize) -> usize| {
+            let scored = targets.values().iter().zip(scores);
+            let bars = scored.map(|(target, score)| Bar { score: *score, split: split_of(*target) }).collect();
+            self.count_passing(users, &Count { targets, bars }, &exclude)
+        };
+        let best = || passing(&|_| 0);
+        // With the bar at "at least", a target counts itself.
+        let worst = || {
+            let counts = passing(&|_| self.num_items())?.into_iter().zip(targets.values());
+            Ok(counts.map(|(count, target)| count - u64::from(self.ids().contains(target))).collect::<Vec<u64>>())
+        };
+        let counts = match ties {
+            Ties::Index => passing(&|target| target.saturating_sub(self.first_item))?,
+            Ties::Min => best()?,
+            Ties::Max => worst()?,
+            Ties::Mean => {
+                let both = best()?.into_iter().zip(worst()?);
+                return Ok(both.map(|(best, worst)| (best + worst) as f64 / 2.0).collect());
+            }
+        };
+        Ok(counts.into_iter().map(|count| count as f64).collect())
+    }
+
+    /// For every target, the number of items that pass its bar and are not excluded. `exclude` counts from the first
+    /// item of this index.
+    fn count_passing(&self, users: Matrix, count: &Count, exclude: &Ragged) -> Result<Vec<u64>> {
+        let counts = self.fold_scores(users, count)?;
         // All items were counted, excluded ones too: take those that passed back.
         let without_excluded = |(user, mut counts): (usize, Vec<u64>)| {
             for &item in exclude.row(user) {
-                let score = score(user, item);
+                let score = self.score_of(users, user, item);
                 for (count, bar) in counts.iter_mut().zip(count.bars(user)) {
                     *count -= u64::from(bar.is_passed(item, score));
                 }
@@ -153,10 +184,26 @@ impl ItemIndex<'_> {
         };
         Ok(counts.into_par_iter().enumerate().flat_map_iter(without_excluded).collect())
     }
+
+    fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {
+        kernel::dot(users.row(user), self.items.row(item))
+    }
 }
 
 pub(crate) fn check_rows(name: &'static str, rows: &Ragged, users: Matrix) -> Result<()> {
     if rows.rows() == users.rows() { Ok(()) } else { Err(Error::Rows { name, rows: rows.rows(), users: users.rows() }) }
+}
+
+/// A finite score for each target.
+fn check_scores(targets: &Ragged, scores: &[f32]) -> Result<()> {
+    let items = targets.values();
+    if scores.len() != items.len() {
+        return Err(Error::PerTarget { scores: scores.len(), targets: items.len() });
+    }
+    match scores.iter().position(|score| !score.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::Unscored { row: targets.row_of(at), item: items[at], score: scores[at] }),
+    }
 }
 
 /// No target twice in a row, and none excluded. `exclude` is sorted.

@@ -57,7 +57,7 @@ proptest! {
     fn rows_of_items((offsets, values) in rows((-1_i64..6).boxed()), extreme in vec(whole(), 0..6), num_items in size()) {
         for values in [values, extreme] {
             let is_item = |value: &i64| u64::try_from(*value).is_ok_and(|value| value < num_items as u64);
-            match Ragged::new("x", &offsets, &values, num_items) {
+            match Ragged::new("x", &offsets, &values, 0..num_items) {
                 Ok(ragged) => {
                     prop_assert!(are_offsets(&offsets, values.len()) && values.iter().all(is_item));
                     let rows = (0..ragged.rows()).flat_map(|row| ragged.row(row)).map(|value| *value as i64);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use langptune_core::{Blocks, Error, ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties, kernel};
+use langptune_core::{Blocks, Error, Found, ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties, kernel};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -30,6 +30,20 @@ impl Case {
             let prepared = Arc::new(Prepared::new(self.items(), kernel).unwrap());
             (kernel, ItemIndex::from_prepared(self.items(), prepared).with_blocks(blocks))
         })
+    }
+
+    /// The catalog cut at these places, each shard with another kernel than the one before where the CPU has several.
+    fn shards(&self, cuts: &[usize], first_kernel: usize) -> Vec<ItemIndex<'_>> {
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % self.items().rows()).collect();
+        ends.extend([0, self.items().rows()]);
+        ends.sort_unstable();
+        ends.dedup();
+        let kernels = Kernel::supported().into_iter().cycle().skip(first_kernel);
+        let shard = |(span, kernel): (&[usize], Kernel)| {
+            let items = self.items().slice(span[0], span[1]);
+            ItemIndex::from_prepared(items, Arc::new(Prepared::new(items, kernel).unwrap())).starting_at(span[0])
+        };
+        ends.windows(2).zip(kernels).map(shard).collect()
     }
 
     fn score(&self, user: usize, item: usize) -> f32 {
@@ -62,7 +76,7 @@ impl Case {
 fn ragged(name: &'static str, rows: &[Vec<i64>], num_items: usize) -> Ragged {
     let mut offsets = vec![0];
     rows.iter().for_each(|row| offsets.push(offsets.last().unwrap() + row.len() as i64));
-    Ragged::new(name, &offsets, &rows.concat(), num_items).unwrap()
+    Ragged::new(name, &offsets, &rows.concat(), 0..num_items).unwrap()
 }
 
 /// Small whole numbers, so that many scores tie; any numbers; or numbers so close that rounding hides what differs.
@@ -138,11 +152,61 @@ proptest! {
         }
         let k = ((left as f64 * part) as usize).max(1);
         let heads = || sorted.iter().flat_map(|row| &row[..k]);
-        let bits = |scores: Vec<f32>| scores.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         for (kernel, index) in case.indexes(Blocks { users, items }) {
             let found = in_threads(threads, || index.search(case.users(), k, &exclude).unwrap());
-            prop_assert_eq!(found.items, heads().map(|(_, item)| *item).collect::<Vec<_>>(), "{}", kernel.name());
-            prop_assert_eq!(bits(found.scores), bits(heads().map(|(score, _)| *score).collect()), "{}", kernel.name());
+            prop_assert_eq!(found.items.values(), heads().map(|(_, item)| *item).collect::<Vec<_>>(), "{}", kernel.name());
+            let scores: Vec<f32> = heads().map(|(score, _)| *score).collect();
+            prop_assert_eq!(bits(&found.scores), bits(&scores), "{}", kernel.name());
+        }
+    }
+}
+
+/// The ranks from what each shard counts.
+fn rank_over(shards: &[ItemIndex], users: Matrix, targets: &Ragged, exclude: &Ragged, ties: Ties) -> Vec<f64> {
+    let mut scores = vec![f32::NAN; targets.values().len()];
+    for shard in shards {
+        let held = shard.score(users, targets).unwrap();
+        scores.iter_mut().zip(held).for_each(|(score, held)| *score = score.max(held)); // NaN is no maximum
+    }
+    let mut ranks = vec![1.0; scores.len()];
+    for shard in shards {
+        let counts = shard.count_above(users, targets, &scores, exclude, ties).unwrap();
+        ranks.iter_mut().zip(counts).for_each(|(rank, count)| *rank += count);
+    }
+    ranks
+}
+
+fn bits(scores: &[f32]) -> Vec<u32> {
+    scores.iter().map(|score| score.to_bits()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn shards_give_the_bits_of_one_index(
+        case in case(), cuts in proptest::collection::vec(0_usize..200, 0..6), part in 0.0_f64..=1.0,
+    ) {
+        let (users, num_items) = (case.users(), case.items().rows());
+        let targets = ragged("targets", &case.targets, num_items);
+        let exclude = ragged("exclude", &case.exclude, num_items);
+        let whole = ItemIndex::new(case.items()).unwrap();
+        let left = (0..users.rows()).map(|user| case.sorted(user).len()).min().unwrap_or(num_items);
+        let k = ((left as f64 * part) as usize).max(1);
+        for first_kernel in 0..Kernel::supported().len() {
+            let shards = case.shards(&cuts, first_kernel);
+            for ties in [Ties::Index, Ties::Min, Ties::Max, Ties::Mean] {
+                let ranks = rank_over(&shards, users, &targets, &exclude, ties);
+                prop_assert_eq!(ranks, whole.rank(users, &targets, &exclude, ties).unwrap(), "{:?}", ties);
+            }
+            let found: Vec<Found> = shards.iter().map(|shard| shard.candidates(users, k, &exclude).unwrap()).collect();
+            match (Found::merged(&found, k), whole.search(users, k, &exclude)) {
+                (Ok(merged), Ok(found)) => {
+                    prop_assert_eq!(&merged.items, &found.items);
+                    prop_assert_eq!(bits(&merged.scores), bits(&found.scores));
+                }
+                (merged, found) => prop_assert_eq!(merged, found),
+            }
         }
     }
 }
@@ -185,6 +249,35 @@ fn input_that_cannot_be_ranked_is_named_by_row() {
 }
 
 #[test]
+fn what_shards_give_must_fit_together() {
+    let shard = || ItemIndex::new(Matrix::new(&ITEMS, 2)).unwrap().starting_at(10);
+    let users = Matrix::new(&USERS, 2);
+    let none = Ragged::empty(2);
+    let targets = ragged("targets", &[vec![12], vec![10, 3]], 20);
+    let scores = shard().score(users, &targets).unwrap();
+    assert_eq!(scores[..2], [1.0, 0.0]);
+    assert!(scores[2].is_nan());
+    let count = |scores: &[f32]| shard().count_above(users, &targets, scores, &none, Ties::Index);
+    assert_eq!(count(&[1.0, 0.0, 0.5]).unwrap(), [1.0, 2.0, 2.0]);
+    assert_eq!(count(&[1.0, 0.0]).unwrap_err(), Error::PerTarget { scores: 2, targets: 3 });
+    assert!(matches!(count(&scores).unwrap_err(), Error::Unscored { row: 1, item: 3, .. }));
+    assert!(matches!(
+        shard().rank(users, &targets, &none, Ties::Min).unwrap_err(),
+        Error::Unscored { row: 1, item: 3, .. }
+    ));
+    let found = shard().candidates(users, 7, &ragged("exclude", &[vec![3, 10], vec![]], 20)).unwrap();
+    assert_eq!(found.items, ragged("found", &[vec![12, 11], vec![11, 12, 10]], 20));
+    assert_eq!(
+        Found::merged(std::slice::from_ref(&found), 3).unwrap_err(),
+        Error::TooFewItems { row: 0, left: 2, k: 3 }
+    );
+    assert_eq!(Found::merged(&[found.clone(), found.clone()], 1).unwrap_err(), Error::FoundTwice { row: 0, item: 11 });
+    let fewer = shard().candidates(Matrix::new(&USERS[..2], 2), 1, &Ragged::empty(1)).unwrap();
+    assert_eq!(Found::merged(&[found, fewer], 1).unwrap_err(), Error::Rows { name: "found", rows: 1, users: 2 });
+    assert_eq!(Found::merged(&[], 0).unwrap_err(), Error::ZeroK);
+}
+
+#[test]
 fn scores_that_could_overflow_are_refused() {
     let large = [1e30_f32, 0.0, 1e30, 1e30];
     assert!(matches!(
@@ -197,7 +290,7 @@ fn scores_that_could_overflow_are_refused() {
     ));
     let largest = ItemIndex::new(Matrix::new(&large, 2)).unwrap();
     let found = largest.search(Matrix::new(&[1e8, 0.0], 2), 2, &Ragged::empty(1)).unwrap();
-    assert_eq!(found.items, [0, 1]);
+    assert_eq!(found.items.values(), [0, 1]);
     assert!(found.scores.iter().all(|score| score.is_finite()));
 }
 
@@ -212,7 +305,7 @@ fn no_users_have_no_ranks_and_k_of_zero_is_refused() {
     let index = ItemIndex::new(Matrix::new(&ITEMS, 2)).unwrap();
     let nobody = Matrix::new(&[], 2);
     assert_eq!(index.rank(nobody, &Ragged::empty(0), &Ragged::empty(0), Ties::Mean).unwrap(), [] as [f64; 0]);
-    assert_eq!(index.search(nobody, 1, &Ragged::empty(0)).unwrap().items, [] as [usize; 0]);
+    assert_eq!(index.search(nobody, 1, &Ragged::empty(0)).unwrap().items, Ragged::empty(0));
     assert_eq!(index.search(nobody, 0, &Ragged::empty(0)).unwrap_err(), Error::ZeroK);
 }
 

@@ -4,6 +4,7 @@
 
 mod packing;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -56,27 +57,49 @@ fn matrix<'a>(name: &'static str, array: &'a PyReadonlyArray2<f32>) -> PyResult<
 /// (offsets, values) of ragged rows; offsets from outside are checked by the core.
 type Rows<'py> = (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>);
 
+/// The indexes of any catalog: a shard does not know where its own ends.
+const ANY: Range<usize> = 0..i64::MAX as usize;
+
 fn slices<'a>(rows: &'a Rows) -> PyResult<(&'a [i64], &'a [i64])> {
     Ok((rows.0.as_slice()?, rows.1.as_slice()?))
 }
 
-type Scores<'py> = Bound<'py, PyArray2<f32>>;
-type Ids<'py> = Bound<'py, PyArray2<i64>>;
+/// Items found: the offsets of each user's row, then scores and item indexes, flat.
+type Found<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<i64>>);
 
 /// Item vectors to rank: the caller's own array and what one pass over it has shown.
 #[pyclass(frozen, module = "langptune_rs._core")]
 struct ItemIndex {
     item_embeddings: Py<PyArray2<f32>>,
     prepared: Arc<Prepared>,
+    /// The index of the first item in the catalog that these are a shard of.
+    first_item: usize,
+}
+
+impl ItemIndex {
+    /// Works on the index of the core, until a signal.
+    fn enter<T: Send>(
+        &self,
+        py: Python,
+        work: impl FnOnce(langptune_core::ItemIndex) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        let items = self.item_embeddings.bind(py).readonly();
+        let items = matrix("item_embeddings", &items)?;
+        enter_core_until_signal(py, |flag| {
+            let index = langptune_core::ItemIndex::from_prepared(items, self.prepared.clone());
+            work(index.starting_at(self.first_item).interrupted_by(flag))
+        })
+    }
 }
 
 #[pymethods]
 impl ItemIndex {
     #[new]
-    fn new(py: Python, item_embeddings: PyReadonlyArray2<f32>) -> PyResult<Self> {
+    fn new(py: Python, item_embeddings: PyReadonlyArray2<f32>, first_item: usize) -> PyResult<Self> {
         let items = matrix("item_embeddings", &item_embeddings)?;
         let prepared = enter_core(py, || Prepared::new(items, Kernel::from_env()?))?;
-        Ok(Self { item_embeddings: item_embeddings.as_unbound().clone_ref(py), prepared: Arc::new(prepared) })
+        let item_embeddings = item_embeddings.as_unbound().clone_ref(py);
+        Ok(Self { item_embeddings, prepared: Arc::new(prepared), first_item })
     }
 
     #[getter]
@@ -99,6 +122,11 @@ impl ItemIndex {
         self.prepared.rescored_share()
     }
 
+    #[getter]
+    fn first_item(&self) -> usize {
+        self.first_item
+    }
+
     /// One f64 rank for each target, flat.
     fn rank<'py>(
         &self,
@@ -108,57 +136,145 @@ impl ItemIndex {
         exclude: Option<Rows>,
         ties: &str,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let ties = match ties {
-            "index" => Ties::Index,
-            "min" => Ties::Min,
-            "max" => Ties::Max,
-            "mean" => Ties::Mean,
-            other => {
-                return Err(InputError::new_err(format!(
-                    "ties = {other:?}: pass \"index\", \"min\", \"max\" or \"mean\""
-                )));
-            }
-        };
-        let items = self.item_embeddings.bind(py).readonly();
-        let items = matrix("item_embeddings", &items)?;
+        let ties = tie_rule(ties)?;
         let users = matrix("user_embeddings", &user_embeddings)?;
-        let (target_offsets, targets) = slices(&targets)?;
+        let targets = slices(&targets)?;
         let exclude = exclude.as_ref().map(slices).transpose()?;
-        let ranks = enter_core_until_signal(py, |flag| {
-            let index = langptune_core::ItemIndex::from_prepared(items, self.prepared.clone()).interrupted_by(flag);
-            let targets = Ragged::new("targets", target_offsets, targets, index.num_items())?;
-            index.rank(users, &targets, &excluded(exclude, users.rows(), index.num_items())?, ties)
+        let ranks = self.enter(py, |index| {
+            let targets = ragged("targets", targets, index.ids())?;
+            index.rank(users, &targets, &excluded(exclude, users, index.ids())?, ties)
         })?;
         Ok(PyArray1::from_vec(py, ranks))
     }
 
-    /// Scores f32 and item indexes i64 of the k best items, each (users, k).
+    /// One f32 score for each target, flat.
+    fn score<'py>(
+        &self,
+        py: Python<'py>,
+        user_embeddings: PyReadonlyArray2<f32>,
+        targets: Rows,
+    ) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        let users = matrix("user_embeddings", &user_embeddings)?;
+        let targets = slices(&targets)?;
+        let scores = self.enter(py, |index| index.score(users, &ragged("targets", targets, ANY)?))?;
+        Ok(PyArray1::from_vec(py, scores))
+    }
+
+    /// One f64 count for each target, flat.
+    fn count_above<'py>(
+        &self,
+        py: Python<'py>,
+        user_embeddings: PyReadonlyArray2<f32>,
+        targets: Rows,
+        scores: PyReadonlyArray1<f32>,
+        exclude: Option<Rows>,
+        ties: &str,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let ties = tie_rule(ties)?;
+        let users = matrix("user_embeddings", &user_embeddings)?;
+        let targets = slices(&targets)?;
+        let scores = scores.as_slice()?;
+        let exclude = exclude.as_ref().map(slices).transpose()?;
+        let counts = self.enter(py, |index| {
+            let targets = ragged("targets", targets, ANY)?;
+            index.count_above(users, &targets, scores, &excluded(exclude, users, ANY)?, ties)
+        })?;
+        Ok(PyArray1::from_vec(py, counts))
+    }
+
+    /// The k best items of each user.
     fn search<'py>(
         &self,
         py: Python<'py>,
         user_embeddings: PyReadonlyArray2<f32>,
         k: usize,
         exclude: Option<Rows>,
-    ) -> PyResult<(Scores<'py>, Ids<'py>)> {
-        let items = self.item_embeddings.bind(py).readonly();
-        let items = matrix("item_embeddings", &items)?;
+    ) -> PyResult<Found<'py>> {
         let users = matrix("user_embeddings", &user_embeddings)?;
         let exclude = exclude.as_ref().map(slices).transpose()?;
-        let (scores, ids) = enter_core_until_signal(py, |flag| {
-            let index = langptune_core::ItemIndex::from_prepared(items, self.prepared.clone()).interrupted_by(flag);
-            let found = index.search(users, k, &excluded(exclude, users.rows(), index.num_items())?)?;
-            Ok((found.scores, found.items.into_iter().map(|item| item as i64).collect::<Vec<_>>()))
+        let found = self.enter(py, |index| {
+            let exclude = excluded(exclude, users, index.ids())?;
+            Ok(in_i64(index.search(users, k, &exclude)?))
         })?;
-        let shape = [users.rows(), k];
-        Ok((PyArray1::from_vec(py, scores).reshape(shape)?, PyArray1::from_vec(py, ids).reshape(shape)?))
+        Ok(arrays_of(py, found))
+    }
+
+    /// The k best items of each user, or as many as are left.
+    fn candidates<'py>(
+        &self,
+        py: Python<'py>,
+        user_embeddings: PyReadonlyArray2<f32>,
+        k: usize,
+        exclude: Option<Rows>,
+    ) -> PyResult<Found<'py>> {
+        let users = matrix("user_embeddings", &user_embeddings)?;
+        let exclude = exclude.as_ref().map(slices).transpose()?;
+        let found = self.enter(py, |index| {
+            let exclude = excluded(exclude, users, ANY)?;
+            Ok(in_i64(index.candidates(users, k, &exclude)?))
+        })?;
+        Ok(arrays_of(py, found))
     }
 }
 
-fn excluded(rows: Option<(&[i64], &[i64])>, num_users: usize, num_items: usize) -> Result<Ragged> {
-    rows.map_or_else(
-        || Ok(Ragged::empty(num_users)),
-        |(offsets, items)| Ragged::new("exclude", offsets, items, num_items),
-    )
+fn tie_rule(ties: &str) -> PyResult<Ties> {
+    match ties {
+        "index" => Ok(Ties::Index),
+        "min" => Ok(Ties::Min),
+        "max" => Ok(Ties::Max),
+        "mean" => Ok(Ties::Mean),
+        other => Err(InputError::new_err(format!("ties = {other:?}: pass \"index\", \"min\", \"max\" or \"mean\""))),
+    }
+}
+
+fn ragged(name: &'static str, (offsets, values): (&[i64], &[i64]), items: Range<usize>) -> Result<Ragged> {
+    Ragged::new(name, offsets, values, items)
+}
+
+fn excluded(rows: Option<(&[i64], &[i64])>, users: Matrix, items: Range<usize>) -> Result<Ragged> {
+    rows.map_or_else(|| Ok(Ragged::empty(users.rows())), |rows| ragged("exclude", rows, items))
+}
+
+/// Offsets, scores and item indexes.
+fn in_i64(found: langptune_core::Found) -> (Vec<i64>, Vec<f32>, Vec<i64>) {
+    let integers = |values: &[usize]| values.iter().map(|value| *value as i64).collect();
+    (integers(found.items.offsets()), found.scores, integers(found.items.values()))
+}
+
+fn arrays_of(py: Python, (offsets, scores, items): (Vec<i64>, Vec<f32>, Vec<i64>)) -> Found {
+    (PyArray1::from_vec(py, offsets), PyArray1::from_vec(py, scores), PyArray1::from_vec(py, items))
+}
+
+/// Refuses targets and exclusions outside of a catalog.
+#[pyfunction]
+fn check_ids(targets: Option<Rows>, exclude: Option<Rows>, num_items: usize) -> PyResult<()> {
+    for (name, rows) in [("targets", &targets), ("exclude", &exclude)] {
+        if let Some(rows) = rows {
+            ragged(name, slices(rows)?, 0..num_items).map_err(|error| InputError::new_err(error.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The k best items of each user of all that shards found, each as it was returned.
+#[pyfunction]
+fn merge_candidates<'py>(
+    py: Python<'py>,
+    of_shards: Vec<(PyReadonlyArray1<i64>, PyReadonlyArray1<f32>, PyReadonlyArray1<i64>)>,
+    k: usize,
+) -> PyResult<Found<'py>> {
+    let mut slices = Vec::with_capacity(of_shards.len());
+    for (offsets, scores, items) in &of_shards {
+        slices.push((offsets.as_slice()?, scores.as_slice()?, items.as_slice()?));
+    }
+    let found = enter_core(py, || {
+        let found = |(offsets, scores, items)| {
+            Ok(langptune_core::Found { items: ragged("ids", (offsets, items), ANY)?, scores: <[f32]>::to_vec(scores) })
+        };
+        let found = slices.into_iter().map(found).collect::<Result<Vec<_>>>()?;
+        Ok(in_i64(langptune_core::Found::merged(&found, k)?))
+    })?;
+    Ok(arrays_of(py, found))
 }
 
 /// Every (metric, cut) of every user, (metrics, users); without offsets each user has one rank.
@@ -249,5 +365,8 @@ mod _core {
     #[pymodule_export]
     use super::packing::{balance, collate, pack_sequences, split_sequences};
     #[pymodule_export]
-    use super::{ItemIndex, bootstrap_intervals, holm, mean, paired_permutation_test, paired_t_test, per_user};
+    use super::{
+        ItemIndex, bootstrap_intervals, check_ids, holm, mean, merge_candidates, paired_permutation_test,
+        paired_t_test, per_user,
+    };
 }

@@ -54,7 +54,7 @@ pub fn balance<'py>(
     let (offsets, indexes) = slices(&bins)?;
     let (costs, groups, prefixes) = (costs.as_slice()?, labels(&groups)?, labels(&prefixes)?);
     let dealt = enter_core(py, || {
-        let bins = Ragged::new("bins", offsets, indexes, num_sequences)?;
+        let bins = Ragged::new("bins", offsets, indexes, 0..num_sequences)?;
         packing::balance(&bins, num_sequences, together(groups, prefixes), costs, num_ranks)
     })?;
     Ok(rows(py, &dealt))
@@ -81,7 +81,7 @@ pub fn collate<'py>(
     let (offsets, indexes) = slices(&bins)?;
     let (lengths, prefixes) = (lengths.as_slice()?, labels(&prefixes)?);
     let (lengths, bins) =
-        enter_core(py, || Ok((counts(lengths)?, Ragged::new("bins", offsets, indexes, lengths.len())?)))?;
+        enter_core(py, || Ok((counts(lengths)?, Ragged::new("bins", offsets, indexes, 0..lengths.len())?)))?;
     let num_tokens = match &tokens {
         Tokens::I32(tokens) => tokens.len(),
         Tokens::I64(tokens) => tokens.len(),

@@ -31,6 +31,8 @@ pub struct Panel {
     pub(super) sixteen: Integers,
     /// Of each item, `|x|`, rounded up.
     pub norms: [f32; PANEL],
+    /// The largest `|x|`; infinite where a value is not finite.
+    pub max_norm: f64,
     /// The largest `|d| / |x|` at each precision.
     loss: [f64; 2],
     /// What makes 8 bits of each item's 16, see [`in_eight`].
@@ -170,6 +172,7 @@ impl Panel {
             Integers { groups: vec![[Line::default(); 2]; items.dim().div_ceil(2)], ..Integers::default() };
         let mut norms = [0.0; PANEL];
         let mut factors = [0; PANEL];
+        let mut max_norm = 0.0;
         let mut loss = [0.0_f64; 2];
         for item in 0..items.rows() {
             let row = items.row(item);
@@ -180,6 +183,7 @@ impl Panel {
             }
             sixteen.scales[item] = scale;
             norms[item] = (norm as f32).next_up();
+            max_norm = if norm.is_finite() { norm.max(max_norm) } else { f64::INFINITY };
             let mut largest = 0;
             for value in &values {
                 largest = value.unsigned_abs().max(largest);
@@ -194,7 +198,7 @@ impl Panel {
                 loss = std::array::from_fn(|at| loss[at].max(lost[at] / norm));
             }
         }
-        Self { sixteen, norms, loss, factors }
+        Self { sixteen, norms, max_norm, loss, factors }
     }
 
     /// The largest share of an item's norm that rounding took.

@@ -1,0 +1,134 @@
+"""A catalog in several shards, on one machine or many: the bits of one index, put together of what each shard says."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langptune_rs import _core
+from langptune_rs.errors import InputError
+from langptune_rs.evaluation.arrays import SCORES, Ragged, Rows, as_ragged, check_embeddings, in_form_of, rows_of
+from langptune_rs.evaluation.index import Ties, check_k
+
+Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Applies a function to every shard and returns the results in order, as the builtin `map` does."""
+
+
+class ShardedIndex:
+    """Ranks and searches a catalog whose items lie in several `ItemIndex`es, to the bits of a single one.
+
+    >>> items = np.eye(3, dtype=np.float32)
+    >>> index = ShardedIndex([ItemIndex(items[:2]), ItemIndex(items[2:], first_item=2)])
+    >>> index.rank(np.array([[1, 0, 3]], dtype=np.float32), [0])
+    array([2])
+
+    Only users, targets, exclusions, and per user a few numbers travel, never items: `rank` asks the shards for the
+    scores of the targets and then for how many of their items rank above, `search` for their k best.
+
+    Args:
+        shards: in any order; together they hold items 0 to n, each once.
+        map: what runs a function on every shard: `ThreadPoolExecutor().map`, or that of an engine, where the shards
+            are what it calls them, such as futures. The functions can be pickled.
+
+    Raises:
+        InputError: for no shards, and for an item that is in two shards or in none.
+    """
+
+    def __init__(self, shards: Sequence[Any], *, map: Map = builtins.map) -> None:
+        self._map, self._shards = map, shards
+        self._num_items = _num_items(list(map(attrgetter("ids"), shards)))
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return self._num_items
+
+    def __repr__(self) -> str:
+        return f"ShardedIndex({len(self)} items in {len(self._shards)} shards)"
+
+    def rank(
+        self, user_embeddings: NDArray[np.float32], targets: Rows, *, exclude: Rows | None = None, ties: Ties = "index"
+    ) -> NDArray[Any] | Ragged:
+        """The 1-based rank of each user's target among all items that are not excluded: see `ItemIndex.rank`."""
+        rows = rows_of(targets, "targets")
+        exclude = self._checked(exclude, targets=rows)
+        scores = np.fmax.reduce([held.values for held in self._ask("score", user_embeddings, rows)])
+        counts = self._ask("count_above", user_embeddings, rows, scores, exclude=exclude, ties=ties)
+        return in_form_of(targets, rows, 1 + sum(count.values for count in counts))
+
+    def search(
+        self, user_embeddings: NDArray[np.float32], k: int, *, exclude: Rows | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k best items of every user that are not excluded, best first: see `ItemIndex.search`."""
+        k = check_k(k, len(self))
+        exclude = self._checked(exclude)
+        return merge_candidates(list(self._ask("candidates", user_embeddings, k, exclude=exclude)), k)
+
+    def _ask(self, method: str, user_embeddings: object, *arguments: Any, **options: Any) -> Iterable[Any]:
+        users = check_embeddings(user_embeddings, "user_embeddings")
+        return self._map(partial(_answer, method, users, arguments, options), self._shards)
+
+    def _checked(self, exclude: Rows | None, targets: Ragged | None = None) -> Ragged | None:
+        """The exclusions, when they and the targets are items of the catalog: a shard does not know its size."""
+        excluded = None if exclude is None else as_ragged(exclude, "exclude")
+        arrays = (None if rows is None else (rows.offsets, rows.values) for rows in (targets, excluded))
+        _core.check_ids(*arrays, len(self))
+        return excluded
+
+
+def _answer(
+    method: str, user_embeddings: NDArray[np.float32], arguments: Sequence[Any], options: Mapping[str, Any], shard: Any
+) -> Any:
+    """What a shard answers, where arrays may have come from afar and lost their alignment on the way."""
+    return getattr(shard, method)(np.require(user_embeddings, requirements=["ALIGNED"]), *arguments, **options)
+
+
+def merge_candidates(of_shards: Sequence[tuple[Rows, Rows]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k best items of every user of all that the shards of a catalog found, by (-score, item index).
+
+    >>> scores, ids = merge_candidates([([[0.9, 0.2]], [[1, 0]]), ([[0.5]], [[2]])], k=2)
+    >>> ids
+    array([[1, 2]])
+
+    Args:
+        of_shards: (scores, ids) of each shard, a row of float32 and of integers for each user, as
+            `ItemIndex.candidates` and `ItemIndex.search` return them.
+        k: how many items, at least 1 and at most as many as there are for each user.
+
+    Returns:
+        (scores, ids) as `ItemIndex.search` returns them for the whole catalog.
+
+    Raises:
+        InputError: for no shards, for shards that differ in their number of users, and, naming the row, for an item
+            that two shards found and for a user with fewer than k items.
+    """
+    if not of_shards:
+        raise InputError("nothing was found: pass what at least one shard returned")
+    found = [_arrays(*pair) for pair in of_shards]
+    _, scores, ids = _core.merge_candidates(found, check_k(k))
+    return scores.reshape(-1, k), ids.reshape(-1, k)
+
+
+def _arrays(scores: Rows, ids: Rows) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    scored, found = as_ragged(scores, "scores", SCORES), as_ragged(ids, "ids")
+    if not np.array_equal(scored.offsets, found.offsets) or len(scored.values) != len(found.values):
+        raise InputError("scores and ids have rows of different length: pass both as a shard returned them")
+    return found.offsets, scored.values, found.values
+
+
+def _num_items(ids_of_shards: list[range]) -> int:
+    """How many items all shards hold, from 0 on and each once."""
+    if not ids_of_shards:
+        raise InputError("shards is empty: at least one is needed")
+    end = 0
+    for ids in sorted(ids_of_shards, key=lambda ids: ids.start):
+        if ids.start != end:
+            fault = f"item {end} is in no shard" if ids.start > end else f"item {ids.start} is in two shards"
+            raise InputError(f"{fault}: give each one as `first_item` the number of items in those before it")
+        end = ids.stop
+    return end
