@@ -130,7 +130,8 @@ def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
         return np.empty(0, dtype=_dtype(kinds))
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} holds values of type {array.dtype}: {_KIND_NAMES[kinds]} are needed")
-    return np.require(array, _dtype(kinds), ["C_CONTIGUOUS", "ALIGNED"])
+    array = np.ascontiguousarray(array, dtype=_dtype(kinds))
+    return array if array.flags.aligned else array.copy()
 
 
 def check_whole(number: object, name: str, least: int) -> int:
