@@ -132,7 +132,8 @@ def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
         return np.empty(0, dtype=_DTYPES[kinds])
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} holds values of type {array.dtype}: {_KIND_NAMES[kinds]} are needed")
-    return np.require(array, _DTYPES[kinds], ["C_CONTIGUOUS", "ALIGNED"])
+    array = np.ascontiguousarray(array, dtype=_DTYPES[kinds])
+    return array if array.flags.aligned else array.copy()
 
 
 def rows_of(numbers: object, name: str, kinds: str = INTEGERS) -> Ragged:

@@ -34,6 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn below_is_uniform() {
         let mut counts = [0_u32; 10];
         let mut random = Random::new(7, 3);

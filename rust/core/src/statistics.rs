@@ -324,12 +324,14 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn p_is_one_without_a_difference_and_never_zero() {
         assert_eq!(paired_permutation_test(&[0.5; 9], &[0.5; 9], 100, 0).unwrap(), 1.0);
         assert_eq!(paired_permutation_test(&[1.0; 100], &[0.0; 100], 999, 0).unwrap(), 0.001);
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn samples_that_share_their_draws_have_the_intervals_they_have_alone() {
         let samples: Vec<Vec<f64>> = (0..6).map(|seed| uniform(seed, 70)).collect();
         let samples: Vec<&[f64]> = samples.iter().map(Vec::as_slice).collect();
