@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,10 +25,9 @@ index = ItemIndex(items)
 """
 
 
-def run(code: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
-    )
+def run(code: str, *arguments: str, **environment: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -120,6 +120,57 @@ def test_the_matrix_of_scores_is_never_formed():
     )
     pytest.importorskip("resource", reason="this system does not report peak memory")
     assert int(run(code)) * 1024 < 500 * 200_000 * 4 / 4
+
+
+@pytest.fixture(scope="module")
+def items_on_disk(tmp_path_factory):
+    """400,000 items of 128 dimensions in a file of 205 MB."""
+    path = tmp_path_factory.mktemp("items") / "items.npy"
+    rng = np.random.default_rng(0)
+    items = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(400_000, 128))
+    for start in range(0, len(items), 50_000):
+        items[start : start + 50_000] = rng.standard_normal((50_000, 128), dtype=np.float32)
+    items.flush()
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not report anonymous memory")
+@pytest.mark.parametrize("threads", ["2", "32"])
+@pytest.mark.parametrize(("keep_rounded", "copy"), [(True, 400_000 * (2 * 128 + 16)), (False, 0)])
+def test_items_on_disk_take_the_memory_of_their_copy_and_no_more_than_64_mib(
+    items_on_disk, keep_rounded, copy, threads
+):
+    code = (
+        "import sys, threading, time\n"
+        "import numpy as np\n"
+        "from langptune_rs import ItemIndex\n"
+        "def anonymous():\n"
+        "    return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon'))\n"
+        "users = np.random.default_rng(1).standard_normal((1500, 128), dtype=np.float32)\n"
+        "peak, before = 0, anonymous()\n"
+        "def watch():\n"
+        "    global peak\n"
+        "    while True:\n"
+        "        peak = max(peak, anonymous())\n"
+        "        time.sleep(0.001)\n"
+        "threading.Thread(target=watch, daemon=True).start()\n"
+        "items = np.load(sys.argv[1], mmap_mode='r')\n"
+        f"index = ItemIndex(items, keep_rounded={keep_rounded})\n"
+        "index.rank(users, np.arange(1500)); index.search(users, 20)\n"
+        "print(1024 * (peak - before))\n"
+    )
+    assert int(run(code, str(items_on_disk), RAYON_NUM_THREADS=threads)) < copy + 64 * 2**20
+
+
+def test_a_copy_that_is_not_kept_changes_no_bit():
+    rng = np.random.default_rng(0)
+    users, items = (rng.standard_normal((n, 48), dtype=np.float32) for n in (700, 5000))
+    kept, not_kept = ItemIndex(items), ItemIndex(items, keep_rounded=False)
+    for num_users in (10, 700):
+        some, targets = users[:num_users], np.arange(num_users)
+        np.testing.assert_array_equal(not_kept.rank(some, targets), kept.rank(some, targets))
+        for found, expected in zip(not_kept.search(some, 30), kept.search(some, 30), strict=True):
+            assert found.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -46,15 +46,19 @@ class ItemIndex:
             the catalog wherever they are given or returned. `score`, `count_above` and `candidates` are what a shard
             contributes; `ShardedIndex` puts it together.
 
+        keep_rounded: False keeps no copy of the items, for a catalog whose copy in 16 bits does not fit into memory:
+            blocks of items are rounded again whenever they are ranked. The results are the same, and take from 1.3
+            times as long, for thousands of users in a call, to 3 times as long for few.
+
     Raises:
         InputError: for another dtype, shape or layout, for no items, for a row with NaN or infinity, and for a
             LANGPTUNE_KERNEL that this CPU does not run.
     """
 
-    def __init__(self, item_embeddings: NDArray[np.float32], *, first_item: int = 0) -> None:
+    def __init__(self, item_embeddings: NDArray[np.float32], *, first_item: int = 0, keep_rounded: bool = True) -> None:
         items = check_embeddings(item_embeddings, "item_embeddings")
         first_item = check_whole(first_item, "first_item", 0, 2**63 - 1 - len(items))
-        self._core = _core.ItemIndex(items, first_item)
+        self._core = _core.ItemIndex(items, first_item, keep_rounded)
 
     @property
     def item_embeddings(self) -> NDArray[np.float32]:

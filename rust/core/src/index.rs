@@ -37,8 +37,8 @@ pub struct ItemIndex<'a> {
 pub struct Prepared {
     kernel: Kernel,
     max_norm: f64,
-    /// The items in 16 bits.
-    panels: Vec<Panel>,
+    /// The items in 16 bits; none where each block is rounded when its turn comes.
+    panels: Option<Vec<Panel>>,
     num_scores: AtomicU64,
     num_rescored: AtomicU64,
 }
@@ -49,16 +49,28 @@ impl Prepared {
     /// # Errors
     /// [`Error::Empty`] without items; [`Error::NonFinite`] for NaN or infinity.
     pub fn new(items: Matrix, kernel: Kernel) -> Result<Self> {
+        // Read once: items on disk may be more than memory holds.
+        let panels = Panel::all(items, kernel);
+        let max_norm = panels.iter().map(|panel| panel.max_norm).fold(0.0, f64::max);
+        Self::of(items, kernel, max_norm, Some(panels))
+    }
+
+    /// Checks the items and keeps nothing of their size: each block is rounded whenever its turn comes.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn without_copy(items: Matrix, kernel: Kernel) -> Result<Self> {
+        Self::of(items, kernel, items.max_norm(), None)
+    }
+
+    fn of(items: Matrix, kernel: Kernel, max_norm: f64, panels: Option<Vec<Panel>>) -> Result<Self> {
         let name = "item_embeddings";
         if items.rows() == 0 {
             return Err(Error::Empty { name, rows: 0, columns: items.dim() });
         }
-        // Read once: items on disk may be more than memory holds.
-        let panels = Panel::all(items, kernel);
-        if panels.iter().any(|panel| !panel.max_norm.is_finite()) {
+        if max_norm.is_infinite() {
             items.norms(name)?;
         }
-        let max_norm = panels.iter().map(|panel| panel.max_norm).fold(0.0, f64::max);
         Ok(Self { kernel, max_norm, panels, num_scores: AtomicU64::new(0), num_rescored: AtomicU64::new(0) })
     }
 
@@ -89,12 +101,17 @@ impl Blocks {
     const ITEM_BYTES: usize = 768 * 1024;
     /// Bytes of a block of users, in f32, in 16 bits and in 8: what each thread holds.
     const USER_BYTES: usize = 4 * 1024 * 1024;
+    /// The same of all threads together, however many there are.
+    const ALL_USER_BYTES: usize = 32 * 1024 * 1024;
+    /// Fewer users at a time are scored exactly sooner than the items are rounded for them.
+    const MIN_USERS_TO_ROUND: usize = 128;
     /// Fewer users at a time are not worth the reading of all items.
     const MIN_USERS: usize = 192;
 
     fn new(dim: usize) -> Self {
         let items = Self::ITEM_BYTES / (dim * (size_of::<f32>() + size_of::<i16>()));
-        let users = Self::USER_BYTES / (dim * (size_of::<f32>() + size_of::<i16>() + size_of::<i8>()));
+        let user_bytes = Self::USER_BYTES.min(Self::ALL_USER_BYTES / rayon::current_num_threads());
+        let users = user_bytes / (dim * (size_of::<f32>() + size_of::<i16>() + size_of::<i8>()));
         Self { users: users.clamp(TILE, 4096), items: items.clamp(PANEL, 1024) }
     }
 }
@@ -231,8 +248,7 @@ struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    fn new(num_before: usize, items: Range<usize>, all_items: Matrix<'a>, all_panels: &'a [Panel]) -> Self {
-        let panels = &all_panels[items.start / PANEL..items.end.div_ceil(PANEL)];
+    fn new(num_before: usize, items: Range<usize>, all_items: Matrix<'a>, panels: &'a [Panel]) -> Self {
         let loss = |precision| panels.iter().map(|panel| panel.loss(precision)).fold(0.0, f64::max);
         Self {
             first_item: items.start,
@@ -382,9 +398,11 @@ impl<'a> ItemIndex<'a> {
         fold: &F,
     ) -> Result<Vec<F::State>> {
         let kernel = self.prepared.kernel;
+        let panels = self.prepared.panels.as_deref();
+        let sifts = panels.is_some() || user_block.len() >= Blocks::MIN_USERS_TO_ROUND;
         let group = |range: Range<usize>| {
             let rows = users.slice(range.start, range.end);
-            let trust = Trust::new(kernel.precisions(rows.dim()));
+            let trust = Trust::new(if sifts { kernel.precisions(rows.dim()) } else { &[] });
             Group { users: range, rows: AlignedRows::copy(rows), tile: UserTile::new(rows, kernel), trust }
         };
         let mut groups: Vec<Group> = split(user_block.clone(), TILE).into_iter().map(group).collect();
@@ -392,7 +410,16 @@ impl<'a> ItemIndex<'a> {
         let mut scratch = Scratch::default();
         let mut num_rescored = 0;
         for items in split(item_part.clone(), self.blocks.items.next_multiple_of(PANEL)) {
-            let block = Block::new(items.start - item_part.start, items, self.items, &self.prepared.panels);
+            let rounded;
+            let panels = match panels {
+                Some(panels) => &panels[items.start / PANEL..items.end.div_ceil(PANEL)],
+                None if sifts => {
+                    rounded = Panel::block(self.items.slice(items.start, items.end), kernel);
+                    &rounded[..]
+                }
+                None => &[],
+            };
+            let block = Block::new(items.start - item_part.start, items, self.items, panels);
             scratch.has_eight = false;
             for (group, states) in groups.iter_mut().zip(states.chunks_mut(TILE)) {
                 if self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed)) {

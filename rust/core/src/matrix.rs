@@ -41,6 +41,12 @@ impl<'a> Matrix<'a> {
         Matrix { values: &self.values[start * self.dim..end * self.dim], dim: self.dim }
     }
 
+    /// The largest Euclidean norm of a row, in f64: infinite where a value is not finite, 0 without rows.
+    pub fn max_norm(&self) -> f64 {
+        let norms = self.values.par_chunks_exact(self.dim).with_min_len(64).map(norm);
+        norms.map(|norm| if norm.is_finite() { norm } else { f64::INFINITY }).reduce(|| 0.0, f64::max)
+    }
+
     /// The Euclidean norm of every row, in f64.
     ///
     /// # Errors
@@ -102,6 +108,13 @@ mod tests {
     fn norms_are_euclidean() {
         let values = [3.0, 4.0, 0.0, -2.0];
         assert_eq!(Matrix::new(&values, 2).norms("x").unwrap(), [5.0, 2.0]);
+    }
+
+    #[test]
+    fn the_largest_norm_is_infinite_where_a_value_is_not_finite() {
+        let values = [3.0, 4.0, f32::NAN, 1.0, 0.0, 9.0];
+        assert_eq!(Matrix::new(&values[..2], 2).max_norm(), 5.0);
+        assert_eq!(Matrix::new(&values, 2).max_norm(), f64::INFINITY);
     }
 
     #[test]

@@ -70,11 +70,21 @@ impl Ragged {
 
     /// The given rows, in order.
     pub fn from_rows(rows: &[Vec<usize>]) -> Self {
-        let ends = rows.iter().scan(0, |end, row| {
-            *end += row.len();
+        Self::from_lengths(rows.iter().map(Vec::len), rows.concat())
+    }
+
+    /// Rows of these lengths, which sum to the number of values.
+    pub(crate) fn from_lengths(lengths: impl Iterator<Item = usize>, values: Vec<usize>) -> Self {
+        let ends = lengths.scan(0, |end, length| {
+            *end += length;
             Some(*end)
         });
-        Self { offsets: std::iter::once(0).chain(ends).collect(), values: rows.concat() }
+        Self { offsets: std::iter::once(0).chain(ends).collect(), values }
+    }
+
+    /// The offsets and the flat values.
+    pub fn into_parts(self) -> (Vec<usize>, Vec<usize>) {
+        (self.offsets, self.values)
     }
 
     /// Number of rows.

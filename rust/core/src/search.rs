@@ -36,8 +36,9 @@ impl Found {
 
     fn from_best(best: Vec<Best>) -> Self {
         let sorted: Vec<Vec<Candidate>> = best.into_par_iter().map(|best| best.heap.into_sorted_vec()).collect();
-        let items: Vec<Vec<usize>> = sorted.iter().map(|row| row.iter().map(|c| c.item).collect()).collect();
-        Self { items: Ragged::from_rows(&items), scores: sorted.iter().flatten().map(|c| c.score).collect() }
+        let flat = || sorted.iter().flatten();
+        let items = Ragged::from_lengths(sorted.iter().map(Vec::len), flat().map(|c| c.item).collect());
+        Self { items, scores: flat().map(|c| c.score).collect() }
     }
 
     fn candidates(&self, row: usize) -> impl Iterator<Item = Candidate> {

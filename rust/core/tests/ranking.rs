@@ -24,11 +24,13 @@ impl Case {
         Matrix::new(&self.items, self.dim)
     }
 
-    /// One for each kernel of this CPU.
+    /// With and without a copy of the items, for each kernel of this CPU.
     fn indexes(&self, blocks: Blocks) -> impl Iterator<Item = (Kernel, ItemIndex<'_>)> {
-        Kernel::supported().into_iter().map(move |kernel| {
-            let prepared = Arc::new(Prepared::new(self.items(), kernel).unwrap());
-            (kernel, ItemIndex::from_prepared(self.items(), prepared).with_blocks(blocks))
+        Kernel::supported().into_iter().flat_map(move |kernel| {
+            [Prepared::new, Prepared::without_copy].map(|prepare| {
+                let prepared = Arc::new(prepare(self.items(), kernel).unwrap());
+                (kernel, ItemIndex::from_prepared(self.items(), prepared).with_blocks(blocks))
+            })
         })
     }
 
@@ -295,9 +297,25 @@ fn scores_that_could_overflow_are_refused() {
 }
 
 #[test]
+fn few_items_are_left_in_doubt_without_a_copy() {
+    let (users, items) = (random(300, 64, 1), random(2000, 64, 2));
+    let (users, items) = (Matrix::new(&users, 64), Matrix::new(&items, 64));
+    let prepared = Arc::new(Prepared::without_copy(items, Kernel::supported()[0]).unwrap());
+    let index = in_threads(1, || ItemIndex::from_prepared(items, prepared.clone()));
+    let found = in_threads(1, || index.search(users, 10, &Ragged::empty(300)).unwrap());
+    assert_eq!(found, ItemIndex::new(items).unwrap().search(users, 10, &Ragged::empty(300)).unwrap());
+    assert!(prepared.rescored_share() < 0.5, "{}", prepared.rescored_share());
+}
+
+#[test]
 fn an_index_needs_items_and_finite_ones() {
     assert!(matches!(ItemIndex::new(Matrix::new(&[], 2)), Err(Error::Empty { name: "item_embeddings", rows: 0, .. })));
-    assert!(matches!(ItemIndex::new(Matrix::new(&[f32::NAN], 1)), Err(Error::NonFinite { row: 0, .. })));
+    let items = [1.0, 2.0, f32::NAN, 1.0, f32::INFINITY, 5.0];
+    for prepare in [Prepared::new, Prepared::without_copy] {
+        let error = |dim| prepare(Matrix::new(&items, dim), Kernel::supported()[0]).err().unwrap();
+        assert!(matches!(error(1), Error::NonFinite { row: 2, column: 0, .. }));
+        assert!(matches!(error(3), Error::NonFinite { row: 0, column: 2, .. }));
+    }
 }
 
 #[test]

@@ -95,9 +95,15 @@ impl ItemIndex {
 #[pymethods]
 impl ItemIndex {
     #[new]
-    fn new(py: Python, item_embeddings: PyReadonlyArray2<f32>, first_item: usize) -> PyResult<Self> {
+    fn new(
+        py: Python,
+        item_embeddings: PyReadonlyArray2<f32>,
+        first_item: usize,
+        keep_rounded: bool,
+    ) -> PyResult<Self> {
         let items = matrix("item_embeddings", &item_embeddings)?;
-        let prepared = enter_core(py, || Prepared::new(items, Kernel::from_env()?))?;
+        let prepare = if keep_rounded { Prepared::new } else { Prepared::without_copy };
+        let prepared = enter_core(py, || prepare(items, Kernel::from_env()?))?;
         let item_embeddings = item_embeddings.as_unbound().clone_ref(py);
         Ok(Self { item_embeddings, prepared: Arc::new(prepared), first_item })
     }
@@ -237,8 +243,9 @@ fn excluded(rows: Option<(&[i64], &[i64])>, users: Matrix, items: Range<usize>) 
 
 /// Offsets, scores and item indexes.
 fn in_i64(found: langptune_core::Found) -> (Vec<i64>, Vec<f32>, Vec<i64>) {
-    let integers = |values: &[usize]| values.iter().map(|value| *value as i64).collect();
-    (integers(found.items.offsets()), found.scores, integers(found.items.values()))
+    let integers = |values: Vec<usize>| values.into_iter().map(|value| value as i64).collect();
+    let (offsets, items) = found.items.into_parts();
+    (integers(offsets), found.scores, integers(items))
 }
 
 fn arrays_of(py: Python, (offsets, scores, items): (Vec<i64>, Vec<f32>, Vec<i64>)) -> Found {

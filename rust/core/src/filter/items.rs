@@ -137,11 +137,16 @@ fn scale_of_eight(scale: f32, factor: i16) -> f32 {
 impl Panel {
     /// The panels of all items; half the size of the items themselves.
     pub fn all(items: Matrix, kernel: Kernel) -> Vec<Self> {
-        let starts = (0..items.rows()).into_par_iter().step_by(PANEL);
-        starts.map(|start| Self::new(items.slice(start, (start + PANEL).min(items.rows())), kernel)).collect()
+        (0..items.rows()).into_par_iter().step_by(PANEL).map(|start| Self::new(items, start, kernel)).collect()
     }
 
-    fn new(items: Matrix, kernel: Kernel) -> Self {
+    /// The panels of a block of items, made by this thread alone.
+    pub fn block(items: Matrix, kernel: Kernel) -> Vec<Self> {
+        (0..items.rows()).step_by(PANEL).map(|start| Self::new(items, start, kernel)).collect()
+    }
+
+    fn new(items: Matrix, start: usize, kernel: Kernel) -> Self {
+        let items = items.slice(start, (start + PANEL).min(items.rows()));
         match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
