@@ -191,6 +191,9 @@ struct Trust {
 }
 
 impl Trust {
+    /// So many tiles in a row speak for the whole block.
+    const MAX_IN_VAIN: usize = 2;
+
     fn new(precisions: &'static [Precision]) -> Self {
         Self { precisions, pause: 0, next_pause: 4 }
     }
@@ -267,6 +270,8 @@ struct Scratch {
     /// The block in 8 bits, once a tile asked for it.
     eight: Vec<EightBits>,
     has_eight: bool,
+    /// Tiles in a row that were sifted in vain.
+    num_in_vain: usize,
     scores: Vec<f32>,
     bars: Vec<(f32, f32)>,
     places: Vec<u32>,
@@ -421,6 +426,7 @@ impl<'a> ItemIndex<'a> {
             };
             let block = Block::new(items.start - item_part.start, items, self.items, panels);
             scratch.has_eight = false;
+            scratch.num_in_vain = 0;
             for (group, states) in groups.iter_mut().zip(states.chunks_mut(TILE)) {
                 if self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
                     return Err(Error::Interrupted);
@@ -446,9 +452,11 @@ impl<'a> ItemIndex<'a> {
         let kernel = self.prepared.kernel;
         let sieves = states.iter().map(|state| fold.sieve(state, block.num_before, block.items.rows()));
         let sieve = sieves.min().unwrap_or(Sieve::None);
-        let mut precision = group.trust.begin(sieve);
+        let in_vain = scratch.num_in_vain >= Trust::MAX_IN_VAIN; // then it is the items, and not these users
+        let mut precision = group.trust.begin(sieve).filter(|_| !in_vain);
         while let Some(tried) = precision {
             if sift_block(kernel, tried, group, block, fold, states, scratch) {
+                scratch.num_in_vain = 0;
                 let Scratch { doubts, exact, .. } = scratch;
                 kernel.score_pairs(group.rows.rows(), block.items, &doubts.pairs, exact);
                 let mut start = 0;
@@ -461,6 +469,7 @@ impl<'a> ItemIndex<'a> {
                 return doubts.pairs.len();
             }
             precision = group.trust.disappointed_by(tried);
+            scratch.num_in_vain += usize::from(precision.is_none());
         }
         let num_pairs = group.users.len() * block.items.rows();
         scratch.exact.resize(num_pairs, 0.0);
