@@ -131,7 +131,9 @@ FORMS = [
     ([0, 2, 4], [0, 3, 4, 1]),
     (np.array([0, 2, 4], dtype=np.int32), np.array([0, 3, 4, 1])),
     Ragged(np.array([0, 2, 4]), np.array([0, 3, 4, 1])),
+    (np.array([0, 2, 4]), np.frombuffer(b"\0" + np.array([0, 3, 4, 1]).tobytes(), np.uint8)[1:].view(np.int64)),
 ]
+"""The last one is not aligned."""
 
 
 @pytest.mark.parametrize("targets", FORMS)
@@ -150,6 +152,11 @@ def test_exclusions_take_any_form(tied, exclude):
     index, users = tied
     assert index.rank(users, [2, 2], exclude=exclude).tolist() == [2, 2]
     assert index.search(users, 2, exclude=exclude)[1].tolist() == [[1, 2], [0, 2]]
+
+
+def test_a_target_alone_ranks_first(tied):
+    index, users = tied
+    assert index.rank(users, [3, 4], exclude=[[0, 1, 2, 4], [0, 1, 2, 3]], ties="mean").tolist() == [1, 1]
 
 
 def test_rows_may_be_ragged_and_empty(tied):
@@ -188,7 +195,7 @@ def test_the_index_keeps_the_array_it_was_given(tmp_path):
     assert index.rank(users, np.arange(4)).tolist() == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("scale", [1e-38, 1e-20, 1e18])
+@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-20, 1e18])
 def test_tiny_and_huge_embeddings(scale):
     users = np.array([[1, 0], [0, 1]], dtype=np.float32)
     items = (np.array([[1, 3], [2, 2], [3, 1]]) * scale).astype(np.float32)

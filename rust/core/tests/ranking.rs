@@ -81,11 +81,17 @@ fn ragged(name: &'static str, rows: &[Vec<i64>], num_items: usize) -> Ragged {
     Ragged::new(name, &offsets, &rows.concat(), 0..num_items).unwrap()
 }
 
-/// Small whole numbers, so that many scores tie; any numbers; or numbers so close that rounding hides what differs.
+/// Small whole numbers, so that many scores tie; any numbers; numbers so close that rounding hides what differs; or
+/// numbers of all sizes that f32 has, beside each other.
 fn embeddings(len: usize, kind: u8) -> BoxedStrategy<Vec<f32>> {
     match kind {
         0 => proptest::collection::vec((-1_i8..=1).prop_map(f32::from), len).boxed(),
         1 => proptest::collection::vec(-2.0_f32..2.0, len).boxed(),
+        2 => {
+            let sizes = [0.0, 1e-45_f32, 1e-39, 1e-30, 1e-19, 1.0, 1e17];
+            let value = (0..sizes.len(), -2.0_f32..2.0).prop_map(move |(size, value)| sizes[size] * value);
+            proptest::collection::vec(value, len).boxed()
+        }
         _ => proptest::collection::vec((0_u32..8).prop_map(|ulps| 1.0 + ulps as f32 * f32::EPSILON), len).boxed(),
     }
 }
@@ -97,7 +103,7 @@ const MAX_ITEMS: usize = if cfg!(miri) { 70 } else { 200 };
 
 prop_compose! {
     /// Each item is a target, excluded, or neither, for each user.
-    fn case()(dim in 1_usize..40, num_users in 0..MAX_USERS, num_items in 1..MAX_ITEMS, kind in 0_u8..3)(
+    fn case()(dim in 1_usize..40, num_users in 0..MAX_USERS, num_items in 1..MAX_ITEMS, kind in 0_u8..4)(
         dim in Just(dim),
         users in embeddings(dim * num_users, kind),
         items in embeddings(dim * num_items, kind),
