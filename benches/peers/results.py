@@ -56,10 +56,14 @@ def kernels() -> list[tuple[str, float]]:
     return rates
 
 
+def milliseconds(time: float) -> str:
+    return f"{1000 * time:,.0f} ms" if time >= 0.1 else f"{1000 * time:.3g} ms"
+
+
 def ratio_table(seconds: dict[str, float], ours: dict[str, str]) -> str:
     """Every contender's time, and how many times ours it takes; `ours` names the columns and what they divide by."""
     rows = [
-        (name, f"{1000 * time:,.3g} ms", *(f"{time / seconds[own]:.2f}" for own in ours.values()))
+        (name, milliseconds(time), *(f"{time / seconds[own]:.2f}" for own in ours.values()))
         for name, time in seconds.items()
     ]
     return markdown_table(("", "median of 7", *(f"times {name}" for name in ours)), rows)
@@ -119,7 +123,7 @@ def main() -> None:
         "## Kernels, one thread, in the caches",
         markdown_table(("", "10^9 operations (bytes) a second"), [(kernel, f"{rate:.0f}") for kernel, rate in rates]),
         "## Metrics, intervals and tests, 2 threads",
-        markdown_table(("", "median of 7"), [(name, f"{1000 * time:,.3g} ms") for name, time in evaluation.items()]),
+        markdown_table(("", "median of 7"), [(name, milliseconds(time)) for name, time in evaluation.items()]),
     ]
     for kind, seconds in packing.items():
         ours = {"bins + collate": next(name for name in seconds if "langptune" in name and "collate" in name)}
