@@ -5,9 +5,8 @@ FOLDER holds the catalog as `items-*.npy`, float32 (n, dim) each, in the order o
 them: `ranks.npy` (n_users,), `scores.npy` and `ids.npy` (n_users, 20), to the bits of a single index.
 
 Every worker maps its shards into memory and keeps them in 16 bits; users go to the shards, and numbers come back. With
-`--scheduler ADDRESS` the workers are those of a cluster that sees FOLDER and whose scheduler was started with
-DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING=False, since a shard stays where it is. A worker that dies is made up for by
-another that opens its shards. Needs dask and distributed.
+`--scheduler ADDRESS` the workers are those of a cluster that sees FOLDER. A worker that dies is made up for by others
+that open its shards. Needs dask and distributed.
 """
 
 from __future__ import annotations
@@ -29,14 +28,21 @@ USERS = 4096
 """What one message carries: some megabytes."""
 
 
-def open_shard(path: Path, first_item: int) -> ItemIndex:
-    return ItemIndex(np.load(path, mmap_mode="r"), first_item=first_item)
+class ShardOnDisk(ItemIndex):
+    """The index of a file. A worker that it is sent to opens the file itself."""
+
+    def __init__(self, path: Path, first_item: int) -> None:
+        super().__init__(np.load(path, mmap_mode="r"), first_item=first_item)
+        self._arguments = path, first_item
+
+    def __reduce__(self) -> tuple[type[ShardOnDisk], tuple[Path, int]]:
+        return ShardOnDisk, self._arguments
 
 
 def open_catalog(client: Client, paths: list[Path]) -> ShardedIndex:
-    """The shards as futures, spread over the workers; each task runs where its shard is."""
+    """The shards as futures, spread over the workers; a task runs where its shard is."""
     sizes = [len(np.load(path, mmap_mode="r")) for path in paths]
-    shards = client.map(open_shard, paths, list(accumulate(sizes[:-1], initial=0)), pure=False)
+    shards = client.map(ShardOnDisk, paths, list(accumulate(sizes[:-1], initial=0)), pure=False)
     return ShardedIndex(shards, map=lambda function, shards: client.gather(client.map(function, shards, pure=False)))
 
 
@@ -71,6 +77,6 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--scheduler")
     arguments = parser.parse_args()
-    dask.config.set({"distributed.scheduler.work-stealing": False})
+    dask.config.set({"distributed.scheduler.work-stealing": False})  # opening a shard takes longer than waiting
     with Client(arguments.scheduler or local_cluster(arguments.workers)) as client:
         run(client, arguments.folder.absolute())

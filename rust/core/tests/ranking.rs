@@ -189,7 +189,7 @@ fn bits(scores: &[f32]) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(NUM_CASES))]
 
     #[test]
     fn shards_give_the_bits_of_one_index(
