@@ -27,12 +27,12 @@ from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
+from langptune_rs.progress import progress as show_progress
 from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender
 from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.model_card import write_model_cards
-from langptune_rs.training.progress import progress as show_progress
 from langptune_rs.training.run_folder import DATA, read_config
 
 PACKAGES = ("langptune-rs", "torch", "transformers", "peft", "deepspeed", "sentence-transformers", "numpy", "polars")

@@ -25,6 +25,7 @@ from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
+from langptune_rs.progress import progress
 from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender, recommender_reward
@@ -46,7 +47,6 @@ from langptune_rs.training.engines import (
 )
 from langptune_rs.training.kept_profiles import KeptProfiles
 from langptune_rs.training.metrics_log import MetricsLog
-from langptune_rs.training.progress import progress
 from langptune_rs.training.rlso import (
     ProfileScorer,
     ReferenceWeights,

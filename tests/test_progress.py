@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from langptune_rs.training.progress import progress
+from langptune_rs.progress import progress
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def clock(monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "rate"), [(4, "2.0 s each, 4 s left"), (0.5, "4.0/s, 0 s left")])
 def test_lines_leave_what_was_done_before_out_of_the_rate(clock, capsys, monkeypatch, seconds, rate):
-    monkeypatch.setattr("langptune_rs.training.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("langptune_rs.progress.SECONDS_BETWEEN_LINES", 0.0)
     with progress(100, "steps", 96) as advance:
         clock[0] += seconds
         advance(2, note="loss 1")
