@@ -1,23 +1,57 @@
-"""JSON lines, plain or .gz, with errors that name the file and the line."""
+"""JSON lines, plain or .gz, with errors that name the file and the line.
+
+`JsonLines` reads them in blocks by polars. What polars refuses, or may have understood otherwise than it stands there
+(a number where a text should be), is read again line by line by `Row`, which decides what each line says.
+"""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
+import numpy as np
+import polars as pl
+
+from langptune_rs.data.sources.raw import BadLines
 from langptune_rs.data.text import clean, shorten
 from langptune_rs.errors import DataError
 
 _EXCERPT_LENGTH = 80
+BLOCK_BYTES = 32 << 20
+
+Kind = Literal["identifier", "text", "texts", "joined_texts", "number", "price"]
+
+_TYPES = {
+    "identifier": pl.String,
+    "text": pl.String,
+    "texts": pl.List(pl.String),
+    "joined_texts": pl.List(pl.String),
+    "number": pl.Float64,
+    "price": pl.String,
+}
+_NO_TEXT = r"^\s*(true|false|[-+]?\d[\d.eE+-]*\s*$|\{|\[)"
+"""What polars also makes a text of: other JSON values."""
+
+
+class BadLine(DataError):
+    """A line that cannot be used, and why."""
+
+    def __init__(self, file: Path, line: int, problem: str):
+        super().__init__(f"{file}, line {line}: {problem}")
+        self.problem = problem
 
 
 class Row:
-    """One object of a file. Its methods read a field and raise `DataError` for one of the wrong kind."""
+    """One object of a file. Its methods, one for each `Kind`, read a field and raise `BadLine` for another kind."""
 
     __slots__ = ("file", "line", "values")
 
@@ -25,7 +59,7 @@ class Row:
         self.file, self.line, self.values = file, line, values
 
     def fail(self, problem: str) -> NoReturn:
-        raise DataError(f"{self.file}, line {self.line}: {problem}")
+        raise BadLine(self.file, self.line, problem)
 
     def identifier(self, key: str) -> str:
         """A text or whole number that is not empty."""
@@ -46,14 +80,20 @@ class Row:
         return clean(value)
 
     def texts(self, key: str) -> list[str]:
-        """A list of cleaned texts; a single text is a list of one, null an empty one."""
+        """A list of cleaned texts, lists within it opened; a single text is a list of one, null an empty one."""
         value = self.values.get(key)
         if value is None:
             return []
         values = [value] if isinstance(value, str) else value
+        if isinstance(values, list):
+            values = [text for part in values for text in (part if isinstance(part, list) else [part])]
         if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
             self.fail(f"{key} = {_show(value)} is no list of texts.")
         return [text for text in map(clean, values) if text]
+
+    def joined_texts(self, key: str) -> str | None:
+        """A text, or a list of texts as one; none where there is no word in it."""
+        return " ".join(self.texts(key)) or None
 
     def number(self, key: str) -> float | None:
         """A finite number; none where it is null or absent."""
@@ -64,6 +104,202 @@ class Row:
             self.fail(f"{key} = {_show(value)} is no number. Give a number or null.")
         return float(value)
 
+    def price(self, key: str) -> str | None:
+        """A number as it stands in the file, or a text such as "$4.99"; none for a text without letter or digit."""
+        if isinstance(self.values.get(key), str):
+            return next((text for text in [self.text(key)] if any(map(str.isalnum, text))), None)
+        return None if self.number(key) is None else str(self.values[key])
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """A file of JSON lines as a `Reader`."""
+
+    file: Path
+    fields: Mapping[str, tuple[str, Kind]]
+    """Column -> the key in the file, and how its value is read."""
+    parse: Callable[[str], Any] = json.loads
+    """Reads one line. Another than JSON's has every line read by itself, which is slower."""
+
+    @property
+    def size(self) -> int:
+        return self.file.stat().st_size
+
+    def chunks(
+        self,
+        columns: Sequence[str],
+        bad: BadLines,
+        *,
+        lines: np.ndarray | None = None,
+        advance: Callable[[int], None] = lambda units: None,
+    ) -> Iterator[pl.DataFrame]:
+        """See `Reader.chunks`."""
+        first = 1
+        for block, consumed in _blocks(self.file):
+            starts, ends = _line_bounds(block)
+            numbers = np.arange(first, first + len(starts), dtype=np.uint32)
+            first += len(starts)
+            if lines is not None:
+                wanted = np.flatnonzero(_is_in(numbers, lines))
+                starts, ends, numbers = starts[wanted], ends[wanted], numbers[wanted]
+                block = b"".join([block[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
+                starts, ends = _line_bounds(block)
+            if len(numbers):
+                yield self._read(_Lines(block, starts, ends, numbers), columns, bad)
+            advance(consumed)
+
+    def _read(self, lines: _Lines, columns: Sequence[str], bad: BadLines) -> pl.DataFrame:
+        schema = {name: _column_type(self.fields[name][1]) for name in columns} | {"line": pl.UInt32}
+        fast = None if self.parse is not json.loads else self._by_polars(lines, columns)
+        if fast is None:
+            return self._line_by_line(lines, columns, bad, schema)
+        doubtful = fast["doubtful"].to_numpy()
+        frame = fast.filter(~pl.col("doubtful")).select(schema.keys())
+        frame = frame.with_columns(self._cleaned(name, frame[name]) for name in columns)
+        if doubtful.any():
+            again = self._line_by_line(lines.at(doubtful), columns, bad, schema)
+            frame = pl.concat([frame, again]).sort("line")
+        return frame
+
+    def _by_polars(self, lines: _Lines, columns: Sequence[str]) -> pl.DataFrame | None:
+        """The raw columns, `line`, and `doubtful` for each row; none where polars finds a fault or a blank line."""
+        kinds = {name: self.fields[name][1] for name in columns}
+        if "price" in kinds.values():  # polars drops the zero of 17.0
+            return None
+        raw = {self.fields[name][0]: _TYPES[kind] for name, kind in kinds.items()}
+        if len(raw) != len(columns):
+            return None
+        try:
+            frame = pl.read_ndjson(io.BytesIO(lines.block), schema=raw)
+        except pl.exceptions.PolarsError:
+            return None
+        if frame.height != len(lines.numbers):
+            return None
+        return frame.select(
+            *(pl.col(self.fields[name][0]).alias(name) for name in columns),
+            line=pl.Series(lines.numbers),
+            doubtful=pl.any_horizontal(
+                pl.lit(False), *(_is_doubtful(pl.col(self.fields[name][0]), kind) for name, kind in kinds.items())
+            ),
+        )
+
+    def _cleaned(self, name: str, values: pl.Series) -> pl.Series:
+        match self.fields[name][1]:
+            case "text":
+                return pl.Series(name, [None if text is None else clean(text) for text in values.to_list()], pl.String)
+            case "texts":
+                return pl.Series(name, map(_clean_list, values.to_list()), pl.List(pl.String))
+            case "joined_texts":
+                texts = (" ".join(_clean_list(part)) or None for part in values.to_list())
+                return pl.Series(name, texts, pl.String)
+        return values
+
+    def _line_by_line(
+        self, lines: _Lines, columns: Sequence[str], bad: BadLines, schema: Mapping[str, Any]
+    ) -> pl.DataFrame:
+        read = [(getattr(Row, kind), key) for key, kind in (self.fields[name] for name in columns)]
+        rows = []
+        for number, line in lines:
+            if not line.strip():
+                continue
+            try:
+                row = Row(self.file, number, parse_line(self.file, number, line, self.parse))
+                rows.append((*(method(row, key) for method, key in read), number))
+            except BadLine as error:
+                bad.add(self.file, number, error.problem)
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Some lines of a file: line i is block[starts[i]:ends[i]], with its newline, and has the number numbers[i]."""
+
+    block: bytes
+    starts: np.ndarray
+    ends: np.ndarray
+    numbers: np.ndarray
+
+    def at(self, mask: np.ndarray) -> _Lines:
+        return _Lines(self.block, self.starts[mask], self.ends[mask], self.numbers[mask])
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        for number, start, end in zip(self.numbers.tolist(), self.starts.tolist(), self.ends.tolist(), strict=True):
+            yield number, self.block[start:end]
+
+
+def _column_type(kind: Kind) -> Any:
+    return pl.String if kind == "joined_texts" else _TYPES[kind]
+
+
+def _is_doubtful(column: pl.Expr, kind: Kind) -> pl.Expr:
+    """Where the file may hold another kind of value than `column` shows."""
+    match kind:
+        case "identifier":
+            # Whole numbers are identifiers too.
+            other = column.str.contains(_NO_TEXT) & ~column.str.contains(r"^-?\d+$")
+            return column.is_null() | (column.str.strip_chars() == "") | other
+        case "text":
+            return column.str.contains(_NO_TEXT).fill_null(False)
+        case "texts" | "joined_texts":
+            each = pl.element().is_null() | pl.element().str.contains(_NO_TEXT)
+            return column.list.eval(each).list.any().fill_null(False)
+    return pl.lit(False)
+
+
+def _clean_list(texts: list[str] | None) -> list[str]:
+    return [text for text in map(clean, texts or []) if text]
+
+
+def _is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Whether each of the ascending `numbers` is among the ascending `wanted`."""
+    places = np.searchsorted(wanted, numbers)
+    return (places < len(wanted)) & (wanted[np.minimum(places, len(wanted) - 1)] == numbers) if len(wanted) else (
+        np.zeros(len(numbers), bool)
+    )
+
+
+def _line_bounds(block: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Where each line starts, and where it ends behind its newline."""
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
+    if len(block) and (not len(ends) or ends[-1] != len(block)):
+        ends = np.append(ends, len(block))
+    return np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends, ends
+
+
+def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Blocks of whole lines, with the bytes of the file that each took; the next is read meanwhile.
+
+    A byte order mark is left out. Raises `DataError` for a .gz file that is cut short.
+    """
+    num_lines = 0
+    is_gzip = path.suffix == ".gz"
+    try:
+        with path.open("rb") as raw, ThreadPoolExecutor(1) as reading:
+            file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+            read = partial(reading.submit, file.read, BLOCK_BYTES)
+            following, rest, before = read(), [], 0
+            while data := following.result():
+                following = read()
+                if not before:
+                    data = data.removeprefix(b"\xef\xbb\xbf")
+                cut = data.rfind(b"\n") + 1
+                if not cut:
+                    rest.append(data)
+                    continue
+                block = b"".join([*rest, data[:cut]])
+                rest = [data[cut:]]
+                # What is read ahead counts too: this is for a progress bar.
+                position = min(raw.tell(), path.stat().st_size)
+                yield block, position - before
+                before = position
+                num_lines += block.count(b"\n")
+            if last := b"".join(rest):
+                yield last, 0
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path} is no complete gzip file: reading stopped after line {num_lines} ({error}). Get the file again."
+        ) from error
+
 
 def read_rows(path: Path) -> Iterator[Row]:
     """The objects of a file in their order; blank lines are passed over.
@@ -71,28 +307,26 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises `DataError` for a line that is no JSON object or no UTF-8, and for a .gz file that is cut short.
     """
     number = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield Row(path, number, _parse(path, number, line))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path} is no complete gzip file: reading stopped after line {number} ({error}). Get the file again."
-        ) from error
+    for block, _ in _blocks(path):
+        for line in io.BytesIO(block):
+            number += 1
+            if line.strip():
+                yield Row(path, number, parse_line(path, number, line))
 
 
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def parse_line(path: Path, number: int, line: bytes, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+    """The object on a line. Raises `BadLine` for anything else."""
     try:
-        values = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        values = parse(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line {number}: not UTF-8 at byte {error.start + 1}. Save it as UTF-8.") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        what = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        raise BadLine(path, number, f"not UTF-8 at byte {error.start + 1}. Save it as UTF-8.") from error
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        what = getattr(error, "msg", "nested too deeply")
         at = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"{path}, line {number}: broken JSON, {what}{at}: {_excerpt(line)}") from error
+        kind = "JSON" if parse is json.loads else "line"
+        raise BadLine(path, number, f"broken {kind}, {what}{at}: {_excerpt(line)}") from error
     if not isinstance(values, dict):
-        raise DataError(f"{path}, line {number}: no JSON object but {_show(values)}. Write one {{...}} a line.")
+        raise BadLine(path, number, f"no JSON object but {_show(values)}. Write one {{...}} a line.")
     return values
 
 
@@ -101,4 +335,4 @@ def _excerpt(line: bytes) -> str:
 
 
 def _show(value: Any) -> str:
-    return shorten(json.dumps(value, ensure_ascii=False), _EXCERPT_LENGTH)
+    return shorten(json.dumps(value, ensure_ascii=False, default=str), _EXCERPT_LENGTH)

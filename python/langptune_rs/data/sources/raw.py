@@ -1,13 +1,16 @@
-"""What every source returns, and the checks that hold for all of them."""
+"""What every source gives: two files that are read in chunks, as often as needed, and the checks that hold for all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Protocol
 
+import numpy as np
 import polars as pl
 
-from langptune_rs.data.catalog import nearest
 from langptune_rs.errors import DataError
 
 MAX_RATING = 5.0
@@ -34,53 +37,143 @@ INTERACTION_SCHEMA = {
 }
 """`timestamp` in seconds, `position` where only the order is known; every field but the ids may be null."""
 
+OnBadLine = Literal["error", "skip"]
+
+
+@dataclass
+class BadLines:
+    """What becomes of a row that cannot be used: an error that names it, or a count and a place in a list."""
+
+    policy: OnBadLine = "error"
+    counts: Counter[str] = field(default_factory=Counter)
+    """Rows left out, by file name."""
+    first: list[str] = field(default_factory=list)
+    """What was wrong with the first of them."""
+
+    MAX_LISTED = 20
+
+    def add(self, file: Path, line: int, problem: str) -> None:
+        """Raise `DataError` for a row, or count it."""
+        message = f"{file}, line {line}: {problem}"
+        if self.policy == "error":
+            raise DataError(f"{message} Mend the line, or leave such lines out with --on-bad-line skip.")
+        self.counts[file.name] += 1
+        if len(self.first) < self.MAX_LISTED:
+            self.first.append(message)
+
+    def refuse(self, rows: pl.DataFrame, wrong: pl.Expr, file: Path, problem: str) -> pl.DataFrame:
+        """`rows` without those that are `wrong`; `problem` is formatted with the columns of each of these."""
+        mask = rows.select(wrong.fill_null(False)).to_series()
+        if not mask.any():
+            return rows
+        for row in rows.filter(mask).iter_rows(named=True):
+            self.add(file, row["line"], problem.format(**row))
+        return rows.filter(~mask)
+
 
 @dataclass(frozen=True)
-class SourceFiles:
-    """The two files of a source."""
+class Files:
+    """What a user said of where a source's files are."""
 
-    items: Path
-    interactions: Path
+    folder: Path | None = None
+    """Where files are looked for by the names that the source gives them."""
+    items: Path | None = None
+    interactions: Path | None = None
+    overview: Path | None = None
+    """A table with a description of each item, joined by id, for sources that have none."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Column of `ITEM_SCHEMA` or `INTERACTION_SCHEMA` -> its name in the user's own files."""
+
+    def find(self, role: Literal["items", "interactions"], source: str, *names: str) -> Path:
+        """The file given for `role`, or the one in `folder` that has one of `names`, plain or .gz.
+
+        Raises `DataError` for none, and for several.
+        """
+        given = getattr(self, role)
+        if given is not None:
+            if not given.is_file():
+                raise DataError(f"There is no file {given}, which was given for the {role} of {source}.")
+            return given
+        wanted = " or ".join(f"{name} (or {name}.gz)" for name in names)
+        if self.folder is None:
+            raise DataError(
+                f"The source {source} needs its {role}: give the file with --{role}, or the folder that holds "
+                f"{wanted} with --path."
+            )
+        found = [path for name in names for path in sorted(self.folder.glob(name)) + sorted(self.folder.glob(f"{name}.gz"))]
+        if not found:
+            raise DataError(f"There is no {wanted} in {self.folder}. Give the file with --{role}.")
+        if len(found) > 1:
+            raise DataError(
+                f"{self.folder} holds {' and '.join(path.name for path in found[:3])}. "
+                f"Say which is meant with --{role}."
+            )
+        return found[0]
+
+
+class Reader(Protocol):
+    """One file of a source, with the columns of `ITEM_SCHEMA` or `INTERACTION_SCHEMA`."""
+
+    file: Path
+
+    @property
+    def size(self) -> int:
+        """Units of work that one pass advances by, such as the bytes on disk."""
+
+    def chunks(
+        self,
+        columns: Sequence[str],
+        bad: BadLines,
+        *,
+        lines: np.ndarray | None = None,
+        advance: Callable[[int], None] = lambda units: None,
+    ) -> Iterator[pl.DataFrame]:
+        """The file from its start to its end, some rows at a time.
+
+        Each frame has `columns`, in the types of the schema, and `line`. With `lines` (ascending line numbers) only
+        these rows are read; they have been read before, so that none of them is bad. Texts are cleaned. A row
+        whose ids are missing, or with a field of another kind, goes to `bad`. Raises `DataError` for a file that
+        cannot be read to its end.
+        """
 
 
 @dataclass(frozen=True)
 class RawLogs:
-    """Tables of `ITEM_SCHEMA` and `INTERACTION_SCHEMA`, in the order of their files."""
+    """The two files of a source."""
 
-    items: pl.DataFrame
-    interactions: pl.DataFrame
+    items: Reader
+    interactions: Reader
+    template: str
+    """The source's own wording of prompts."""
+    is_crawl: bool = False
+    """In a crawl an item may be described twice (the first description counts) or not at all (its interactions are
+    left out, and counted); in other data either is a mistake."""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {"items": self.items.file, "interactions": self.interactions.file}
 
 
-def check(logs: RawLogs, files: SourceFiles) -> None:
-    """Raise `DataError`, with file and line, for what no source may hold.
+def read_all(reader: Reader, schema: Mapping[str, pl.DataType], bad: BadLines | None = None) -> pl.DataFrame:
+    """Every row and column of a file at once."""
+    columns = [name for name in schema if name != "line"]
+    frames = list(reader.chunks(columns, bad or BadLines()))
+    return pl.concat([pl.DataFrame(schema=schema), *(frame.select(schema.keys()).cast(schema) for frame in frames)])
 
-    That is: an item id given twice, a title that is there but empty, a rating that is missing its range of 0 to 5,
-    an interaction with an item that the source does not describe.
-    """
-    items, interactions = logs.items, logs.interactions
-    for table, file in ((items, files.items), (interactions, files.interactions)):
-        if table.is_empty():
-            raise DataError(f"{file} is empty. It must hold at least one row.")
-        _refuse(table, pl.col("item_id") == "", file, "the item_id is empty.")
-    _refuse(items, ~pl.col("item_id").is_first_distinct(), files.items, "the item_id {item_id!r} was given before.")
-    _refuse(
-        items, pl.col("title") == "", files.items, "the item {item_id!r} has an empty title. Name it or write null."
+
+SECONDS_BELOW = 1e11
+"""No time in seconds is as large (it is the year 5138); in milliseconds every time since 1973 is larger."""
+
+
+def in_seconds(timestamp: pl.Expr) -> pl.Expr:
+    """Times in seconds, milliseconds, microseconds or nanoseconds since 1970, each brought to seconds by its size."""
+    size = timestamp.abs()
+    return (
+        pl.when(size < SECONDS_BELOW)
+        .then(timestamp)
+        .when(size < SECONDS_BELOW * 1e3)
+        .then(timestamp / 1e3)
+        .when(size < SECONDS_BELOW * 1e6)
+        .then(timestamp / 1e6)
+        .otherwise(timestamp / 1e9)
     )
-    _refuse(
-        interactions,
-        ~pl.col("rating").is_between(0, MAX_RATING),
-        files.interactions,
-        f"the rating {{rating:g}} is not from 0 to {MAX_RATING:g}.",
-    )
-    known = items["item_id"]
-    unknown = interactions.filter(~pl.col("item_id").is_in(known.implode())).head(1)
-    for row in unknown.iter_rows(named=True):
-        raise DataError(
-            f"{files.interactions}, line {row['line']}: the item {row['item_id']!r} is not in {files.items.name}."
-            + nearest(row["item_id"], known.to_list())
-        )
-
-
-def _refuse(table: pl.DataFrame, wrong: pl.Expr, file: Path, problem: str) -> None:
-    for row in table.filter(wrong).head(1).iter_rows(named=True):
-        raise DataError(f"{file}, line {row['line']}: {problem.format(**row)}")

@@ -1,0 +1,49 @@
+"""Amazon review data 2018: JSON lines of reviews and of metadata per category, joined on `asin`.
+
+https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2; times are in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from langptune_rs.data.json_lines import JsonLines
+from langptune_rs.data.sources.raw import Files, RawLogs
+from langptune_rs.data.templates import domain_of
+
+FILES = "--reviews Movies_and_TV.json.gz --meta meta_Movies_and_TV.json.gz of one category, plain or .gz"
+
+
+def open_logs(files: Files) -> RawLogs:
+    """The two files of one category. Raises `DataError` when one is missing."""
+    return open_category(files, "amazon-2018", ("[!m]*.json", "m[!e]*.json"), "category", json.loads)
+
+
+def open_category(
+    files: Files, source: str, reviews: tuple[str, ...], categories: str, parse_item: Callable[[str], Any]
+) -> RawLogs:
+    """The two files of a category in the form that 2014 and 2018 share; `categories` is the key of an item's."""
+    items = JsonLines(
+        files.find("items", source, "meta_*.json"),
+        {
+            "item_id": ("asin", "identifier"),
+            "title": ("title", "text"),
+            "description": ("description", "joined_texts"),
+            "categories": (categories, "texts"),
+            "price": ("price", "price"),
+        },
+        parse_item,
+    )
+    interactions = JsonLines(
+        files.find("interactions", source, *reviews),
+        {
+            "user_id": ("reviewerID", "identifier"),
+            "item_id": ("asin", "identifier"),
+            "rating": ("overall", "number"),
+            "timestamp": ("unixReviewTime", "number"),
+            "review_text": ("reviewText", "text"),
+        },
+    )
+    return RawLogs(items, interactions, template=domain_of(interactions.file.name), is_crawl=True)
