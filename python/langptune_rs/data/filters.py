@@ -2,60 +2,67 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
-from langptune_rs.data.sources.raw import RawLogs
 from langptune_rs.errors import DataError
 
 
-def count(step: str, interactions: pl.DataFrame) -> dict[str, str | int]:
-    """What is left after `step`, for `dataset.toml`: users and items with an interaction, and interactions.
+class Steps:
+    """What was left of the interactions after each step, for `dataset.toml`."""
 
-    Raises `DataError` when nothing is.
+    def __init__(self) -> None:
+        self.counts: list[dict[str, str | int]] = []
+        """step, and the number of users, of items with an interaction, and of interactions"""
+
+    def count(self, step: str, interactions: pl.DataFrame, *, optional: bool = False) -> pl.DataFrame:
+        """Count and return `interactions`; an optional step is told of only where it removed something.
+
+        Raises `DataError` when nothing is left.
+        """
+        if interactions.is_empty():
+            raise DataError(
+                f'Nothing is left after the step "{step}". Lower min_interactions or history_length, raise '
+                "max_item_tokens or max_history_tokens, or give a source with more interactions."
+            )
+        if not optional or interactions.height < self.counts[-1]["interactions"]:
+            users, items = interactions["user"].n_unique(), interactions["item"].drop_nulls().n_unique()
+            self.counts.append({"step": step, "users": users, "items": items, "interactions": interactions.height})
+        return interactions
+
+
+def has_text(items: pl.DataFrame) -> pl.Series:
+    """Whether each item has a title, a description or a category: of any other no model can read anything."""
+    title, description = (pl.col(name).fill_null("") != "" for name in ("title", "description"))
+    return items.select(has_text=title | description | (pl.col("categories").list.len().fill_null(0) > 0)).to_series()
+
+
+def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
+    """Which interactions (users[i], items[i]) are in the k-core, bool (n,).
+
+    That is the largest part in which every user and every item has at least k interactions. Users and items are
+    whole numbers from 0.
     """
-    if interactions.is_empty():
-        raise DataError(
-            f'Nothing is left after the step "{step}". '
-            "Lower min_interactions or history_length, or give a source with more interactions."
-        )
-    return {
-        "step": step,
-        "users": interactions["user_id"].n_unique(),
-        "items": interactions["item_id"].n_unique(),
-        "interactions": interactions.height,
-    }
-
-
-def has_text(items: pl.DataFrame) -> pl.DataFrame:
-    """The items with a title, a description or a category: of any other no model can read anything."""
-    return items.filter(
-        pl.col("title").is_not_null()
-        | (pl.col("description").fill_null("") != "")
-        | (pl.col("categories").list.len() > 0)
-    )
-
-
-def removed(logs: RawLogs, kept: pl.DataFrame) -> dict[str, int]:
-    """Counts for `dataset.toml` of what is gone from `logs` where `kept` interactions are left, and of repeats there.
-
-    An item without text counts under that alone.
-    """
-    described = has_text(logs.items)
-    return {
-        "users_with_too_few_interactions": logs.interactions["user_id"].n_unique() - kept["user_id"].n_unique(),
-        "items_with_too_few_interactions": described.height - kept["item_id"].n_unique(),
-        "items_without_text": logs.items.height - described.height,
-        "repeated_interactions_kept": kept.height - kept.select("user_id", "item_id").n_unique(),
-    }
-
-
-def k_core(interactions: pl.DataFrame, k: int) -> pl.DataFrame:
-    """The largest part in which every user and every item has at least k interactions; its rows keep their order."""
+    left = np.arange(len(users))
     while True:
-        left = interactions.filter(pl.len().over("user_id") >= k).filter(pl.len().over("item_id") >= k)
-        if left.height == interactions.height:
-            return left
-        interactions = left
+        few_of_user, few_of_item = (np.bincount(codes[left]) < k for codes in (users, items))
+        kept = left[~(few_of_user[users[left]] | few_of_item[items[left]])]
+        if len(kept) == len(left):
+            break
+        left = kept
+    mask = np.zeros(len(users), dtype=bool)
+    mask[left] = True
+    return mask
+
+
+def without_duplicates(interactions: pl.DataFrame) -> pl.DataFrame:
+    """The first of the interactions that have the same user, item, and time or position.
+
+    Without a time and a position none is the same as another: it may be done again.
+    """
+    keys = ["user", "item", "timestamp", "position"]
+    has_order = pl.col("timestamp").is_not_null() | pl.col("position").is_not_null()
+    return interactions.filter(~has_order | pl.struct(keys).is_first_distinct())
 
 
 def in_order(interactions: pl.DataFrame) -> pl.DataFrame:
@@ -63,4 +70,4 @@ def in_order(interactions: pl.DataFrame) -> pl.DataFrame:
 
     An interaction without a timestamp comes before the user's others, so that it is never taken for the newest.
     """
-    return interactions.sort("user_id", "timestamp", "position", "line", nulls_last=False, maintain_order=True)
+    return interactions.sort("user", "timestamp", "position", "line", nulls_last=False, maintain_order=True)

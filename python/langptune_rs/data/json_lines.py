@@ -21,12 +21,13 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 import polars as pl
 
-from langptune_rs.data.sources.raw import BadLines
+from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines
 from langptune_rs.data.text import clean, shorten
 from langptune_rs.errors import DataError
 
 _EXCERPT_LENGTH = 80
 BLOCK_BYTES = 32 << 20
+SCHEMA = ITEM_SCHEMA | INTERACTION_SCHEMA
 
 Kind = Literal["identifier", "text", "texts", "joined_texts", "number", "price"]
 
@@ -145,7 +146,10 @@ class JsonLines:
                 block = b"".join([block[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
                 starts, ends = _line_bounds(block)
             if len(numbers):
-                yield self._read(_Lines(block, starts, ends, numbers), columns, bad)
+                there = [name for name in columns if name in self.fields]
+                frame = self._read(_Lines(block, starts, ends, numbers), there, bad)
+                missing = (pl.lit(None, dtype=SCHEMA[name]).alias(name) for name in columns if name not in there)
+                yield frame.with_columns(missing).select(*columns, "line")
             advance(consumed)
 
     def _read(self, lines: _Lines, columns: Sequence[str], bad: BadLines) -> pl.DataFrame:
@@ -253,8 +257,10 @@ def _clean_list(texts: list[str] | None) -> list[str]:
 def _is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Whether each of the ascending `numbers` is among the ascending `wanted`."""
     places = np.searchsorted(wanted, numbers)
-    return (places < len(wanted)) & (wanted[np.minimum(places, len(wanted) - 1)] == numbers) if len(wanted) else (
-        np.zeros(len(numbers), bool)
+    return (
+        (places < len(wanted)) & (wanted[np.minimum(places, len(wanted) - 1)] == numbers)
+        if len(wanted)
+        else (np.zeros(len(numbers), bool))
     )
 
 

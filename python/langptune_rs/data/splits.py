@@ -12,8 +12,19 @@ HELD_OUT_SHARE = 0.08
 
 
 def assign(sessions: pl.DataFrame, split: str, seed: int) -> pl.DataFrame:
-    """`sessions` with the column `split`. Raises `DataError` when one of the three would be empty."""
-    splits = by_session(len(sessions), seed) if split == "session" else leave_last_out(sessions["user_id"].to_list())
+    """`sessions` with the column `split`.
+
+    Raises `DataError` when one of the three would be empty, and where a split by time lacks times.
+    """
+    match split:
+        case "session":
+            splits = by_session(len(sessions), seed)
+        case "leave-last-out":
+            splits = leave_last_out(sessions["user_id"].to_list())
+        case "temporal":
+            splits = temporal(sessions["target_timestamp"])
+        case "reference":
+            splits = reference(sessions["first_timestamp"], seed)
     empty = [name for name in ("train", "validation", "test") if name not in splits]
     if empty:
         raise DataError(
@@ -26,7 +37,7 @@ def assign(sessions: pl.DataFrame, split: str, seed: int) -> pl.DataFrame:
 
 def by_session(num_sessions: int, seed: int) -> list[str]:
     """84/8/8 of all sessions, drawn with `seed`; at least one each for validation and test."""
-    num_held_out = max(1, round(HELD_OUT_SHARE * num_sessions))
+    num_held_out = _num_held_out(num_sessions)
     drawn = np.random.default_rng(seed).permutation(num_sessions)
     splits = np.full(num_sessions, "train", dtype=object)
     splits[drawn[:num_held_out]] = "test"
@@ -46,3 +57,43 @@ def leave_last_out(user_ids: list[str]) -> list[str]:
         splits.append(("test", "validation")[later] if later < 2 else "train")
         num_later[user] = later + 1
     return splits[::-1]
+
+
+def temporal(target_timestamps: pl.Series) -> list[str]:
+    """84/8/8 by the time of the target: the newest are test, those before them validation.
+
+    No target of training is later than one that is held out. Of targets at one time the later session is held out
+    first. Raises `DataError` where a target has no time.
+    """
+    missing = target_timestamps.null_count()
+    if missing:
+        raise DataError(
+            f'split = "temporal" needs the time of every target, but {missing} of {len(target_timestamps)} have none. '
+            'Use split = "session" or "leave-last-out".'
+        )
+    num_held_out = _num_held_out(len(target_timestamps))
+    oldest_first = np.argsort(target_timestamps.to_numpy(), kind="stable")
+    splits = np.full(len(target_timestamps), "train", dtype=object)
+    splits[oldest_first[-2 * num_held_out :]] = "validation"
+    splits[oldest_first[-num_held_out:]] = "test"
+    return splits.tolist()
+
+
+def reference(first_timestamps: pl.Series, seed: int) -> list[str]:
+    """As the published reference code divides: the 84% of users that came first train, the others are drawn by halves.
+
+    `first_timestamps` holds the time of the first interaction of each session; users without one come first. Since a
+    user who came early may have gone on for long, training targets can be later than test targets.
+    """
+    num_held_out = _num_held_out(len(first_timestamps))
+    first_come = np.argsort(first_timestamps.fill_null(float("-inf")).to_numpy(), kind="stable")
+    drawn = np.random.default_rng(seed).permutation(first_come[-2 * num_held_out :])
+    splits = np.full(len(first_timestamps), "train", dtype=object)
+    splits[drawn[:num_held_out]] = "validation"
+    splits[drawn[num_held_out:]] = "test"
+    return splits.tolist()
+
+
+def _num_held_out(num_sessions: int) -> int:
+    """For validation and for test each."""
+    return max(1, round(HELD_OUT_SHARE * num_sessions))

@@ -86,6 +86,10 @@ class Template:
         return "\n\n".join(part for part in parts if part)
 
 
+def domain_of(name):
+    return "movies"
+
+
 def history_entry(text: str, rating: float | None, review: str | None, history_text: HistoryText = "full") -> str:
     """An item's text with the user's rating and review below it (behind it in brief), where there are any."""
     said = " ".join(part for part in ("" if rating is None else f"(rating: {round(rating, 2)})", review) if part)

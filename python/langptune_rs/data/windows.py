@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-import polars as pl
+import numpy as np
 
 
 def last_window(items: Sequence[Hashable], size: int) -> list[list[int]]:
@@ -35,30 +35,32 @@ def all_windows(items: Sequence[Hashable], size: int) -> list[list[int]]:
     return windows
 
 
-WINDOWS: dict[str, Callable[[Sequence[Hashable], int], list[list[int]]]] = {"last": last_window, "all": all_windows}
+def first_window(items: Sequence[Hashable], size: int) -> list[list[int]]:
+    """Places of the oldest `size` items, if the last of them is none of the others; these may repeat.
 
-
-def cut_sessions(interactions: pl.DataFrame, rule: str, history_length: int) -> pl.DataFrame:
-    """One row per session, numbered in the order of the users, then of time.
-
-    `interactions` are sorted by user and time. Columns: session_id, user_id, history, ratings, reviews (lists of
-    `history_length`, oldest first), target, target_timestamp.
+    What the published reference code takes.
     """
-    rows: list[int] = []
-    starts = interactions.with_row_index("row").group_by("user_id", maintain_order=True)
-    for start, items in starts.agg(pl.col("row").first(), pl.col("item_id")).select("row", "item_id").iter_rows():
-        for window in WINDOWS[rule](items, history_length + 1):
-            rows += [start + place for place in window]
+    return [list(range(size))] if len(items) >= size and items[size - 1] not in items[: size - 1] else []
+
+
+WINDOWS: dict[str, Callable[[Sequence[Hashable], int], list[list[int]]]] = {
+    "last": last_window,
+    "all": all_windows,
+    "first": first_window,
+}
+
+
+def cut_sessions(users: np.ndarray, items: np.ndarray, rule: str, history_length: int) -> np.ndarray:
+    """The interactions of each session, int64 (n, history_length + 1): places in `users` and `items`, oldest first.
+
+    Interactions are sorted by user and time; sessions stand in the order of the users, then of time.
+    """
     size = history_length + 1
-    taken = interactions[rows].with_row_index("place")
-    history = pl.col("item_id", "rating", "review_text").head(history_length)
-    return (
-        taken.group_by((pl.col("place") // size).cast(pl.Int64).alias("session_id"), maintain_order=True)
-        .agg(
-            pl.col("user_id").first(),
-            history,
-            pl.col("item_id").last().alias("target"),
-            pl.col("timestamp").last().alias("target_timestamp"),
-        )
-        .rename({"item_id": "history", "rating": "ratings", "review_text": "reviews"})
-    )
+    starts = np.flatnonzero(np.diff(users, prepend=-1)) if len(users) else np.empty(0, np.int64)
+    ends = np.append(starts[1:], len(users))
+    long_enough = ends - starts >= size
+    ids, rows = items.tolist(), []
+    for start, end in zip(starts[long_enough].tolist(), ends[long_enough].tolist(), strict=True):
+        for window in WINDOWS[rule](ids[start:end], size):
+            rows += [start + place for place in window]
+    return np.array(rows, dtype=np.int64).reshape(-1, size)

@@ -25,6 +25,7 @@ from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
+from langptune_rs.models.tokens import token_counters
 from langptune_rs.progress import progress
 from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
@@ -130,7 +131,8 @@ class Trainer:
 
     def _open_dataset(self) -> Dataset:
         """Rank 0 prepares the data set where it has to be, the others read what it wrote."""
-        on_first_rank(lambda: open_source(self.config.data, self.output / DATA))
+        embedder, policy = self.config.embedder.model, self.config.policy.model
+        on_first_rank(lambda: open_source(self.config.data, self.output / DATA, token_counters(embedder, policy)))
         return open_source(self.config.data, self.output / DATA)
 
     def _check_sizes(self) -> None:

@@ -100,7 +100,9 @@ class Files:
                 f"The source {source} needs its {role}: give the file with --{role}, or the folder that holds "
                 f"{wanted} with --path."
             )
-        found = [path for name in names for path in sorted(self.folder.glob(name)) + sorted(self.folder.glob(f"{name}.gz"))]
+        found = [
+            path for name in names for path in sorted(self.folder.glob(name)) + sorted(self.folder.glob(f"{name}.gz"))
+        ]
         if not found:
             raise DataError(f"There is no {wanted} in {self.folder}. Give the file with --{role}.")
         if len(found) > 1:
@@ -109,6 +111,9 @@ class Files:
                 f"Say which is meant with --{role}."
             )
         return found[0]
+
+
+NO_FILES = Files()
 
 
 class Reader(Protocol):

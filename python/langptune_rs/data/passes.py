@@ -1,0 +1,160 @@
+"""Reading raw logs twice: keys and times of everything first, then the texts of what survived the filters.
+
+After the first pass users and items are whole numbers: an item's is its place among the items of the metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from langptune_rs.data import filters
+from langptune_rs.data.catalog import nearest
+from langptune_rs.data.sources.raw import MAX_RATING, BadLines, RawLogs, Reader, in_seconds
+from langptune_rs.errors import DataError
+from langptune_rs.progress import progress
+
+_SHOWN_FROM_BYTES = 64 << 20
+"""Smaller files are read without a progress bar."""
+
+ITEM_FIELDS = ("item_id", "title", "description", "categories", "price", "average_rating")
+INTERACTION_KEYS = ("user_id", "item_id", "rating", "timestamp", "position")
+
+
+class Codes:
+    """Whole numbers for texts, from 0 in the order in which these are first met."""
+
+    def __init__(self) -> None:
+        self._type = pl.Categorical(pl.Categories.random())
+        self._alive = pl.Series([], dtype=self._type)  # polars forgets the texts of a type that no series has
+
+    def of(self, texts: pl.Series) -> pl.Series:
+        """The number of each text, UInt32."""
+        return texts.cast(self._type).to_physical()
+
+    def texts(self, codes: pl.Series) -> pl.Series:
+        """The text of each number."""
+        return codes.cat.to(self._type).cast(pl.String)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the first pass found."""
+
+    items: pl.DataFrame
+    """item_id, has_text, line: every described item in the order of the file; `item` below is a row of this."""
+    interactions: pl.DataFrame
+    """user, item (UInt32; item is null where it is not described), rating, timestamp, position, line"""
+    users: Codes
+    """The ids of the users"""
+    num_repeated_items: int
+    """Descriptions of an item that was described before."""
+
+
+def read_keys(logs: RawLogs, bad: BadLines) -> Keys:
+    """The first pass. Raises `DataError` for an empty file and, unless `bad` skips them, for wrong rows."""
+    items, num_repeated = _read_items(logs, bad)
+    users, item_codes = Codes(), Codes()
+    # From here on the code of an item is its place among the items, and that of any other id is beyond them.
+    places = item_codes.of(items["item_id"])
+    assert (places == pl.int_range(items.height, dtype=pl.UInt32, eager=True)).all()
+    parts = []
+    for part in _passed(logs.interactions, INTERACTION_KEYS, bad, "interactions"):
+        part = part.with_columns(item=item_codes.of(part["item_id"]))
+        part = _checked_interactions(part, logs, items["item_id"], bad)
+        parts.append(
+            part.select(
+                user=users.of(part["user_id"]),
+                item=pl.when(pl.col("item") < items.height).then("item"),
+                rating=pl.col("rating").cast(pl.Float32),
+                timestamp=in_seconds(pl.col("timestamp")),
+                position=pl.col("position"),
+                line=pl.col("line"),
+            )
+        )
+    interactions = pl.concat(parts) if parts else pl.DataFrame()
+    if interactions.is_empty():
+        raise DataError(f"{logs.interactions.file} is empty. It must hold at least one row that can be used.")
+    return Keys(items, interactions, users, num_repeated)
+
+
+def read_items(logs: RawLogs, lines: pl.Series, bad: BadLines) -> pl.DataFrame:
+    """`ITEM_FIELDS` and `line` of the items on these lines, in the order of the file."""
+    parts = list(_passed(logs.items, ITEM_FIELDS, bad, "texts of items", lines=np.sort(lines.to_numpy())))
+    return pl.concat(parts).with_columns(title=pl.when(pl.col("title") != "").then("title"))
+
+
+def read_reviews(logs: RawLogs, lines: np.ndarray, bad: BadLines) -> pl.DataFrame:
+    """`line` and `review_text` of the interactions on these lines."""
+    lines = np.unique(lines)
+    return pl.concat(
+        [
+            pl.DataFrame(schema={"review_text": pl.String, "line": pl.UInt32}),
+            *_passed(logs.interactions, ("review_text",), bad, "texts of reviews", lines=lines),
+        ]
+    )
+
+
+def _read_items(logs: RawLogs, bad: BadLines) -> tuple[pl.DataFrame, int]:
+    """Id, whether it has a text, and line of each item, and how many were described before."""
+    columns = ("item_id", "title", "description", "categories")
+    parts = []
+    for part in _passed(logs.items, columns, bad, "items"):
+        if not logs.is_crawl:
+            wrong = pl.col("title") == ""
+            problem = "the item {item_id!r} has an empty title. Name it or write null."
+            part = bad.refuse(part, wrong, logs.items.file, problem)
+        parts.append(part.select("item_id", "line").with_columns(filters.has_text(part)))
+    items = pl.concat(parts) if parts else pl.DataFrame()
+    if items.is_empty():
+        raise DataError(f"{logs.items.file} is empty. It must hold at least one row that can be used.")
+    repeated = ~items["item_id"].is_first_distinct()
+    num_repeated = int(repeated.sum())
+    if num_repeated and not logs.is_crawl:
+        items = bad.refuse(
+            items, ~pl.col("item_id").is_first_distinct(), logs.items.file, "the item_id {item_id!r} was given before."
+        )
+    return (items.filter(~repeated) if logs.is_crawl else items), num_repeated
+
+
+def _checked_interactions(part: pl.DataFrame, logs: RawLogs, known: pl.Series, bad: BadLines) -> pl.DataFrame:
+    """`part` without ratings out of range and, unless the source is a crawl, without items beyond the `known`."""
+    file = logs.interactions.file
+    problem = f"the rating {{rating:g}} is not from 0 to {MAX_RATING:g}."
+    part = bad.refuse(part, ~pl.col("rating").is_between(0, MAX_RATING), file, problem)
+    if logs.is_crawl:
+        return part
+    is_unknown = pl.col("item") >= len(known)
+    for line, item in part.filter(is_unknown).select("line", "item_id").iter_rows():
+        near = nearest(item, known.to_list()) if bad.policy == "error" else ""
+        bad.add(file, line, f"the item {item!r} is not in {logs.items.file.name}.{near}")
+    return part.filter(~is_unknown)
+
+
+def _passed(
+    reader: Reader, columns: Sequence[str], bad: BadLines, what: str, *, lines: np.ndarray | None = None
+) -> Iterator[pl.DataFrame]:
+    """The chunks of a file, with a progress bar where that takes a while."""
+    with _bytes_read(reader.size, f"{what} of {reader.file.name}, MB") as advance:
+        yield from reader.chunks(columns, bad, lines=lines, advance=advance)
+
+
+@contextmanager
+def _bytes_read(size: int, description: str) -> Iterator[Callable[[int], None]]:
+    """Yield `advance(num_bytes)`, which moves a bar of megabytes."""
+    if size < _SHOWN_FROM_BYTES:
+        yield lambda num_bytes: None
+        return
+    done = 0
+    with progress(size // 1_000_000, description) as show:
+
+        def advance(num_bytes: int) -> None:
+            nonlocal done
+            before, done = done, done + num_bytes
+            show(done // 1_000_000 - before // 1_000_000)
+
+        yield advance

@@ -1,0 +1,29 @@
+"""How long texts are for the models that will read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class TokenCounter(Protocol):
+    """Counts the tokens of texts by one tokenizer."""
+
+    name: str
+    """Tells one tokenizer from another; stands in `dataset.toml`."""
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """The number of tokens of each text, uint32 (n,)."""
+
+
+@dataclass(frozen=True)
+class TokenCounters:
+    """Who counts what. `langptune_rs.models.tokens.token_counters` makes one for two models."""
+
+    items: TokenCounter
+    """The embedder's tokens of an item's text, with those that frame it."""
+    histories: TokenCounter
+    """The policy's tokens of a history."""

@@ -1,0 +1,116 @@
+"""Counting the tokens of many texts, on all cores, and not twice: counts are kept by what they were counted of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from langptune_rs.data.tokens import TokenCounters
+from langptune_rs.files import write_atomically
+from langptune_rs.models.weights import cache_folder, embedder_folder, policy_folder
+from langptune_rs.progress import progress
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CHUNK_TEXTS = 8192
+"""Texts that are counted, and kept, together."""
+
+
+def token_counters(embedder: str, policy: str) -> TokenCounters:
+    """Counters for an embedder and a policy, by embedded name, local folder or hub id.
+
+    Raises `ModelError` where one cannot be found.
+    """
+    return TokenCounters(
+        items=TokenizerCounter(embedder_folder(embedder), with_special_tokens=True),
+        histories=TokenizerCounter(policy_folder(policy), with_special_tokens=False),
+    )
+
+
+@dataclass(frozen=True)
+class TokenizerCounter:
+    """Counts by the tokenizer of a model's folder, as a `TokenCounter`."""
+
+    folder: Path
+    with_special_tokens: bool
+    """Whether the tokens that frame a text count, such as [CLS] and [SEP]."""
+
+    @cached_property
+    def name(self) -> str:
+        """A hash of the tokenizer, the same for the same vocabulary and rules wherever they stand."""
+        return hashlib.blake2b(self._tokenizer.to_str().encode(), digest_size=8).hexdigest()
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """The number of tokens of each text, uint32 (n,)."""
+        counts = np.empty(len(texts), np.uint32)
+        kept = cache_folder() / "tokens" / f"{self.name}-{'framed' if self.with_special_tokens else 'plain'}"
+        with _shown(len(texts)) as advance:
+            for start in range(0, len(texts), CHUNK_TEXTS):
+                chunk = list(texts[start : start + CHUNK_TEXTS])
+                counts[start : start + len(chunk)] = self._kept(kept, chunk)
+                advance(len(chunk))
+        return counts
+
+    def _kept(self, folder: Path, texts: list[str]) -> np.ndarray:
+        path = folder / f"{_digest(texts)}.npy"
+        if path.is_file():
+            try:
+                counts = np.load(path)
+            except (OSError, ValueError, EOFError):
+                counts = np.empty(0)
+            if counts.shape == (len(texts),) and counts.dtype == np.uint32:
+                return counts
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self.with_special_tokens)
+        counts = np.fromiter(map(len, encodings), np.uint32, len(texts))
+        write_atomically(path, lambda temporary: _save(temporary, counts))
+        return counts
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        tokenizer = _load(self.folder)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+
+@contextmanager
+def _shown(num_texts: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar where counting takes a while."""
+    if num_texts <= CHUNK_TEXTS:
+        yield lambda n: None
+    else:
+        with progress(num_texts, "counting tokens of texts") as advance:
+            yield advance
+
+
+def _load(folder: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, use_fast=True).backend_tokenizer
+
+
+def _save(path: Path, counts: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, counts)
+
+
+def _digest(texts: Sequence[str]) -> str:
+    """A hash of texts that is another for any other texts or order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
