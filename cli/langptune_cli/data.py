@@ -4,47 +4,90 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
+import click
 import typer
+from typer.core import TyperCommand
 
 from langptune_cli.arguments import Json
 
 app = typer.Typer(no_args_is_help=True, help="Make data sets of sessions from raw logs.")
 
 
-@app.command()
+class _Prepare(TyperCommand):
+    """Lists the sources in its help, which takes the table library to know."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from langptune_rs.data.sources.registry import SOURCES
+
+        self.epilog = "\n\n".join(["Sources:", *(f"{name}: {module.FILES}" for name, module in SOURCES.items())])
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_Prepare)
 def prepare(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SOURCE", help="ml-100k, or a folder with items.jsonl and interactions.jsonl, plain or .gz."
-        ),
+        typer.Argument(metavar="SOURCE", help="The name of a source, or a folder that holds the files of one."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     path: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the files of a named source are, such as jsonl.")
+        Path | None, typer.Option(metavar="DIR", help="Where the files of a named source are, under their own names.")
+    ] = None,
+    interactions: Annotated[
+        Path | None, typer.Option("--interactions", "--reviews", metavar="FILE", help="Ratings or reviews.")
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Option("--items", "--meta", metavar="FILE", help="Titles and descriptions.")
+    ] = None,
+    overview: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Descriptions by item id, for sources without.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=YOURS", help="What a column is called in your own files; as often as needed."),
     ] = None,
     split: Annotated[
-        Literal["session", "leave-last-out"], typer.Option(help="84/8/8 of all sessions, or by each user's time.")
+        Literal["session", "leave-last-out", "temporal"],
+        typer.Option(help="84/8/8 of all sessions, by each user's time, or by the time of the targets."),
     ] = "session",
     windows: Annotated[
         Literal["last", "all"] | None,
-        typer.Option(help="One session per user (for the split session), or all (for leave-last-out)."),
+        typer.Option(help="One session per user (for the split session), or all (for the others)."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
     min_interactions: Annotated[
         int, typer.Option(min=1, help="Remove users and items with fewer, until none is left.")
     ] = 5,
     history_length: Annotated[int, typer.Option(min=1, help="Items before a session's target.")] = 4,
+    max_item_tokens: Annotated[
+        int, typer.Option(min=0, help="Remove items whose text is longer for the embedder; 0 keeps all.")
+    ] = 512,
+    max_history_tokens: Annotated[
+        int, typer.Option(min=0, help="Remove sessions whose history is longer for the policy; 0 keeps all.")
+    ] = 1024,
+    embedder: Annotated[str, typer.Option(metavar="MODEL", help="Whose tokens of an item count.")] = "all-minilm-l6-v2",
+    policy: Annotated[
+        str, typer.Option(metavar="MODEL", help="Whose tokens of a history count.")
+    ] = "smollm2-135m-instruct",
     template: Annotated[
-        Literal["movies", "products", "generic"] | None,
-        typer.Option(help="Wording of the prompts; the source's own if not given."),
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Wording of the prompts, or a .jinja file; else the source's own."),
     ] = None,
+    compat: Annotated[
+        Literal["paper", "reference"],
+        typer.Option(help="Where the paper and its published code differ, whom to follow."),
+    ] = "paper",
+    on_bad_line: Annotated[
+        Literal["error", "skip"], typer.Option(help="Stop at a line that cannot be used, or count and list it.")
+    ] = "error",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the data set that is in OUT.")] = False,
     as_json: Json = False,
 ) -> None:
     """Filter raw logs, cut them into sessions, split these and report what leaks."""
     from langptune_rs.data import prepare as run
     from langptune_rs.data.config import make_config
+    from langptune_rs.data.sources.raw import Files, column_map
+    from langptune_rs.models.tokens import token_counters
 
     config = make_config(
         source=source,
@@ -53,9 +96,15 @@ def prepare(
         seed=seed,
         min_interactions=min_interactions,
         history_length=history_length,
+        max_item_tokens=max_item_tokens or None,
+        max_history_tokens=max_history_tokens or None,
         template=template,
+        compat=compat,
+        on_bad_line=on_bad_line,
     )
-    info = run(source, out, config, path=path, overwrite=overwrite).info
+    files = Files(path, items, interactions, overview, column_map(column or []))
+    counters = token_counters(embedder, policy) if max_item_tokens or max_history_tokens else None
+    info = run(source, out, config, files=files, counters=counters, overwrite=overwrite).info
     typer.echo(json.dumps(info, ensure_ascii=False) if as_json else _summary(info, out))
 
 
@@ -64,8 +113,7 @@ def _summary(info: dict, out: Path) -> str:
     rows = [("step", "users", "items", "interactions"), *(tuple(step.values()) for step in info["filters"])]
     width = max(len(row[0]) for row in rows)
     lines = [f"{row[0]:<{width}}" + "".join(f"{number:>14}" for number in row[1:]) for row in rows]
-    if "removed" in info:  # a data set of an earlier version does not say
-        lines += ["", *_removed_lines(info["removed"], info["config"]["min_interactions"])]
+    lines += ["", *_removed_lines(info["removed"], info["config"])]
     lines += [
         "",
         "sessions: " + ", ".join(f"{number} {split}" for split, number in info["sessions"].items()),
@@ -78,11 +126,24 @@ def _summary(info: dict, out: Path) -> str:
     return "\n".join(lines)
 
 
-def _removed_lines(removed: dict[str, int], min_interactions: int) -> list[str]:
-    """What the user did not ask to be removed, or kept, in words."""
-    return [
-        f"removed {removed['users_with_too_few_interactions']} users with fewer than {min_interactions} interactions",
-        f"removed {removed['items_with_too_few_interactions']} items with fewer than {min_interactions} interactions",
+def _removed_lines(removed: dict[str, int], config: dict) -> list[str]:
+    """What the user did not ask to be removed, or kept, in words; what most sources do not have only where it is."""
+    few = f"with fewer than {config['min_interactions']} interactions"
+    always = [
+        f"removed {removed['users_with_too_few_interactions']} users {few}",
+        f"removed {removed['items_with_too_few_interactions']} items {few}",
         f"removed {removed['items_without_text']} items without a title, description or category",
+    ]
+    sometimes = {
+        "items_too_long": f"items of more than {config.get('max_item_tokens')} tokens",
+        "sessions_too_long": f"sessions with a history of more than {config.get('max_history_tokens')} tokens",
+        "interactions_with_undescribed_items": "interactions with items that have no metadata",
+        "repeated_descriptions": "further descriptions of items that were described before",
+        "duplicate_interactions": "interactions that are there twice, at the same time",
+        "bad_lines": "lines that cannot be used; dataset.toml lists the first of them",
+    }
+    return [
+        *always,
+        *(f"removed {removed[name]} {what}" for name, what in sometimes.items() if removed[name]),
         f"kept {removed['repeated_interactions_kept']} interactions that repeat an item of their user; no session does",
     ]

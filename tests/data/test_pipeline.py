@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from langptune_rs.data import load, open_source, prepare, resolve_config
 from langptune_rs.data.config import DataConfig, make_config
 from langptune_rs.errors import ConfigError, DataError
 
+unlimited = partial(DataConfig, max_item_tokens=None, max_history_tokens=None)
+
 
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -19,7 +22,7 @@ def files(folder):
 
 @pytest.mark.parametrize(("split", "windows"), [("session", "last"), ("session", "all"), ("leave-last-out", "all")])
 def test_sessions_are_what_the_users_did(logs, interactions, tmp_path, split, windows):
-    data = prepare(logs, tmp_path / "out", DataConfig(split=split, windows=windows))
+    data = prepare(logs, tmp_path / "out", unlimited(split=split, windows=windows))
     sessions = data.sessions
     done = {row["review_text"]: row for row in interactions}
     newest: dict[str, float] = {}
@@ -40,7 +43,7 @@ def test_sessions_are_what_the_users_did(logs, interactions, tmp_path, split, wi
 
 def test_splits_are_disjoint_and_the_seed_s(logs, tmp_path):
     data = {
-        name: prepare(logs, tmp_path / name, DataConfig(windows="all", seed=seed))
+        name: prepare(logs, tmp_path / name, unlimited(windows="all", seed=seed))
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     }
     ids = {
@@ -54,8 +57,8 @@ def test_splits_are_disjoint_and_the_seed_s(logs, tmp_path):
 
 def test_the_order_of_the_lines_does_not_matter(write_logs, items, interactions, tmp_path):
     unique_times = [row | {"timestamp": row["timestamp"] + 0.5} for row in interactions]
-    one = prepare(write_logs(items, unique_times, name="one"), tmp_path / "1", DataConfig())
-    two = prepare(write_logs(items, unique_times[::-1], name="two"), tmp_path / "2", DataConfig())
+    one = prepare(write_logs(items, unique_times, name="one"), tmp_path / "1", unlimited())
+    two = prepare(write_logs(items, unique_times[::-1], name="two"), tmp_path / "2", unlimited())
     np.testing.assert_array_equal(one.sessions.histories, two.sessions.histories)
     assert (one.sessions.splits, one.sessions.user_ids) == (two.sessions.splits, two.sessions.user_ids)
 
@@ -64,7 +67,7 @@ def test_filters_are_counted_step_by_step(write_logs, items, interactions, tmp_p
     lonely = [{"user_id": "lonely", "item_id": "i0"}] * 4
     mute = [{"user_id": f"u{user:02}", "item_id": "mute"} for user in range(30)]
     folder = write_logs([*items, {"item_id": "mute", "title": None}], interactions + lonely + mute)
-    info = prepare(folder, tmp_path / "out", DataConfig()).info
+    info = prepare(folder, tmp_path / "out", unlimited()).info
     assert [(step["step"], step["users"], step["items"], step["interactions"]) for step in info["filters"][:3]] == [
         ("source", 31, 13, 720 + 34),
         ("items with text", 31, 12, 720 + 4),
@@ -77,12 +80,18 @@ def test_filters_are_counted_step_by_step(write_logs, items, interactions, tmp_p
         "users_with_too_few_interactions": 1,
         "items_with_too_few_interactions": 0,
         "items_without_text": 1,
+        "items_too_long": 0,
+        "repeated_descriptions": 0,
+        "interactions_with_undescribed_items": 0,
+        "duplicate_interactions": 0,
+        "sessions_too_long": 0,
+        "bad_lines": 0,
         "repeated_interactions_kept": 720 - len({(row["user_id"], row["item_id"]) for row in interactions}),
     }
 
 
 @pytest.mark.parametrize(
-    ("config", "step"), [(DataConfig(min_interactions=60), "60-core"), (DataConfig(history_length=12), "sessions")]
+    ("config", "step"), [(unlimited(min_interactions=60), "60-core"), (unlimited(history_length=12), "sessions")]
 )
 def test_the_step_that_leaves_nothing_is_named_and_nothing_is_written(logs, tmp_path, config, step):
     with pytest.raises(DataError, match=rf'Nothing is left after the step "{step}"'):
@@ -92,18 +101,18 @@ def test_the_step_that_leaves_nothing_is_named_and_nothing_is_written(logs, tmp_
 
 def test_a_data_set_is_prepared_once(logs, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    config = DataConfig(source=str(logs))
+    config = unlimited(source=str(logs))
     first = open_source(config, out)
     monkeypatch.setattr("langptune_rs.data.pipeline.save", lambda *_: pytest.fail("prepared again"))
     assert open_source(config, out).info == first.info
-    assert open_source(DataConfig(source=str(out), seed=9), tmp_path / "unused").info == first.info
+    assert open_source(unlimited(source=str(out), seed=9), tmp_path / "unused").info == first.info
     assert not (tmp_path / "unused").exists()
     shutil.rmtree(logs)
     assert open_source(config, out).info == first.info
 
 
 def test_a_source_that_has_changed_since_is_not_taken_for_the_same(logs, tmp_path):
-    config = DataConfig(source=str(logs))
+    config = unlimited(source=str(logs))
     open_source(config, tmp_path / "out")
     with (logs / "interactions.jsonl").open("a") as file:
         file.write(json.dumps({"user_id": "u00", "item_id": "i1"}) + "\n")
@@ -113,7 +122,7 @@ def test_a_source_that_has_changed_since_is_not_taken_for_the_same(logs, tmp_pat
 
 def test_a_half_written_folder_is_prepared_anew(logs, tmp_path):
     out = tmp_path / "out"
-    config = DataConfig(source=str(logs))
+    config = unlimited(source=str(logs))
     before = open_source(config, out).info
     (out / "dataset.toml").unlink()
     (out / "sessions.parquet").write_bytes(b"half")
@@ -122,41 +131,41 @@ def test_a_half_written_folder_is_prepared_anew(logs, tmp_path):
 
 def test_another_data_set_is_replaced_only_when_asked(logs, tmp_path):
     out = tmp_path / "out"
-    prepare(logs, out, DataConfig(template="movies"))
+    prepare(logs, out, unlimited(template="movies"))
     for config, difference in (
-        (DataConfig(seed=3, template="movies"), "seed = 0 there, 3 here"),
-        (DataConfig(), "template = 'movies' there, 'generic' here"),
-        (DataConfig(windows="all", template="movies"), "windows = 'last' there, 'all' here"),
+        (unlimited(seed=3, template="movies"), "seed = 0 there, 3 here"),
+        (unlimited(), "template = 'movies' there, 'generic' here"),
+        (unlimited(windows="all", template="movies"), "windows = 'last' there, 'all' here"),
     ):
         with pytest.raises(DataError, match=rf"already holds a data set made otherwise \({difference}\)"):
             prepare(logs, out, config)
     with (logs / "interactions.jsonl").open("a") as file:
         file.write(json.dumps({"user_id": "u00", "item_id": "i1"}) + "\n")
     with pytest.raises(DataError, match="of other source files"):
-        prepare(logs, out, DataConfig(template="movies"))
-    replaced = prepare(logs, out, DataConfig(seed=3), overwrite=True)
+        prepare(logs, out, unlimited(template="movies"))
+    replaced = prepare(logs, out, unlimited(seed=3), overwrite=True)
     assert replaced.info == load(out).info
     assert replaced.info["config"]["seed"] == 3
 
 
 def test_a_folder_with_other_files_is_left_alone(logs, tmp_path):
     with pytest.raises(DataError, match=r"holds other files, such as interactions\.jsonl"):
-        prepare(logs, logs, DataConfig(), overwrite=True)
+        prepare(logs, logs, unlimited(), overwrite=True)
     with pytest.raises(DataError, match="is a file"):
-        prepare(logs, logs / "items.jsonl", DataConfig())
+        prepare(logs, logs / "items.jsonl", unlimited())
 
 
 def test_a_prepared_folder_brings_its_own_settings(logs, tmp_path):
     out = tmp_path / "out"
-    prepare(logs, out, DataConfig(split="leave-last-out", seed=4))
-    resolved = resolve_config(DataConfig(source=str(out), max_sessions=7))
+    prepare(logs, out, unlimited(split="leave-last-out", seed=4))
+    resolved = resolve_config(unlimited(source=str(out), max_sessions=7))
     assert (resolved.split, resolved.windows, resolved.seed, resolved.max_sessions) == ("leave-last-out", "all", 4, 7)
     assert resolve_config(resolved) == resolved
     with pytest.raises(ConfigError, match=r"data\.seed = 5, but the data set .* was prepared with 4"):
-        resolve_config(DataConfig(source=str(out), seed=5))
+        resolve_config(unlimited(source=str(out), seed=5))
     with pytest.raises(ConfigError, match=r"it is with --set data\.seed=4 --set data\.split=leave-last-out,"):
-        resolve_config(DataConfig(source=str(out), seed=5, split="session"))
-    raw = DataConfig(source=str(logs), seed=5)
+        resolve_config(unlimited(source=str(out), seed=5, split="session"))
+    raw = unlimited(source=str(logs), seed=5)
     assert resolve_config(raw) is raw
 
 

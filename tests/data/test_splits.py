@@ -2,13 +2,14 @@
 
 from collections import Counter
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from langptune_rs.data import leakage
-from langptune_rs.data.splits import assign, by_session, leave_last_out
+from langptune_rs.data.splits import assign, by_session, leave_last_out, reference, temporal
 from langptune_rs.errors import DataError
 
 
@@ -31,6 +32,32 @@ def test_leave_last_out_holds_out_each_user_s_last_two(num_sessions):
     for user, n in enumerate(num_sessions):
         own = [split for name, split in zip(users, splits, strict=True) if name == f"u{user}"]
         assert own == (["train"] * (n - 2) + ["validation", "test"])[-n:]
+
+
+times = st.lists(st.integers(0, 50), min_size=3, max_size=200).map(lambda times: pl.Series(times, dtype=pl.Float64))
+
+
+@given(times)
+def test_temporal_trains_on_nothing_later_than_what_it_holds_out(times):
+    splits = np.array(temporal(times))
+    train, validation, test = (times.to_numpy()[splits == name] for name in ("train", "validation", "test"))
+    assert len(validation) == len(test) == max(1, round(0.08 * len(times)))
+    assert train.max(initial=-1) <= validation.min() <= validation.max() <= test.min()
+
+
+def test_temporal_needs_times():
+    with pytest.raises(DataError, match=r'"temporal" needs the time of every target, but 1 of 3 have none'):
+        temporal(pl.Series([1.0, None, 2.0]))
+
+
+@given(times, st.integers(0, 9))
+def test_reference_trains_on_those_who_came_first_and_draws_the_others(times, seed):
+    splits = np.array(reference(times, seed))
+    num_held_out = max(1, round(0.08 * len(times)))
+    assert (Counter(splits)["validation"], Counter(splits)["test"]) == (num_held_out, num_held_out)
+    came = times.to_numpy()
+    assert came[splits == "train"].max(initial=-1) <= came[splits != "train"].min()
+    assert splits.tolist() == reference(times, seed)
 
 
 @pytest.mark.parametrize(

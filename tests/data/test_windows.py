@@ -1,6 +1,6 @@
 """Sessions are cut from a user's interactions as the rule says, whatever the interactions."""
 
-import polars as pl
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,31 +46,39 @@ def test_a_repeat_within_a_window_gives_way_to_a_later_item():
     assert all_windows([1, 2, 1, 3, 1, 4, 5], size=3) == [[0, 1, 3], [4, 5, 6]]
 
 
-def interactions(user_items):
-    rows = [(user, str(item)) for user, items in user_items.items() for item in items]
-    return pl.DataFrame(rows, schema={"user_id": pl.String, "item_id": pl.String}, orient="row").with_columns(
-        rating=pl.int_range(pl.len()).cast(pl.Float64),
-        timestamp=pl.int_range(pl.len()).cast(pl.Float64),
-        review_text=pl.format("review {}", pl.int_range(pl.len())),
+def cut(user_items, rule):
+    """The places of each session, and the users and items that they are places in."""
+    users, items = (
+        np.array([pair[i] for pair in ((user, item) for user in user_items for item in user_items[user])], np.uint32)
+        for i in (0, 1)
     )
+    return cut_sessions(users, items, rule, history_length=3), users, items
+
+
+many_lists = st.dictionaries(st.integers(0, 5), item_lists, max_size=4)
 
 
 @pytest.mark.parametrize("rule", ["last", "all"])
-@given(st.dictionaries(st.sampled_from("abcdef"), item_lists, max_size=4))
-def test_sessions_keep_ratings_reviews_and_times_beside_their_items(rule, user_items):
-    table = interactions(user_items)
-    sessions = cut_sessions(table, rule, history_length=3)
-    assert sessions["session_id"].to_list() == list(range(len(sessions)))
-    for row in sessions.iter_rows(named=True):
-        places = [int(rating) for rating in row["ratings"]] + [int(row["target_timestamp"])]
-        assert places == sorted(places)
-        assert table["item_id"][places].to_list() == [*row["history"], row["target"]]
-        assert table["review_text"][places[:-1]].to_list() == row["reviews"]
-        assert set(table["user_id"][places]) == {row["user_id"]}
-        assert len({*row["history"], row["target"]}) == 4
+@given(many_lists)
+def test_sessions_are_of_one_user_in_order_and_distinct(rule, user_items):
+    sessions, users, items = cut(user_items, rule)
+    assert sessions.shape[1:] == (4,)
+    for places in sessions:
+        assert places.tolist() == sorted(places)
+        assert len(set(users[places])) == 1
+        assert len(set(items[places])) == 4
+    assert sessions[:, 0].tolist() == sorted(sessions[:, 0])
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), item_lists, max_size=4))
+@given(many_lists)
 def test_last_makes_one_session_of_every_user_with_enough_distinct_items(user_items):
-    sessions = cut_sessions(interactions(user_items), "last", history_length=3)
-    assert sessions["user_id"].to_list() == [user for user, items in user_items.items() if len(set(items)) >= 4]
+    sessions, users, _ = cut(user_items, "last")
+    assert users[sessions[:, 0]].tolist() == [user for user, items in user_items.items() if len(set(items)) >= 4]
+
+
+@given(many_lists)
+def test_first_takes_the_oldest_where_the_target_is_new(user_items):
+    sessions, users, _ = cut(user_items, "first")
+    wanted = [user for user, items in user_items.items() if len(items) >= 4 and items[3] not in items[:3]]
+    assert users[sessions[:, 0]].tolist() == wanted
+    assert all((np.diff(places) == 1).all() for places in sessions)

@@ -14,19 +14,20 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import numpy as np
+import orjson
 import polars as pl
 
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines
-from langptune_rs.data.text import clean, shorten
+from langptune_rs.data.text import clean, clean_lists, clean_series, shorten
 from langptune_rs.errors import DataError
 
 _EXCERPT_LENGTH = 80
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 8 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SCHEMA = ITEM_SCHEMA | INTERACTION_SCHEMA
 
 Kind = Literal["identifier", "text", "texts", "joined_texts", "number", "price"]
@@ -119,8 +120,8 @@ class JsonLines:
     file: Path
     fields: Mapping[str, tuple[str, Kind]]
     """Column -> the key in the file, and how its value is read."""
-    parse: Callable[[str], Any] = json.loads
-    """Reads one line. Another than JSON's has every line read by itself, which is slower."""
+    parse: Callable[[bytes], Any] | None = None
+    """Reads one line that is no JSON."""
 
     @property
     def size(self) -> int:
@@ -136,25 +137,23 @@ class JsonLines:
     ) -> Iterator[pl.DataFrame]:
         """See `Reader.chunks`."""
         first = 1
-        for block, consumed in _blocks(self.file):
-            starts, ends = _line_bounds(block)
+        for block, cut, consumed in _blocks(self.file):
+            starts, ends = _line_bounds(block, cut)
             numbers = np.arange(first, first + len(starts), dtype=np.uint32)
             first += len(starts)
+            part = _Lines(block, starts, ends, numbers)
             if lines is not None:
-                wanted = np.flatnonzero(_is_in(numbers, lines))
-                starts, ends, numbers = starts[wanted], ends[wanted], numbers[wanted]
-                block = b"".join([block[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
-                starts, ends = _line_bounds(block)
-            if len(numbers):
+                part = part.at(_is_in(numbers, lines)).compact()
+            if len(part.numbers):
                 there = [name for name in columns if name in self.fields]
-                frame = self._read(_Lines(block, starts, ends, numbers), there, bad)
+                frame = self._read(part, there, bad)
                 missing = (pl.lit(None, dtype=SCHEMA[name]).alias(name) for name in columns if name not in there)
                 yield frame.with_columns(missing).select(*columns, "line")
             advance(consumed)
 
     def _read(self, lines: _Lines, columns: Sequence[str], bad: BadLines) -> pl.DataFrame:
         schema = {name: _column_type(self.fields[name][1]) for name in columns} | {"line": pl.UInt32}
-        fast = None if self.parse is not json.loads else self._by_polars(lines, columns)
+        fast = None if self.parse else self._by_polars(lines, columns)
         if fast is None:
             return self._line_by_line(lines, columns, bad, schema)
         doubtful = fast["doubtful"].to_numpy()
@@ -174,7 +173,7 @@ class JsonLines:
         if len(raw) != len(columns):
             return None
         try:
-            frame = pl.read_ndjson(io.BytesIO(lines.block), schema=raw)
+            frame = pl.read_ndjson(lines.block[: lines.ends[-1]], schema=raw)
         except pl.exceptions.PolarsError:
             return None
         if frame.height != len(lines.numbers):
@@ -190,12 +189,12 @@ class JsonLines:
     def _cleaned(self, name: str, values: pl.Series) -> pl.Series:
         match self.fields[name][1]:
             case "text":
-                return pl.Series(name, [None if text is None else clean(text) for text in values.to_list()], pl.String)
+                return clean_series(values)
             case "texts":
-                return pl.Series(name, map(_clean_list, values.to_list()), pl.List(pl.String))
+                return clean_lists(values)
             case "joined_texts":
-                texts = (" ".join(_clean_list(part)) or None for part in values.to_list())
-                return pl.Series(name, texts, pl.String)
+                joined = clean_lists(values).list.join(" ")
+                return joined.set(joined == "", None)
         return values
 
     def _line_by_line(
@@ -207,7 +206,7 @@ class JsonLines:
             if not line.strip():
                 continue
             try:
-                row = Row(self.file, number, parse_line(self.file, number, line, self.parse))
+                row = Row(self.file, number, parse_line(self.file, number, line, self.parse or parse_json))
                 rows.append((*(method(row, key) for method, key in read), number))
             except BadLine as error:
                 bad.add(self.file, number, error.problem)
@@ -216,7 +215,10 @@ class JsonLines:
 
 @dataclass(frozen=True)
 class _Lines:
-    """Some lines of a file: line i is block[starts[i]:ends[i]], with its newline, and has the number numbers[i]."""
+    """Lines that follow each other in `block`, or some of them.
+
+    Line i is block[starts[i]:ends[i]], with its newline, and has the number numbers[i].
+    """
 
     block: bytes
     starts: np.ndarray
@@ -225,6 +227,12 @@ class _Lines:
 
     def at(self, mask: np.ndarray) -> _Lines:
         return _Lines(self.block, self.starts[mask], self.ends[mask], self.numbers[mask])
+
+    def compact(self) -> _Lines:
+        """The same lines in a block that holds no others."""
+        bounds = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
+        block = b"".join([self.block[start:end] for start, end in bounds])
+        return _Lines(block, *_line_bounds(block, len(block)), self.numbers)
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         for number, start, end in zip(self.numbers.tolist(), self.starts.tolist(), self.ends.tolist(), strict=True):
@@ -250,10 +258,6 @@ def _is_doubtful(column: pl.Expr, kind: Kind) -> pl.Expr:
     return pl.lit(False)
 
 
-def _clean_list(texts: list[str] | None) -> list[str]:
-    return [text for text in map(clean, texts or []) if text]
-
-
 def _is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Whether each of the ascending `numbers` is among the ascending `wanted`."""
     places = np.searchsorted(wanted, numbers)
@@ -264,43 +268,37 @@ def _is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     )
 
 
-def _line_bounds(block: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Where each line starts, and where it ends behind its newline."""
-    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
-    if len(block) and (not len(ends) or ends[-1] != len(block)):
-        ends = np.append(ends, len(block))
-    return np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends, ends
+def _line_bounds(block: bytes, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each line of the first `length` bytes starts, and where it ends behind its newline."""
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8, length) == ord("\n")) + 1
+    if length and (not len(ends) or ends[-1] != length):
+        ends = np.append(ends, length)
+    return np.concatenate([[0], ends])[: len(ends)], ends
 
 
-def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Blocks of whole lines, with the bytes of the file that each took; the next is read meanwhile.
+def _blocks(path: Path) -> Iterator[tuple[bytes, int, int]]:
+    """Blocks that begin with whole lines, the length of these, and the bytes of the file that they took.
 
-    A byte order mark is left out. Raises `DataError` for a .gz file that is cut short.
+    The next block is read meanwhile. A byte order mark is left out. Raises `DataError` for a .gz file that was cut.
     """
-    num_lines = 0
+    num_lines = consumed = 0
     is_gzip = path.suffix == ".gz"
     try:
         with path.open("rb") as raw, ThreadPoolExecutor(1) as reading:
             file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-            read = partial(reading.submit, file.read, BLOCK_BYTES)
-            following, rest, before = read(), [], 0
+            following, block = reading.submit(file.read, BLOCK_BYTES), b""
             while data := following.result():
-                following = read()
-                if not before:
-                    data = data.removeprefix(b"\xef\xbb\xbf")
-                cut = data.rfind(b"\n") + 1
-                if not cut:
-                    rest.append(data)
-                    continue
-                block = b"".join([*rest, data[:cut]])
-                rest = [data[cut:]]
-                # What is read ahead counts too: this is for a progress bar.
-                position = min(raw.tell(), path.stat().st_size)
-                yield block, position - before
-                before = position
-                num_lines += block.count(b"\n")
-            if last := b"".join(rest):
-                yield last, 0
+                position = raw.tell()
+                following = reading.submit(file.read, BLOCK_BYTES)
+                block += data if consumed else data.removeprefix(BYTE_ORDER_MARK)
+                cut = block.rfind(b"\n") + 1
+                if cut:
+                    yield block, cut, position - consumed
+                    num_lines += block.count(b"\n", 0, cut) if is_gzip else 0
+                    block = block[cut:]
+                    consumed = position
+            if block:
+                yield block, len(block), raw.tell() - consumed
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path} is no complete gzip file: reading stopped after line {num_lines} ({error}). Get the file again."
@@ -313,23 +311,31 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises `DataError` for a line that is no JSON object or no UTF-8, and for a .gz file that is cut short.
     """
     number = 0
-    for block, _ in _blocks(path):
-        for line in io.BytesIO(block):
+    for block, cut, _ in _blocks(path):
+        for line in io.BytesIO(block[:cut]):
             number += 1
             if line.strip():
                 yield Row(path, number, parse_line(path, number, line))
 
 
-def parse_line(path: Path, number: int, line: bytes, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+def parse_json(line: bytes) -> Any:
+    """The value on a line; json says what is wrong, and knows NaN and numbers of any size, where orjson refuses."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line.decode("utf-8"))
+
+
+def parse_line(path: Path, number: int, line: bytes, parse: Callable[[bytes], Any] = parse_json) -> dict[str, Any]:
     """The object on a line. Raises `BadLine` for anything else."""
     try:
-        values = parse(line.decode("utf-8"))
+        values = parse(line)
     except UnicodeDecodeError as error:
         raise BadLine(path, number, f"not UTF-8 at byte {error.start + 1}. Save it as UTF-8.") from error
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         what = getattr(error, "msg", "nested too deeply")
         at = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-        kind = "JSON" if parse is json.loads else "line"
+        kind = "JSON" if parse is parse_json else "line"
         raise BadLine(path, number, f"broken {kind}, {what}{at}: {_excerpt(line)}") from error
     if not isinstance(values, dict):
         raise BadLine(path, number, f"no JSON object but {_show(values)}. Write one {{...}} a line.")

@@ -60,13 +60,14 @@ def open_source(config: DataConfig, out: str | Path, counters: TokenCounters | N
     """The data set that a run asks for.
 
     A prepared folder is read where it is. Any other source is prepared into `out` once and read from there after,
-    also when its files are no longer there. Raises `DataError` and `ConfigError` as `prepare` does.
+    also when its files are no longer there. Without the `counters` that its limits need, a data set that is there is
+    taken for what it says that it is. Raises `DataError` and `ConfigError` as `prepare` does.
     """
     out = Path(out)
     if is_prepared(Path(config.source)):
         return load(config.source)
     is_same = is_prepared(out) and not _differences(read_info(out), {"config": _settings(config)})
-    if is_same and (counters is None or _is_gone(config.source)):
+    if is_same and (_is_gone(config.source) or (_limits(config) and counters is None)):
         return load(out)
     return prepare(config.source, out, config, counters=counters)
 
@@ -79,7 +80,7 @@ def resolve_config(config: DataConfig) -> DataConfig:
     folder = Path(config.source)
     if not is_prepared(folder):
         return config
-    settings = read_info(folder)["config"]
+    settings = dict.fromkeys(LIMITS) | read_info(folder)["config"]
     given = {name: getattr(config, name) for name in sorted(settings.keys() & config.model_fields_set)}
     wrong = [name for name, value in given.items() if value not in (None, settings[name])]
     if wrong:
@@ -93,12 +94,12 @@ def resolve_config(config: DataConfig) -> DataConfig:
     return config.model_validate(config.model_dump() | settings)
 
 
+LIMITS = ("max_item_tokens", "max_history_tokens")
 _SETTINGS = {
+    *LIMITS,
     "split",
     "history_length",
     "min_interactions",
-    "max_item_tokens",
-    "max_history_tokens",
     "template",
     "compat",
     "on_bad_line",
@@ -134,7 +135,7 @@ def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     differences += [
         f"{name} = {value!r} there, unset here"
         for name, value in info["config"].items()
-        if name in ("max_item_tokens", "max_history_tokens") and name not in wanted["config"]
+        if name in LIMITS and name not in wanted["config"]
     ]
     if wanted.get("tokenizers", info["tokenizers"]) != info["tokenizers"]:
         differences.append("with lengths counted by other tokenizers")
@@ -144,14 +145,19 @@ def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def _check_counters(config: DataConfig, counters: TokenCounters | None) -> None:
-    limited = [name for name in ("max_item_tokens", "max_history_tokens") if getattr(config, name) is not None]
-    if limited and counters is None:
+    limits = _limits(config)
+    if limits and counters is None:
         raise ConfigError(
-            f"{limited[0]} = {getattr(config, limited[0])} needs tokenizers to count with. Give "
+            f"{limits[0]} = {getattr(config, limits[0])} needs tokenizers to count with. Give "
             "counters=langptune_rs.models.tokens.token_counters(EMBEDDER, POLICY), or set "
-            + " and ".join(f"{name} = none" for name in limited)
+            + " and ".join(f"{name} = none" for name in limits)
             + "."
         )
+
+
+def _limits(config: DataConfig) -> list[str]:
+    """The limits in tokens that are set."""
+    return [name for name in LIMITS if getattr(config, name) is not None]
 
 
 def _is_gone(source: str) -> bool:

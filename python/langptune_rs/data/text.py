@@ -5,6 +5,9 @@ from __future__ import annotations
 import html
 import re
 
+import numpy as np
+import polars as pl
+
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
@@ -17,6 +20,32 @@ def clean(text: str) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "ignore").decode("utf-8")
     return " ".join(text.split())
+
+
+_MAY_BE_UNCLEAN = r"&[#a-zA-Z]|<[/!?a-zA-Z]|[^ -~]|  |^ | $"
+"""Where `clean` may change anything."""
+
+
+def clean_series(texts: pl.Series) -> pl.Series:
+    """`clean` for each text."""
+    unclean = texts.str.contains(_MAY_BE_UNCLEAN).fill_null(False)
+    cleaned = pl.Series([clean(text) for text in texts.filter(unclean).to_list()], dtype=pl.String)
+    return _replaced(texts, unclean, cleaned)
+
+
+def clean_lists(lists: pl.Series) -> pl.Series:
+    """`clean` for each text of each list, without those that are empty then; no list is an empty one."""
+    lists, element = lists.fill_null([]), pl.element()
+    unclean = lists.list.eval(element.str.contains(_MAY_BE_UNCLEAN) | (element == "")).list.any()
+    cleaned = [[text for text in map(clean, texts) if text] for texts in lists.filter(unclean).to_list()]
+    return _replaced(lists, unclean, pl.Series(cleaned, dtype=pl.List(pl.String)))
+
+
+def _replaced(values: pl.Series, mask: pl.Series, others: pl.Series) -> pl.Series:
+    """`values` with `others`, in their order, where `mask` is true."""
+    places = np.arange(len(values))
+    places[mask.to_numpy()] = len(values) + np.arange(len(others))
+    return pl.concat([values, others.alias(values.name)]).gather(places) if len(others) else values
 
 
 def shorten(text: str, length: int) -> str:

@@ -18,5 +18,5 @@ def open_logs(files: Files) -> RawLogs:
     return open_category(files, "amazon-2014", ("reviews_*.json",), "categories", _literal)
 
 
-def _literal(line: str) -> object:
-    return literal_eval(line.strip())
+def _literal(line: bytes) -> object:
+    return literal_eval(line.decode("utf-8").strip())

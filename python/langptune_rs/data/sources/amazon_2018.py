@@ -5,7 +5,6 @@ https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2; times are in seconds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +17,15 @@ FILES = "--reviews Movies_and_TV.json.gz --meta meta_Movies_and_TV.json.gz of on
 
 def open_logs(files: Files) -> RawLogs:
     """The two files of one category. Raises `DataError` when one is missing."""
-    return open_category(files, "amazon-2018", ("[!m]*.json", "m[!e]*.json"), "category", json.loads)
+    return open_category(files, "amazon-2018", ("[!m]*.json", "m[!e]*.json"), "category")
 
 
 def open_category(
-    files: Files, source: str, reviews: tuple[str, ...], categories: str, parse_item: Callable[[str], Any]
+    files: Files,
+    source: str,
+    reviews: tuple[str, ...],
+    categories: str,
+    parse_item: Callable[[bytes], Any] | None = None,
 ) -> RawLogs:
     """The two files of a category in the form that 2014 and 2018 share; `categories` is the key of an item's."""
     items = JsonLines(

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 import polars as pl
 
+from langptune_rs.data.catalog import nearest
 from langptune_rs.errors import DataError
 
 MAX_RATING = 5.0
@@ -114,6 +115,22 @@ class Files:
 
 
 NO_FILES = Files()
+
+
+def column_map(pairs: Sequence[str]) -> dict[str, str]:
+    """`NAME=YOURS` pairs as a mapping. Raises `DataError` for a pair that is none and a name that no schema has."""
+    known = [name for name in ITEM_SCHEMA | INTERACTION_SCHEMA if name != "line"]
+    columns = {}
+    for pair in pairs:
+        name, separator, theirs = pair.partition("=")
+        if not separator or not theirs:
+            raise DataError(f"The column {pair!r} is not of the form NAME=YOURS, such as item_id=asin.")
+        if name not in known:
+            raise DataError(
+                f"There is no column {name!r} to read. Columns are {', '.join(known)}." + nearest(name, known)
+            )
+        columns[name] = theirs
+    return columns
 
 
 class Reader(Protocol):
