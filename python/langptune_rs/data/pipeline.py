@@ -188,9 +188,11 @@ def _build(
     log = steps.count("described items", log.filter(pl.col("item").is_not_null()), optional=True)
     num_described = log.height
     log = steps.count("items with text", log.filter(keys.items["has_text"].gather(log["item"])))
-    unique = steps.count("without duplicates", filters.without_duplicates(log), optional=True)
-    num_duplicates, log = log.height - unique.height, unique
     log = steps.count(f"{k}-core", _core(log, k))
+    # The same as before the core, whose counts duplicates can only raise, and of far fewer rows.
+    unique = steps.count("without duplicates", filters.without_duplicates(log), optional=True)
+    num_duplicates = log.height - unique.height
+    log = steps.count(f"{k}-core again", _core(unique, k), optional=True)
 
     template = make_template(config.template or source.logs.template, has_ratings=True, has_reviews=True)
     items = _read_items(source, keys, log, template, counters, bad)
