@@ -17,7 +17,7 @@ unlimited = partial(DataConfig, max_item_tokens=None, max_history_tokens=None)
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize(("split", "windows"), [("session", "last"), ("session", "all"), ("leave-last-out", "all")])

@@ -110,7 +110,7 @@ def test_ranks_are_those_of_the_right_profiles_and_embedder(
     dataset, sessions = held_out
     folder = evaluated_run / "embedder" if embedder == "trained" else read_config(evaluated_run).embedder.model
     model = SentenceTransformer(str(folder), device="cpu")
-    items = model.encode(dataset.catalog.texts, normalize_embeddings=True).astype(np.float64)
+    items = model.encode(dataset.catalog.texts.to_list(), normalize_embeddings=True).astype(np.float64)
     rows = per_user.filter((pl.col("table") == table) & (pl.col("method") == method))
     ranks = dict(zip(rows["session_id"], rows["ranks"], strict=True))
     decoding = "sampled" if table == "sampled" else "greedy"

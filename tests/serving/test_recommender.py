@@ -43,7 +43,7 @@ def test_recommendations_are_the_nearest_items(run, recommender):
     history = [4, 8, 12]
     found = recommender.recommend("slow trains at night", k=6, exclude=history)
     model = SentenceTransformer(str(run / "embedder"), device="cpu")
-    items = model.encode(recommender.catalog.texts, normalize_embeddings=True).astype(np.float64)
+    items = model.encode(recommender.catalog.texts.to_list(), normalize_embeddings=True).astype(np.float64)
     scores = items @ model.encode(["slow trains at night"], normalize_embeddings=True)[0].astype(np.float64)
     scores[history] = -np.inf
     assert [score for *_, score in found] == pytest.approx(np.sort(scores)[::-1][:6].tolist(), abs=1e-5)

@@ -28,7 +28,7 @@ class Dataset:
     @cached_property
     def popularity(self) -> np.ndarray:
         """Interactions of each item, int64 (n_items,): train sessions whole, the other splits' histories alone."""
-        is_train = np.array([split == "train" for split in self.sessions.splits], dtype=bool)
+        is_train = self.sessions.splits.mask("train")
         seen = np.concatenate([self.sessions.histories.ravel(), self.sessions.targets[is_train]])
         return np.bincount(seen, minlength=len(self.catalog)).astype(np.int64)
 

@@ -15,7 +15,7 @@ from langptune_rs.data.passes import ITEM_FIELDS, Keys, read_items, read_keys, r
 from langptune_rs.data.sessions import SPLITS
 from langptune_rs.data.sources.raw import NO_FILES, BadLines, Files
 from langptune_rs.data.sources.registry import Source, find_source
-from langptune_rs.data.storage import INFO, ITEMS, SESSIONS, file_hash, is_prepared, load, read_info, save
+from langptune_rs.data.storage import OWN, file_hash, is_prepared, load, read_info, save
 from langptune_rs.data.templates import Item, Template, history_entry, make_template
 from langptune_rs.data.tokens import TokenCounters
 from langptune_rs.data.windows import cut_sessions
@@ -171,9 +171,8 @@ def _is_gone(source: str) -> bool:
 def _refuse_foreign_files(out: Path) -> None:
     if out.is_file():
         raise DataError(f"{out} is a file. Give a folder for the data set.")
-    own = {ITEMS, SESSIONS, INFO}
     there = sorted(out.iterdir()) if out.exists() else []
-    foreign = [path.name for path in there if path.name not in own and path.suffix != ".tmp"]
+    foreign = [path.name for path in there if path.name not in OWN and path.suffix != ".tmp"]
     if foreign:
         raise DataError(f"{out} holds other files, such as {foreign[0]}. Choose an empty or a new folder.")
 

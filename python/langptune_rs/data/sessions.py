@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from langptune_rs.data.columns import Labels, TextColumn, TextLists
 from langptune_rs.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 SPLITS = ("train", "validation", "test")
 
@@ -16,31 +21,40 @@ SPLITS = ("train", "validation", "test")
 class Sessions:
     """n sessions of H history items and one target, oldest item first; all items of a session are distinct.
 
-    Sessions of one user stand together, the oldest first.
+    Sessions of one user stand together, the oldest first. Those of a data set are views of its mapped files: the
+    arrays are read-only, and a text is read when it is asked for. Lists may be given for the columns.
     """
 
     session_ids: np.ndarray
     """int64 (n,)"""
-    user_ids: list[str]
+    user_ids: TextColumn
+    """n ids"""
     histories: np.ndarray
     """int32 (n, H): item indexes"""
     ratings: np.ndarray
     """float32 (n, H): 0 to 5, NaN where the user gave none"""
-    reviews: list[list[str | None]]
-    """n lists of H"""
+    reviews: TextLists
+    """n lists of H texts, None where the user wrote none"""
     targets: np.ndarray
     """int32 (n,): item indexes"""
-    splits: list[str]
+    splits: Labels
     """`train`, `validation` or `test` for each"""
+
+    def __post_init__(self) -> None:
+        for name, column in (("user_ids", TextColumn), ("reviews", TextLists)):
+            if not isinstance(getattr(self, name), column):
+                object.__setattr__(self, name, column(getattr(self, name)))
+        if not isinstance(self.splits, Labels):
+            object.__setattr__(self, "splits", Labels.of(SPLITS, self.splits))
 
     def __len__(self) -> int:
         return len(self.session_ids)
 
     def select(self, split: str) -> Sessions:
         """The sessions of one split, in their order. Raises `DataError` for a split that has none."""
-        rows = [i for i, own in enumerate(self.splits) if own == split]
-        if not rows:
-            known = ", ".join(name for name in SPLITS if name in set(self.splits)) or "none"
+        rows = np.flatnonzero(self.splits.mask(split))
+        if not rows.size:
+            known = ", ".join(name for name in SPLITS if self.splits.count(name)) or "none"
             raise DataError(f"There are no sessions in the split {split!r}. Splits with sessions: {known}.")
         return self.take(rows)
 
@@ -51,15 +65,48 @@ class Sessions:
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
 
     def take(self, indexes: Sequence[int] | np.ndarray) -> Sessions:
-        """The sessions at these places, in the order given."""
+        """The sessions at these places, in the order given: numbers are copied, texts are not."""
         rows = np.asarray(indexes, dtype=np.int64)
-        places = rows.tolist()
         return Sessions(
             session_ids=self.session_ids[rows],
-            user_ids=[self.user_ids[i] for i in places],
+            user_ids=self.user_ids.take(rows),
             histories=self.histories[rows],
             ratings=self.ratings[rows],
-            reviews=[self.reviews[i] for i in places],
+            reviews=self.reviews.take(rows),
             targets=self.targets[rows],
-            splits=[self.splits[i] for i in places],
+            splits=self.splits.take(rows),
         )
+
+    def to_numpy(self) -> dict[str, np.ndarray]:
+        """All numbers by name, not copied: session_ids, histories, ratings, targets and splits.
+
+        The splits are uint8 (n,), places in `SPLITS`; the others are as above.
+        """
+        return {
+            "session_ids": self.session_ids,
+            "histories": self.histories,
+            "ratings": self.ratings,
+            "targets": self.targets,
+            "splits": self.splits.codes,
+        }
+
+    def to_torch(self) -> dict[str, torch.Tensor]:
+        """What `to_numpy` gives, as tensors of the same types and shapes.
+
+        Those of a data set share its mapped file, those of arrays that can be written share these, and only read-only
+        memory of another kind is copied. Writing into a tensor of a mapped file changes this process's view of it,
+        never the file.
+        """
+        import torch
+
+        return {name: torch.from_numpy(_writable(array)) for name, array in self.to_numpy().items()}
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """`array` over the same memory if that can be written, else a copy."""
+    view = array.view()
+    try:
+        view.flags.writeable = True
+    except ValueError:
+        return array.copy()
+    return view

@@ -1,7 +1,7 @@
 """A prepared data set on disk: `items.parquet`, `sessions.parquet`, and `dataset.toml`, which is written last.
 
 A folder without `dataset.toml` is half-written and read by nobody. Sessions name their items by id, so that no shift
-of rows in `items.parquet` can change what they mean.
+of rows in `items.parquet` can change what they mean. `arrow/` is made of these files for one machine: see `mapped`.
 """
 
 from __future__ import annotations
@@ -9,23 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from langptune_rs.data.catalog import Catalog
 from langptune_rs.data.dataset import Dataset
-from langptune_rs.data.sessions import SPLITS, Sessions
-from langptune_rs.data.templates import Item, make_template
+from langptune_rs.data.mapped import ARROW, Tables, make_tables, open_tables, write_tables
+from langptune_rs.data.templates import make_template
 from langptune_rs.errors import DataError
 from langptune_rs.files import write_atomically, write_text
 
 ITEMS, SESSIONS, INFO = "items.parquet", "sessions.parquet", "dataset.toml"
-FORMAT = 1
+TEMPLATE = "template.jinja"
+"""The user's own template, where the data set was made with one."""
+FILES = (ITEMS, SESSIONS, TEMPLATE)
+"""What a data set is made of and its hashes are of; `dataset.toml` holds these."""
+OWN = (INFO, *FILES, ARROW)
+"""All that stands in the folder of a data set; what says that there is one comes first."""
+FORMAT = 2
+_CHECKED = "checked.json"
+_ROWS_PER_GROUP = 65_536
+"""Rows of a parquet file that a reader has in memory at a time: some 64 MB of texts."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 ITEM_COLUMNS = {
@@ -35,6 +44,9 @@ ITEM_COLUMNS = {
     "categories": pl.List(pl.String),
     "price": pl.String,
     "average_rating": pl.Float64,
+    "text": pl.String,
+    "line": pl.String,
+    "num_tokens": pl.UInt32,
 }
 SESSION_COLUMNS = {
     "session_id": pl.Int64,
@@ -45,16 +57,42 @@ SESSION_COLUMNS = {
     "target": pl.String,
     "target_timestamp": pl.Float64,
     "split": pl.String,
+    "num_tokens": pl.UInt32,
 }
 
 
-def save(folder: Path, items: pl.DataFrame, sessions: pl.DataFrame, info: dict[str, Any]) -> None:
-    """Write a data set, so that whenever this stops `folder` holds a whole one or none."""
-    (folder / INFO).unlink(missing_ok=True)
-    write_atomically(folder / ITEMS, items.select(ITEM_COLUMNS.keys()).cast(ITEM_COLUMNS).write_parquet)
-    write_atomically(folder / SESSIONS, sessions.select(SESSION_COLUMNS.keys()).cast(SESSION_COLUMNS).write_parquet)
-    hashes = {name: file_hash(folder / name) for name in (ITEMS, SESSIONS)}
-    write_text(folder / INFO, _to_toml({"format": FORMAT, **info, "sha256": hashes}))
+def save(
+    folder: Path,
+    items: pl.DataFrame,
+    sessions: pl.DataFrame,
+    info: dict[str, Any],
+    template_source: str | None = None,
+) -> None:
+    """Write a data set, so that whenever this stops `folder` holds a whole one or none.
+
+    `template_source` is the text of the user's own template file, where one was used. Raises `DataError` for sessions
+    that cannot be used (as `load`), and when the files cannot be written; nothing is left of them then.
+    """
+    items = items.select(ITEM_COLUMNS.keys()).cast(ITEM_COLUMNS)
+    sessions = sessions.select(SESSION_COLUMNS.keys()).cast(SESSION_COLUMNS)
+    try:
+        _clear(folder)
+        for name, table in ((ITEMS, items), (SESSIONS, sessions)):
+            write_atomically(folder / name, partial(table.write_parquet, row_group_size=_ROWS_PER_GROUP))
+        if template_source is not None:
+            write_text(folder / TEMPLATE, template_source)
+        hashes = {name: file_hash(folder / name) for name in FILES if (folder / name).is_file()}
+        _make(folder, hashes)
+        write_text(folder / INFO, _to_toml({"format": FORMAT, **info, "sha256": hashes}))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        _clear(folder)
+        raise DataError(
+            f"The data set cannot be written to {folder}: {str(error).splitlines()[0]}. "
+            "Nothing is left of it there. Make room, or choose another folder, and prepare it again."
+        ) from error
+    except BaseException:
+        _clear(folder)
+        raise
 
 
 def is_prepared(folder: Path) -> bool:
@@ -63,35 +101,85 @@ def is_prepared(folder: Path) -> bool:
 
 
 def load(path: str | Path) -> Dataset:
-    """Read a prepared data set.
+    """Open a prepared data set, without reading its rows: they come from mapped files when they are used.
 
+    The mapped files are made where they are missing, in memory where they cannot be written. The hashes are checked
+    when a file's size or time of change is another than at the last check, which `save` is the first of.
     Raises `DataError` when a file is missing or changed since it was written, and for sessions that cannot be used:
     an unknown item, an id given twice, items that are not distinct, histories of several lengths.
     """
     folder = Path(path)
     info = read_info(folder)
-    for name in (ITEMS, SESSIONS):
+    hashes = info["sha256"]
+    for name in (ITEMS, SESSIONS, *hashes):
         if not (folder / name).is_file():
             raise DataError(f"{folder} lacks {name}. Prepare the data set again.")
-        if file_hash(folder / name) != info["sha256"].get(name):
-            raise DataError(f"{folder / name} has changed since {INFO} was written. Prepare the data set again.")
-    items = _read(folder / ITEMS, ITEM_COLUMNS)
-    sessions = _read(folder / SESSIONS, SESSION_COLUMNS)
-    _refuse_repeats(items["item_id"], folder / ITEMS)
-    _refuse_repeats(sessions["session_id"], folder / SESSIONS)
+    tables = open_tables(folder, _table_hashes(hashes))
+    if tables is None or not _is_checked(folder, hashes):
+        _check(folder, hashes)
+        try:
+            tables = _make(folder, hashes)
+        except OSError:
+            tables = tables or make_tables(folder / ITEMS, folder / SESSIONS)
     template = make_template(
         info["config"]["template"],
-        has_ratings=_any_known(sessions["ratings"]),
-        has_reviews=_any_known(sessions["reviews"]),
+        has_ratings=tables.has_ratings,
+        has_reviews=tables.sessions.reviews.has_any,
     )
-    fields = [Item(*row) for row in items.select(list(ITEM_COLUMNS)[1:]).iter_rows()]
-    catalog = Catalog(
-        item_ids=items["item_id"].to_list(),
-        titles=[template.item_title(item) for item in fields],
-        texts=[template.item_text(item) for item in fields],
-        lines=[template.item_line(item) for item in fields],
-    )
-    return Dataset(catalog, _to_sessions(sessions, catalog, folder / SESSIONS), template, info)
+    return Dataset(tables.catalog, tables.sessions, template, info)
+
+
+def template_source(folder: Path, info: dict[str, Any]) -> str | None:
+    """The text of the user's own template that a data set was made with, or none."""
+    return (folder / TEMPLATE).read_text(encoding="utf-8") if TEMPLATE in info["sha256"] else None
+
+
+def _clear(folder: Path) -> None:
+    """Delete the data set in `folder`; what says that there is one goes first."""
+    for name in (INFO, *FILES):
+        (folder / name).unlink(missing_ok=True)
+    if (folder / ARROW).is_dir():
+        shutil.rmtree(folder / ARROW)
+
+
+def _make(folder: Path, hashes: Mapping[str, str]) -> Tables:
+    """Make the mapped files where they are missing, and write down which files were checked for that."""
+    stamps = _stamps(folder, hashes)
+    tables = open_tables(folder, _table_hashes(hashes))
+    if tables is None:
+        write_tables(folder, folder / ITEMS, folder / SESSIONS, _table_hashes(hashes))
+        tables = open_tables(folder, _table_hashes(hashes))
+    if tables is None:
+        raise OSError(f"the files in {folder / ARROW} cannot be mapped")
+    write_text(folder / ARROW / _CHECKED, json.dumps(stamps, indent=1) + "\n")
+    return tables
+
+
+def _table_hashes(hashes: Mapping[str, str]) -> dict[str, str]:
+    return {name: hashes[name] for name in (ITEMS, SESSIONS)}
+
+
+def _check(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Raise `DataError` for a file that is not the one whose hash `dataset.toml` has."""
+    for name, wanted in hashes.items():
+        if file_hash(folder / name) != wanted:
+            raise DataError(f"{folder / name} has changed since {INFO} was written. Prepare the data set again.")
+
+
+def _is_checked(folder: Path, hashes: Mapping[str, str]) -> bool:
+    """Whether the files are those whose hashes were last checked, by their size and the time of their last change."""
+    try:
+        return json.loads((folder / ARROW / _CHECKED).read_text(encoding="utf-8")) == _stamps(folder, hashes)
+    except (OSError, ValueError):
+        return False
+
+
+def _stamps(folder: Path, hashes: Mapping[str, str]) -> dict[str, dict[str, str | int]]:
+    stats = {name: (folder / name).stat() for name in hashes}
+    return {
+        name: {"sha256": hashes[name], "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        for name, stat in stats.items()
+    }
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -116,58 +204,6 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path, columns=list(columns)).cast(columns)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}. Prepare the data set again.") from error
-
-
-def _refuse_repeats(ids: pl.Series, path: Path) -> None:
-    if ids.is_duplicated().any():
-        raise DataError(f"{path}: the {ids.name} {ids.filter(ids.is_duplicated())[0]!r} is there twice.")
-
-
-def _any_known(lists: pl.Series) -> bool:
-    return lists.explode().is_not_null().any()
-
-
-def _to_sessions(table: pl.DataFrame, catalog: Catalog, path: Path) -> Sessions:
-    """The arrays of `table`, with item indexes for ids."""
-    lengths = table.select(pl.col("history", "ratings", "reviews").list.len())
-    length = lengths["history"].max() or 0
-    if not length or lengths.select(pl.any_horizontal(pl.all() != length).any()).item():
-        raise DataError(f"{path}: histories, ratings and reviews are not all lists of one length.")
-    unknown_splits = set(table["split"].unique()) - set(SPLITS)
-    if unknown_splits:
-        raise DataError(f"{path}: {unknown_splits.pop()!r} is no split. Splits are {', '.join(SPLITS)}.")
-    session_ids = table["session_id"].to_numpy()
-    histories = _indexes(table["history"].explode(), catalog, path).reshape(-1, length)
-    targets = _indexes(table["target"], catalog, path)
-    in_order = np.sort(np.column_stack([histories, targets]), axis=1)
-    repeats = (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)
-    if repeats.any():
-        raise DataError(f"{path}: the session {session_ids[repeats.argmax()]} holds an item twice.")
-    return Sessions(
-        session_ids=session_ids,
-        user_ids=table["user_id"].to_list(),
-        histories=histories,
-        ratings=table["ratings"].explode().fill_null(float("nan")).to_numpy().reshape(-1, length),
-        reviews=table["reviews"].to_list(),
-        targets=targets,
-        splits=table["split"].to_list(),
-    )
-
-
-def _indexes(item_ids: pl.Series, catalog: Catalog, path: Path) -> np.ndarray:
-    places = range(len(catalog))
-    indexes = item_ids.replace_strict(catalog.item_ids, places, default=None, return_dtype=pl.Int32)
-    if indexes.null_count():
-        unknown = item_ids.filter(indexes.is_null())[0]
-        raise DataError(f"{path}: a session has the item {unknown!r}, which is not in {ITEMS}.")
-    return indexes.to_numpy()
 
 
 def _to_toml(table: Mapping[str, Any], path: str = "") -> str:

@@ -231,7 +231,7 @@ def _per_user_frame(
                 "table": table,
                 "method": method,
                 "session_id": sessions.session_ids,
-                "user_id": sessions.user_ids,
+                "user_id": sessions.user_ids.to_list(),
                 "target": [dataset.catalog.item_ids[item] for item in sessions.targets],
                 "ranks": ranks.tolist(),
                 **scores[table][method].per_user,

@@ -52,10 +52,11 @@ class Recommender:
         Raises `DataError` with the nearest id for a user that the data set does not hold.
         """
         sessions = self.dataset.sessions
-        rows = [i for i, user_id in enumerate(sessions.user_ids) if user_id == user]
-        if not rows:
+        rows = sessions.user_ids.rows_of(user)
+        if not rows.size:
             raise DataError(
-                f"There is no user {user!r} with a session in the data of {self.run}.{nearest(user, sessions.user_ids)}"
+                f"There is no user {user!r} with a session in the data of {self.run}."
+                f"{nearest(user, sessions.user_ids.near(user))}"
                 f" Users with fewer than {self.dataset.info['config']['min_interactions']} interactions, or too few "
                 "different items for a session, were left out of it: the counts are in its dataset.toml. For such a "
                 "user write the history into a file: `langptune profile RUN --history FILE`."

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from langptune_rs.config import RunConfig, load_config, to_toml
-from langptune_rs.data.storage import INFO, ITEMS, SESSIONS
+from langptune_rs.data.storage import OWN as DATA_WRITTEN
 from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.files import write_text
 
@@ -33,7 +33,6 @@ WRITTEN = (
 )
 """All that a run writes beside its configuration, in the order in which it may be deleted: what says that there is
 work done goes first."""
-DATA_WRITTEN = (INFO, ITEMS, SESSIONS)
 
 
 @contextmanager
