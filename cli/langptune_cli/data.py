@@ -71,7 +71,11 @@ def prepare(
     ] = "smollm2-135m-instruct",
     template: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Wording of the prompts, or a .jinja file; else the source's own."),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Wording of the prompts: movies, products, generic, books, games, music, paper, or a .jinja file; "
+            "the source's own if not given.",
+        ),
     ] = None,
     compat: Annotated[
         Literal["paper", "reference"],

@@ -2,10 +2,14 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from langptune_rs.config_base import Section
 from langptune_rs.errors import ConfigError
+
+TEMPLATES = ("movies", "products", "generic", "books", "games", "music", "paper")
+"""The built-in templates, which are worded in `wording/`."""
+TEMPLATE_SUFFIX = ".jinja"
 
 
 class DataConfig(Section):
@@ -51,6 +55,16 @@ class DataConfig(Section):
     def split_rule(self) -> str:
         """`split`, with what the reference code does where that is asked for."""
         return "reference" if self.compat == "reference" else self.split
+
+    @field_validator("template")
+    @classmethod
+    def _check_template(cls, template: str | None) -> str | None:
+        if template is not None and template not in TEMPLATES and not template.endswith(TEMPLATE_SUFFIX):
+            raise ValueError(
+                f"there is no template {template!r}; choose one of {', '.join(TEMPLATES)}, "
+                f"or give a {TEMPLATE_SUFFIX} file"
+            )
+        return template
 
     @model_validator(mode="after")
     def _check_windows(self) -> "DataConfig":

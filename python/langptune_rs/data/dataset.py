@@ -12,7 +12,7 @@ import numpy as np
 
 from langptune_rs.data.catalog import Catalog
 from langptune_rs.data.sessions import Sessions
-from langptune_rs.data.templates import PAPER_STYLE, HistoryText, PromptOptions, Template, history_entry
+from langptune_rs.data.templates import PAPER_STYLE, HistoryText, PromptOptions, Template
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,8 @@ class Dataset:
         """One text per history item."""
         texts = self.catalog.texts if history_text == "full" else self.catalog.lines
         return [
-            history_entry(texts[item], None if math.isnan(rating) else float(rating), review, history_text)
+            self.template.history_entry(
+                texts[item], None if math.isnan(rating) else float(rating), review, history_text
+            )
             for item, rating, review in zip(items, ratings, reviews, strict=True)
         ]

@@ -16,7 +16,7 @@ from langptune_rs.data.sessions import SPLITS
 from langptune_rs.data.sources.raw import NO_FILES, BadLines, Files
 from langptune_rs.data.sources.registry import Source, find_source
 from langptune_rs.data.storage import OWN, file_hash, is_prepared, load, read_info, save
-from langptune_rs.data.templates import Item, Template, history_entry, make_template
+from langptune_rs.data.templates import Item, Template, make_template
 from langptune_rs.data.tokens import TokenCounters
 from langptune_rs.data.windows import cut_sessions
 from langptune_rs.errors import ConfigError, DataError
@@ -181,6 +181,7 @@ def _build(
     source: Source, config: DataConfig, counters: TokenCounters | None
 ) -> tuple[pl.DataFrame, pl.DataFrame, Template, dict[str, Any]]:
     """Items, sessions, their wording, and the counts and the leakage report for `dataset.toml`."""
+    template = make_template(config.template or source.logs.template, has_ratings=True, has_reviews=True)
     bad, steps, k = BadLines(config.on_bad_line), filters.Steps(), config.min_interactions
     keys = read_keys(source.logs, bad)
     log = steps.count("source", keys.interactions)
@@ -193,7 +194,6 @@ def _build(
     num_duplicates = log.height - unique.height
     log = steps.count(f"{k}-core again", _core(unique, k), optional=True)
 
-    template = make_template(config.template or source.logs.template, has_ratings=True, has_reviews=True)
     items = _read_items(source, keys, log, template, counters, bad)
     num_items = items.height
     if config.max_item_tokens is not None:
@@ -308,7 +308,7 @@ def _history_tokens(
         return pl.Series([None] * sessions.height, dtype=pl.UInt32)
     texts = dict(items.select("item_id", "text").iter_rows())
     histories = [
-        "\n\n".join(map(history_entry, map(texts.__getitem__, history), ratings, reviews))
+        "\n\n".join(map(template.history_entry, map(texts.__getitem__, history), ratings, reviews))
         for history, ratings, reviews in sessions.select("history", "ratings", "reviews").iter_rows()
     ]
     return pl.Series(counters.histories(histories), dtype=pl.UInt32)

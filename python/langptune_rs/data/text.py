@@ -8,18 +8,81 @@ import re
 import numpy as np
 import polars as pl
 
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_MAX_PASSES = 8
+"""How often a text may be escaped, or its tags broken by tags, before it is taken for rubbish."""
+
+_TAG = re.compile(r"<[/!?]?[a-z][^<>]*>", re.IGNORECASE | re.ASCII)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_UNSEEN = [
+    (
+        re.compile(rf".*</{tag}\b", re.IGNORECASE | re.ASCII | re.DOTALL),
+        re.compile(rf"<{tag}\b[^<>]*>.*?(?=</{tag}\b)", re.IGNORECASE | re.ASCII | re.DOTALL),
+    )
+    for tag in ("script", "style")
+]
+"""Per tag whose content no reader sees: all up to its last end, and one with its content."""
+_CUT_TAG = re.compile(
+    r"</?(?:[abipqsu]\s[^=]*=.*|"
+    r"(?:br|hr|h[1-6]|em|li|ol|ul|dl|dt|dd|td|th|tr|tt|img|div|span|font|strong|small|big|sub|sup|table|tbody|thead"
+    r"|center|blockquote|pre|code|iframe|video|object|embed|script|style|link|meta|input|form|label|section|article)"
+    r"(?:\s.*|/)?)",
+    re.IGNORECASE | re.ASCII | re.DOTALL,
+)
+"""A tag that was cut before its ">". One letter is a tag where it has an attribute: "a <b" is none."""
+
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # control characters but white space
+    r"\xad\u180e\u200b\u2060-\u2064\ufeff\ufff9-\ufffb"  # without width
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # direction of writing
+    r"\ud800-\udfff]+"  # what UTF-8 cannot hold
+)
+_LONE_JOINER = re.compile(r"(?<![^\x00-\x7f\s])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f\s])")
+"""Joiners that do not stand between two letters or signs beyond ASCII, where scripts and emoji need them."""
 
 
 def clean(text: str) -> str:
-    """`text` without HTML tags and entities, on one line, with single spaces and nothing that UTF-8 cannot hold."""
-    if "&" in text:
-        text = html.unescape(text)
-    if "<" in text:
-        text = _TAG.sub(" ", text)
-    if not text.isascii():
-        text = text.encode("utf-8", "ignore").decode("utf-8")
-    return " ".join(text.split())
+    """`text` without HTML tags, comments, scripts and entities, on one line, with single spaces and nothing unseen.
+
+    Unseen are control characters, characters without width, and what UTF-8 cannot hold. Entities are undone as often
+    as they were escaped. What is clean stays as it is.
+    """
+    text = _one_line(text)
+    return _without_markup(text) if "&" in text or "<" in text else text
+
+
+def _without_markup(text: str) -> str:
+    """`text` once nothing in it is a tag or an entity any more."""
+    for _ in range(_MAX_PASSES):
+        before = text
+        if "&" in text:
+            text = html.unescape(text)
+        if "<" in text:
+            text = _without_tags(text)
+        if text == before:
+            return text
+        text = _one_line(text)
+    return _one_line(text.replace("&", " ").replace("<", " "))
+
+
+def _without_tags(text: str) -> str:
+    """`text` with a space for every tag and comment. Takes time in proportion to its length, whatever it is."""
+    for until_last_end, content in _UNSEEN:
+        if found := until_last_end.match(text):
+            text = content.sub(" ", found[0]) + text[found.end() :]
+    if "<!--" in text:
+        last_end = text.rfind("-->") + 3
+        text = (_COMMENT.sub(" ", text[:last_end]) + text[last_end:]).replace("<!--", " ")
+    text = _TAG.sub(" ", text)
+    last = text.rfind("<")
+    return text[:last] if last >= 0 and _CUT_TAG.fullmatch(text, last) else text
+
+
+def _one_line(text: str) -> str:
+    """`text` with single spaces for all white space, and without what is not seen."""
+    text = " ".join(text.split())
+    if text.isprintable():
+        return text
+    return " ".join(_LONE_JOINER.sub("", _HIDDEN.sub("", text)).split())
 
 
 _MAY_BE_UNCLEAN = r"&[#a-zA-Z]|<[/!?a-zA-Z]|[^ -~]|  |^ | $"

@@ -1,0 +1,110 @@
+"""What scraped text looks like once it is cleaned."""
+
+import time
+import unicodedata
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langptune_rs.data.text import clean, clean_lists, clean_series, shorten
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("Laurel &amp; Hardy", "Laurel & Hardy"),
+        ("bad.<br /><br />I'm  learning\n<b>that</b>", "bad. I'm learning that"),
+        ("3 < 4 > 2 <3", "3 < 4 > 2 <3"),
+        (" \t\r\n", ""),
+        ("caf\u00e9 \U0001f600 \ud83d", "caf\u00e9 \U0001f600"),
+        ("one&amp;amp;two &amp;lt;br&amp;gt;three &#38;#38;quot;", 'one&two three "'),
+        ("AT&T R&D &nosuch; &", "AT&T R&D &nosuch; &"),
+        ("a\x00b\x07 c\x7fd\x9b", "ab cd"),
+        ("&#0;&#1;x &#8203;y&am\u200bp;lt;", "\ufffdx y<"),
+        ("zero\u200bwidth \ufefflr\u202em so\xadft \u2060", "zerowidth lrm soft"),
+        ("a\u200db \u200d \u200cc", "ab c"),
+        ("\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f468\u200d\U0001f469\u200d\U0001f467"),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
+        ("one\u2028two\x85three\xa0four\x1cfive", "one two three four five"),
+        ("<script type='x'>if (a<b) {}</SCRIPT >seen<style>p {}</style>", "seen"),
+        ("the <script> tag and the <style> tag", "the tag and the tag"),
+        ("be<!-- <b>no\nthis -->fore <!---->after <!-- open", "be fore after open"),
+        ("<!DOCTYPE html><?xml version='1.0'?>x<b\n>y</b ></p>", "x y"),
+        ("cut <br", "cut"),
+        ("cut </div ", "cut"),
+        ('cut <a href="http://x.y/<', 'cut <a href="http://x.y/<'),
+        ('cut <a href="http://x.y/', "cut"),
+        ("cut &lt;img src=x", "cut"),
+        ("if a <b and c <p", "if a <b and c <p"),
+        ("I <3 it <", "I <3 it <"),
+        ("<b<i>>x", "x"),
+    ],
+)
+def test_text_from_the_web_is_cleaned(raw, cleaned):
+    assert clean(raw) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "short"), [("ten chars!", "ten chars!"), ("one two three", "one two…"), ("x" * 12, "x" * 10 + "…")]
+)
+def test_texts_are_shortened_between_words(text, short):
+    assert shorten(text, 10) == short
+
+
+MARKUP = st.sampled_from(
+    [
+        *("&", "amp;", "&amp;", "&amp;amp;", "lt;", "&lt;", "&gt;", "&#38;", "&#x26", "#38;", "&#0;", "&#8203;"),
+        *("<", ">", "</", "/>", "<br>", "<br />", "<b ", "<a ", "<p", "=", "-", "!", "b", "br", "script"),
+        *("<script>", "</script>", "<style ", "</style", "<!--", "-->", "<!DOCTYPE ", '"', "x", "3", ";"),
+        *("\u200b", "\u200c", "\u200d", "\u202e", "\xad", "\x00", "\x9f", "\ud83d", "\u00e9", "\U0001f600"),
+        *(" ", "\n", "\t", "\r", "\xa0", "\u2028", "\x1c", "\x85"),
+    ]
+)
+
+
+@given(st.lists(MARKUP, max_size=40).map("".join) | st.text())
+def test_what_is_clean_stays_as_it_is(text):
+    cleaned = clean(text)
+    assert clean(cleaned) == cleaned
+    assert cleaned == " ".join(cleaned.split())
+    assert not [c for c in cleaned if unicodedata.category(c) in ("Cc", "Cs")]
+    assert not set("\u200b\u202e\xad\ufeff") & set(cleaned)
+    cleaned.encode()
+
+
+@given(st.lists(st.none() | st.lists(MARKUP.filter(str.isprintable) | st.just("\x00"), max_size=9).map("".join)))
+def test_columns_are_cleaned_as_their_texts(texts):
+    assert clean_series(pl.Series(texts, dtype=pl.String)).to_list() == [t and clean(t) for t in texts]
+    lists = clean_lists(pl.Series([[t for t in texts if t is not None]], dtype=pl.List(pl.String)))
+    assert lists.to_list() == [[clean(t) for t in texts if t is not None and clean(t)]]
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters="&<"), max_size=60))
+def test_words_and_signs_are_kept(text):
+    assert clean(text) == text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "<b",
+        "<b<b>",
+        "<a =",
+        "<!--",
+        "<script>",
+        "</script><script>",
+        "<style <",
+        "&amp;",
+        "&#",
+        "amp;",
+        "\u200d",
+        "-->",
+    ],
+)
+def test_a_megabyte_of_anything_is_cleaned_in_time(part):
+    start = time.perf_counter()
+    for text in (part * (1_000_000 // len(part)), "&" + part * (1_000_000 // len(part)) + "<br"):
+        assert len(clean(text)) <= len(text)
+    assert time.perf_counter() - start < 10
