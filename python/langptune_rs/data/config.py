@@ -18,9 +18,10 @@ class DataConfig(Section):
     source: str = "ml-100k"
     """A source name (`ml-100k`), a folder of `items.jsonl` and `interactions.jsonl`, or a prepared data set, which
     keeps the sessions and the split it was prepared with."""
-    split: Literal["session", "leave-last-out", "temporal"] = "session"
+    split: Literal["session", "leave-last-out", "temporal", "published"] = "session"
     """`session`: 84/8/8 of all sessions, seeded (section 4.1); `leave-last-out`: each user's last session is test,
-    the one before validation, all others train; `temporal`: 84/8/8 by the time of the target, the newest are test."""
+    the one before validation, all others train; `temporal`: 84/8/8 by the time of the target, the newest are test;
+    `published`: what the source `published` comes with, and it alone."""
     windows: Literal["last", "all"] | None = None
     """`last`: one session per user, from the newest interactions; `all`: every non-overlapping window, from the
     oldest. Unset: `last` for the split `session`, `all` for the others."""

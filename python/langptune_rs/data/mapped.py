@@ -57,22 +57,24 @@ def open_tables(folder: Path, hashes: Mapping[str, str]) -> Tables | None:
         return None
 
 
-def write_tables(folder: Path, items: Path, sessions: Path, hashes: Mapping[str, str]) -> None:
+def write_tables(folder: Path, items: Path, sessions: Path, hashes: Mapping[str, str], *, distinct: bool) -> None:
     """Make the Arrow files of two parquet files, and delete those of others.
+
+    `distinct` has sessions refused that repeat an item in their history.
 
     Several processes may do so at once. Raises `DataError` for sessions that cannot be used, and `OSError`.
     """
     paths = _paths(folder, hashes)
-    for name, write in _writers(items, sessions).items():
+    for name, write in _writers(items, sessions, distinct).items():
         write_atomically(paths[name], lambda path, write=write: write(str(path)))
     for old in set((folder / ARROW).glob("*.arrow")) - set(paths.values()):
         old.unlink(missing_ok=True)
 
 
-def make_tables(items: Path, sessions: Path) -> Tables:
+def make_tables(items: Path, sessions: Path, *, distinct: bool) -> Tables:
     """As `write_tables`, but into this process's memory."""
     made = {}
-    for name, write in _writers(items, sessions).items():
+    for name, write in _writers(items, sessions, distinct).items():
         memory = pa.BufferOutputStream()
         write(memory)
         made[name] = memory.getvalue()
@@ -133,11 +135,11 @@ def _numbers(source: Any, column: pa.ChunkedArray, dtype: type) -> np.ndarray:
     return view
 
 
-def _writers(items: Path, sessions: Path) -> dict[str, Callable[[Any], None]]:
+def _writers(items: Path, sessions: Path, distinct: bool) -> dict[str, Callable[[Any], None]]:
     """What writes each file, into a path or an Arrow stream."""
     return {
         "items": lambda sink: _guarded(items, lambda: _write_items(items, sink)),
-        "sessions": lambda sink: _guarded(sessions, lambda: _write_sessions(items, sessions, sink)),
+        "sessions": lambda sink: _guarded(sessions, lambda: _write_sessions(items, sessions, distinct, sink)),
         "reviews": lambda sink: _guarded(sessions, lambda: _write_reviews(sessions, sink)),
     }
 
@@ -182,7 +184,7 @@ def _titles(path: Path) -> list[str]:
     return titles
 
 
-def _write_sessions(items: Path, path: Path, sink: Any) -> None:
+def _write_sessions(items: Path, path: Path, distinct: bool, sink: Any) -> None:
     """All but the reviews, in one record batch, so that each column is one array."""
     table = pl.read_parquet(path, columns=["session_id", "user_id", "history", "ratings", "target", "split"])
     _refuse_missing_or_repeated(table["session_id"], path)
@@ -198,8 +200,11 @@ def _write_sessions(items: Path, path: Path, sink: Any) -> None:
     ids = pl.read_parquet(items, columns=["item_id"])["item_id"]
     histories = _indexes(table["history"].explode(), ids, path)
     targets = _indexes(table["target"], ids, path)
-    in_order = np.sort(np.column_stack([histories.reshape(-1, length), targets]), axis=1)
-    repeats = (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)
+    history_rows = histories.reshape(-1, length)
+    repeats = (history_rows == targets[:, None]).any(axis=1)
+    if distinct:
+        in_order = np.sort(history_rows, axis=1)
+        repeats |= (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)
     if repeats.any():
         raise DataError(f"{path}: the session {table['session_id'][int(repeats.argmax())]} holds an item twice.")
     ratings = table["ratings"].explode().cast(pl.Float32).fill_null(float("nan")).to_numpy()

@@ -82,8 +82,9 @@ def save(
         if template_source is not None:
             write_text(folder / TEMPLATE, template_source)
         hashes = {name: file_hash(folder / name) for name in FILES if (folder / name).is_file()}
-        _make(folder, hashes)
-        write_text(folder / INFO, _to_toml({"format": FORMAT, **info, "sha256": hashes}))
+        info = {"format": FORMAT, **info, "sha256": hashes}
+        _make(folder, info)
+        write_text(folder / INFO, _to_toml(info))
     except (OSError, pl.exceptions.PolarsError) as error:
         _clear(folder)
         raise DataError(
@@ -118,13 +119,14 @@ def load(path: str | Path) -> Dataset:
     if tables is None or not _is_checked(folder, hashes):
         _check(folder, hashes)
         try:
-            tables = _make(folder, hashes)
+            tables = _make(folder, info)
         except OSError:
-            tables = tables or make_tables(folder / ITEMS, folder / SESSIONS)
+            tables = tables or make_tables(folder / ITEMS, folder / SESSIONS, distinct=_is_distinct(info))
     template = make_template(
         info["config"]["template"],
         has_ratings=tables.has_ratings,
         has_reviews=tables.sessions.reviews.has_any,
+        source=template_source(folder, info),
     )
     return Dataset(tables.catalog, tables.sessions, template, info)
 
@@ -142,17 +144,25 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / ARROW)
 
 
-def _make(folder: Path, hashes: Mapping[str, str]) -> Tables:
+def _make(folder: Path, info: Mapping[str, Any]) -> Tables:
     """Make the mapped files where they are missing, and write down which files were checked for that."""
+    hashes = info["sha256"]
     stamps = _stamps(folder, hashes)
     tables = open_tables(folder, _table_hashes(hashes))
     if tables is None:
-        write_tables(folder, folder / ITEMS, folder / SESSIONS, _table_hashes(hashes))
+        write_tables(
+            folder, folder / ITEMS, folder / SESSIONS, _table_hashes(hashes), distinct=_is_distinct(info)
+        )
         tables = open_tables(folder, _table_hashes(hashes))
     if tables is None:
         raise OSError(f"the files in {folder / ARROW} cannot be mapped")
     write_text(folder / ARROW / _CHECKED, json.dumps(stamps, indent=1) + "\n")
     return tables
+
+
+def _is_distinct(info: Mapping[str, Any]) -> bool:
+    """Whether the items of a session are to be distinct; for the reference code the target alone is."""
+    return info["config"].get("compat") != "reference"
 
 
 def _table_hashes(hashes: Mapping[str, str]) -> dict[str, str]:

@@ -32,6 +32,9 @@ from langptune_rs.errors import DataError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+NAME = "published"
+"""Of the source, and of its split."""
+FILES = "the paper's own split, from the hub or --items and --interactions: folders of save_to_disk or of its parquet"
 TEMPLATE = "movies"
 ITEMS = "Cornell-AGI/amazon_movie_tv_item_mxbai"
 SESSIONS = "Cornell-AGI/amazon_movie_tv_llama_mxbai"
