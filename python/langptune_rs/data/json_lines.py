@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import math
-import zlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -21,13 +19,12 @@ import numpy as np
 import orjson
 import polars as pl
 
+from langptune_rs.data.blocks import is_in, read_blocks
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines
-from langptune_rs.data.text import clean, clean_lists, clean_series, shorten
+from langptune_rs.data.text import clean, clean_lists, clean_series, is_encodable, shorten
 from langptune_rs.errors import DataError
 
 _EXCERPT_LENGTH = 80
-BLOCK_BYTES = 8 << 20
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SCHEMA = ITEM_SCHEMA | INTERACTION_SCHEMA
 
 Kind = Literal["identifier", "text", "texts", "joined_texts", "number", "price"]
@@ -68,7 +65,7 @@ class Row:
         value = self.values.get(key)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or not is_encodable(value):
             self.fail(f"{key} = {_show(value)} identifies nothing. Give a text or a whole number.")
         return value
 
@@ -137,13 +134,13 @@ class JsonLines:
     ) -> Iterator[pl.DataFrame]:
         """See `Reader.chunks`."""
         first = 1
-        for block, cut, consumed in _blocks(self.file):
+        for block, cut, consumed in read_blocks(self.file):
             starts, ends = _line_bounds(block, cut)
             numbers = np.arange(first, first + len(starts), dtype=np.uint32)
             first += len(starts)
             part = _Lines(block, starts, ends, numbers)
             if lines is not None:
-                part = part.at(_is_in(numbers, lines)).compact()
+                part = part.at(is_in(numbers, lines)).compact()
             if len(part.numbers):
                 there = [name for name in columns if name in self.fields]
                 frame = self._read(part, there, bad)
@@ -177,6 +174,9 @@ class JsonLines:
         except pl.exceptions.PolarsError:
             return None
         if frame.height != len(lines.numbers):
+            return None
+        ids = [self.fields[name][0] for name, kind in kinds.items() if kind == "identifier"]
+        if any(_has_fractions(frame[key], key, lines.block) for key in ids):
             return None
         return frame.select(
             *(pl.col(self.fields[name][0]).alias(name) for name in columns),
@@ -249,23 +249,25 @@ def _is_doubtful(column: pl.Expr, kind: Kind) -> pl.Expr:
         case "identifier":
             # Whole numbers are identifiers too.
             other = column.str.contains(_NO_TEXT) & ~column.str.contains(r"^-?\d+$")
-            return column.is_null() | (column.str.strip_chars() == "") | other
+            return column.is_null() | (column.str.strip_chars() == "") | other | _has_null_character(column)
         case "text":
-            return column.str.contains(_NO_TEXT).fill_null(False)
+            return (column.str.contains(_NO_TEXT) | _has_null_character(column)).fill_null(False)
         case "texts" | "joined_texts":
-            each = pl.element().is_null() | pl.element().str.contains(_NO_TEXT)
+            text = pl.element()
+            each = text.is_null() | text.str.contains(_NO_TEXT) | _has_null_character(text)
             return column.list.eval(each).list.any().fill_null(False)
     return pl.lit(False)
 
 
-def _is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Whether each of the ascending `numbers` is among the ascending `wanted`."""
-    places = np.searchsorted(wanted, numbers)
-    return (
-        (places < len(wanted)) & (wanted[np.minimum(places, len(wanted) - 1)] == numbers)
-        if len(wanted)
-        else (np.zeros(len(numbers), bool))
-    )
+def _has_null_character(text: pl.Expr) -> pl.Expr:
+    """Polars reads half a surrogate pair as this."""
+    return text.str.contains("\0", literal=True)
+
+
+def _has_fractions(ids: pl.Series, key: str, block: bytes) -> bool:
+    """Whether `block` may hold numbers such as 7.0 as `ids`, which polars shows as "7"."""
+    pattern = re.escape(json.dumps(key, ensure_ascii=False).encode()) + rb"\s*:\s*-?\d+[.eE]"
+    return ids.str.contains(r"^-?\d+$").any() and re.search(pattern, block) is not None
 
 
 def _line_bounds(block: bytes, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -276,42 +278,13 @@ def _line_bounds(block: bytes, length: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([[0], ends])[: len(ends)], ends
 
 
-def _blocks(path: Path) -> Iterator[tuple[bytes, int, int]]:
-    """Blocks that begin with whole lines, the length of these, and the bytes of the file that they took.
-
-    The next block is read meanwhile. A byte order mark is left out. Raises `DataError` for a .gz file that was cut.
-    """
-    num_lines = consumed = 0
-    is_gzip = path.suffix == ".gz"
-    try:
-        with path.open("rb") as raw, ThreadPoolExecutor(1) as reading:
-            file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-            following, block = reading.submit(file.read, BLOCK_BYTES), b""
-            while data := following.result():
-                position = raw.tell()
-                following = reading.submit(file.read, BLOCK_BYTES)
-                block += data if consumed else data.removeprefix(BYTE_ORDER_MARK)
-                cut = block.rfind(b"\n") + 1
-                if cut:
-                    yield block, cut, position - consumed
-                    num_lines += block.count(b"\n", 0, cut) if is_gzip else 0
-                    block = block[cut:]
-                    consumed = position
-            if block:
-                yield block, len(block), raw.tell() - consumed
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path} is no complete gzip file: reading stopped after line {num_lines} ({error}). Get the file again."
-        ) from error
-
-
 def read_rows(path: Path) -> Iterator[Row]:
     """The objects of a file in their order; blank lines are passed over.
 
     Raises `DataError` for a line that is no JSON object or no UTF-8, and for a .gz file that is cut short.
     """
     number = 0
-    for block, cut, _ in _blocks(path):
+    for block, cut, _ in read_blocks(path):
         for line in io.BytesIO(block[:cut]):
             number += 1
             if line.strip():
@@ -347,4 +320,5 @@ def _excerpt(line: bytes) -> str:
 
 
 def _show(value: Any) -> str:
-    return shorten(json.dumps(value, ensure_ascii=False, default=str), _EXCERPT_LENGTH)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return shorten(text if is_encodable(text) else ascii(text), _EXCERPT_LENGTH)

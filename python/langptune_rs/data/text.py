@@ -111,6 +111,15 @@ def _replaced(values: pl.Series, mask: pl.Series, others: pl.Series) -> pl.Serie
     return pl.concat([values, others.alias(values.name)]).gather(places) if len(others) else values
 
 
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 can hold `text`: halves of surrogate pairs, which JSON can write, it cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def shorten(text: str, length: int) -> str:
     """`text`, or its first words with an ellipsis where it has more than `length` characters."""
     if len(text) <= length:

@@ -1,31 +1,56 @@
-"""MovieLens-100K as RecBole's atomic files, `ml-100k.item` and `ml-100k.inter`, which come with the package recbole."""
+"""MovieLens 100K, from RecBole's atomic files or from GroupLens' own.
+
+RecBole's `ml-100k.item` and `ml-100k.inter` come with the package recbole; GroupLens' are `u.item` (Latin-1), `u.data`
+and `u.genre`. Titles stand as they do there ("Usual Suspects, The (1995)"), RecBole's with the year behind them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
 
-from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, RawLogs, SourceFiles
+from langptune_rs.data.sources.movielens import open_movies
+from langptune_rs.data.sources.raw import Files, RawLogs, Reader
+from langptune_rs.data.sources.recbole import open_atomic, with_year
+from langptune_rs.data.tables import Computed, Form, SeparatedFile
 from langptune_rs.errors import DataError
 
-TEMPLATE = "movies"
+FILES = (
+    "ml-100k.item and ml-100k.inter, which come with the package recbole, or u.item, u.data and u.genre of GroupLens; "
+    "--overview TABLE for the plots"
+)
+
+_RATINGS = {
+    "user_id": ("user_id", "identifier"),
+    "item_id": ("item_id", "identifier"),
+    "rating": ("rating", "number"),
+    "timestamp": ("timestamp", "number"),
+}
+_UNKNOWN = "unknown"
 
 
-def files(folder: Path | None) -> SourceFiles:
-    """The files in `folder`, or in the installed package recbole, which is not imported.
+def open_logs(files: Files) -> RawLogs:
+    """The files in the folder given, or in the installed package recbole, which is not imported.
 
-    Raises `DataError` when they are in neither.
+    Raises `DataError` when they are in neither, or lack a column.
     """
-    folder = folder or _packaged()
-    found = SourceFiles(folder / "ml-100k.item", folder / "ml-100k.inter")
-    for path in (found.items, found.interactions):
-        if not path.is_file():
-            raise DataError(
-                f"There is no {path.name} in {folder}. MovieLens-100K needs ml-100k.item and ml-100k.inter."
-            )
-    return found
+    if files.folder is None and files.items is None and files.interactions is None:
+        files = replace(files, folder=_packaged())
+    items = files.find("items", "ml-100k", "ml-100k.item", "u.item")
+    interactions = files.find("interactions", "ml-100k", "ml-100k.inter", "u.data")
+    is_atomic = ".data" not in interactions.suffixes
+    if is_atomic:
+        return open_movies(files, _atomic_items(items), open_atomic(interactions, _RATINGS))
+    genres = items.parent / "u.genre"
+    if not genres.is_file():
+        raise DataError(
+            f"There is no u.genre in {items.parent}. It must be there beside {items.name} to name the genres."
+        )
+    form = Form(tuple(_RATINGS), "\t", has_header=False, has_quotes=False)
+    return open_movies(files, _own_items(items, genres), SeparatedFile(interactions, form, _RATINGS), genres=genres)
 
 
 def _packaged() -> Path:
@@ -38,56 +63,59 @@ def _packaged() -> Path:
     return Path(spec.submodule_search_locations[0], "dataset_example", "ml-100k")
 
 
-def read(files: SourceFiles) -> RawLogs:
-    """Both tables: title with year, genres as categories. Raises `DataError` with file and line for a bad value."""
-    return RawLogs(_read_items(files.items), _read_interactions(files.interactions))
-
-
-def _read_items(path: Path) -> pl.DataFrame:
+def _atomic_items(file: Path) -> Reader:
     """Year and genre are "V" and "unknown" in single rows; what is no year or genre is left out."""
-    table = _read_atomic(path, ("item_id", "movie_title", "release_year", "class"))
-    title, year = pl.col("movie_title").str.strip_chars(), pl.col("release_year")
-    return table.select(
-        "item_id",
-        title=pl.when((title != "") & year.str.contains(r"^\d{4}$")).then(title + " (" + year + ")").otherwise(title),
-        description=pl.lit(None),
-        categories=pl.col("class").str.split(" ").list.filter(~pl.element().is_in(["", "unknown"])),
-        price=pl.lit(None),
-        average_rating=pl.lit(None),
-        line=pl.col("line"),
-    ).cast(ITEM_SCHEMA)
+    films = open_atomic(
+        file,
+        {
+            "item_id": ("item_id", "identifier"),
+            "title": ("movie_title", "text"),
+            "year": ("release_year", "text"),
+            "categories": ("class", "words"),
+        },
+    )
+    return Computed(films, {"title": (("title", "year"), _title), "categories": (("categories",), _known)})
 
 
-def _read_interactions(path: Path) -> pl.DataFrame:
-    table = _read_atomic(path, ("user_id", "item_id", "rating", "timestamp"))
-    return table.select(
-        "user_id",
-        "item_id",
-        rating=_numbers(table, "rating", path),
-        timestamp=_numbers(table, "timestamp", path),
-        position=pl.lit(None),
-        review_text=pl.lit(None),
-        line=pl.col("line"),
-    ).cast(INTERACTION_SCHEMA)
+def _title(title: pl.Expr, year: pl.Expr) -> pl.Expr:
+    return with_year(title.fill_null(""), year)
 
 
-def _read_atomic(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """The columns of an atomic file (tab-separated, `name:type` in the first line) as text, and each row's line."""
-    try:
-        table = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None).fill_null("")
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} is no table with tabs between its columns: {str(error).splitlines()[0]}.") from error
-    table = table.rename(lambda name: name.partition(":")[0])
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise DataError(f"{path} lacks the column {missing[0]!r}. It has {', '.join(table.columns)}.")
-    return table.select(columns).with_row_index("line", offset=2)
+def _known(categories: pl.Expr) -> pl.Expr:
+    return categories.list.filter(pl.element() != _UNKNOWN)
 
 
-def _numbers(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
-    numbers = table[name].cast(pl.Float64, strict=False)
-    wrong = numbers.is_null() | ~numbers.is_finite()
-    if wrong.any():
-        row = wrong.arg_max()
-        raise DataError(f"{path}, line {table['line'][row]}: {name} = {table[name][row]!r} is no number.")
-    return numbers
+def _own_items(file: Path, genres: Path) -> Reader:
+    """A film has a flag 0 or 1 for each genre of `genres`, which lists them as `name|number`."""
+    lines = genres.read_text(encoding="utf-8").splitlines()
+    names = [line.partition("|")[0] for line in lines if line.strip()]
+    films = SeparatedFile(
+        file,
+        Form(
+            ("movie id", "movie title", "release date", "video release date", "IMDb URL", *names),
+            "|",
+            has_header=False,
+            has_quotes=False,
+            is_latin=True,
+        ),
+        {
+            "item_id": ("movie id", "identifier"),
+            "title": ("movie title", "text"),
+            **{name: (name, "number") for name in names},
+        },
+    )
+    return Computed(films, {"title": (("title",), _own_title), "categories": (tuple(names), _flagged)})
+
+
+def _own_title(title: pl.Expr) -> pl.Expr:
+    return title.fill_null("")
+
+
+def _flagged(*flags: pl.Expr) -> pl.Expr:
+    """The names of the columns that are 1, without that of none."""
+    named = [
+        pl.when(flag == 1).then(pl.lit(flag.meta.output_name()))
+        for flag in flags
+        if flag.meta.output_name() != _UNKNOWN
+    ]
+    return pl.concat_list(named).list.drop_nulls()

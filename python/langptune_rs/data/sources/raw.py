@@ -119,18 +119,21 @@ NO_FILES = Files()
 
 def column_map(pairs: Sequence[str]) -> dict[str, str]:
     """`NAME=YOURS` pairs as a mapping. Raises `DataError` for a pair that is none and a name that no schema has."""
-    known = [name for name in ITEM_SCHEMA | INTERACTION_SCHEMA if name != "line"]
     columns = {}
     for pair in pairs:
         name, separator, theirs = pair.partition("=")
         if not separator or not theirs:
             raise DataError(f"The column {pair!r} is not of the form NAME=YOURS, such as item_id=asin.")
-        if name not in known:
-            raise DataError(
-                f"There is no column {name!r} to read. Columns are {', '.join(known)}." + nearest(name, known)
-            )
+        check_column(name)
         columns[name] = theirs
     return columns
+
+
+def check_column(name: str) -> None:
+    """Raises `DataError` for a column that neither schema has."""
+    known = [column for column in ITEM_SCHEMA | INTERACTION_SCHEMA if column != "line"]
+    if name not in known:
+        raise DataError(f"There is no column {name!r} to read. Columns are {', '.join(known)}." + nearest(name, known))
 
 
 class Reader(Protocol):
@@ -171,9 +174,12 @@ class RawLogs:
     """In a crawl an item may be described twice (the first description counts) or not at all (its interactions are
     left out, and counted); in other data either is a mistake."""
 
+    others: Mapping[str, Path] = field(default_factory=dict)
+    """Further files that were read for the items, by what they are."""
+
     @property
     def files(self) -> dict[str, Path]:
-        return {"items": self.items.file, "interactions": self.interactions.file}
+        return {"items": self.items.file, "interactions": self.interactions.file, **self.others}
 
 
 def read_all(reader: Reader, schema: Mapping[str, pl.DataType], bad: BadLines | None = None) -> pl.DataFrame:

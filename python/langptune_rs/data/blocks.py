@@ -1,0 +1,68 @@
+"""Large files of lines, plain or .gz, in blocks of whole lines."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from langptune_rs.errors import DataError
+
+BLOCK_BYTES = 8 << 20
+_MAX_FIRST_LINE = 1 << 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
+
+
+def read_blocks(path: Path) -> Iterator[tuple[bytes, int, int]]:
+    """Blocks that begin with whole lines, the length of these, and the bytes of the file that they took.
+
+    The next block is read meanwhile. A byte order mark is left out. Raises `DataError` for a .gz file that was cut.
+    """
+    num_lines = consumed = 0
+    is_gzip = path.suffix == ".gz"
+    try:
+        with path.open("rb") as raw, ThreadPoolExecutor(1) as reading:
+            file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+            following, block = reading.submit(file.read, BLOCK_BYTES), b""
+            while data := following.result():
+                position = raw.tell()
+                following = reading.submit(file.read, BLOCK_BYTES)
+                block += data if consumed else data.removeprefix(_BYTE_ORDER_MARK)
+                cut = block.rfind(b"\n") + 1
+                if cut:
+                    yield block, cut, position - consumed
+                    num_lines += block.count(b"\n", 0, cut) if is_gzip else 0
+                    block = block[cut:]
+                    consumed = position
+            if block:
+                yield block, len(block), raw.tell() - consumed
+    except _BROKEN_GZIP as error:
+        raise _cut_short(path, num_lines, error) from error
+
+
+def first_line(path: Path) -> bytes:
+    """The first line without byte order mark and line end. Raises `DataError` as `read_blocks` does."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.readline(_MAX_FIRST_LINE).removeprefix(_BYTE_ORDER_MARK).rstrip(b"\r\n")
+    except _BROKEN_GZIP as error:
+        raise _cut_short(path, 0, error) from error
+
+
+def is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Whether each of `numbers` is among the ascending `wanted`."""
+    if not len(wanted):
+        return np.zeros(len(numbers), bool)
+    places = np.searchsorted(wanted, numbers)
+    return wanted[np.minimum(places, len(wanted) - 1)] == numbers
+
+
+def _cut_short(path: Path, num_lines: int, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is no complete gzip file: reading stopped after line {num_lines} ({error}). Get the file again."
+    )

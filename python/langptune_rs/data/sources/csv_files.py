@@ -1,0 +1,28 @@
+"""The user's own `items.csv` and `interactions.csv`, with commas, semicolons or tabs, plain or .gz.
+
+The columns are those of the source `jsonl`, by the names in the first line; blank fields are missing, and categories
+stand in one field with `|` between them. Fields that hold a separator, a quote or a line end are in "quotes".
+"""
+
+from __future__ import annotations
+
+from langptune_rs.data.sources.own_columns import match_columns
+from langptune_rs.data.sources.raw import Files, RawLogs
+from langptune_rs.data.tables import SeparatedFile, read_form
+
+FILES = (
+    "items.csv and interactions.csv (or .tsv; separated by comma, semicolon or tab), plain or .gz; "
+    "--column item_id=asin where your columns have other names"
+)
+
+
+def open_logs(files: Files) -> RawLogs:
+    """The two files. Raises `DataError` when one is missing, or lacks an id or a mapped column."""
+    items, interactions = (files.find(role, "csv", f"{role}.csv", f"{role}.tsv") for role in ("items", "interactions"))
+    item_form, interaction_form = read_form(items), read_form(interactions)
+    item_fields, interaction_fields = match_columns(files, items, item_form.names, interactions, interaction_form.names)
+    return RawLogs(
+        SeparatedFile(items, item_form, item_fields),
+        SeparatedFile(interactions, interaction_form, interaction_fields),
+        template="generic",
+    )

@@ -1,0 +1,152 @@
+"""What the MovieLens sets share: films without a description, which an overview table can give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from langptune_rs.data.json_lines import JsonLines, read_rows
+from langptune_rs.data.sources.raw import BadLines, Files, RawLogs, Reader
+from langptune_rs.data.tables import Kind, ParquetFile, SeparatedFile, open_separated, parquet_types, read_form
+from langptune_rs.errors import DataError
+
+_OWN_IDS = ("movieId", "movie_id", "item_id")
+_TMDB_IDS = ("tmdbId", "tmdb_id")
+_TEXTS = ("overview", "description")
+_ARTICLE = r"(The|An?|Les?|La|L'|Une?|Las|Los|El|Il|Der|Die|Das)"
+_NO_GENRES = "(no genres listed)"
+
+
+def with_article_first(title: pl.Expr) -> pl.Expr:
+    """ "The Matrix (1999)" for "Matrix, The (1999)", also for a second title in brackets; an empty text for null.
+
+    MovieLens writes articles behind titles so that they sort well; readers and models know films by the other form.
+    """
+    turned = title.fill_null("").str.replace(rf"^([^()]+), {_ARTICLE}( \(|$)", "${2} ${1}${3}")
+    turned = turned.str.replace_all(rf"\(([^()]+), {_ARTICLE}\)", "(${2} ${1})")
+    return turned.str.replace_all("L' ", "L'", literal=True)
+
+
+def without_no_genres(categories: pl.Expr) -> pl.Expr:
+    return categories.list.filter(pl.element() != _NO_GENRES)
+
+
+@dataclass(frozen=True)
+class WithOverview:
+    """Items whose descriptions come from an overview table."""
+
+    reader: Reader
+    overview: Reader
+    """With the columns `item_id` and `description`."""
+    links: Reader | None = None
+    """If given, `item_id` of `overview` is another id, and here are its `item_id` and that `other_id`."""
+
+    @property
+    def file(self) -> Path:
+        return self.reader.file
+
+    @property
+    def size(self) -> int:
+        return self.reader.size
+
+    def chunks(
+        self,
+        columns: Sequence[str],
+        bad: BadLines,
+        *,
+        lines: np.ndarray | None = None,
+        advance: Callable[[int], None] = lambda units: None,
+    ) -> Iterator[pl.DataFrame]:
+        """See `Reader.chunks`. Of several descriptions of an item the first is taken."""
+        if "description" not in columns:
+            yield from self.reader.chunks(columns, bad, lines=lines, advance=advance)
+            return
+        # What is bad in the overview was told in the first pass.
+        texts = self._descriptions(bad if lines is None else BadLines("skip"))
+        needed = list(dict.fromkeys(["item_id", *(name for name in columns if name != "description")]))
+        for rows in self.reader.chunks(needed, bad, lines=lines, advance=advance):
+            yield rows.join(texts, on="item_id", how="left", maintain_order="left").select(*columns, "line")
+
+    def _descriptions(self, bad: BadLines) -> pl.DataFrame:
+        """item_id and description, each item once."""
+        texts = _read(self.overview, ["item_id", "description"], bad)
+        if self.links is not None:
+            links = _read(self.links, ["item_id", "other_id"], bad)
+            texts = links.join(
+                texts.rename({"item_id": "other_id"}), on="other_id", how="inner", maintain_order="right"
+            )
+        texts = texts.filter(pl.col("description").is_not_null()).select("item_id", "description")
+        return texts.unique("item_id", keep="first", maintain_order=True)
+
+
+def open_movies(files: Files, items: Reader, interactions: Reader, **others: Path) -> RawLogs:
+    """The logs of a MovieLens set, with the overview table if one was given.
+
+    Raises `DataError` for a table that lacks a known id or the text, and for TMDB ids without links.csv.
+    """
+    if files.overview is None:
+        return RawLogs(items, interactions, template="movies", others=others)
+    if not files.overview.is_file():
+        raise DataError(f"There is no file {files.overview}, which was given for the overview.")
+    others["overview"] = files.overview
+    names = _column_names(files.overview)
+    text = _first_of(_TEXTS, names)
+    own_id, tmdb_id = _first_of(_OWN_IDS, names), _first_of(_TMDB_IDS, names)
+    if text is None or (own_id or tmdb_id) is None:
+        raise DataError(
+            f"{files.overview} needs a column {' or '.join(_TEXTS)}, and one of {', '.join(_OWN_IDS + _TMDB_IDS)}. "
+            f"It has {', '.join(names)}."
+        )
+    links = None
+    if own_id is None:
+        found = [
+            path for folder in (items.file.parent, files.overview.parent) if (path := folder / "links.csv").is_file()
+        ]
+        if not found:
+            raise DataError(
+                f"{files.overview} has TMDB's ids only, and there is no links.csv in {items.file.parent} that says "
+                "which film has which. Put MovieLens' links.csv there."
+            )
+        others["links"] = found[0]
+        links = open_separated(found[0], {"item_id": ("movieId", "identifier"), "other_id": ("tmdbId", "text")})
+    overview = _open_table(
+        files.overview, {"item_id": (own_id or tmdb_id, "identifier"), "description": (text, "joined_texts")}
+    )
+    return RawLogs(WithOverview(items, overview, links), interactions, template="movies", others=others)
+
+
+def _read(reader: Reader, columns: Sequence[str], bad: BadLines) -> pl.DataFrame:
+    schema = dict.fromkeys(columns, pl.String)
+    return pl.concat([pl.DataFrame(schema=schema), *(rows.select(columns) for rows in reader.chunks(columns, bad))])
+
+
+def _first_of(wanted: Sequence[str], there: Sequence[str]) -> str | None:
+    by_lower_case = {name.lower(): name for name in there}
+    return next((by_lower_case[name.lower()] for name in wanted if name.lower() in by_lower_case), None)
+
+
+def _column_names(file: Path) -> list[str]:
+    match _suffix(file):
+        case ".parquet":
+            return list(parquet_types(file))
+        case ".jsonl":
+            first = next(read_rows(file), None)
+            return [] if first is None else list(first.values)
+    return list(read_form(file).names)
+
+
+def _open_table(file: Path, fields: Mapping[str, tuple[str, Kind]]) -> Reader:
+    match _suffix(file):
+        case ".parquet":
+            return ParquetFile(file, fields)
+        case ".jsonl":
+            return JsonLines(file, fields)
+    return SeparatedFile(file, read_form(file), fields)
+
+
+def _suffix(file: Path) -> str:
+    return Path(file.name.removesuffix(".gz")).suffix

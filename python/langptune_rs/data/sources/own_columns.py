@@ -1,0 +1,58 @@
+"""The columns of tables that are the user's own: which of them are what, by the schema's names or a column map."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from langptune_rs.data.sources.raw import Files
+from langptune_rs.data.tables import Fields, Kind, lacks_column
+from langptune_rs.errors import DataError
+
+ITEMS: dict[str, Kind] = {
+    "item_id": "identifier",
+    "title": "text",
+    "description": "joined_texts",
+    "categories": "texts",
+    "price": "price",
+    "average_rating": "number",
+}
+INTERACTIONS: dict[str, Kind] = {
+    "user_id": "identifier",
+    "item_id": "identifier",
+    "rating": "number",
+    "timestamp": "number",
+    "position": "number",
+    "review_text": "text",
+}
+
+
+def match_columns(
+    files: Files, items: Path, item_columns: Collection[str], interactions: Path, interaction_columns: Collection[str]
+) -> tuple[Fields, Fields]:
+    """The fields of both files, which have these columns.
+
+    A column has the name that `files.columns` gives it, else its own. A mapped `item_id` may be in one file only: in
+    the other its own name serves. Raises `DataError` for a mapped column that is not there, and for an id without one.
+    """
+    mapped_id = files.columns.get("item_id")
+    in_both = [*item_columns, *interaction_columns]
+    return (
+        _match(files, items, item_columns, ITEMS, mapped_id if mapped_id in in_both else None),
+        _match(files, interactions, interaction_columns, INTERACTIONS, mapped_id if mapped_id in in_both else None),
+    )
+
+
+def _match(
+    files: Files, file: Path, there: Collection[str], kinds: dict[str, Kind], mapped_id: str | None
+) -> dict[str, tuple[str, Kind]]:
+    fields = {}
+    for column, kind in kinds.items():
+        name = files.columns.get(column, column)
+        if column == "item_id" and mapped_id is not None and name not in there:
+            name = column
+        if name in there:
+            fields[column] = (name, kind)
+        elif column in files.columns or kind == "identifier":
+            raise DataError(f"{lacks_column(file, name, there)} Say which it is with --column {column}=NAME.")
+    return fields

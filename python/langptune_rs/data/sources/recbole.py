@@ -1,0 +1,78 @@
+"""RecBole's atomic files, `NAME.item` and `NAME.inter`: tabs between fields, `name:type` in the first line.
+
+Of the names in `NAMES` the first that the file has, in any case of letters, is taken for a column, or the one of the
+column map. `token_seq` fields are split at spaces. A release year goes behind a title that has none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from langptune_rs.data.sources.own_columns import INTERACTIONS, ITEMS
+from langptune_rs.data.sources.raw import Files, RawLogs
+from langptune_rs.data.tables import Computed, Form, Kind, SeparatedFile, lacks_column, read_header
+
+FILES = "NAME.item and NAME.inter, RecBole's atomic files; --column title=app_name for the names of other columns"
+
+NAMES = {
+    "user_id": ("user_id",),
+    "item_id": ("item_id",),
+    "title": ("title", "movie_title", "item_title", "name", "item_name", "app_name", "product_name"),
+    "description": ("description", "overview", "plot", "summary"),
+    "categories": ("categories", "category", "genres", "genre", "class", "tags"),
+    "price": ("price",),
+    "average_rating": ("average_rating", "avg_rating"),
+    "year": ("release_year", "year"),
+    "rating": ("rating", "overall", "stars"),
+    "timestamp": ("timestamp", "time"),
+    "position": ("position",),
+    "review_text": ("review_text", "review", "text"),
+}
+"""Column -> the names it may have. `year` becomes a part of the title."""
+
+
+def open_logs(files: Files) -> RawLogs:
+    """The two files. Raises `DataError` when one is missing, or lacks an id or a mapped column."""
+    items, interactions = files.find("items", "recbole", "*.item"), files.find("interactions", "recbole", "*.inter")
+    reader = open_atomic(items, _choose(items, files, ITEMS | {"year": "text"}))
+    if "year" in reader.fields:
+        reader = Computed(reader, {"title": (("title", "year"), with_year)})
+    return RawLogs(reader, open_atomic(interactions, _choose(interactions, files, INTERACTIONS)), template="generic")
+
+
+def open_atomic(file: Path, fields: dict[str, tuple[str, Kind]]) -> SeparatedFile:
+    """An atomic file. Raises `DataError` if it lacks one of the names in `fields`."""
+    names = atomic_names(file)
+    for name, _ in fields.values():
+        if name not in names:
+            raise lacks_column(file, name, names)
+    return SeparatedFile(file, Form(tuple(names), "\t", has_quotes=False), fields)
+
+
+def atomic_names(file: Path) -> dict[str, str]:
+    """Name -> type of the columns."""
+    return {name: kind for name, _, kind in (part.strip().partition(":") for part in read_header(file).split("\t"))}
+
+
+def with_year(title: pl.Expr, year: pl.Expr) -> pl.Expr:
+    """ "Toy Story (1995)": a title, with its year behind it where that is one and does not stand there yet."""
+    wanted = (title != "") & year.str.contains(r"^\d{4}$") & ~title.str.contains(r"\(\d{4}\)$")
+    return pl.when(wanted).then(title + " (" + year + ")").otherwise(title)
+
+
+def _choose(file: Path, files: Files, kinds: dict[str, Kind]) -> dict[str, tuple[str, Kind]]:
+    """The fields that `file` has. Raises `DataError` as `open_logs` does."""
+    types = atomic_names(file)
+    by_lower_case = {name.lower(): name for name in reversed(types)}
+    fields = {}
+    for column, kind in kinds.items():
+        mapped = files.columns.get(column)
+        name = mapped or next((by_lower_case[name] for name in NAMES[column] if name in by_lower_case), None)
+        if name is None and kind == "identifier":
+            name = NAMES[column][0]
+        if name is not None:
+            is_sequence = kind == "texts" and types.get(name) == "token_seq"
+            fields[column] = (name, "words" if is_sequence else kind)
+    return fields
