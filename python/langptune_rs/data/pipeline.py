@@ -198,5 +198,3 @@ def _refuse_foreign_files(out: Path) -> None:
     foreign = [path.name for path in there if path.name not in OWN and path.suffix != ".tmp"]
     if foreign:
         raise DataError(f"{out} holds other files, such as {foreign[0]}. Choose an empty or a new folder.")
-
-

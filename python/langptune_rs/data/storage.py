@@ -150,9 +150,7 @@ def _make(folder: Path, info: Mapping[str, Any]) -> Tables:
     stamps = _stamps(folder, hashes)
     tables = open_tables(folder, _table_hashes(hashes))
     if tables is None:
-        write_tables(
-            folder, folder / ITEMS, folder / SESSIONS, _table_hashes(hashes), distinct=_is_distinct(info)
-        )
+        write_tables(folder, folder / ITEMS, folder / SESSIONS, _table_hashes(hashes), distinct=_is_distinct(info))
         tables = open_tables(folder, _table_hashes(hashes))
     if tables is None:
         raise OSError(f"the files in {folder / ARROW} cannot be mapped")
