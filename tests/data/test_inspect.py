@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +23,8 @@ from langptune_rs.data.inspect_tables import LENGTH_LABELS, bar, bin_label
 from langptune_rs.data.leakage import report
 from langptune_rs.data.sessions import SPLITS
 from langptune_rs.data.storage import INFO, ITEMS, SESSIONS, file_hash
+
+unlimited = partial(DataConfig, max_item_tokens=None, max_history_tokens=None)
 
 ITEM_ROWS = [
     {
@@ -42,7 +45,7 @@ def folder(write_logs, interactions, tmp_path):
         row["rating"] = None if i % 7 == 0 else row["rating"] / 4
         row["review_text"] = None if i % 3 == 0 else row["review_text"]
     out = tmp_path / "data"
-    prepare(write_logs(ITEM_ROWS, interactions), out, DataConfig(windows="all"))
+    prepare(write_logs(ITEM_ROWS, interactions), out, unlimited(windows="all"))
     add_columns(out)
     return out
 
@@ -172,7 +175,7 @@ def test_without_times_ratings_and_reviews_nothing_is_made_up(write_logs, intera
     bare = [
         {"user_id": row["user_id"], "item_id": row["item_id"], "position": row["timestamp"]} for row in interactions
     ]
-    prepare(write_logs(ITEM_ROWS, bare), tmp_path / "data", DataConfig(windows="all"))
+    prepare(write_logs(ITEM_ROWS, bare), tmp_path / "data", unlimited(windows="all"))
     inspection = inspect_dataset(tmp_path / "data")
     numbers = inspection.numbers
     assert numbers["missing"]["history"] == {"rating": 1.0, "review": 1.0}
@@ -277,7 +280,7 @@ def test_prompts_and_charts_may_be_left_out(command, folder, tmp_path):
 
 def test_three_prompts_or_as_many_as_there_are(command, write_logs, items, interactions, tmp_path):
     few = [row for row in interactions if row["user_id"] in ("u00", "u01", "u02", "u03")]
-    prepare(write_logs(items, few), tmp_path / "few", DataConfig(min_interactions=1))
+    prepare(write_logs(items, few), tmp_path / "few", unlimited(min_interactions=1))
     assert len(inspect_dataset(tmp_path / "few", split="test").numbers["prompts"]) == 1
     result = command("few", "--split", "test", "--prompts", 2)
     assert (result.exit_code, result.stdout) == (2, "")
