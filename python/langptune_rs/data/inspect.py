@@ -21,17 +21,6 @@ NUM_BINS = 12
 HEAVY_TAIL = 8
 """Bins double in width where the largest value is more than this many times the median."""
 
-LENGTHS = (
-    "interactions_per_user",
-    "interactions_per_item",
-    "item_characters",
-    "item_tokens",
-    "review_characters",
-    "history_characters",
-    "history_tokens",
-)
-"""What is measured, in the order it is shown in. Interactions are those of sessions, targets included."""
-
 _ITEM_FIELDS = ("title", "description", "categories", "price", "average_rating")
 _DAY = 86400
 
@@ -189,27 +178,22 @@ def _is_missing(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _lengths(data: Dataset, items: pl.LazyFrame, sessions: pl.LazyFrame) -> dict[str, np.ndarray]:
-    """The values of each length that the files tell; tokens are left out where they were not counted."""
-    histories, targets = data.sessions.histories, data.sessions.targets
-    interactions = np.concatenate([histories.ravel(), targets])
+    """The known values of each length, in the order they are shown in; of a length never measured there are none."""
+    histories = data.sessions.histories
     users = sessions.group_by("user_id").len("sessions").collect()["sessions"].to_numpy()
-    per_item = np.bincount(interactions)
-    review = pl.col("reviews").explode().str.len_chars()
+    per_item = np.bincount(np.concatenate([histories.ravel(), data.sessions.targets]))
+    characters = _values(items.select(pl.col("text").str.len_chars()))
+    in_reviews = pl.col("reviews").list.eval(pl.element().str.len_chars().fill_null(0))
     values = {
         "interactions_per_user": users.astype(np.int64) * (histories.shape[1] + 1),
         "interactions_per_item": per_item[per_item > 0],
-        "review_characters": _values(sessions.select(review).filter(pl.col("reviews") > 0)),
+        "item_characters": characters,
+        "item_tokens": _values(items.select("num_tokens")),
+        "review_characters": _values(sessions.select(in_reviews.explode()).filter(pl.col("reviews") > 0)),
+        "history_characters": characters[histories].sum(axis=1) + _values(sessions.select(in_reviews.list.sum())),
+        "history_tokens": _values(sessions.select("num_tokens")),
     }
-    if "text" in items.collect_schema():
-        values["item_characters"] = _values(items.select(pl.col("text").str.len_chars()))
-        of_reviews = pl.col("reviews").list.eval(pl.element().str.len_chars().fill_null(0)).list.sum()
-        values["history_characters"] = values["item_characters"][histories].sum(axis=1) + _values(
-            sessions.select(of_reviews)
-        )
-    for name, rows in (("item_tokens", items), ("history_tokens", sessions)):
-        if "num_tokens" in rows.collect_schema():
-            values[name] = _values(rows.select("num_tokens"))
-    return {name: values[name] for name in LENGTHS if name in values and len(values[name])}
+    return {name: known for name, known in values.items() if len(known)}
 
 
 def _values(column: pl.LazyFrame) -> np.ndarray:
@@ -240,7 +224,7 @@ def _prompts(data: Dataset, folder: Path, split: str, wanted: int | None, seed: 
             "user_id": drawn.user_ids[i],
             "target": data.catalog.item_ids[target],
             "target_title": data.catalog.titles[target],
-            "history_tokens": num_tokens.get(session_id),
+            "history_tokens": num_tokens[session_id],
             "prompt": data.prompt(drawn, i),
         }
         for i, (session_id, target) in enumerate(zip(drawn.session_ids.tolist(), drawn.targets.tolist(), strict=True))
@@ -250,8 +234,6 @@ def _prompts(data: Dataset, folder: Path, split: str, wanted: int | None, seed: 
 def _history_tokens(folder: Path, session_ids: np.ndarray) -> dict[int, int | None]:
     """Tokens of the histories of these sessions; none where they were not counted."""
     sessions = pl.scan_parquet(folder / SESSIONS)
-    if "num_tokens" not in sessions.collect_schema():
-        return {}
     wanted = pl.Series("session_id", session_ids).implode()
     rows = sessions.filter(pl.col("session_id").is_in(wanted)).select("session_id", "num_tokens").collect()
     return dict(rows.iter_rows())
