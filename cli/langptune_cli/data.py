@@ -112,6 +112,43 @@ def prepare(
     typer.echo(json.dumps(info, ensure_ascii=False) if as_json else _summary(info, out))
 
 
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set that `langptune data prepare` wrote.")],
+    prompts: Annotated[
+        int | None, typer.Option(metavar="N", min=0, show_default="3", help="How many prompts to show.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "validation", "test"], typer.Option(help="The sessions that prompts are drawn from.")
+    ] = "train",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
+    plots: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", show_default="DIR-inspect", help="The folder to write histograms.png to."),
+    ] = None,
+    no_plots: Annotated[bool, typer.Option("--no-plots", help="Write no file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a data set: counts, lengths, what is missing, what was removed, what leaks, and prompts."""
+    if plots is not None and no_plots:
+        raise typer.BadParameter("--plots and --no-plots exclude each other.")
+    from langptune_rs.data.inspect import inspect_dataset
+    from langptune_rs.data.inspect_charts import charts_folder, check_folder, write_charts
+    from langptune_rs.data.inspect_tables import print_inspection
+
+    out = plots or charts_folder(folder)
+    if not no_plots:
+        check_folder(out, folder)
+    inspection = inspect_dataset(folder, split=split, num_prompts=prompts, seed=seed)
+    chart = None if no_plots else write_charts(inspection, out)
+    if as_json:
+        typer.echo(json.dumps(inspection.numbers | {"plots": chart and str(chart)}, ensure_ascii=False))
+        return
+    print_inspection(inspection.numbers, str(folder))
+    if chart:
+        typer.echo(f"Histograms written to {chart}")
+
+
 def _summary(info: dict, out: Path) -> str:
     """Counts after each step, what was removed, sessions in each split, and the leakage report."""
     rows = [("step", "users", "items", "interactions"), *(tuple(step.values()) for step in info["filters"])]

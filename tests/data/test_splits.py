@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langptune_rs.data import leakage
 from langptune_rs.data.splits import assign, by_session, leave_last_out, reference, temporal
 from langptune_rs.errors import DataError
 
@@ -69,36 +68,3 @@ def test_an_empty_split_is_refused(split, users):
         DataError, match=rf"{len(users)} sessions of {len(set(users))} users leave the split 'train' empty"
     ):
         assign(sessions, split, seed=0)
-
-
-SESSIONS = [
-    # user, history, target, time of the target, split
-    ("a", ["1", "2"], "3", 22.0, "train"),
-    ("a", ["4", "5"], "2", 20.0, "test"),
-    ("a", ["4", "6"], "3", 30.0, "test"),
-    ("b", ["1", "2"], "9", 25.0, "test"),
-    ("b", ["5", "6"], "7", 40.0, "train"),
-    ("b", ["5", "6"], "3", 5.0, "validation"),
-]
-
-
-def leaks(rows, num_items):
-    schema = {"user_id": pl.String, "history": pl.List(pl.String), "target": pl.String, "target_timestamp": pl.Float64}
-    return leakage.report(pl.DataFrame(rows, schema=schema | {"split": pl.String}, orient="row"), num_items)
-
-
-def test_leakage_is_counted():
-    assert leaks(SESSIONS, num_items=9) == {
-        "train_sessions": 2,
-        "test_sessions": 3,
-        "test_targets_in_train_histories_of_same_user": 1,
-        "test_targets_as_train_targets_of_same_user": 1,
-        "test_targets_never_in_train": 1,
-        "items_never_in_train": 3,
-        "train_targets_after_first_test_target": 2,
-    }
-
-
-def test_without_times_no_overlap_is_claimed():
-    rows = [(user, history, target, None, split) for user, history, target, _, split in SESSIONS]
-    assert "train_targets_after_first_test_target" not in leaks(rows, num_items=9)

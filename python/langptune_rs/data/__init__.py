@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from langptune_rs.data.catalog import Catalog
     from langptune_rs.data.dataset import Dataset
     from langptune_rs.data.history import read_history
+    from langptune_rs.data.inspect import inspect_dataset
     from langptune_rs.data.pipeline import open_source, prepare, resolve_config
     from langptune_rs.data.sessions import Sessions
     from langptune_rs.data.storage import load
@@ -24,6 +25,7 @@ _HOMES = {
     "PromptStyle": "templates",
     "Sessions": "sessions",
     "Template": "templates",
+    "inspect_dataset": "inspect",
     "load": "storage",
     "open_source": "pipeline",
     "prepare": "pipeline",
@@ -37,6 +39,7 @@ __all__ = [
     "PromptStyle",
     "Sessions",
     "Template",
+    "inspect_dataset",
     "load",
     "open_source",
     "prepare",

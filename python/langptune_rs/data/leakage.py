@@ -4,34 +4,96 @@ from __future__ import annotations
 
 import polars as pl
 
+HELD_OUT = ("validation", "test")
+COLUMNS = ("user_id", "history", "target", "target_timestamp", "split")
+"""What of `sessions.parquet` the report needs."""
+
 
 def report(sessions: pl.DataFrame, num_items: int) -> dict[str, int]:
-    """Counts for `dataset.toml`, beside the number of sessions that they are out of.
+    """Counts for `dataset.toml`, beside the numbers of sessions and users that they are out of.
 
-    `sessions` has the columns of `sessions.parquet`; `num_items` is the size of the catalog.
+    `sessions` has the columns `COLUMNS` of `sessions.parquet`; `num_items` is the size of the catalog. Keys that begin
+    with `validation_` or `test_` count sessions of that split, but for `_users`. A window is a session's history with
+    its target. A session that shares an item with another of its user repeats it; windows overlap where one ends as
+    the other begins, by two items or more, and no two should.
     """
-    train, test = (sessions.filter(split=split) for split in ("train", "test"))
-    train_items = pl.concat([train["history"].explode(), train["target"]]).unique()
-    leaks = {
-        "train_sessions": train.height,
-        "test_sessions": test.height,
-        "test_targets_in_train_histories_of_same_user": _repeated(test, train.explode("history"), "history"),
-        "test_targets_as_train_targets_of_same_user": _repeated(test, train, "target"),
-        "test_targets_never_in_train": test.filter(~pl.col("target").is_in(train_items.implode())).height,
-        "items_never_in_train": num_items - len(train_items),
-    }
-    return leaks | _overlap(train, test)
+    coded = _coded(sessions)
+    by_split = {split: coded.filter(split=split) for split in ("train", *HELD_OUT)}
+    train = by_split["train"]
+    histories = train.select("user_id", target="history").explode("target")
+    in_histories = histories.select("target").unique()
+    in_train = pl.concat([in_histories, train.select("target")]).unique()
+    leaks = {f"{split}_sessions": rows.height for split, rows in by_split.items()}
+    own = ["user_id", "target"]
+    for split in HELD_OUT:
+        held_out = by_split[split]
+        leaks |= {
+            f"{split}_users": held_out["user_id"].n_unique(),
+            f"{split}_users_in_train": held_out.join(train, on="user_id", how="semi")["user_id"].n_unique(),
+            f"{split}_targets_in_train_histories_of_same_user": _matching(held_out, histories, own),
+            f"{split}_targets_as_train_targets_of_same_user": _matching(held_out, train, own),
+            f"{split}_targets_in_train_histories_of_any_user": _matching(held_out, in_histories, ["target"]),
+            f"{split}_targets_never_in_train": held_out.join(in_train, on="target", how="anti").height,
+        }
+    leaks["items_never_in_train"] = num_items - in_train.height
+    for split, earlier in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        sharing = _sharing(by_split[split], by_split[earlier])
+        leaks |= {
+            f"{split}_sessions_sharing_items_with_{earlier}_of_same_user": sharing.height,
+            f"{split}_windows_overlapping_{earlier}": _overlapping(sharing, by_split[earlier]),
+        }
+    for split in HELD_OUT:
+        leaks |= _later(train, by_split[split], split)
+    return leaks
 
 
-def _repeated(test: pl.DataFrame, train: pl.DataFrame, column: str) -> int:
-    """Test sessions whose target stands in `column` of a train session of the same user."""
-    seen = train.select("user_id", target=pl.col(column))
-    return test.join(seen, on=["user_id", "target"], how="semi").height
+def _coded(sessions: pl.DataFrame) -> pl.DataFrame:
+    """`sessions` with numbers for the ids of users and items, which are compared faster, and each one's window."""
+    window = pl.concat_list("history", "target").cast(pl.List(pl.Categorical)).list.eval(pl.element().to_physical())
+    user = pl.col("user_id").cast(pl.Categorical).to_physical()
+    coded = sessions.select(user, "target_timestamp", "split", window=window)
+    items = pl.col("window").list
+    return coded.with_columns(history=items.head(items.len() - 1), target=items.last())
 
 
-def _overlap(train: pl.DataFrame, test: pl.DataFrame) -> dict[str, int]:
-    """Train sessions whose target came after the first test target; nothing where times are missing."""
-    first = test["target_timestamp"].min()
-    if first is None or train["target_timestamp"].null_count() == train.height:
+def _matching(held_out: pl.DataFrame, seen: pl.DataFrame, on: list[str]) -> int:
+    """Held-out sessions that agree with a row of `seen` in the columns `on`."""
+    return held_out.join(seen, on=on, how="semi").height
+
+
+def _sharing(held_out: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
+    """The held-out sessions with an item that is in a window of `earlier` of the same user."""
+    seen = earlier.select("user_id", "window").explode("window")
+    rows = held_out.with_row_index("row")
+    shared = rows.select("row", "user_id", "window").explode("window").join(seen, on=["user_id", "window"], how="semi")
+    return rows.join(shared, on="row", how="semi")
+
+
+def _overlapping(held_out: pl.DataFrame, earlier: pl.DataFrame) -> int:
+    """Held-out sessions whose window ends as one of `earlier` of the same user begins, or begins as one ends."""
+    earlier = earlier.join(held_out, on="user_id", how="semi")
+    overlapping = [
+        held_out.select("row", "user_id", shared=_end(ours, n))
+        .join(earlier.select("user_id", shared=_end(theirs, n)), on=["user_id", "shared"], how="semi")
+        .get_column("row")
+        for n in range(2, 1 + (held_out["window"].list.len().max() or 0))
+        for ours, theirs in (("first", "last"), ("last", "first"))
+    ]
+    return pl.concat(overlapping).n_unique() if overlapping else 0
+
+
+def _end(which: str, n: int) -> pl.Expr:
+    """The first or last n items of a window as a text, which can be joined on."""
+    window = pl.col("window").cast(pl.List(pl.String)).list
+    return (window.head(n) if which == "first" else window.tail(n)).list.join(" ")
+
+
+def _later(train: pl.DataFrame, held_out: pl.DataFrame, split: str) -> dict[str, int]:
+    """Train targets that came after the first and the median held-out one; nothing where times are missing."""
+    times = held_out["target_timestamp"]
+    if times.null_count() == len(times) or train["target_timestamp"].null_count() == train.height:
         return {}
-    return {"train_targets_after_first_test_target": train.filter(pl.col("target_timestamp") > first).height}
+    return {
+        f"train_targets_after_{name}_{split}_target": train.filter(pl.col("target_timestamp") > time).height
+        for name, time in (("first", times.min()), ("median", times.median()))
+    }

@@ -1,0 +1,239 @@
+"""What is in a prepared data set, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from langptune_rs.data import leakage
+from langptune_rs.data.dataset import Dataset
+from langptune_rs.data.sessions import SPLITS
+from langptune_rs.data.storage import ITEMS, SESSIONS, load
+from langptune_rs.errors import DataError
+
+NUM_PROMPTS = 3
+NUM_BINS = 12
+HEAVY_TAIL = 8
+"""Bins double in width where the largest value is more than this many times the median."""
+
+_ITEM_FIELDS = ("title", "description", "categories", "price", "average_rating")
+_DAY = 86400
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """A data set in numbers, and the values that its charts are drawn from."""
+
+    numbers: dict[str, Any]
+    """All that is shown, in values that JSON can hold."""
+    lengths: dict[str, np.ndarray]
+    """int64 (n,) for each name in `numbers["lengths"]`, in no order."""
+    target_times: dict[str, np.ndarray]
+    """float64 (n,): the known times of each split's targets, in seconds since 1970."""
+
+
+def inspect_dataset(
+    folder: str | Path, *, split: str = "train", num_prompts: int | None = None, seed: int = 0
+) -> Inspection:
+    """Count what is in the data set in `folder`, and render `num_prompts` prompts of `split`, drawn with `seed`.
+
+    Without `num_prompts` there are three, or as many as the split has sessions. Texts are measured where they lie;
+    those of the prompts alone are read. Raises `DataError` as `load` does, for a split without sessions, and when
+    there are fewer than `num_prompts`.
+    """
+    folder = Path(folder)
+    data = load(folder)
+    prompts = _prompts(data, folder, split, num_prompts, seed)
+    items, sessions = pl.scan_parquet(folder / ITEMS), pl.scan_parquet(folder / SESSIONS)
+    table = sessions.select(leakage.COLUMNS).collect()
+    lengths = _lengths(data, items, sessions)
+    numbers = {
+        "source": data.info["source"]["name"],
+        "config": data.info["config"],
+        "items": len(data.catalog),
+        "sessions": _sessions(table),
+        "filters": _filters(data.info.get("filters", [])),
+        "removed": data.info.get("removed", {}),
+        "missing": _missing(items, sessions),
+        "lengths": {name: summary(values) for name, values in lengths.items()},
+        "ratings": _ratings(sessions),
+        "leakage": leakage.report(table, len(data.catalog)),
+        "prompts": prompts,
+    }
+    known = table.filter(pl.col("target_timestamp").is_not_null())
+    times = {name: known.filter(split=name)["target_timestamp"].to_numpy() for name in SPLITS}
+    return Inspection(numbers, lengths, times)
+
+
+def bin_edges(values: np.ndarray, num_bins: int = NUM_BINS) -> np.ndarray:
+    """Edges of bins for whole numbers: bin i holds edges[i] <= value < edges[i + 1]. int64, ascending.
+
+    A bin for each value where there are few; bins of double width each where the tail is heavy; else about `num_bins`
+    of one round width.
+    """
+    low, high = int(values.min()), int(values.max())
+    if high - low < num_bins:
+        return np.arange(low, high + 2)
+    if is_heavy_tailed(values):
+        powers = 2 ** np.arange(high.bit_length() + 1)
+        return np.concatenate([[low], powers[powers > low]])
+    width = _round_up((high - low + 1) / num_bins)
+    start = low // width * width
+    return start + width * np.arange((high - start) // width + 2)
+
+
+def is_heavy_tailed(values: np.ndarray) -> bool:
+    """Whether the largest value is far from the median, so that a linear scale would show little."""
+    return bool(values.max() > HEAVY_TAIL * max(1.0, float(np.median(values))))
+
+
+def summary(values: np.ndarray) -> dict[str, Any]:
+    """Count, smallest, mean, quantiles and largest of whole numbers, and their histogram by `bin_edges`."""
+    edges = bin_edges(values)
+    median, high = np.quantile(values, [0.5, 0.95])
+    return {
+        "count": len(values),
+        "min": int(values.min()),
+        "median": float(median),
+        "mean": float(values.mean()),
+        "p95": float(high),
+        "max": int(values.max()),
+        "histogram": {"edges": edges.tolist(), "counts": bin_counts(values, edges).tolist()},
+    }
+
+
+def bin_counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """How many values lie in each bin, int64 (len(edges) - 1,)."""
+    return np.bincount(np.searchsorted(edges, values, side="right") - 1, minlength=len(edges) - 1)
+
+
+def _round_up(width: float) -> int:
+    """The smallest 1, 2 or 5 times a power of ten that is at least `width`."""
+    power = 1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * power >= width:
+                return factor * power
+        power *= 10
+
+
+def _sessions(table: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """For each split and for all: sessions, users, items in windows, and the days of the first and last target."""
+    return {"all": _split(table)} | {split: _split(table.filter(split=split)) for split in SPLITS}
+
+
+def _split(table: pl.DataFrame) -> dict[str, Any]:
+    items = pl.concat([table["history"].explode(), table["target"]])
+    times = table["target_timestamp"]
+    return {
+        "sessions": table.height,
+        "users": table["user_id"].n_unique(),
+        "items": items.n_unique(),
+        "targets": table["target"].n_unique(),
+        "first_target": _day(times.min()),
+        "last_target": _day(times.max()),
+    }
+
+
+def _day(seconds: float | None) -> str | None:
+    return None if seconds is None else str(np.datetime64(int(seconds // _DAY), "D"))
+
+
+def _filters(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps of `dataset.toml`, each with what it took from the one before."""
+    return [
+        step | {f"removed_{name}": before[name] - step[name] for name in step if name in before and name != "step"}
+        for before, step in zip([{}, *steps], steps, strict=False)
+    ]
+
+
+def _missing(items: pl.LazyFrame, sessions: pl.LazyFrame) -> dict[str, dict[str, float]]:
+    """Share of the rows in which each field is null or empty: of items, interactions in histories, and targets."""
+    history = sessions.select("ratings", "reviews").explode("ratings", "reviews")
+    return {
+        "items": _shares(items, {name: name for name in _ITEM_FIELDS}),
+        "history": _shares(history, {"rating": "ratings", "review": "reviews"}),
+        "targets": _shares(sessions, {"timestamp": "target_timestamp"}),
+    }
+
+
+def _shares(table: pl.LazyFrame, columns: dict[str, str]) -> dict[str, float]:
+    schema = table.collect_schema()
+    missing = {name: _is_missing(column, schema[column]).mean() for name, column in columns.items()}
+    return table.select(**missing).collect().row(0, named=True)
+
+
+def _is_missing(column: str, dtype: pl.DataType) -> pl.Expr:
+    value = pl.col(column)
+    if dtype == pl.String:
+        return value.fill_null("") == ""
+    if isinstance(dtype, pl.List):
+        return value.list.len().fill_null(0) == 0
+    return value.is_null()
+
+
+def _lengths(data: Dataset, items: pl.LazyFrame, sessions: pl.LazyFrame) -> dict[str, np.ndarray]:
+    """The known values of each length, in the order they are shown in; of a length never measured there are none."""
+    histories = data.sessions.histories
+    users = sessions.group_by("user_id").len("sessions").collect()["sessions"].to_numpy()
+    per_item = np.bincount(np.concatenate([histories.ravel(), data.sessions.targets]))
+    characters = _values(items.select(pl.col("text").str.len_chars()))
+    in_reviews = pl.col("reviews").list.eval(pl.element().str.len_chars().fill_null(0))
+    values = {
+        "interactions_per_user": users.astype(np.int64) * (histories.shape[1] + 1),
+        "interactions_per_item": per_item[per_item > 0],
+        "item_characters": characters,
+        "item_tokens": _values(items.select("num_tokens")),
+        "review_characters": _values(sessions.select(in_reviews.explode()).filter(pl.col("reviews") > 0)),
+        "history_characters": characters[histories].sum(axis=1) + _values(sessions.select(in_reviews.list.sum())),
+        "history_tokens": _values(sessions.select("num_tokens")),
+    }
+    return {name: known for name, known in values.items() if len(known)}
+
+
+def _values(column: pl.LazyFrame) -> np.ndarray:
+    """The known values of the one column, int64."""
+    return column.collect().to_series().drop_nulls().cast(pl.Int64).to_numpy()
+
+
+def _ratings(sessions: pl.LazyFrame) -> list[dict[str, Any]]:
+    """How often each rating stands in a history, rounded down to half a point."""
+    half_points = (pl.col("ratings").explode() * 2).floor() / 2
+    rows = sessions.select(rating=half_points).drop_nulls().group_by("rating").len("count").sort("rating")
+    return rows.collect().to_dicts()
+
+
+def _prompts(data: Dataset, folder: Path, split: str, wanted: int | None, seed: int) -> list[dict[str, Any]]:
+    """Sessions of `split` as the policy reads them, and what it should lead to."""
+    sessions = data.sessions.select(split)
+    if wanted is not None and wanted > len(sessions):
+        raise DataError(
+            f"{wanted} prompts were asked for, but the split {split!r} of {folder} has {len(sessions)} sessions. "
+            "Ask for fewer with --prompts, or for another --split."
+        )
+    drawn = sessions.sample(NUM_PROMPTS if wanted is None else wanted, seed)
+    num_tokens = _history_tokens(folder, drawn.session_ids)
+    return [
+        {
+            "session_id": session_id,
+            "user_id": drawn.user_ids[i],
+            "target": data.catalog.item_ids[target],
+            "target_title": data.catalog.titles[target],
+            "history_tokens": num_tokens[session_id],
+            "prompt": data.prompt(drawn, i),
+        }
+        for i, (session_id, target) in enumerate(zip(drawn.session_ids.tolist(), drawn.targets.tolist(), strict=True))
+    ]
+
+
+def _history_tokens(folder: Path, session_ids: np.ndarray) -> dict[int, int | None]:
+    """Tokens of the histories of these sessions; none where they were not counted."""
+    sessions = pl.scan_parquet(folder / SESSIONS)
+    wanted = pl.Series("session_id", session_ids).implode()
+    rows = sessions.filter(pl.col("session_id").is_in(wanted)).select("session_id", "num_tokens").collect()
+    return dict(rows.iter_rows())
