@@ -34,6 +34,10 @@ def test_options_reach_the_data_set_and_json_is_its_info(command, logs, tmp_path
     info = json.loads(result.stdout)
     assert info == load(tmp_path / "out").info
     assert info["config"] == {
+        "compat": "paper",
+        "on_bad_line": "error",
+        "max_item_tokens": 512,
+        "max_history_tokens": 1024,
         "template": "products",
         "split": "leave-last-out",
         "windows": "all",

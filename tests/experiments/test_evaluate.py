@@ -15,6 +15,7 @@ from langptune_rs.evaluation.significance import holm, paired_permutation_test
 from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.experiments.results import read_results
 from langptune_rs.experiments.scores import metric_names, score_sessions
+from langptune_rs.models.tokens import token_counters
 from langptune_rs.training.run_folder import read_config
 
 METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20", "ndcg"]
@@ -37,7 +38,10 @@ def profiles(evaluated_run):
 
 @pytest.fixture(scope="module")
 def held_out(evaluated_run):
-    dataset = open_source(read_config(evaluated_run).data, evaluated_run / "data")
+    config = read_config(evaluated_run)
+    dataset = open_source(
+        config.data, evaluated_run / "data", token_counters(config.embedder.model, config.policy.model)
+    )
     return dataset, dataset.sessions.select("test")
 
 

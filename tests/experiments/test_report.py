@@ -13,6 +13,7 @@ from langptune_rs.errors import RunError
 from langptune_rs.experiments.charts import Series, line_chart, running_mean
 from langptune_rs.experiments.report import choose_examples, render, verdict, write_report
 from langptune_rs.experiments.results import read_results
+from langptune_rs.models.tokens import token_counters
 from langptune_rs.training.metrics_log import read_metrics
 from langptune_rs.training.run_folder import read_config
 
@@ -67,7 +68,9 @@ def parts(evaluated_run):
         "config": config,
         "results": read_results(evaluated_run),
         "metrics": read_metrics(evaluated_run),
-        "dataset": open_source(config.data, evaluated_run / "data"),
+        "dataset": open_source(
+            config.data, evaluated_run / "data", token_counters(config.embedder.model, config.policy.model)
+        ),
         "per_user": pl.read_parquet(evaluated_run / "per_user.parquet"),
         "profiles": pl.read_parquet(evaluated_run / "profiles.parquet"),
     }

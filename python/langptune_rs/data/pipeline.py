@@ -55,14 +55,13 @@ def open_source(config: DataConfig, out: str | Path, counters: TokenCounters | N
     """The data set that a run asks for.
 
     A prepared folder is read where it is. Any other source is prepared into `out` once and read from there after,
-    also when its files are no longer there. Without the `counters` that its limits need, a data set that is there is
-    taken for what it says that it is. Raises `DataError` and `ConfigError` as `prepare` does.
+    also when its files are no longer there. Raises `DataError` and `ConfigError` as `prepare` does.
     """
     out = Path(out)
     if is_prepared(Path(config.source)):
         return load(config.source)
     is_same = is_prepared(out) and not _differences(read_info(out), {"config": _settings(config.source, config)})
-    if is_same and (_is_gone(config.source) or (_limits(config) and counters is None)):
+    if is_same and _is_gone(config.source):
         return load(out)
     return prepare(config.source, out, config, counters=counters)
 

@@ -27,6 +27,7 @@ from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
+from langptune_rs.models.tokens import token_counters
 from langptune_rs.progress import progress as show_progress
 from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
@@ -62,7 +63,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     run = Path(run)
     config = read_config(run)
     _check_trained(run)
-    dataset = open_source(config.data, run / DATA)
+    dataset = open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
     sessions = dataset.sessions.select(split).sample(config.evaluation.max_sessions, config.data.seed)
     bar = show_progress if progress else _no_progress
 

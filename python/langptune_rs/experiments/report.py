@@ -20,6 +20,7 @@ from langptune_rs.experiments.charts import Series, interval_chart, line_chart
 from langptune_rs.experiments.results import BASELINE, per_user_path, profiles_path, read_results
 from langptune_rs.experiments.tables import headline_metric, label, p_text
 from langptune_rs.files import write_text
+from langptune_rs.models.tokens import token_counters
 from langptune_rs.training.metrics_log import read_metrics
 from langptune_rs.training.run_folder import DATA, read_config
 
@@ -39,7 +40,7 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     config, results = read_config(run), read_results(run)
-    dataset = open_source(config.data, run / DATA)
+    dataset = open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
     per_user, profiles = pl.read_parquet(per_user_path(run)), pl.read_parquet(profiles_path(run))
     metrics = read_metrics(run)
     path = run / "report.html"

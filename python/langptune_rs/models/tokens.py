@@ -27,19 +27,20 @@ CHUNK_TEXTS = 8192
 def token_counters(embedder: str, policy: str) -> TokenCounters:
     """Counters for an embedder and a policy, by embedded name, local folder or hub id.
 
-    Raises `ModelError` where one cannot be found.
+    A model is looked for when its counter is first used, which raises `ModelError` where it cannot be found.
     """
     return TokenCounters(
-        items=TokenizerCounter(embedder_folder(embedder), with_special_tokens=True),
-        histories=TokenizerCounter(policy_folder(policy), with_special_tokens=False),
+        items=TokenizerCounter(embedder, embedder_folder, with_special_tokens=True),
+        histories=TokenizerCounter(policy, policy_folder, with_special_tokens=False),
     )
 
 
 @dataclass(frozen=True)
 class TokenizerCounter:
-    """Counts by the tokenizer of a model's folder, as a `TokenCounter`."""
+    """Counts by the tokenizer of a model, as a `TokenCounter`."""
 
-    folder: Path
+    model: str
+    folder_of: Callable[[str], Path]
     with_special_tokens: bool
     """Whether the tokens that frame a text count, such as [CLS] and [SEP]."""
 
@@ -75,7 +76,7 @@ class TokenizerCounter:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        tokenizer = _load(self.folder)
+        tokenizer = _load(self.folder_of(self.model))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer

@@ -19,6 +19,7 @@ from langptune_rs.errors import DataError, InputError, RunError
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
+from langptune_rs.models.tokens import token_counters
 from langptune_rs.rollout.sampling import write_profiles
 from langptune_rs.training.run_folder import DATA, read_config
 
@@ -40,7 +41,8 @@ class Recommender:
                     f"{run} has no trained {name} yet: there is no folder {name} in it. "
                     f"Finish the training with `langptune train --output {run} --resume`."
                 )
-        return cls(run, config, open_source(config.data, run / DATA))
+        counters = token_counters(config.embedder.model, config.policy.model)
+        return cls(run, config, open_source(config.data, run / DATA, counters))
 
     @property
     def catalog(self) -> Catalog:

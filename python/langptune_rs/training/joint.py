@@ -131,9 +131,9 @@ class Trainer:
 
     def _open_dataset(self) -> Dataset:
         """Rank 0 prepares the data set where it has to be, the others read what it wrote."""
-        embedder, policy = self.config.embedder.model, self.config.policy.model
-        on_first_rank(lambda: open_source(self.config.data, self.output / DATA, token_counters(embedder, policy)))
-        return open_source(self.config.data, self.output / DATA)
+        counters = token_counters(self.config.embedder.model, self.config.policy.model)
+        on_first_rank(lambda: open_source(self.config.data, self.output / DATA, counters))
+        return open_source(self.config.data, self.output / DATA, counters)
 
     def _check_sizes(self) -> None:
         sessions = len(self.train_sessions)
