@@ -51,7 +51,7 @@ def test_options_reach_the_data_set_and_json_is_its_info(command, logs, tmp_path
     ("arguments", "message"),
     [
         (("netflix", "out"), "There is no source 'netflix'"),
-        (("jsonl", "out"), "The source jsonl needs its folder"),
+        (("jsonl", "out"), "The source jsonl needs its items"),
         (("ml-100k", "out", "--split", "leave-last-out", "--windows", "last"), "needs several sessions per user"),
         (("ml-100k", "out", "--min-interactions", "1000"), 'Nothing is left after the step "1000-core"'),
     ],

@@ -5,11 +5,18 @@ import json
 
 import pytest
 
+from langptune_rs.data.passes import read_keys
+from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, read_all
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.errors import DataError
 
 ITEM = {"item_id": "a", "title": "A"}
 TAKEN = {"user_id": "u", "item_id": "a"}
+
+
+def check(folder):
+    """Reads all that the first pass of `prepare` reads, and checks it as that does."""
+    return read_keys(find_source(folder).logs, BadLines())
 
 
 def test_every_field_is_read(write_logs):
@@ -34,13 +41,12 @@ def test_every_field_is_read(write_logs):
         gz=True,
     )
     source = find_source(folder)
-    logs = source.read()
-    assert (source.name, source.template) == ("jsonl", "generic")
-    assert logs.items.rows() == [
+    assert (source.name, source.logs.template) == ("jsonl", "generic")
+    assert read_all(source.logs.items, ITEM_SCHEMA).rows() == [
         ("7", "A & B", "Long text", ["x"], "17.4", 4.0, 1),
         ("b", None, None, ["one"], "$3", None, 2),
     ]
-    assert logs.interactions.rows() == [
+    assert read_all(source.logs.interactions, INTERACTION_SCHEMA).rows() == [
         ("1", "7", 4.0, 88.0, None, "Fine.", 1),
         ("v", "b", None, None, 3.0, None, 3),
     ]
@@ -51,7 +57,7 @@ def test_a_byte_order_mark_and_crlf_are_read(write_logs):
     for name in ("items.jsonl", "interactions.jsonl"):
         text = (folder / name).read_bytes()
         (folder / name).write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
-    assert find_source(folder).read().interactions["item_id"].to_list() == ["a"]
+    assert read_all(find_source(folder).logs.interactions, INTERACTION_SCHEMA)["item_id"].to_list() == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -87,21 +93,21 @@ def test_a_byte_order_mark_and_crlf_are_read(write_logs):
 )
 def test_what_is_wrong_is_named_with_file_and_line(write_logs, items, interactions, message):
     with pytest.raises(DataError, match=message):
-        find_source(write_logs(items, interactions)).read()
+        check(write_logs(items, interactions))
 
 
 def test_a_broken_line_is_shown_in_part(write_logs):
     folder = write_logs([ITEM], ['{"user_id": ' + "long " * 1000])
     with pytest.raises(DataError) as caught:
-        find_source(folder).read()
-    assert len(str(caught.value)) < len(str(folder)) + 200
+        check(folder)
+    assert len(str(caught.value)) < len(str(folder)) + 300
 
 
 def test_text_that_is_no_utf8_is_refused(write_logs):
     folder = write_logs([ITEM], [TAKEN])
     (folder / "interactions.jsonl").write_bytes(json.dumps(TAKEN).encode() + b'\n{"user_id": "\xff"}\n')
     with pytest.raises(DataError, match=r"interactions\.jsonl, line 2: not UTF-8 at byte 14"):
-        find_source(folder).read()
+        check(folder)
 
 
 def test_a_gzip_file_that_was_cut_is_refused(write_logs):
@@ -112,21 +118,25 @@ def test_a_gzip_file_that_was_cut_is_refused(write_logs):
     with pytest.raises(
         DataError, match=r"interactions\.jsonl\.gz is no complete gzip file: reading stopped after line \d+"
     ):
-        find_source(folder).read()
+        check(folder)
     file.write_bytes(b"plain text")
     with pytest.raises(DataError, match=r"is no complete gzip file"):
-        find_source(folder).read()
+        check(folder)
 
 
 def test_files_that_are_missing_or_there_twice_are_named(write_logs, tmp_path):
-    with pytest.raises(DataError, match=r"no source 'netflix'\. Give one of ml-100k, jsonl, or a folder"):
+    with pytest.raises(DataError, match=r"no source 'netflix'\. Give one of amazon-2023, .*, or a folder"):
         find_source("netflix")
-    with pytest.raises(DataError, match=r"jsonl needs its folder"):
+    with pytest.raises(DataError, match=r"jsonl needs its items: give the file with --items, or the folder"):
         find_source("jsonl")
-    with pytest.raises(DataError, match=r"There is no items\.jsonl or items\.jsonl\.gz in"):
+    with pytest.raises(DataError, match=r"holds the files of no source(.|\n)*jsonl: items\.jsonl and interactions"):
         find_source(tmp_path)
     folder = write_logs([ITEM], [TAKEN])
-    assert find_source("jsonl", folder) == find_source(folder)
+    assert find_source("jsonl", Files(folder)) == find_source(folder)
     (folder / "items.jsonl.gz").write_bytes(gzip.compress(b"{}"))
-    with pytest.raises(DataError, match=r"holds both items\.jsonl and items\.jsonl\.gz"):
+    with pytest.raises(DataError, match=r"holds items\.jsonl and items\.jsonl\.gz"):
+        find_source(folder)
+    (folder / "items.jsonl").unlink()
+    (folder / "interactions.jsonl").unlink()
+    with pytest.raises(DataError, match=r"There is no interactions\.jsonl \(or interactions\.jsonl\.gz\) in"):
         find_source(folder)

@@ -435,7 +435,7 @@ def _find_rows(block: bytes, separator: bytes, has_quotes: bool, first: int) -> 
     separators = np.flatnonzero(data == ord(separator))
     if has_quotes and b'"' in block:
         quotes = np.flatnonzero(data == ord('"'))
-        before = data[quotes[::2] - 1][quotes[0] == 0 :]
+        before = data[quotes[::2] - 1]  # before the first byte that is the last, a line end
         after = data[quotes[1::2] + 1]
         bounds = np.frombuffer(separator + b'\n"', np.uint8)
         if not (np.isin(before, bounds).all() and np.isin(after, np.append(bounds, ord("\r"))).all()):
@@ -521,8 +521,9 @@ def _lists(values: pl.Series, separator: str | None) -> pl.Series:
 
 
 def _with_all(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """`columns` and `line`, with nulls where the file has no such field."""
-    missing = (pl.lit(None, _SCHEMA.get(name, pl.String)).alias(name) for name in columns if name not in rows.columns)
+    """`columns` and `line`, with nulls, or empty lists, where the file has no such field."""
+    types = {name: _SCHEMA.get(name, pl.String) for name in columns if name not in rows.columns}
+    missing = (pl.lit([] if isinstance(dtype, pl.List) else None, dtype).alias(name) for name, dtype in types.items())
     return rows.with_columns(missing).select(*columns, "line")
 
 

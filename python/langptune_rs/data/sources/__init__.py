@@ -1,5 +1,4 @@
-"""Where raw logs come from: one file per source, each with the same three names.
+"""Where raw logs come from: one file per source, each with the same two names.
 
-`TEMPLATE` is the source's own prompt wording; `files(folder)` finds its files, in the folder given or in its own place;
-`read(files)` returns them as `RawLogs`.
+`FILES` says in a line which files it needs; `open_logs(files)` finds them and returns their readers as `RawLogs`.
 """
