@@ -346,9 +346,12 @@ def test_where_nothing_can_be_written_a_data_set_is_loaded_into_memory(tmp_path)
 
 
 def test_a_template_of_the_user_s_own_is_kept_and_checked(tmp_path):
-    save(tmp_path, ITEM_ROWS, SESSION_ROWS, FACTS, template_source="{{ title }} – é\n")
-    assert template_source(tmp_path, load(tmp_path).info) == "{{ title }} – é\n"
-    (tmp_path / TEMPLATE).write_text("{{ other }}")
+    source = "{% set things = 'gardens – é' %}\n"
+    save(tmp_path, ITEM_ROWS, SESSION_ROWS, FACTS | {"config": {"template": "gone.jinja"}}, template_source=source)
+    data = load(tmp_path)
+    assert template_source(tmp_path, data.info) == data.template.source == source
+    assert "following gardens – é arranged" in data.template.instruction
+    (tmp_path / TEMPLATE).write_text("{% set things = 'other' %}")
     with pytest.raises(DataError, match=r"template\.jinja has changed since"):
         load(tmp_path)
     saved(tmp_path)

@@ -64,13 +64,12 @@ class Page(HTMLParser):
 def parts(evaluated_run):
     """What `render` takes."""
     config = read_config(evaluated_run)
+    counters = token_counters(config.embedder.model, config.policy.model)
     return {
         "config": config,
         "results": read_results(evaluated_run),
         "metrics": read_metrics(evaluated_run),
-        "dataset": open_source(
-            config.data, evaluated_run / "data", token_counters(config.embedder.model, config.policy.model)
-        ),
+        "dataset": open_source(config.data, evaluated_run / "data", counters),
         "per_user": pl.read_parquet(evaluated_run / "per_user.parquet"),
         "profiles": pl.read_parquet(evaluated_run / "profiles.parquet"),
     }
