@@ -17,9 +17,11 @@ class _Prepare(TyperCommand):
     """Lists the sources in its help, which takes the table library to know."""
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from langptune_rs.data.sources import published
         from langptune_rs.data.sources.registry import SOURCES
 
-        self.epilog = "\n\n".join(["Sources:", *(f"{name}: {module.FILES}" for name, module in SOURCES.items())])
+        sources = SOURCES | {published.NAME: published}
+        self.epilog = "\n\n".join(["Sources:", *(f"{name}: {module.FILES}" for name, module in sources.items())])
         super().format_help(ctx, formatter)
 
 
@@ -42,6 +44,14 @@ def prepare(
     overview: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Descriptions by item id, for sources without.")
     ] = None,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Fetch the files of a public set into --path, or the cache, if not there."),
+    ] = False,
+    category: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which category of Amazon's to --download, as Movies_and_TV.")
+    ] = None,
+    mirror: Annotated[str | None, typer.Option(metavar="URL", help="Where else to --download from.")] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=YOURS", help="What a column is called in your own files; as often as needed."),
@@ -90,6 +100,7 @@ def prepare(
     """Filter raw logs, cut them into sessions, split these and report what leaks."""
     from langptune_rs.data import prepare as run
     from langptune_rs.data.config import make_config
+    from langptune_rs.data.download import downloaded
     from langptune_rs.data.sources.raw import Files, column_map
     from langptune_rs.models.tokens import token_counters
 
@@ -107,6 +118,10 @@ def prepare(
         on_bad_line=on_bad_line,
     )
     files = Files(path, items, interactions, overview, column_map(column or []))
+    if download:
+        files = downloaded(source, category, files, mirror)
+    elif category is not None or mirror is not None:
+        raise typer.BadParameter("--category and --mirror say what to --download, and go with it alone.")
     counters = token_counters(embedder, policy) if max_item_tokens or max_history_tokens else None
     info = run(source, out, config, files=files, counters=counters, overwrite=overwrite).info
     typer.echo(json.dumps(info, ensure_ascii=False) if as_json else _summary(info, out))

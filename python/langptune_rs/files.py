@@ -40,3 +40,8 @@ def flush(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def cache_folder() -> Path:
+    """Where converted weights, token counts and downloads are kept: $LANGPTUNE_CACHE, or ~/.cache/langptune."""
+    return Path(os.environ.get("LANGPTUNE_CACHE") or "~/.cache/langptune").expanduser()

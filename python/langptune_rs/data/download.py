@@ -18,13 +18,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
+from langptune_rs.data.sources.raw import Files
 from langptune_rs.errors import DataError
-from langptune_rs.files import write_text
+from langptune_rs.files import cache_folder, write_text
 from langptune_rs.progress import progress
 
 TIMEOUT_SECONDS = 30.0
@@ -90,6 +91,17 @@ SETS = {
 def set_names() -> list[str]:
     """What `download` takes, with CATEGORY for a category's name."""
     return [f"{name}/CATEGORY" if found.has_categories else name for name, found in SETS.items()]
+
+
+def downloaded(source: str, category: str | None, files: Files, mirror: str | None = None) -> Files:
+    """`files` of a source with what `download` fetches, into their folder or else into the cache.
+
+    Raises `DataError` for a source that is no public set, and as `download` does.
+    """
+    name = source if category is None else f"{source}/{category}"
+    folder = files.folder or cache_folder() / "downloads" / source
+    found = download(name, folder, base_url=mirror)
+    return replace(files, folder=found["items"].parent, items=found["items"], interactions=found["interactions"])
 
 
 def download(name: str, folder: str | Path, *, base_url: str | None = None) -> dict[str, Path]:

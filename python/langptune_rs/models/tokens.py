@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from langptune_rs.data.tokens import TokenCounters
-from langptune_rs.files import write_atomically
-from langptune_rs.models.weights import cache_folder, embedder_folder, policy_folder
+from langptune_rs.files import cache_folder, write_atomically
+from langptune_rs.models.weights import embedder_folder, policy_folder
 from langptune_rs.progress import progress
 
 if TYPE_CHECKING:

