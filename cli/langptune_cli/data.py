@@ -166,10 +166,7 @@ def inspect(
 
 def _summary(info: dict, out: Path) -> str:
     """Counts after each step, what was removed, sessions in each split, and the leakage report."""
-    rows = [("step", "users", "items", "interactions"), *(tuple(step.values()) for step in info["filters"])]
-    width = max(len(row[0]) for row in rows)
-    lines = [f"{row[0]:<{width}}" + "".join(f"{number:>14}" for number in row[1:]) for row in rows]
-    lines += ["", *_removed_lines(info["removed"], info["config"])]
+    lines = _published_lines(info["published"]) if "published" in info else _filter_lines(info)
     lines += [
         "",
         "sessions: " + ", ".join(f"{number} {split}" for split, number in info["sessions"].items()),
@@ -180,6 +177,22 @@ def _summary(info: dict, out: Path) -> str:
         f"Written to {out}",
     ]
     return "\n".join(lines)
+
+
+def _published_lines(report: dict[str, int]) -> list[str]:
+    """What was published, and what was left out of it."""
+    return [f"published {name.replace('_', ' ')}: {number}" for name, number in report.items()]
+
+
+def _filter_lines(info: dict) -> list[str]:
+    """What each step left, and what it removed."""
+    rows = [("step", "users", "items", "interactions"), *(tuple(step.values()) for step in info["filters"])]
+    width = max(len(row[0]) for row in rows)
+    return [
+        *(f"{row[0]:<{width}}" + "".join(f"{number:>14}" for number in row[1:]) for row in rows),
+        "",
+        *_removed_lines(info["removed"], info["config"]),
+    ]
 
 
 def _removed_lines(removed: dict[str, int], config: dict) -> list[str]:

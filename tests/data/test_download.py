@@ -4,6 +4,7 @@ import errno
 import gzip
 import hashlib
 import io
+import json
 import re
 import socket
 import stat
@@ -15,8 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from langptune_cli.app import app
 from langptune_rs.data import download as module
+from langptune_rs.data import load
 from langptune_rs.data.download import SETS, download, set_names
 from langptune_rs.errors import DataError
 
@@ -467,3 +471,29 @@ def test_every_address_is_https_and_has_both_roles():
         assert re.match(r"https://[^/]+/", found.base_url)
         assert set(found.roles) == {"interactions", "items"}
         assert (f"{name}/CATEGORY" if found.has_categories else name) in set_names()
+
+
+def test_the_command_downloads_and_prepares(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    meta = [{"parent_asin": f"B{i}", "title": f"Toy {i}"} for i in range(8)]
+    reviews = [
+        {"parent_asin": f"B{i}", "user_id": f"U{user}", "rating": 4, "timestamp": 1_400_000_000_000 + 1000 * i}
+        for user in range(20)
+        for i in range(8)
+    ]
+    for path, rows in ((META, meta), (REVIEWS, reviews)):
+        server.files[path] = Served("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def prepare(*options):
+        return CliRunner().invoke(app, ["data", "prepare", "amazon-2023", "out", "--path", "raw", *options])
+
+    arguments = ("--download", "--category", "Toys", "--mirror", server.address)
+    result = prepare(*arguments)
+    assert result.exit_code == 0, result.output
+    assert len(load("out").sessions) == 20
+    num_asked = len(server.asked)
+    assert prepare(*arguments).exit_code == 0
+    assert len(server.asked) == num_asked
+    assert prepare("--category", "Toys").exit_code == 2
+    refused = prepare("--download")
+    assert (refused.exit_code, "names no category" in refused.stderr) == (2, True)

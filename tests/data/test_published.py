@@ -12,7 +12,10 @@ import huggingface_hub
 import polars as pl
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from typer.testing import CliRunner
 
+from langptune_cli.app import app
+from langptune_rs.data import load
 from langptune_rs.data.sources import published
 from langptune_rs.data.sources.published import local_files, read
 from langptune_rs.data.storage import ITEM_COLUMNS, SESSION_COLUMNS
@@ -432,3 +435,22 @@ def test_cleaned_texts_are_the_same_as_cleaning_what_was_published(copies):
     paper, reference = (read(*copies.saved(), compat="paper"), read(*copies.saved(), compat="reference"))
     for ours, theirs in zip(paper.items["description"], reference.items["description"], strict=True):
         assert ours == (theirs and clean(theirs))
+
+
+@pytest.mark.parametrize("form", ["saved", "parquet"])
+def test_the_command_keeps_the_published_split(copies, tmp_path, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
+    items, sessions = getattr(copies, form)()
+    arguments = ["data", "prepare", "published", "out", "--items", str(items), "--interactions", str(sessions)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    data = load("out")
+    assert data.info["config"] == {"template": "movies", "compat": "paper", "split": "published"}
+    assert data.info["sessions"] == {"train": len(TRAIN), "validation": len(VAL), "test": len(TEST)}
+    assert {name.partition("/")[0] for name in data.info["source"]["sha256"]} == {"items", "sessions"}
+    assert data.info["tokenizers"].keys() == {"items", "histories"}
+    assert "sessions: 3 train" in result.stdout
+    assert "published sessions" in result.stdout
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    inspected = CliRunner().invoke(app, ["data", "inspect", "out", "--no-plots"])
+    assert inspected.exit_code == 0, inspected.output

@@ -124,16 +124,20 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
     if str(source) == published.NAME:
         name, wording = published.NAME, published.TEMPLATE
         sets = (files.items or published.ITEMS, files.interactions or published.SESSIONS)
-        inputs = [file for local in sets for file in published.local_files(local)]
+        inputs = {
+            f"{role}/{file.relative_to(local)}": file
+            for role, local in zip(("items", "sessions"), sets, strict=True)
+            for file in published.local_files(local)
+        }
     else:
         _check_counters(config, counters)
         found = find_source(source, files)
         name, wording = found.name, found.logs.template
-        inputs = list(found.logs.files.values())
+        inputs = {file.name: file for file in found.logs.files.values()}
     template = make_template(config.template or wording, has_ratings=True, has_reviews=True)
     made_of = {
         "config": {"template": wording} | _settings(source, config),
-        "source": {"name": name, "sha256": {file.name: file_hash(file) for file in inputs}},
+        "source": {"name": name, "sha256": {key: file_hash(file) for key, file in inputs.items()}},
         "tokenizers": {"items": counters.items.name, "histories": counters.histories.name} if counters else {},
     }
     if template.source is not None:
