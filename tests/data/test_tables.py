@@ -115,10 +115,11 @@ def test_a_wrong_row_is_named_or_left_out(read, block_bytes, row, problem):
     assert not again.counts
 
 
-def test_a_row_too_long_does_not_make_up_for_one_too_short(read):
+def test_a_row_too_long_does_not_make_up_for_one_too_short(read, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", len(HEADER))  # the header in a block, the rows in the next
     bad = BadLines("skip")
-    assert read(HEADER + "a,b,1\nc,d,2,x,y\ne,f,3,\n", bad, columns=("user_id",)) == [("e", 4)]
-    assert [text.partition("line ")[2][:1] for text in bad.first] == ["2", "3"]
+    assert read(HEADER + "a,b,1,\nc,d\ne,f,2,x,y,z\n", bad, columns=("user_id",)) == [("a", 2)]
+    assert [text.partition("line ")[2][:1] for text in bad.first] == ["3", "4"]
 
 
 def test_quotes_within_a_field_are_a_part_of_it(read, block_bytes):
@@ -354,6 +355,22 @@ def test_the_same_rows_are_the_same_in_every_form(tmp_path_factory, items, inter
     for form in ("csv", "parquet"):
         for one, other in zip(frames["jsonl"], frames[form], strict=True):
             assert_frame_equal(one, other, check_exact=True)
+
+
+@pytest.mark.parametrize("value", ["7.0", "1e2", "-3E0", "true", "null", "[]", "{}", '""', '"\\ud83d"'])
+def test_json_that_identifies_nothing_is_refused(tmp_path, value):
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a"}\n', encoding="utf-8")
+    rows = [
+        '{"user_id": "u", "item_id": 7}',
+        f'{{"user_id": "v", "item_id": {value}}}',
+        '{"user_id": 8, "item_id": "1.0"}',
+    ]
+    (tmp_path / "interactions.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    reader = find_source(tmp_path).logs.interactions
+    with pytest.raises(DataError, match=r"interactions\.jsonl, line 2: item_id = .* identifies nothing"):
+        list(reader.chunks(["user_id", "item_id"], BadLines()))
+    rows = pl.concat(reader.chunks(["user_id", "item_id"], BadLines("skip")))
+    assert rows.rows() == [("u", "7", 1), ("8", "1.0", 3)]
 
 
 ANY = st.recursive(
