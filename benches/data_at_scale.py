@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def measured(reviews: Path, meta: Path, out: Path, windows: str, count_tokens: b
     shutil.rmtree(out, ignore_errors=True)
     limits = [] if count_tokens else ["--max-item-tokens", "0", "--max-history-tokens", "0"]
     command = [
-        *(sys.executable, "-m", "langptune_cli.app", "data", "prepare", "amazon-2023", str(out)),
+        *(str(Path(sys.executable).with_name("langptune")), "data", "prepare", "amazon-2023", str(out)),
         *("--reviews", str(reviews), "--meta", str(meta), "--windows", windows, *limits),
     ]
     started = time.perf_counter()
@@ -72,13 +73,14 @@ def written_logs(folder: Path, rows: int, num_items: int, compressed: bool) -> t
     if not (reviews.exists() and meta.exists()):
         rng = np.random.default_rng(0)
         texts = pool_of_texts(rng)
-        write(meta, (item_chunk(rng, texts, start, min(start + CHUNK, num_items)) for start in range(0, num_items, CHUNK)))
+        starts = range(0, num_items, CHUNK)
+        write(meta, (item_chunk(rng, texts, start, min(start + CHUNK, num_items)) for start in starts))
         users = rng.permutation(users_of_reviews(rng, rows)).astype(np.uint32)
         write(reviews, (review_chunk(rng, texts, users[i : i + CHUNK], num_items) for i in range(0, rows, CHUNK)))
     return reviews, meta
 
 
-def write(path: Path, chunks) -> None:
+def write(path: Path, chunks: Iterable[pl.DataFrame]) -> None:
     part = path.with_name(path.name + ".part")
     with gzip.open(part, "wb", 1) if path.suffix == ".gz" else part.open("wb") as file:
         for chunk in chunks:
