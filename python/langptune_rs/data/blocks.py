@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from langptune_rs.errors import DataError
+
+Part, Made = TypeVar("Part"), TypeVar("Made")
 
 BLOCK_BYTES = 8 << 20
 _MAX_FIRST_LINE = 1 << 20
@@ -43,6 +48,23 @@ def read_blocks(path: Path) -> Iterator[tuple[bytes, int, int]]:
                 yield block, len(block), raw.tell() - consumed
     except _BROKEN_GZIP as error:
         raise _cut_short(path, num_lines, error) from error
+
+
+def ahead(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[Made]:
+    """`work` of each part, in their order, on a thread for each core while the caller uses what came before."""
+    num_threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(num_threads) as pool:
+        under_way: deque[Future[Made]] = deque()
+        try:
+            for part in parts:
+                under_way.append(pool.submit(work, part))
+                if len(under_way) > num_threads:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
 
 
 def first_line(path: Path) -> bytes:

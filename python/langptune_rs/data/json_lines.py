@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from langptune_rs.data.blocks import is_in, read_blocks
+from langptune_rs.data.blocks import ahead, is_in, read_blocks
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines
 from langptune_rs.data.text import clean, clean_lists, clean_series, is_encodable, shorten
 from langptune_rs.errors import DataError
@@ -37,6 +37,9 @@ _TYPES = {
     "number": pl.Float64,
     "price": pl.String,
 }
+Problems = list[tuple[int, str]]
+"""Lines and what is wrong with them."""
+
 _NO_TEXT = r"^\s*(true|false|[-+]?\d[\d.eE+-]*\s*$|\{|\[)"
 """What polars also makes a text of: other JSON values."""
 
@@ -133,39 +136,47 @@ class JsonLines:
         advance: Callable[[int], None] = lambda units: None,
     ) -> Iterator[pl.DataFrame]:
         """See `Reader.chunks`."""
-        first = 1
-        for block, cut, consumed in read_blocks(self.file):
-            starts, ends = _line_bounds(block, cut)
-            numbers = np.arange(first, first + len(starts), dtype=np.uint32)
-            first += len(starts)
-            part = _Lines(block, starts, ends, numbers)
+        there = [name for name in columns if name in self.fields]
+        missing = [pl.lit(None, dtype=SCHEMA[name]).alias(name) for name in columns if name not in there]
+
+        def read(part: tuple[bytes, int, int, int]) -> tuple[pl.DataFrame, Problems, int]:
+            block, cut, first, consumed = part
+            found = _find_lines(block, cut, first)
             if lines is not None:
-                part = part.at(is_in(numbers, lines)).compact()
-            if len(part.numbers):
-                there = [name for name in columns if name in self.fields]
-                frame = self._read(part, there, bad)
-                missing = (pl.lit(None, dtype=SCHEMA[name]).alias(name) for name in columns if name not in there)
-                yield frame.with_columns(missing).select(*columns, "line")
+                found = found.at(is_in(found.numbers, lines)).compact()
+            frame, problems = self._read(found, there)
+            return frame.with_columns(missing).select(*columns, "line"), problems, consumed
+
+        for frame, problems, consumed in ahead(read, self._numbered_blocks()):
+            for line, problem in problems:
+                bad.add(self.file, line, problem)
+            yield frame
             advance(consumed)
 
-    def _read(self, lines: _Lines, columns: Sequence[str], bad: BadLines) -> pl.DataFrame:
+    def _numbered_blocks(self) -> Iterator[tuple[bytes, int, int, int]]:
+        """As `read_blocks`, with the number of the first line before the bytes that a block took."""
+        first = 1
+        for block, cut, consumed in read_blocks(self.file):
+            yield block, cut, first, consumed
+            first += block.count(b"\n", 0, cut)
+
+    def _read(self, lines: _Lines, columns: Sequence[str]) -> tuple[pl.DataFrame, Problems]:
+        """The columns and `line` of these lines, and what is wrong with which."""
         schema = {name: _column_type(self.fields[name][1]) for name in columns} | {"line": pl.UInt32}
-        fast = None if self.parse else self._by_polars(lines, columns)
+        fast = None if self.parse or not len(lines.numbers) else self._by_polars(lines, columns)
         if fast is None:
-            return self._line_by_line(lines, columns, bad, schema)
+            return self._line_by_line(lines, columns, schema)
         doubtful = fast["doubtful"].to_numpy()
         frame = fast.filter(~pl.col("doubtful")).select(schema.keys())
         frame = frame.with_columns(self._cleaned(name, frame[name]) for name in columns)
-        if doubtful.any():
-            again = self._line_by_line(lines.at(doubtful), columns, bad, schema)
-            frame = pl.concat([frame, again]).sort("line")
-        return frame
+        if not doubtful.any():
+            return frame, []
+        again, problems = self._line_by_line(lines.at(doubtful), columns, schema)
+        return pl.concat([frame, again]).sort("line"), problems
 
     def _by_polars(self, lines: _Lines, columns: Sequence[str]) -> pl.DataFrame | None:
         """The raw columns, `line`, and `doubtful` for each row; none where polars finds a fault or a blank line."""
         kinds = {name: self.fields[name][1] for name in columns}
-        if "price" in kinds.values():  # polars drops the zero of 17.0
-            return None
         raw = {self.fields[name][0]: _TYPES[kind] for name, kind in kinds.items()}
         if len(raw) != len(columns):
             return None
@@ -195,13 +206,16 @@ class JsonLines:
             case "joined_texts":
                 joined = clean_lists(values).list.join(" ")
                 return joined.set(joined == "", None)
+            case "price":
+                prices = clean_series(values)
+                return prices.set(~prices.str.contains(r"[\p{L}\p{N}]"), None)
         return values
 
     def _line_by_line(
-        self, lines: _Lines, columns: Sequence[str], bad: BadLines, schema: Mapping[str, Any]
-    ) -> pl.DataFrame:
+        self, lines: _Lines, columns: Sequence[str], schema: Mapping[str, Any]
+    ) -> tuple[pl.DataFrame, Problems]:
         read = [(getattr(Row, kind), key) for key, kind in (self.fields[name] for name in columns)]
-        rows = []
+        rows, problems = [], []
         for number, line in lines:
             if not line.strip():
                 continue
@@ -209,8 +223,8 @@ class JsonLines:
                 row = Row(self.file, number, parse_line(self.file, number, line, self.parse or parse_json))
                 rows.append((*(method(row, key) for method, key in read), number))
             except BadLine as error:
-                bad.add(self.file, number, error.problem)
-        return pl.DataFrame(rows, schema=schema, orient="row")
+                problems.append((number, error.problem))
+        return pl.DataFrame(rows, schema=schema, orient="row"), problems
 
 
 @dataclass(frozen=True)
@@ -232,7 +246,8 @@ class _Lines:
         """The same lines in a block that holds no others."""
         bounds = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
         block = b"".join([self.block[start:end] for start, end in bounds])
-        return _Lines(block, *_line_bounds(block, len(block)), self.numbers)
+        ends = np.cumsum(self.ends - self.starts)
+        return _Lines(block, ends - (self.ends - self.starts), ends, self.numbers)
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         for number, start, end in zip(self.numbers.tolist(), self.starts.tolist(), self.ends.tolist(), strict=True):
@@ -256,6 +271,10 @@ def _is_doubtful(column: pl.Expr, kind: Kind) -> pl.Expr:
             text = pl.element()
             each = text.is_null() | text.str.contains(_NO_TEXT) | _has_null_character(text)
             return column.list.eval(each).list.any().fill_null(False)
+        case "price":
+            # 17.0 comes as 17, and numbers that Python writes with an exponent come without.
+            other = column.str.contains(r"^\s*(true|false|\{|\[|-?\d+$|-?0\.000|-?[\d.]+[eE])")
+            return (other | _has_null_character(column)).fill_null(False)
     return pl.lit(False)
 
 
@@ -270,12 +289,13 @@ def _has_fractions(ids: pl.Series, key: str, block: bytes) -> bool:
     return ids.str.contains(r"^-?\d+$").any() and re.search(pattern, block) is not None
 
 
-def _line_bounds(block: bytes, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each line of the first `length` bytes starts, and where it ends behind its newline."""
+def _find_lines(block: bytes, length: int, first: int) -> _Lines:
+    """The lines in the first `length` bytes, of which the first has the number `first`."""
     ends = np.flatnonzero(np.frombuffer(block, np.uint8, length) == ord("\n")) + 1
     if length and (not len(ends) or ends[-1] != length):
         ends = np.append(ends, length)
-    return np.concatenate([[0], ends])[: len(ends)], ends
+    starts = np.concatenate([[0], ends])[: len(ends)]
+    return _Lines(block, starts, ends, np.arange(first, first + len(ends), dtype=np.uint32))
 
 
 def read_rows(path: Path) -> Iterator[Row]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from langptune_rs.data.building import Built, build, build_published
@@ -38,7 +41,7 @@ def prepare(
     out = Path(out)
     plan = _plan(source, config, files, counters)
     if is_prepared(out) and not overwrite:
-        differences = _differences(read_info(out), plan.made_of)
+        differences = _differences(read_info(out), plan.made_of(Event()))
         if not differences:
             return load(out)
         raise DataError(
@@ -46,8 +49,9 @@ def prepare(
             "Choose another folder, or replace it with --overwrite."
         )
     _refuse_foreign_files(out)
-    built = plan.build()
-    save(out, built.items, built.sessions, plan.made_of | built.report, plan.template.source)
+    with _meanwhile(plan.made_of) as made_of:
+        built = plan.build()
+    save(out, built.items, built.sessions, made_of() | built.report, plan.template.source)
     return load(out)
 
 
@@ -114,8 +118,8 @@ def _settings(source: str | Path, config: DataConfig) -> dict[str, Any]:
 class _Plan:
     """What a data set will be made of, and how. Where `made_of` is the same for two, so are the data sets."""
 
-    made_of: dict[str, Any]
-    """Source, settings and hashes, as they stand in `dataset.toml`."""
+    made_of: Callable[[Event], dict[str, Any]]
+    """Source, settings and hashes, as they stand in `dataset.toml`. Hashing takes a while; the event stops it."""
     template: Template
     build: Callable[[], Built]
 
@@ -135,13 +139,15 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
         name, wording = found.name, found.logs.template
         inputs = {file.name: file for file in found.logs.files.values()}
     template = make_template(config.template or wording, has_ratings=True, has_reviews=True)
-    made_of = {
-        "config": {"template": wording} | _settings(source, config),
-        "source": {"name": name, "sha256": {key: file_hash(file) for key, file in inputs.items()}},
-        "tokenizers": {"items": counters.items.name, "histories": counters.histories.name} if counters else {},
-    }
-    if template.source is not None:
-        made_of["source"]["template"] = template.source
+
+    def made_of(stop: Event) -> dict[str, Any]:
+        own = {} if template.source is None else {"template": template.source}
+        return {
+            "config": {"template": wording} | _settings(source, config),
+            "source": {"name": name, "sha256": {key: file_hash(file, stop) for key, file in inputs.items()}} | own,
+            "tokenizers": {"items": counters.items.name, "histories": counters.histories.name} if counters else {},
+        }
+
     if str(source) == published.NAME:
         return _Plan(
             made_of,
@@ -149,6 +155,19 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
             lambda: build_published(published.read(*sets, compat=config.compat), template, counters),
         )
     return _Plan(made_of, template, lambda: build(found.logs, config, template, counters))
+
+
+@contextmanager
+def _meanwhile(work: Callable[[Event], Any]) -> Iterator[Callable[[], Any]]:
+    """Do `work` on a thread of its own, and yield what waits for its result; leaving with an error stops it."""
+    stop = Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work, stop)
+        try:
+            yield future.result
+        except BaseException:
+            stop.set()
+            raise
 
 
 def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

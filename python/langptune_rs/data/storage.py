@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import polars as pl
@@ -208,10 +209,14 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_hash(path: Path, stop: Event | None = None) -> str:
+    """SHA-256 of a file, in hexadecimal; of a part of it once `stop` is set."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while (length := file.readinto(buffer)) and not (stop and stop.is_set()):
+            digest.update(buffer[:length])
+    return digest.hexdigest()
 
 
 def _to_toml(table: Mapping[str, Any], path: str = "") -> str:
