@@ -1,5 +1,6 @@
-"""Every command and example of the README, in its order, in an empty folder, on the real models and real data."""
+"""Every command and example of the README and of the page on data, in their order, in an empty folder."""
 
+import gzip
 import json
 import re
 import shlex
@@ -11,7 +12,9 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 
 SHORTER = {
     "data.max_sessions": 16,
@@ -26,12 +29,12 @@ SHORTER = {
 """What makes the README's training take seconds."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[str]:
-    return [line for block in blocks("console") for line in block.splitlines() if line.startswith("langptune ")]
+def commands(text: str = README) -> list[str]:
+    return [line for block in blocks("console", text) for line in block.splitlines() if line.startswith("langptune ")]
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
@@ -65,6 +68,38 @@ def test_the_python_examples_run(tmp_path):
     assert examples
     for example in examples:
         assert run([sys.executable, "-c", example], tmp_path).stdout.strip()
+
+
+def test_the_page_on_data_is_true(tmp_path):
+    """Its commands and its example run on small files of the forms that it names."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    meta = [{"parent_asin": f"B{i}", "title": f"Film {i}", "categories": ["Drama"]} for i in range(9)]
+    reviews = [
+        {"parent_asin": f"B{i}", "user_id": f"U{u}", "rating": 4.0, "timestamp": 1_400_000_000_000 + i, "text": "Good."}
+        for u in range(30)
+        for i in range(9)
+    ]
+    for name, rows in (("meta_Movies_and_TV", meta), ("Movies_and_TV", reviews)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (raw / f"{name}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (raw / "items.csv").write_text("sku,title\n" + "".join(f"B{i},Item {i}\n" for i in range(9)))
+    bought = [f"U{u},B{i},{1_400_000_000 + i}" for u in range(30) for i in range(9)]
+    (raw / "interactions.csv").write_text("\n".join(["customer,sku,timestamp", *bought]) + "\n")
+    langptune = str(Path(sys.executable).with_name("langptune"))
+    assert len(commands(DATA)) == 3
+    for line in commands(DATA):
+        assert run([langptune, *shlex.split(line, comments=True)[1:]], tmp_path).stdout.strip(), line
+    assert (tmp_path / "data" / "films-histograms").is_dir()
+    (example,) = blocks("python", DATA)
+    assert "Film" in run([sys.executable, "-c", example], tmp_path).stdout
+    (template,) = blocks("jinja", DATA)
+    (tmp_path / "mine.jinja").write_text(template)
+    run([langptune, "data", "prepare", "csv", "mine", "--path", "raw", "--template", "mine.jinja",
+         "--column", "item_id=sku", "--column", "user_id=customer"], tmp_path)  # fmt: skip
+    shown = run([langptune, "data", "inspect", "mine", "--prompts", "1", "--no-plots"], tmp_path).stdout
+    assert "played the following board games" in shown
+    assert shown.count("Title: Item") >= 4
 
 
 def test_the_trained_models_load_in_their_own_libraries(tmp_path):
