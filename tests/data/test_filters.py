@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langptune_rs.data.filters import Steps, has_text, in_order, k_core, without_duplicates
+from langptune_rs.data.filters import Steps, has_text, in_order, k_core, num_repeats, without_duplicates
 from langptune_rs.data.sources.raw import ITEM_SCHEMA
 from langptune_rs.errors import DataError
 
@@ -23,7 +23,8 @@ def core(pairs, k):
 
 def log(rows):
     columns = ("user", "item", "timestamp", "position", "line")
-    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.Float64), orient="row")
+    types = {name: pl.UInt32 if name in ("user", "item") else pl.Float64 for name in columns}
+    return pl.DataFrame(rows, schema=types, orient="row")
 
 
 def brute_force_core(pairs, k):
@@ -69,6 +70,11 @@ def test_what_is_there_twice_at_one_time_counts_once_and_what_has_no_time_always
     timeless = [(3, 7, None, None)] * 2
     rows = log([(*key, line) for line, key in enumerate(keys + positions + timeless)])
     assert without_duplicates(rows)["line"].to_list() == [0, 2, 3, 4, 5, 6, 7, 9, 10]
+
+
+@given(pairs)
+def test_repeats_are_counted(pairs):
+    assert num_repeats(log([(*pair, None, None, 1) for pair in pairs])) == len(pairs) - len(set(pairs))
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class _Work:
     def report(self, log: pl.DataFrame, items: pl.DataFrame, sessions: pl.DataFrame) -> dict[str, Any]:
         """Counts and the leakage report, for `dataset.toml`."""
         num_with_text = int(self.keys.items["has_text"].sum())
-        num_users = log["user"].n_unique()
+        num_users = filters.num_distinct(log["user"])
         return {
             "kept": {"users": num_users, "items": items.height, "interactions": log.height},
             "sessions": _in_splits(sessions),
@@ -125,7 +125,7 @@ class _Work:
                 "items_without_text": self.keys.items.height - num_with_text,
                 **self.removed,
                 "repeated_descriptions": self.keys.num_repeated_items,
-                "repeated_interactions_kept": log.height - log.select("user", "item").n_unique(),
+                "repeated_interactions_kept": filters.num_repeats(log),
                 "bad_lines": sum(self.bad.counts.values()),
             },
             "bad_lines": [{"line": message} for message in self.bad.first],

@@ -26,9 +26,23 @@ class Steps:
                 "max_item_tokens or max_history_tokens, or give a source with more interactions."
             )
         if not optional or interactions.height < self.counts[-1]["interactions"]:
-            users, items = interactions["user"].n_unique(), interactions["item"].drop_nulls().n_unique()
+            users, items = num_distinct(interactions["user"]), num_distinct(interactions["item"])
             self.counts.append({"step": step, "users": users, "items": items, "interactions": interactions.height})
         return interactions
+
+
+def num_distinct(codes: pl.Series) -> int:
+    """How many of the whole numbers from 0 are there, without nulls."""
+    there = codes.drop_nulls().to_numpy()
+    seen = np.zeros(int(there.max(initial=0)) + 1, dtype=bool)
+    seen[there] = True
+    return int(seen.sum())
+
+
+def num_repeats(log: pl.DataFrame) -> int:
+    """How many interactions are with an item that the user had an earlier one with."""
+    pairs = np.sort(log["user"].to_numpy().astype(np.uint64) << 32 | log["item"].to_numpy())
+    return int((pairs[1:] == pairs[:-1]).sum())
 
 
 def has_text(items: pl.DataFrame) -> pl.Series:
@@ -43,16 +57,14 @@ def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     That is the largest part in which every user and every item has at least k interactions. Users and items are
     whole numbers from 0.
     """
-    left = np.arange(len(users))
+    mask = np.ones(len(users), dtype=bool)
+    num_left = len(users)
     while True:
-        few_of_user, few_of_item = (np.bincount(codes[left]) < k for codes in (users, items))
-        kept = left[~(few_of_user[users[left]] | few_of_item[items[left]])]
-        if len(kept) == len(left):
-            break
-        left = kept
-    mask = np.zeros(len(users), dtype=bool)
-    mask[left] = True
-    return mask
+        few_of_user, few_of_item = (np.bincount(codes[mask]) < k for codes in (users, items))
+        mask[mask] = ~(few_of_user[users[mask]] | few_of_item[items[mask]])
+        num_before, num_left = num_left, int(mask.sum())
+        if num_left == num_before:
+            return mask
 
 
 def without_duplicates(interactions: pl.DataFrame) -> pl.DataFrame:
