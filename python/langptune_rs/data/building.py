@@ -32,7 +32,7 @@ class Built:
 def build(logs: RawLogs, config: DataConfig, template: Template, counters: TokenCounters | None) -> Built:
     """Items and sessions from raw logs. Raises `DataError` for a step that leaves nothing, and for bad rows."""
     work = _Work(logs, config, template, counters)
-    log = work.core()
+    log = work.core(work.read())
     items = work.read_items(log)
     log, items = work.within_length(log, items)
     log = filters.in_order(_users_in_order(log, work.keys))
@@ -57,7 +57,7 @@ def build_published(published: Published, template: Template, counters: TokenCou
 class _Work:
     """One building of a data set: what it is made of, and the counts of what each step left and removed.
 
-    A log is a table with the columns of `Keys.interactions`.
+    A log is a table as `read_keys` returns it. None is kept here: at the size of Amazon each is hundreds of megabytes.
     """
 
     def __init__(self, logs: RawLogs, config: DataConfig, template: Template, counters: TokenCounters | None):
@@ -65,17 +65,22 @@ class _Work:
         self.bad = BadLines(config.on_bad_line)
         self.steps = filters.Steps()
         self.removed: dict[str, int] = {}
-        self.keys = read_keys(logs, self.bad)
 
-    def core(self) -> pl.DataFrame:
+    def read(self) -> pl.DataFrame:
+        """The log of all interactions."""
+        self.keys, log = read_keys(self.logs, self.bad)
+        return self.steps.count("source", log)
+
+    def core(self, log: pl.DataFrame) -> pl.DataFrame:
         """The log of items that have a text, every interaction once, in the k-core."""
-        log = self.steps.count("source", self.keys.interactions)
-        described = self.steps.count("described items", log.filter(pl.col("item").is_not_null()), optional=True)
-        has_text = self.keys.items["has_text"].gather(described["item"])
-        core = self._k_core(self.steps.count("items with text", described.filter(has_text)))
+        num_read = log.height
+        log = self.steps.count("described items", log.filter(pl.col("item").is_not_null()), optional=True)
+        num_described = log.height
+        log = self.steps.count("items with text", log.filter(self.keys.items["has_text"].gather(log["item"])))
+        core = self._k_core(log)
         # The core of what has no duplicates is the same, whether these go before or after the first core.
         unique = self.steps.count("without duplicates", filters.without_duplicates(core), optional=True)
-        self.removed["interactions_with_undescribed_items"] = log.height - described.height
+        self.removed["interactions_with_undescribed_items"] = num_read - num_described
         self.removed["duplicate_interactions"] = core.height - unique.height
         return self._k_core(unique, " again")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from langptune_rs.data.blocks import is_in
 from langptune_rs.errors import DataError
 
 
@@ -41,8 +42,18 @@ def num_distinct(codes: pl.Series) -> int:
 
 def num_repeats(log: pl.DataFrame) -> int:
     """How many interactions are with an item that the user had an earlier one with."""
-    pairs = np.sort(log["user"].to_numpy().astype(np.uint64) << 32 | log["item"].to_numpy())
-    return int((pairs[1:] == pairs[:-1]).sum())
+    return len(_repeated(_pairs(log)))
+
+
+def _pairs(log: pl.DataFrame) -> np.ndarray:
+    """The user and the item of each interaction in one number, uint64 (n,)."""
+    return log["user"].to_numpy().astype(np.uint64) << 32 | log["item"].to_numpy()
+
+
+def _repeated(pairs: np.ndarray) -> np.ndarray:
+    """The pairs that are there more than once, ascending, each as often as it repeats."""
+    in_order = np.sort(pairs)
+    return in_order[1:][in_order[1:] == in_order[:-1]]
 
 
 def has_text(items: pl.DataFrame) -> pl.Series:
@@ -72,9 +83,14 @@ def without_duplicates(interactions: pl.DataFrame) -> pl.DataFrame:
 
     Without a time and a position none is the same as another: it may be done again.
     """
+    pairs = _pairs(interactions)
+    repeats = pl.Series(is_in(pairs, _repeated(pairs)))  # few, so that only these are compared as a whole
     keys = ["user", "item", "timestamp", "position"]
     has_order = pl.col("timestamp").is_not_null() | pl.col("position").is_not_null()
-    return interactions.filter(~has_order | pl.struct(keys).is_first_distinct())
+    kept = interactions.filter(repeats).select(~has_order | pl.struct(keys).is_first_distinct()).to_series()
+    mask = np.ones(interactions.height, dtype=bool)
+    mask[repeats.to_numpy()] = kept.to_numpy()
+    return interactions.filter(pl.Series(mask))
 
 
 def in_order(interactions: pl.DataFrame) -> pl.DataFrame:

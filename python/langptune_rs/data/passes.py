@@ -46,17 +46,18 @@ class Keys:
     """What the first pass found."""
 
     items: pl.DataFrame
-    """item_id, has_text, line: every described item in the order of the file; `item` below is a row of this."""
-    interactions: pl.DataFrame
-    """user, item (UInt32; item is null where it is not described), rating, timestamp, position, line"""
+    """item_id, has_text, line: every described item in the order of the file"""
     users: Codes
     """The ids of the users"""
     num_repeated_items: int
     """Descriptions of an item that was described before."""
 
 
-def read_keys(logs: RawLogs, bad: BadLines) -> Keys:
-    """The first pass. Raises `DataError` for an empty file and, unless `bad` skips them, for wrong rows."""
+def read_keys(logs: RawLogs, bad: BadLines) -> tuple[Keys, pl.DataFrame]:
+    """The first pass: keys, and a log of all interactions.
+
+    A log has the columns user and item (UInt32; item is a row of `Keys.items`, null where it is not described), rating,
+    timestamp, position and line. Raises `DataError` for an empty file and, unless `bad` skips them, for wrong rows."""
     items, num_repeated = _read_items(logs, bad)
     users, item_codes = Codes(), Codes()
     # From here on the code of an item is its place among the items, and that of any other id is beyond them.
@@ -79,7 +80,7 @@ def read_keys(logs: RawLogs, bad: BadLines) -> Keys:
     interactions = pl.concat(parts) if parts else pl.DataFrame()
     if interactions.is_empty():
         raise DataError(f"{logs.interactions.file} is empty. It must hold at least one row that can be used.")
-    return Keys(items, interactions, users, num_repeated)
+    return Keys(items, users, num_repeated), interactions
 
 
 def read_items(logs: RawLogs, lines: pl.Series, bad: BadLines) -> pl.DataFrame:
