@@ -21,28 +21,21 @@ import numpy as np
 from dask.distributed import Client, LocalCluster
 
 import langptune_rs
-from langptune_rs import ItemIndex, ShardedIndex
+from langptune_rs import ShardedIndex, ShardOnDisk
 
 K = 20
 USERS = 4096
 """What one message carries: some megabytes."""
 
 
-class ShardOnDisk(ItemIndex):
-    """The index of a file. A worker that it is sent to opens the file itself."""
-
-    def __init__(self, path: Path, first_item: int) -> None:
-        super().__init__(np.load(path, mmap_mode="r"), first_item=first_item)
-        self._arguments = path, first_item
-
-    def __reduce__(self) -> tuple[type[ShardOnDisk], tuple[Path, int]]:
-        return ShardOnDisk, self._arguments
-
-
 def open_catalog(client: Client, paths: list[Path]) -> ShardedIndex:
     """The shards as futures, spread over the workers; a task runs where its shard is."""
     sizes = [len(np.load(path, mmap_mode="r")) for path in paths]
-    shards = client.map(ShardOnDisk, paths, list(accumulate(sizes[:-1], initial=0)), pure=False)
+    first_items = accumulate(sizes[:-1], initial=0)
+    shards = [
+        client.submit(ShardOnDisk, path, first_item=first, pure=False)
+        for path, first in zip(paths, first_items, strict=True)
+    ]
     return ShardedIndex(shards, map=lambda function, shards: client.gather(client.map(function, shards, pure=False)))
 
 

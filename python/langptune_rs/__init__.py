@@ -9,7 +9,16 @@ This is what evaluating a recommender needs; it imports numpy and nothing heavie
 the packages beside it and are imported by name, such as `langptune_rs.training`.
 """
 
-from langptune_rs.evaluation import Comparison, ItemIndex, Ragged, Result, ShardedIndex, compare, evaluate
+from langptune_rs.evaluation import (
+    Comparison,
+    ItemIndex,
+    Ragged,
+    Result,
+    ShardedIndex,
+    ShardOnDisk,
+    compare,
+    evaluate,
+)
 from langptune_rs.packing import MicroBatch, PackedBatch, Packing, pack_sequences
 
 __all__ = [
@@ -20,6 +29,7 @@ __all__ = [
     "Packing",
     "Ragged",
     "Result",
+    "ShardOnDisk",
     "ShardedIndex",
     "compare",
     "evaluate",

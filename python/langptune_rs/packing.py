@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from langptune_rs import _core
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import INTEGERS, NUMBERS, Ragged, flat_row
+from langptune_rs.evaluation.arrays import INTEGERS, NUMBERS, Ragged, check_whole, flat_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,7 @@ class Packing:
             InputError: for a cost that is none, named by its sequence, and for fewer sequences or groups than bins are
                 needed.
         """
-        if not _is_count(num_ranks):
-            raise InputError(f"num_ranks = {num_ranks!r}: pass a whole number of ranks, at least 1")
+        num_ranks = check_whole(num_ranks, "num_ranks", 1)
         costs = self.lengths if costs is None else flat_row(costs, "costs", NUMBERS)
         bins = (self.bins.offsets, self.bins.values)
         dealt = Ragged(
@@ -278,24 +277,18 @@ def pack_sequences(
             `groups`, `prefixes` and `split` are combined.
     """
     array, sources = flat_row(lengths, "lengths", INTEGERS), None
-    if not _is_count(capacity):
-        raise InputError(f"capacity = {capacity!r}: pass a whole number of tokens, at least 1")
+    capacity = check_whole(capacity, "capacity", 1)
     if (groups is not None) + (prefixes is not None) + bool(split) > 1:
         raise InputError(
             "groups, prefixes and split exclude each other: a prefix and all that continue it stay together already, "
             "and what stays together cannot be split"
         )
-    capacity = int(capacity)
     if split:
         array, sources = _core.split_sequences(array, capacity)
     groups = None if groups is None else flat_row(groups, "groups", INTEGERS)
     prefixes = None if prefixes is None else flat_row(prefixes, "prefixes", INTEGERS)
     bins = Ragged(*_core.pack_sequences(array, capacity, groups, prefixes))
     return Packing(bins, array, capacity, groups, prefixes, sources)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value < 2**63
 
 
 def _rows(rows: Ragged, start: int, stop: int) -> Ragged:

@@ -1,5 +1,8 @@
 """What ItemIndex refuses, each with an error that names the argument and the row."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -75,6 +78,8 @@ def test_users(users, message):
         (np.zeros((3, 1, 1), dtype=int), r"targets has shape \(3, 1, 1\)"),
         ("012", r"targets is a str"),
         (7, r"targets is a int"),
+        (np.array([0, 2**64 - 5, 2**63], dtype=np.uint64), r"targets holds 18446744073709551611 at place 1: pass int"),
+        ([[0], [2**63], [1]], r"targets row 1 holds 9223372036854775808 at place 0: pass integers up to 92233720"),
         ((0, 1, 2), r"targets is a tuple of 3: a tuple means \(offsets, values\)"),
         (([0, 1, 2], [0, 1, 2]), r"targets offsets start at 0 and end at 2: .* number of values \(3\)"),
         (([1, 1, 2, 3], [0, 1, 2]), r"targets offsets start at 1"),
@@ -106,10 +111,11 @@ def test_exclusions(exclude, message):
         ItemIndex(ITEMS).rank(USERS, TARGETS, exclude=exclude)
 
 
-@pytest.mark.parametrize("k", [0, -1, 2.0, "5", None, True])
+@pytest.mark.parametrize("k", [0, -1, 2.0, "5", None, True, 2**63, 2**64, 2**70])
 def test_k_is_a_whole_number(k):
-    with pytest.raises(InputError, match=r"k = .*: pass a whole number of items, at least 1"):
-        ItemIndex(ITEMS).search(USERS, k)
+    for work in (ItemIndex(ITEMS).search, ItemIndex(ITEMS).candidates):
+        with pytest.raises(InputError, match=r"k = .*: pass a whole number from 1 to 9223372036854775807"):
+            work(USERS, k)
 
 
 def test_k_larger_than_what_is_left():
@@ -120,6 +126,19 @@ def test_k_larger_than_what_is_left():
         index.search(USERS, 4, exclude=[[], [0, 1, 1], [0, 1]])
     with pytest.raises(InputError, match=r"k = 1, but row 2 has only 0 items left"):
         index.search(USERS, 1, exclude=[[], [], range(5)])
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_an_index_stays_where_it_is(copied):
+    with pytest.raises(InputError, match=r"ItemIndex\(5 items, dim 4\) cannot be pickled or copied.*ShardOnDisk"):
+        copied(ItemIndex(ITEMS))
+
+
+@pytest.mark.parametrize("row", ["a", slice(0, 1), None, 0.0, [0]])
+def test_a_row_is_a_whole_number(row):
+    rows = Ragged(np.array([0, 1]), np.array([7]))
+    with pytest.raises(InputError, match=r"row .*: pass one whole number"):
+        rows[row]
 
 
 def test_an_unknown_tie_rule():

@@ -201,7 +201,9 @@ def test_a_rollout_over_ranks_keeps_each_prompt_with_its_profiles():
         ([3.0], 10, r"lengths holds values of type float64: integers are needed"),
         ([[3]], 10, r"lengths has shape \(1, 1\): one flat row of integers is needed"),
         ([[3], [4, 5]], 10, r"lengths holds rows of different length: pass one flat row of integers"),
-        ([3], 0, r"capacity = 0: pass a whole number of tokens, at least 1"),
+        ([3], 0, r"capacity = 0: pass a whole number from 1 to 9223372036854775807"),
+        ([3], 2**63, r"capacity = 9223372036854775808: pass a whole number from 1 to 9223372036854775807"),
+        (np.array([3, 2**64 - 5], np.uint64), 9, r"lengths holds 18446744073709551611 at place 1: pass integers up to"),
         ([3], 10.0, r"capacity = 10.0"),
     ],
 )
@@ -236,7 +238,7 @@ def test_bad_options(options, message):
 @pytest.mark.parametrize(
     ("num_ranks", "costs", "message"),
     [
-        (0, None, r"num_ranks = 0: pass a whole number of ranks, at least 1"),
+        (0, None, r"num_ranks = 0: pass a whole number from 1 to 9223372036854775807"),
         (2.0, None, r"num_ranks = 2.0"),
         (4, None, r"2 bins over 4 ranks are 4 bins of at least one sequence or group, and there are only 3 of these"),
         (1, [1, 2], r"costs holds 2 values for 3 sequences"),

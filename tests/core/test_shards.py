@@ -1,5 +1,6 @@
 """A catalog cut into shards gives the bits of one index."""
 
+import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langptune_rs import ItemIndex, Ragged, ShardedIndex
+from langptune_rs import ItemIndex, Ragged, ShardedIndex, ShardOnDisk
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation import merge_candidates
 
@@ -152,9 +153,53 @@ def test_every_item_is_in_one_shard(first_items, message):
         ShardedIndex([ItemIndex(ITEMS, first_item=first_item) for first_item in first_items])
 
 
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ([1, 2], r"a shard is a int: pass ItemIndexes"),
+        (ITEMS, r"shards is a ndarray: pass a list of ItemIndex"),
+        ("ab", r"shards is a str"),
+        (None, r"shards is a NoneType"),
+    ],
+)
+def test_shards_are_indexes(shards, message):
+    with pytest.raises(InputError, match=message):
+        ShardedIndex(shards)
+
+
+def test_a_shard_on_disk_opens_its_file_anew(tmp_path, monkeypatch):
+    np.save(tmp_path / "items.npy", ITEMS[2:])
+    monkeypatch.chdir(tmp_path)
+    shard = ShardOnDisk("items.npy", first_item=2, keep_rounded=False)
+    monkeypatch.chdir("/")
+    for index in (shard, pickle.loads(pickle.dumps(shard)), copy.deepcopy(shard)):
+        assert isinstance(index.item_embeddings, np.memmap)
+        assert repr(index) == "ShardOnDisk(3 items, dim 1)"
+        assert index.ids == range(2, 5)
+        both = ShardedIndex([ItemIndex(ITEMS[:2]), index])
+        assert both.rank(USERS, [2, 4], exclude=[[0], []]).tolist() == [2, 4]
+    (tmp_path / "items.npy").unlink()
+    with pytest.raises(InputError, match=r"items\.npy is no \.npy file that can be mapped .*: write it with np\.save"):
+        copy.copy(shard)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", pickle.dumps([1])])
+def test_a_shard_on_disk_is_an_array(tmp_path, content):
+    path = tmp_path / "items.npy"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is no \.npy file that can be mapped"):
+        ShardOnDisk(path)
+    np.save(path, np.array([["a"]], dtype=object))
+    with pytest.raises(InputError, match=r"is no \.npy file that can be mapped"):
+        ShardOnDisk(path)
+    np.save(path, np.eye(2))
+    with pytest.raises(InputError, match=r"item_embeddings is float64"):
+        ShardOnDisk(path)
+
+
 @pytest.mark.parametrize("first_item", [-1, 0.0, None, True, 2**63 - 5, 2**70])
 def test_the_first_item_is_a_whole_number(first_item):
-    with pytest.raises(InputError, match=r"first_item = .*: pass a whole number from 0"):
+    with pytest.raises(InputError, match=r"first_item = .*: pass a whole number from 0 to 9223372036854775802"):
         ItemIndex(ITEMS, first_item=first_item)
 
 
@@ -185,7 +230,7 @@ def test_what_cannot_be_ranked_is_refused_as_by_one_index(sharded, arguments, me
 @pytest.mark.parametrize(
     ("k", "exclude", "message"),
     [
-        (0, None, r"k = 0: pass a whole number of items"),
+        (0, None, r"k = 0: pass a whole number from 1"),
         (6, None, r"k = 6: the index holds only 5 items"),
         (4, [[], [0, 1, 1]], r"k = 4, but row 1 has only 3 items left to rank"),
         (1, [range(5), []], r"k = 1, but row 0 has only 0 items left"),
@@ -235,6 +280,10 @@ SCORES = np.ones((2, 1), dtype=np.float32)
         ([(SCORES, [[3], [-4]])], 1, r"ids row 1 holds item -4"),
         ([(SCORES, [[3], [4]])], 0, r"k = 0"),
         ([], 1, r"nothing was found: pass"),
+        (np.zeros((2, 2)), 1, r"nothing was found: pass a list"),
+        ([(SCORES, [[3], [4]]), SCORES], 1, r"what shard 1 found is a ndarray: pass the tuple \(scores, ids\)"),
+        ([(SCORES,)], 1, r"what shard 0 found is a tuple"),
+        ([(SCORES, [[3], [4]])], 2**70, r"k = 1180591620717411303424: pass a whole number from 1 to 922337203685477"),
     ],
 )
 def test_lists_that_cannot_be_merged(found, k, message):

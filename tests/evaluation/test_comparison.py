@@ -94,6 +94,12 @@ def test_what_cannot_be_compared():
         compare({"first": RESULTS["first"]}, metric="mrr")
     with pytest.raises(InputError, match=r'"mrr" was not evaluated'):
         compare(RESULTS, metric="mrr")
+    with pytest.raises(InputError, match=r"was not evaluated"):
+        compare(RESULTS, metric=["mrr"])
+    with pytest.raises(InputError, match=r"results is a list: pass results by name"):
+        compare(list(RESULTS.values()), metric="mrr")
+    with pytest.raises(InputError, match=r"results\['b'\] is a int: pass what evaluate\(\) returns"):
+        compare({"a": RESULTS["first"], "b": 2}, metric="mrr")
     with pytest.raises(InputError, match=r'test = \'anova\': pass "permutation" or "t"'):
         compare(RESULTS, metric="ndcg@20", test="anova")
     with pytest.raises(InputError, match=r"different numbers of users, \{'a': 500, 'b': 2\}"):

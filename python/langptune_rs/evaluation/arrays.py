@@ -14,6 +14,8 @@ from langptune_rs.errors import InputError
 INTEGERS = "iu"
 NUMBERS = "iuf"
 SCORES = "f"
+LARGEST = 2**63 - 1
+"""The largest integer that the core takes."""
 _KIND_NAMES = {INTEGERS: "integers", NUMBERS: "numbers", SCORES: "float32 scores"}
 _DTYPES = {INTEGERS: np.int64, NUMBERS: np.float64, SCORES: np.float32}
 
@@ -35,6 +37,8 @@ class Ragged:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> NDArray[Any]:
+        if not isinstance(row, (int, np.integer)):
+            raise InputError(f"row {row!r}: pass one whole number; for several rows, a list of each")
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         row %= len(self)
@@ -118,7 +122,7 @@ def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
     """`values` as a 1-D contiguous and aligned array, of int64 for `INTEGERS` and float64 for `NUMBERS`.
 
     Raises:
-        InputError: for another shape, or for values of another kind.
+        InputError: for another shape, for values of another kind, and for an integer above 2**63 - 1.
     """
     if isinstance(values, Ragged):
         raise InputError(f"{name} is Ragged: one flat row of {_KIND_NAMES[kinds]} is needed")
@@ -132,6 +136,9 @@ def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
         return np.empty(0, dtype=_DTYPES[kinds])
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} holds values of type {array.dtype}: {_KIND_NAMES[kinds]} are needed")
+    if kinds == INTEGERS and array.dtype.kind == "u" and array.max() > LARGEST:
+        place = int(np.argmax(array > LARGEST))
+        raise InputError(f"{name} holds {array[place]} at place {place}: pass integers up to {LARGEST}")
     array = np.ascontiguousarray(array, dtype=_DTYPES[kinds])
     return array if array.flags.aligned else array.copy()
 
@@ -148,12 +155,26 @@ def in_form_of(rows: object, ragged: Ragged, values: NDArray[Any]) -> NDArray[An
     return values.reshape(rows.shape) if isinstance(rows, np.ndarray) else Ragged(ragged.offsets, values)
 
 
-def check_whole(number: object, name: str, least: int, most: int = 2**64 - 1) -> int:
+def check_whole(number: object, name: str, least: int, most: int = LARGEST) -> int:
     """`number` as an int.
 
     Raises:
         InputError: for anything but a whole number from `least` to `most`.
     """
     if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or not least <= number <= most:
-        raise InputError(f"{name} = {number!r}: pass a whole number from {least}")
+        raise InputError(f"{name} = {number!r}: pass a whole number from {least} to {most}")
     return int(number)
+
+
+def check_number(number: object, name: str) -> float:
+    """`number` as a float; its range is left to the core to check.
+
+    Raises:
+        InputError: for anything but a number.
+    """
+    if not isinstance(number, (int, float, np.integer, np.floating)) or isinstance(number, bool):
+        raise InputError(f"{name} = {number!r}: pass a number")
+    try:
+        return float(number)
+    except OverflowError:
+        raise InputError(f"{name} = {number}: pass a number that a float holds") from None

@@ -1,6 +1,7 @@
 """What recommended lists are like besides accurate: how much of the catalog they show, how evenly, and how novel it is.
 
-Each function takes `ids`, the item indexes (n_users, k) that `ItemIndex.search` returns.
+Each function takes `ids`, the item indexes (n_users, k) that `ItemIndex.search` returns, or rows of different length
+as `ItemIndex.candidates` returns them.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import check_whole
+from langptune_rs.evaluation.arrays import INTEGERS, Ragged, Rows, as_ragged, check_whole, flat_row
 
 
-def coverage(ids: ArrayLike, num_items: int) -> float:
+def coverage(ids: Rows, num_items: int) -> float:
     """Catalog coverage: the share of the `num_items` items that are in the list of at least one user, in (0, 1].
 
     |union of the lists| / num_items (Herlocker et al., 2004; Ge, Delgado-Battenfeld and Jannach, 2010).
@@ -21,13 +22,14 @@ def coverage(ids: ArrayLike, num_items: int) -> float:
     0.5
 
     Raises:
-        InputError: for what is not item indexes (n_users, k); names the first row that holds an index outside
+        InputError: for what is no rows of item indexes; names the first row that holds none, an index outside
             0..num_items - 1 or an item twice.
     """
-    return float(np.count_nonzero(_times_recommended(ids, num_items)) / num_items)
+    num_items = check_whole(num_items, "num_items", 1)
+    return len(np.unique(_checked(ids, num_items).values)) / num_items
 
 
-def gini(ids: ArrayLike, num_items: int) -> float:
+def gini(ids: Rows, num_items: int) -> float:
     """The Gini coefficient of how often each item is recommended, in [0, 1 - 1 / num_items].
 
         sum of (2 j - n - 1) c_j over j = 1..n, divided by n (c_1 + .. + c_n)
@@ -41,15 +43,18 @@ def gini(ids: ArrayLike, num_items: int) -> float:
     Raises:
         InputError: as `coverage`.
     """
-    times = np.sort(_times_recommended(ids, num_items))
-    weights = 2 * np.arange(1, num_items + 1) - num_items - 1
-    return float(int(weights @ times) / (num_items * int(times.sum())))
+    num_items = check_whole(num_items, "num_items", 1)
+    _, times = np.unique(_checked(ids, num_items).values, return_counts=True)
+    shown, total = len(times), int(times.sum())
+    # The items in no list, c_j = 0, come first: with i = j - (n - shown), 2 j - n - 1 is 2 i + n - 2 shown - 1.
+    by_place = int(np.sort(times) @ np.arange(1, shown + 1))
+    return (2 * by_place + (num_items - 2 * shown - 1) * total) / (num_items * total)
 
 
-def novelty(ids: ArrayLike, popularity: ArrayLike) -> float:
+def novelty(ids: Rows, popularity: ArrayLike) -> float:
     """The mean self-information of the recommended items in bits: 0 is what everybody chose.
 
-        mean of -log2 p(i) over the users and the items i of their lists, p(i) = popularity_i / sum of popularity
+        mean over the users of the mean of -log2 p(i) over the items i of their lists, p(i) = popularity_i / sum of all
 
     as in Vargas and Castells (2011), their free discovery model without discounts for rank and relevance. An item
     without interactions counts as one with a single interaction, since its self-information would be infinite.
@@ -58,6 +63,7 @@ def novelty(ids: ArrayLike, popularity: ArrayLike) -> float:
     1.5
 
     Args:
+        ids: rows of item indexes, as `ItemIndex.search` or `ItemIndex.candidates` returns them.
         popularity: (n_items,) whole numbers, how many interactions each item has, of the training data.
 
     Raises:
@@ -65,45 +71,40 @@ def novelty(ids: ArrayLike, popularity: ArrayLike) -> float:
             counts no interaction.
     """
     counts = _checked_popularity(popularity)
-    checked = _checked_ids(ids, len(counts))
-    information = np.log2(counts.sum()) - np.log2(np.maximum(counts, 1))
-    return float(information[checked].mean())
+    rows = _checked(ids, len(counts))
+    information = np.log2(counts.sum(dtype=np.float64)) - np.log2(np.maximum(counts, 1))
+    of_users = np.add.reduceat(information[rows.values], rows.offsets[:-1]) / np.diff(rows.offsets)
+    return float(of_users.mean())
 
 
-def _times_recommended(ids: ArrayLike, num_items: int) -> NDArray[np.int64]:
-    """In how many lists each item is, (num_items,)."""
-    return np.bincount(_checked_ids(ids, check_whole(num_items, "num_items", 1)).ravel(), minlength=num_items)
-
-
-def _checked_ids(ids: ArrayLike, num_items: int) -> NDArray[np.integer]:
-    array = np.asarray(ids)
-    if array.ndim != 2 or array.dtype.kind not in "iu" or array.size == 0:
-        raise InputError(
-            f"ids has shape {array.shape} and type {array.dtype}: pass item indexes (n_users, k) as ItemIndex.search "
-            "returns them, with at least one user and one item"
-        )
-    outside = (array < 0) | (array >= num_items)
+def _checked(ids: Rows, num_items: int) -> Ragged:
+    """Rows of different items of the catalog, at least one row and one item in each."""
+    rows = as_ragged(ids, "ids")
+    lengths, values = np.diff(rows.offsets), rows.values
+    if not len(lengths):
+        raise InputError("ids has no rows: pass the lists of at least one user")
+    if rows.offsets[0] != 0 or rows.offsets[-1] != len(values) or lengths.min() < 0:
+        raise InputError(f"ids offsets must start at 0, never decrease and end at the number of values, {len(values)}")
+    if lengths.min() == 0:
+        raise InputError(f"ids row {int(np.argmin(lengths))} holds no item: leave out users without a list")
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    outside = (values < 0) | (values >= num_items)
     if outside.any():
-        row, column = np.argwhere(outside)[0]
+        place = int(np.argmax(outside))
         raise InputError(
-            f"ids row {row} holds item {array[row, column]}: item indexes run from 0 to {num_items - 1}; pass the "
+            f"ids row {users[place]} holds item {values[place]}: item indexes run from 0 to {num_items - 1}; pass the "
             "number of items of the whole catalog"
         )
-    ordered = np.sort(array, axis=1)
-    twice = ordered[:, 1:] == ordered[:, :-1]
+    order = np.lexsort((values, users))
+    twice = (np.diff(values[order]) == 0) & (np.diff(users[order]) == 0)
     if twice.any():
-        row, column = np.argwhere(twice)[0]
-        raise InputError(f"ids row {row} holds item {ordered[row, column]} twice: a list recommends each item once")
-    return array
+        place = order[int(np.argmax(twice))]
+        raise InputError(f"ids row {users[place]} holds item {values[place]} twice: a list recommends each item once")
+    return rows
 
 
-def _checked_popularity(popularity: ArrayLike) -> NDArray[np.integer]:
-    counts = np.asarray(popularity)
-    if counts.ndim != 1 or counts.dtype.kind not in "iu":
-        raise InputError(
-            f"popularity has shape {counts.shape} and type {counts.dtype}: pass the number of interactions of each "
-            "item, (n_items,) whole numbers"
-        )
+def _checked_popularity(popularity: ArrayLike) -> NDArray[np.int64]:
+    counts = flat_row(popularity, "popularity", INTEGERS)
     if (counts < 0).any():
         item = int(np.argmax(counts < 0))
         raise InputError(f"popularity of item {item} is {counts[item]}: a number of interactions is 0 or more")

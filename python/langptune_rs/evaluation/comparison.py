@@ -123,26 +123,34 @@ def compare(
         results: of each method, from `evaluate`, over the same users in the same order.
         metric: one that all of them hold, such as "ndcg@20".
         test: "permutation" for `paired_permutation_test`, "t" for `paired_t_test`.
-        seed: of the permutations and the intervals.
+        seed: of the permutations and the intervals, a whole number from 0 to 2**64 - 1.
+        num_permutations: of each pair, at least 1.
 
     Raises:
-        InputError: for fewer than two methods, a metric that one lacks, different numbers of users, or another test;
-            and as the test.
+        InputError: for what is no `Result` by name, fewer than two methods, a metric that one lacks, different numbers
+            of users, or another test; and as the test.
     """
+    if not isinstance(results, Mapping):
+        raise InputError(
+            f'results is a {type(results).__name__}: pass results by name, such as {{"mine": evaluate(..)}}'
+        )
+    for name, result in results.items():
+        if not isinstance(result, Result):
+            raise InputError(f"results[{name!r}] is a {type(result).__name__}: pass what evaluate() returns")
     if len(results) < 2:
         raise InputError(f"compare got {len(results)} method(s): pass at least two results by name")
     scores = {name: result.scores(metric) for name, result in results.items()}
     num_users = {name: len(values) for name, values in scores.items()}
     if len(set(num_users.values())) > 1:
         raise InputError(f"the methods have different numbers of users, {num_users}: evaluate all on the same users")
-    if test == "permutation":
-        paired_test = partial(paired_permutation_test, seed=seed, num_permutations=num_permutations)
-    elif test == "t":
-        paired_test = paired_t_test
-    else:
+    tests = {
+        "permutation": partial(paired_permutation_test, seed=seed, num_permutations=num_permutations),
+        "t": paired_t_test,
+    }
+    if str(test) not in tests:
         raise InputError(f'test = {test!r}: pass "permutation" or "t"')
     names = list(combinations(results, 2))
-    p_values = [paired_test(scores[first], scores[second]) for first, second in names]
+    p_values = [tests[str(test)](scores[first], scores[second]) for first, second in names]
     means = {name: result.mean[metric] for name, result in results.items()}
     pairs = tuple(
         PairedTest(first, second, means[first] - means[second], p_value, p_adjusted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from langptune_rs import _core
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation.arrays import (
+    LARGEST,
     SCORES,
     Ragged,
     Rows,
@@ -45,7 +46,6 @@ class ItemIndex:
         first_item: for a shard of a catalog, the number of items in the shards before it: item indexes are those of
             the catalog wherever they are given or returned. `score`, `count_above` and `candidates` are what a shard
             contributes; `ShardedIndex` puts it together.
-
         keep_rounded: False keeps no copy of the items, for a catalog whose copy in 16 bits does not fit into memory:
             blocks of items are rounded again whenever they are ranked. The results are the same, and take from 1.3
             times as long, for thousands of users in a call, to 3 times as long for few.
@@ -57,7 +57,7 @@ class ItemIndex:
 
     def __init__(self, item_embeddings: NDArray[np.float32], *, first_item: int = 0, keep_rounded: bool = True) -> None:
         items = check_embeddings(item_embeddings, "item_embeddings")
-        first_item = check_whole(first_item, "first_item", 0, 2**63 - 1 - len(items))
+        first_item = check_whole(first_item, "first_item", 0, LARGEST - len(items))
         self._core = _core.ItemIndex(items, first_item, keep_rounded)
 
     @property
@@ -95,12 +95,20 @@ class ItemIndex:
         return self.item_embeddings.shape[0]
 
     def __repr__(self) -> str:
-        return f"ItemIndex({len(self)} items, dim {self.dim})"
+        return f"{type(self).__name__}({len(self)} items, dim {self.dim})"
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            f"{self!r} cannot be pickled or copied, as it keeps a reference to the array of items: build one where it "
+            "is needed, or save the items with np.save and pass langptune_rs.ShardOnDisk, which opens the file anew"
+        )
 
     def rank(
         self, user_embeddings: NDArray[np.float32], targets: Rows, *, exclude: Rows | None = None, ties: Ties = "index"
     ) -> NDArray[Any] | Ragged:
         """The 1-based rank of each user's target among all items that are not excluded.
+
+        Against all of them and not a sample, whose metrics order methods otherwise (Krichene and Rendle, 2020).
 
         >>> index = ItemIndex(np.array([[2, 0], [1, 1], [0, 2]], dtype=np.float32))
         >>> users = np.array([[1, 0], [0, 3]], dtype=np.float32)
@@ -181,6 +189,9 @@ class ItemIndex:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k best items of every user that are not excluded, best first.
 
+        The head of the same total order that `rank` counts places of: exact maximum inner product search, where an
+        approximate index would leave some of the best items out.
+
         >>> index = ItemIndex(np.array([[2, 0], [1, 1], [0, 2]], dtype=np.float32))
         >>> users = np.array([[1, 0], [0, 3]], dtype=np.float32)
         >>> scores, ids = index.search(users, k=2, exclude=[[0], []])
@@ -227,11 +238,10 @@ class ItemIndex:
 
 def check_k(k: object, num_items: int | None = None) -> int:
     """`k` as an int: a whole number of items, and no more than there are."""
-    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
-        raise InputError(f"k = {k!r}: pass a whole number of items, at least 1")
+    k = check_whole(k, "k", 1)
     if num_items is not None and k > num_items:
         raise InputError(f"k = {k}: the index holds only {num_items} items; pass k <= {num_items}")
-    return int(k)
+    return k
 
 
 def whole_unless_mean(values: NDArray[np.float64], ties: str) -> NDArray[Any]:

@@ -67,6 +67,9 @@ def parse(metric: str) -> Metric:
 def from_ranks(ranks: Rows, metric: str) -> NDArray[np.float64]:
     """The metric of every user.
 
+    >>> from_ranks([1, 3, 40], "ndcg@20").tolist()
+    [1.0, 0.5, 0.0]
+
     Args:
         ranks: what `ItemIndex.rank` returns: (n_users,), (n_users, r), `Ragged`, a list of rows or (offsets, ranks);
             1-based, in any order within a user.

@@ -39,13 +39,17 @@ class Result:
     def confidence_interval(
         self, metric: str, level: float = 0.95, seed: int = 0, *, method: IntervalMethod = "percentile"
     ) -> tuple[float, float]:
-        """(low, high) of the mean, by the bootstrap over users with 10,000 resamples; see `bootstrap_interval`.
+        """(low, high) of the mean, by the bootstrap over users with 10,000 resamples (Efron, 1979 and 1987).
 
         The interval depends on the seed alone, not on the number of threads.
 
         >>> low, high = evaluate([1, 2, 3, 4] * 100, ["mrr"]).confidence_interval("mrr")
         >>> low < (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4 < high
         True
+
+        Args:
+            metric: one that was evaluated.
+            level, seed, method: as of `bootstrap_interval`.
 
         Raises:
             InputError: for a metric that was not evaluated, a level outside (0, 1), or another method.
@@ -55,7 +59,17 @@ class Result:
     def confidence_intervals(
         self, level: float = 0.95, seed: int = 0, *, method: IntervalMethod = "percentile"
     ) -> dict[str, tuple[float, float]]:
-        """`confidence_interval` of every metric, all from the same draws."""
+        """`confidence_interval` of every metric, all from the same draws.
+
+        >>> list(evaluate([1, 2, 3, 4], ["mrr", "recall@2"]).confidence_intervals())
+        ['mrr', 'recall@2']
+
+        Args:
+            level, seed, method: as of `bootstrap_interval`.
+
+        Raises:
+            InputError: for a level outside (0, 1), or another method.
+        """
         return bootstrap_intervals(self.per_user, level=level, seed=seed, method=method)
 
     def scores(self, metric: str) -> NDArray[np.float64]:
@@ -64,7 +78,7 @@ class Result:
         Raises:
             InputError: for a metric that was not evaluated.
         """
-        if metric not in self.per_user:
+        if not isinstance(metric, str) or metric not in self.per_user:
             raise InputError(f'"{metric}" was not evaluated: pass it to evaluate(); there are {", ".join(self.mean)}')
         return self.per_user[metric]
 
@@ -74,7 +88,7 @@ class Result:
 
 
 def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
-    """Metrics from ranks.
+    """Metrics from ranks, by the formulas of trec_eval and, with one target a user, of the paper's section 5.
 
     >>> evaluate([1, 3, 40], ["ndcg@20", "mrr"])
     Result(3 users: ndcg@20 0.5000, mrr 0.4528)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,40 @@ from numpy.typing import NDArray
 from langptune_rs import _core
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation.arrays import SCORES, Ragged, Rows, as_ragged, check_embeddings, in_form_of, rows_of
-from langptune_rs.evaluation.index import Ties, check_k
+from langptune_rs.evaluation.index import ItemIndex, Ties, check_k
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Applies a function to every shard and returns the results in order, as the builtin `map` does."""
+
+
+class ShardOnDisk(ItemIndex):
+    """The `ItemIndex` of a file of items, which is mapped into memory. Pickled it is its path: who gets it opens it.
+
+    >>> import pickle
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/items.npy", np.eye(3, dtype=np.float32))
+    ...     print(pickle.loads(pickle.dumps(ShardOnDisk(f"{folder}/items.npy", first_item=2))).ids)
+    range(2, 5)
+
+    Args:
+        path: a .npy file of float32 (n_items, dim), as `np.save` writes it; seen under this path by whoever opens it.
+        first_item, keep_rounded: as of `ItemIndex`.
+
+    Raises:
+        InputError: for a file that cannot be read as .npy, and as `ItemIndex`.
+    """
+
+    def __init__(self, path: str | Path, *, first_item: int = 0, keep_rounded: bool = True) -> None:
+        self._path, self._options = Path(path).absolute(), {"first_item": first_item, "keep_rounded": keep_rounded}
+        try:
+            items = np.lib.format.open_memmap(self._path, mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is no .npy file that can be mapped ({error}): write it with np.save") from None
+        super().__init__(items, **self._options)
+
+    def __reduce__(self) -> tuple[Callable[..., ShardOnDisk], tuple[Path]]:
+        return partial(type(self), **self._options), (self._path,)
 
 
 class ShardedIndex:
@@ -37,12 +67,14 @@ class ShardedIndex:
             are what it calls them, such as futures. The functions can be pickled.
 
     Raises:
-        InputError: for no shards, and for an item that is in two shards or in none.
+        InputError: for no shards, for what is no `ItemIndex`, and for an item that is in two shards or in none.
     """
 
     def __init__(self, shards: Sequence[Any], *, map: Map = builtins.map) -> None:
+        if not isinstance(shards, Sequence) or isinstance(shards, str):
+            raise InputError(f"shards is a {type(shards).__name__}: pass a list of ItemIndex")
         self._map, self._shards = map, shards
-        self._num_items = _num_items(list(map(attrgetter("ids"), shards)))
+        self._num_items = _num_items(list(map(_ids, shards)))
 
     def __len__(self) -> int:
         """Number of items."""
@@ -54,7 +86,17 @@ class ShardedIndex:
     def rank(
         self, user_embeddings: NDArray[np.float32], targets: Rows, *, exclude: Rows | None = None, ties: Ties = "index"
     ) -> NDArray[Any] | Ragged:
-        """The 1-based rank of each user's target among all items that are not excluded: see `ItemIndex.rank`."""
+        """The 1-based rank of each user's target among all items of the catalog that are not excluded.
+
+        Args:
+            user_embeddings, targets, exclude, ties: as in `ItemIndex.rank`.
+
+        Returns:
+            Ranks in the form of `targets`, as `ItemIndex.rank`.
+
+        Raises:
+            InputError: as `ItemIndex.rank`.
+        """
         rows = rows_of(targets, "targets")
         exclude = self._checked(exclude, targets=rows)
         scores = np.fmax.reduce([held.values for held in self._ask("score", user_embeddings, rows)])
@@ -64,7 +106,17 @@ class ShardedIndex:
     def search(
         self, user_embeddings: NDArray[np.float32], k: int, *, exclude: Rows | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The k best items of every user that are not excluded, best first: see `ItemIndex.search`."""
+        """The k best items of the catalog for every user that are not excluded, best first.
+
+        Args:
+            user_embeddings, k, exclude: as in `ItemIndex.search`.
+
+        Returns:
+            (scores, ids): float32 (n_users, k) and int64 (n_users, k), by (-score, item index).
+
+        Raises:
+            InputError: as `ItemIndex.search`.
+        """
         k = check_k(k, len(self))
         exclude = self._checked(exclude)
         return merge_candidates(list(self._ask("candidates", user_embeddings, k, exclude=exclude)), k)
@@ -79,6 +131,15 @@ class ShardedIndex:
         arrays = (None if rows is None else (rows.offsets, rows.values) for rows in (targets, excluded))
         _core.check_ids(*arrays, len(self))
         return excluded
+
+
+def _ids(shard: object) -> range:
+    ids = getattr(shard, "ids", None)
+    if not isinstance(ids, range):
+        raise InputError(
+            f"a shard is a {type(shard).__name__}: pass ItemIndexes, or what an engine has for them with its `map`"
+        )
+    return ids
 
 
 def _answer(
@@ -107,8 +168,11 @@ def merge_candidates(of_shards: Sequence[tuple[Rows, Rows]], k: int) -> tuple[ND
         InputError: for no shards, for shards that differ in their number of users, and, naming the row, for an item
             that two shards found and for a user with fewer than k items.
     """
-    if not of_shards:
-        raise InputError("nothing was found: pass what at least one shard returned")
+    if not isinstance(of_shards, Sequence) or not of_shards:
+        raise InputError("nothing was found: pass a list of what at least one shard returned")
+    for shard, pair in enumerate(of_shards):
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise InputError(f"what shard {shard} found is a {type(pair).__name__}: pass the tuple (scores, ids)")
     found = [_arrays(*pair) for pair in of_shards]
     _, scores, ids = _core.merge_candidates(found, check_k(k))
     return scores.reshape(-1, k), ids.reshape(-1, k)

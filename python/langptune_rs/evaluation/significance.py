@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from numpy.typing import ArrayLike
 
 from langptune_rs import _core
-from langptune_rs.evaluation.arrays import NUMBERS, check_whole, flat_row
+from langptune_rs.errors import InputError
+from langptune_rs.evaluation.arrays import NUMBERS, check_number, check_whole, flat_row
 
 IntervalMethod = Literal["percentile", "bca"]
 
@@ -34,9 +35,16 @@ def bootstrap_interval(
 
     Depends on the seed alone: every resample has its own stream of random numbers, whatever thread draws it.
 
+    >>> low, high = bootstrap_interval([0.0, 0.5, 1.0] * 100)
+    >>> low < 0.5 < high
+    True
+
     Args:
         scores: (n_users,) finite numbers.
         level: share of the resampled means inside the interval, in (0, 1).
+        seed: of the draws, a whole number from 0 to 2**64 - 1.
+        num_resamples: how many times the users are drawn, at least 1.
+        method: "percentile" or "bca".
 
     Raises:
         InputError: for no scores, a score that is not finite, a level outside (0, 1), or another method; for "bca" when
@@ -58,12 +66,29 @@ def bootstrap_intervals(
     """`bootstrap_interval` of several scores of the same users by name, from the same draws: four take hardly longer
     than one.
 
+    >>> intervals = bootstrap_intervals({"mrr": [0.0, 0.5, 1.0] * 100, "recall": [0.0, 1.0, 1.0] * 100})
+    >>> intervals["mrr"][1] < intervals["recall"][0]
+    True
+
+    Args:
+        scores: by name, (n_users,) finite numbers each.
+        level, seed, num_resamples, method: as of `bootstrap_interval`.
+
     Raises:
-        InputError: as `bootstrap_interval`, and for scores of different length.
+        InputError: as `bootstrap_interval`, and for scores of different length, by their name.
     """
-    samples = [flat_row(of_users, name, NUMBERS) for name, of_users in scores.items()]
-    resamples, seed = check_whole(num_resamples, "num_resamples", 1), check_whole(seed, "seed", 0)
-    intervals = _core.bootstrap_intervals(samples, str(method), float(level), resamples, seed)
+    if not isinstance(scores, Mapping):
+        raise InputError(f'scores is a {type(scores).__name__}: pass scores by name, such as {{"mrr": [0.5, 1.0]}}')
+    samples = {str(name): flat_row(of_users, str(name), NUMBERS) for name, of_users in scores.items()}
+    for name, of_users in samples.items():
+        first, of_first = next(iter(samples.items()))
+        if len(of_users) != len(of_first):
+            raise InputError(
+                f'"{name}" holds {len(of_users)} scores and "{first}" {len(of_first)}: pass those of the same users'
+            )
+    level, resamples = check_number(level, "level"), check_whole(num_resamples, "num_resamples", 1)
+    seed = check_seed(seed)
+    intervals = _core.bootstrap_intervals(list(samples.values()), str(method), level, resamples, seed)
     return dict(zip(scores, intervals, strict=True))
 
 
@@ -75,6 +100,14 @@ def paired_permutation_test(a: ArrayLike, b: ArrayLike, *, seed: int = 0, num_pe
     (Phipson and Smyth, 2010). Where few users differ, so that no more than `num_permutations` arrangements exist, each
     is tried once and p is exact. Depends on the seed alone.
 
+    >>> paired_permutation_test([1.0, 1.0, 0.5], [0.5, 0.5, 0.5])  # 2 of the 4 arrangements are as far from 0
+    0.5
+
+    Args:
+        a, b: (n_users,) finite numbers.
+        seed: of the swaps, a whole number from 0 to 2**64 - 1.
+        num_permutations: how many arrangements are tried, at least 1.
+
     Raises:
         InputError: for samples of different length, without a score, or with one that is not finite.
     """
@@ -82,7 +115,7 @@ def paired_permutation_test(a: ArrayLike, b: ArrayLike, *, seed: int = 0, num_pe
         flat_row(a, "a", NUMBERS),
         flat_row(b, "b", NUMBERS),
         check_whole(num_permutations, "num_permutations", 1),
-        check_whole(seed, "seed", 0),
+        check_seed(seed),
     )
 
 
@@ -94,6 +127,12 @@ def paired_t_test(a: ArrayLike, b: ArrayLike) -> float:
     scipy's `ttest_rel`. It takes the mean difference to be normal, which many users make it. p = 1 where no user
     differs.
 
+    >>> round(paired_t_test([0.9, 0.8, 1.0, 0.7], [0.5, 0.6, 0.5, 0.6]), 4)  # t = 3.2863, 3 degrees of freedom
+    0.0462
+
+    Args:
+        a, b: (n_users,) finite numbers.
+
     Raises:
         InputError: for samples of different length, without a score, or with one that is not finite; and where one
             user, or the same difference for every user, leaves the variance unknown.
@@ -101,10 +140,21 @@ def paired_t_test(a: ArrayLike, b: ArrayLike) -> float:
     return _core.paired_t_test(flat_row(a, "a", NUMBERS), flat_row(b, "b", NUMBERS))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: ArrayLike) -> list[float]:
     """The p-values corrected for their number by Holm's step-down method (1979), in the order given.
+
+    >>> holm([0.5, 0.01, 0.02])
+    [0.5, 0.03, 0.04]
+
+    Args:
+        p_values: (n_tests,) numbers in [0, 1].
 
     Raises:
         InputError: for a p-value outside [0, 1].
     """
-    return _core.holm([float(p_value) for p_value in p_values])
+    return _core.holm(flat_row(p_values, "p_values", NUMBERS).tolist())
+
+
+def check_seed(seed: object) -> int:
+    """`seed` as an int of 64 bits without sign."""
+    return check_whole(seed, "seed", 0, 2**64 - 1)
