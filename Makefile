@@ -3,7 +3,7 @@
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
 
-.PHONY: env train test test-aarch64 miri lint bench wheel clean tools
+.PHONY: env train test test-aarch64 miri lint lint-aarch64 bench wheel clean tools
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -27,13 +27,16 @@ test: env
 	cargo test --quiet --locked
 	$(BIN)/python -m pytest
 
-lint: env
+lint: env lint-aarch64
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
+
+# The NEON kernel, which needs the target's standard library. Where rustup cannot add it, only CI takes that as a failure.
+lint-aarch64:
 	@rustup target add $(AARCH64) >/dev/null 2>&1; test -d "$$(rustc --print target-libdir --target $(AARCH64))" || \
-		{ echo 'Not linted for $(AARCH64), which rustup cannot add here'; exit; }; \
+		{ echo 'Not linted for $(AARCH64), which rustup cannot add here'; test -z "$$CI"; exit; }; \
 		cargo clippy --quiet --locked --target $(AARCH64) -- --deny warnings
 
 # The core's tests with the NEON kernel, by emulation.
