@@ -1,6 +1,7 @@
 //! Blocks of scores in the caches, and `rank` and `search` over a whole catalog, for every kernel of this CPU.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use langptune_core::filter::{EightBits, Panel, Precision, TILE, UserTile, score_panels};
@@ -31,8 +32,8 @@ fn ranking(criterion: &mut Criterion) {
         let nothing = Ragged::empty(num_users);
 
         let mut group = criterion.benchmark_group(name);
-        // Two floating point operations for each value of each pair.
-        group.sample_size(10).throughput(Throughput::Elements((2 * num_users * num_items * dim) as u64));
+        // The items are read at least once, in 16 bits.
+        group.sample_size(10).throughput(throughput(num_users, num_items, dim, size_of::<i16>()));
         for kernel in Kernel::supported() {
             let index = ItemIndex::from_prepared(items, Arc::new(Prepared::new(items, kernel).unwrap()));
             group.bench_function(BenchmarkId::new("rank", kernel.name()), |b| {
@@ -49,100 +50,227 @@ fn ranking(criterion: &mut Criterion) {
     }
 }
 
+/// Two operations for each value of each pair, and the bytes of all items.
+fn throughput(num_users: usize, num_items: usize, dim: usize, bytes_each: usize) -> Throughput {
+    let elements = (2 * num_users * num_items * dim) as u64;
+    Throughput::ElementsAndBytes { elements, bytes: (num_items * dim * bytes_each) as u64 }
+}
+
 /// A tile of users and a block of items in the caches, on one thread: exact scores and approximate ones.
 fn blocks(criterion: &mut Criterion) {
-    let (num_users, num_items, dim) = (TILE, 256, 512);
-    let users = embeddings(num_users, dim, 1);
-    let items = embeddings(num_items, dim, 2);
-    let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-    let mut scores = vec![0.0; num_users * num_items];
-    let panels = Panel::all(items, Kernel::supported()[0]);
-    let mut group = criterion.benchmark_group("block");
-    group.throughput(Throughput::Elements((2 * num_users * num_items * dim) as u64));
-    for kernel in Kernel::supported() {
-        group.bench_function(BenchmarkId::new("exact", kernel.name()), |b| {
-            b.iter(|| kernel.score_block(users, items, &mut scores));
-        });
-        let tile = UserTile::new(users, kernel);
-        for &precision in kernel.precisions(dim) {
-            let mut eight = vec![EightBits::default(); panels.len()];
-            if precision == Precision::Eight {
-                eight.iter_mut().zip(&panels).for_each(|(eight, panel)| eight.take(panel, kernel));
-            }
-            group.bench_function(BenchmarkId::new(format!("{precision:?}"), kernel.name()), |b| {
-                b.iter(|| score_panels(kernel, precision, &tile, &panels, &eight, &mut scores));
+    let (num_users, num_items) = (TILE, 256);
+    for (name, _, _, dim) in SIZES {
+        let users = embeddings(num_users, dim, 1);
+        let items = embeddings(num_items, dim, 2);
+        let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
+        let mut scores = vec![0.0; num_users * num_items];
+        let panels = Panel::all(items, Kernel::supported()[0]);
+        let mut group = criterion.benchmark_group(format!("block {name}"));
+        group.warm_up_time(WARM_UP).measurement_time(MEASURED);
+        for kernel in Kernel::supported() {
+            group.throughput(throughput(num_users, num_items, dim, size_of::<f32>()));
+            group.bench_function(BenchmarkId::new("exact", kernel.name()), |b| {
+                b.iter(|| kernel.score_block(users, items, &mut scores));
             });
+            let tile = UserTile::new(users, kernel);
+            for &precision in kernel.precisions(dim) {
+                let mut eight = vec![EightBits::default(); panels.len()];
+                if precision == Precision::Eight {
+                    eight.iter_mut().zip(&panels).for_each(|(eight, panel)| eight.take(panel, kernel));
+                }
+                let bytes = if precision == Precision::Eight { size_of::<i8>() } else { size_of::<i16>() };
+                group.throughput(throughput(num_users, num_items, dim, bytes));
+                group.bench_function(BenchmarkId::new(format!("{precision:?}"), kernel.name()), |b| {
+                    b.iter(|| score_panels(kernel, precision, &tile, &panels, &eight, &mut scores));
+                });
+            }
         }
+        group.finish();
+    }
+}
+
+const WARM_UP: Duration = Duration::from_millis(500);
+const MEASURED: Duration = Duration::from_millis(1500);
+
+/// What the machine gives at most on one thread: the arithmetic of each kernel when it never leaves the registers, and
+/// reading from memory and from a second-level cache. Exact scores take a product and a sum each, as no kernel may fuse
+/// them. Known for x86 alone.
+fn ceilings(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("ceiling");
+    group.warm_up_time(WARM_UP).measurement_time(MEASURED);
+    #[cfg(target_arch = "x86_64")]
+    {
+        const STEPS: usize = 4096;
+        let factors: Vec<i32> = (0..STEPS as i32).collect();
+        for kernel in Kernel::supported() {
+            for (kind, products, work) in x86::arithmetic(kernel.name()) {
+                group.throughput(Throughput::Elements((2 * STEPS * products) as u64));
+                group.bench_function(BenchmarkId::new(kind, kernel.name()), |b| {
+                    // SAFETY: a kernel is supported where the CPU has the instructions that its work uses.
+                    b.iter(|| unsafe { work(std::hint::black_box(&factors)) });
+                });
+            }
+        }
+    }
+    for (name, bytes) in [("memory", 1 << 28), ("cache", 1 << 18)] {
+        let values = vec![1.0_f32; bytes / size_of::<f32>()];
+        group.throughput(Throughput::Bytes(bytes as u64));
+        group.bench_function(BenchmarkId::new("reading", name), |b| b.iter(|| sum(std::hint::black_box(&values))));
     }
     group.finish();
 }
 
-/// What the machine gives at most: arithmetic that never leaves the registers, and reading from memory.
-fn ceilings(criterion: &mut Criterion) {
-    const STEPS: usize = 4096;
-    let mut group = criterion.benchmark_group("ceiling");
+/// The sum of all values, by the widest registers.
+fn sum(values: &[f32]) -> f32 {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni") {
-        let factors: Vec<i32> = (0..STEPS as i32).collect();
-        for (name, values, work) in [
-            ("float32 products", 16, x86::float32_products as unsafe fn(&[i32]) -> i32),
-            ("Sixteen products", 32, x86::sixteen_products),
-            ("Eight products", 64, x86::eight_products),
-        ] {
-            group.throughput(Throughput::Elements((2 * STEPS * x86::SUMS * values) as u64));
-            // SAFETY: the CPU was just asked and has the instructions.
-            group.bench_function(name, |b| b.iter(|| unsafe { work(std::hint::black_box(&factors)) }));
-        }
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the CPU was just asked and has the instructions.
+        return unsafe { x86::sum_avx512(values) };
     }
-    let memory = vec![1.0_f32; 1 << 26];
-    group.sample_size(10).throughput(Throughput::Bytes(size_of_val(memory.as_slice()) as u64));
-    group.bench_function("reading memory", |b| {
-        b.iter(|| std::hint::black_box(&memory).chunks(16).map(|line| line[0]).sum::<f32>());
-    });
-    group.finish();
+    sum_by_lanes(values)
+}
+
+#[inline(always)]
+fn sum_by_lanes(values: &[f32]) -> f32 {
+    let mut lanes = [0.0; 128];
+    for part in values.as_chunks::<128>().0 {
+        lanes.iter_mut().zip(part).for_each(|(lane, value)| *lane += value);
+    }
+    lanes.iter().sum()
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    /// Independent sums, enough to hide the latency of each.
-    pub const SUMS: usize = 24;
+    #[target_feature(enable = "avx512f")]
+    pub fn sum_avx512(values: &[f32]) -> f32 {
+        super::sum_by_lanes(values)
+    }
 
+    /// Work on a row of factors.
+    pub type Work = unsafe fn(&[i32]) -> i32;
+
+    /// (kind of scores, products a factor, what takes them) of a kernel.
+    pub fn arithmetic(kernel: &str) -> Vec<(&'static str, usize, Work)> {
+        match kernel {
+            "avx512-vnni" => vec![
+                ("exact", 16 * exact_512::SUMS, exact_512::work),
+                ("Sixteen", 32 * sixteen_vnni::SUMS, sixteen_vnni::work),
+                ("Eight", 64 * eight_vnni::SUMS, eight_vnni::work),
+            ],
+            "avx512" => vec![
+                ("exact", 16 * exact_512::SUMS, exact_512::work),
+                ("Sixteen", 16 * sixteen_256::SUMS, sixteen_256::work),
+            ],
+            "avx2" => vec![
+                ("exact", 8 * exact_256::SUMS, exact_256::work),
+                ("Sixteen", 16 * sixteen_256::SUMS, sixteen_256::work),
+            ],
+            _ => vec![
+                ("exact", 4 * exact_128::SUMS, exact_128::work),
+                ("Sixteen", 8 * sixteen_128::SUMS, sixteen_128::work),
+            ],
+        }
+    }
+
+    /// Each factor times as many others, each product added to a sum of its own: independent sums hide the latency.
     macro_rules! products {
-        ($name:ident, $zero:expr, $step:expr, $add:expr, $total:expr) => {
-            #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-            pub fn $name(factors: &[i32]) -> i32 {
-                let mut sums = [$zero; SUMS];
-                for factor in factors {
-                    let factor = _mm512_set1_epi32(*factor);
-                    sums.iter_mut().for_each(|sum| *sum = $step(*sum, factor));
+        ($name:ident, $features:literal, $sums:literal, $set:expr, $zero:expr, $step:expr, $add:expr, $total:expr) => {
+            mod $name {
+                use super::*;
+
+                pub const SUMS: usize = $sums;
+
+                #[target_feature(enable = $features)]
+                pub fn work(factors: &[i32]) -> i32 {
+                    let mut sums = [$zero; SUMS];
+                    let others: [_; SUMS] = std::array::from_fn(|at| $set(factors[at]));
+                    for factor in factors {
+                        let factor = $set(*factor);
+                        for at in 0..SUMS {
+                            sums[at] = $step(sums[at], factor, others[at]);
+                        }
+                    }
+                    let mut total = $zero;
+                    for sum in sums {
+                        total = $add(total, sum);
+                    }
+                    $total(total)
                 }
-                $total(sums.into_iter().fold($zero, |a, b| $add(a, b)))
             }
         };
     }
 
     products!(
-        float32_products,
+        exact_512,
+        "avx512f",
+        12,
+        |value| _mm512_set1_ps(value as f32),
         _mm512_setzero_ps(),
-        |sum, factor| _mm512_fmadd_ps(_mm512_castsi512_ps(factor), _mm512_castsi512_ps(factor), sum),
+        |sum, a, b| _mm512_add_ps(sum, _mm512_mul_ps(a, b)),
         |a, b| _mm512_add_ps(a, b),
         |sum| _mm512_reduce_add_ps(sum) as i32
     );
     products!(
-        sixteen_products,
+        exact_256,
+        "avx2",
+        6,
+        |value| _mm256_set1_ps(value as f32),
+        _mm256_setzero_ps(),
+        |sum, a, b| _mm256_add_ps(sum, _mm256_mul_ps(a, b)),
+        |a, b| _mm256_add_ps(a, b),
+        |sum| _mm256_cvtss_f32(sum) as i32
+    );
+    products!(
+        exact_128,
+        "sse2",
+        6,
+        |value| _mm_set1_ps(value as f32),
+        _mm_setzero_ps(),
+        |sum, a, b| _mm_add_ps(sum, _mm_mul_ps(a, b)),
+        |a, b| _mm_add_ps(a, b),
+        |sum| _mm_cvtss_f32(sum) as i32
+    );
+    products!(
+        sixteen_vnni,
+        "avx512f,avx512bw,avx512vnni",
+        12,
+        |value| _mm512_set1_epi32(value),
         _mm512_setzero_si512(),
-        |sum, factor| _mm512_dpwssd_epi32(sum, factor, factor),
+        |sum, a, b| _mm512_dpwssd_epi32(sum, a, b),
         |a, b| _mm512_add_epi32(a, b),
         |sum| _mm512_reduce_add_epi32(sum)
     );
     products!(
-        eight_products,
+        eight_vnni,
+        "avx512f,avx512bw,avx512vnni",
+        12,
+        |value| _mm512_set1_epi32(value),
         _mm512_setzero_si512(),
-        |sum, factor| _mm512_dpbusd_epi32(sum, factor, factor),
+        |sum, a, b| _mm512_dpbusd_epi32(sum, a, b),
         |a, b| _mm512_add_epi32(a, b),
         |sum| _mm512_reduce_add_epi32(sum)
+    );
+    products!(
+        sixteen_256,
+        "avx2",
+        6,
+        |value| _mm256_set1_epi32(value),
+        _mm256_setzero_si256(),
+        |sum, a, b| _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)),
+        |a, b| _mm256_add_epi32(a, b),
+        |sum| _mm256_extract_epi32::<0>(sum)
+    );
+    products!(
+        sixteen_128,
+        "sse2",
+        6,
+        |value| _mm_set1_epi32(value),
+        _mm_setzero_si128(),
+        |sum, a, b| _mm_add_epi32(sum, _mm_madd_epi16(a, b)),
+        |a, b| _mm_add_epi32(a, b),
+        |sum| _mm_cvtsi128_si32(sum)
     );
 }
 

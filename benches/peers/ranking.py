@@ -1,7 +1,8 @@
 """Ranking and search beside what people use today: python benches/peers/ranking.py --size paper --threads 2.
 
-Needs torch and faiss-cpu. The embeddings are random unit vectors and each user's target a random item, which leaves
-more items in doubt than a trained model does, whose targets rank high.
+Needs torch, faiss-cpu and cargo: one kernel alone over the whole problem is a program, benches/peers/one_kernel.rs. The
+embeddings are random unit vectors and each user's target a random item, which leaves more items in doubt than a trained
+model does, whose targets rank high.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,11 +19,14 @@ import numpy as np
 from langptune_rs import ItemIndex
 
 sys.path.insert(0, str(Path(__file__).parent))
-from side_by_side import time_side_by_side
+from side_by_side import ROUNDS, time_side_by_side
 
-SIZES = {"paper": (1_392, 10_533, 512), "large": (256, 1_000_000, 384)}
-"""Users, items, dimensions."""
+ROOT = Path(__file__).parents[2]
+SIZES = {"paper": (1_392, 10_533, 512), "large": (256, 1_000_000, 384), "small": (96, 3_000, 64)}
+"""Users, items, dimensions; the small size is there to try this script with."""
 K = 20
+TOLERANCES = {"float32": 1e-6, "16 bits": 4e-4}
+"""How far a score may be from float64's, of unit vectors."""
 
 
 @functools.cache
@@ -89,6 +94,8 @@ def faiss_top_k(size):
     users, items, _ = problem(size)
     index = faiss.IndexFlatIP(items.shape[1])
     index.add(items)
+    del items
+    problem.cache_clear()  # it keeps a copy
     return lambda: index.search(users, K)[1]
 
 
@@ -124,6 +131,33 @@ def search(size):
     return lambda: index.search(users, K)[1]
 
 
+def one_kernel(size, program, kind):
+    """What benches/peers/one_kernel.rs does, in a process of its own that this one waits for."""
+    arrays = problem(size)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([program, kind, *map(str, SIZES[size])], **pipes)
+    for array in arrays:
+        process.stdin.write(memoryview(array).cast("B"))
+    num_users = len(arrays[0])
+    del arrays, array
+    problem.cache_clear()  # it keeps what it was given
+
+    def work():
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        return np.frombuffer(process.stdout.read(8 * num_users), dtype=np.int64)
+
+    return work
+
+
+def built(example: str) -> str:
+    """The path of an example program of the core, built for this machine."""
+    command = ["cargo", "build", "--release", "--locked", "--quiet", "--package", "langptune-core"]
+    command += ["--example", example, "--message-format", "json"]
+    lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    return next(path for line in lines if (path := json.loads(line).get("executable")))
+
+
 RANKERS = {
     "numpy: full argsort": argsort,
     "torch: full argsort": torch_argsort,
@@ -137,48 +171,80 @@ SEARCHERS = {
 BOUNDS = {"numpy: float32 matmul alone": numpy_matmul, "torch: bfloat16 matmul alone": torch_bf16_matmul}
 
 
-def contenders(size: str) -> dict[str, tuple[functools.partial, dict[str, str]]]:
-    """The peers, and ours once for each kernel; at the large size those that memory has room for beside each other."""
-    peers, kernels = {**RANKERS, **SEARCHERS, **BOUNDS}, ItemIndex.kernels()
+Contenders = dict[str, tuple[functools.partial, dict[str, str]]]
+
+
+def contenders(size: str) -> list[Contenders]:
+    """Those that take turns: the peers and ours, once for each kernel.
+
+    At the large size the kernels but the fastest come after the others, as memory has no room for all together.
+    """
+    peers, kernels, program = {**RANKERS, **SEARCHERS, **BOUNDS}, ItemIndex.kernels(), built("one_kernel")
     if size == "large":
         peers = {name: work for name, work in peers.items() if "argsort" not in name and "bfloat16" not in name}
-        kernels = kernels[:1]
-    ours = {"rank": rank, f"search {K}": search}
-    return {name: (functools.partial(work, size), {}) for name, work in peers.items()} | {
-        f"langptune: {name}, {kernel}": (functools.partial(work, size), {"LANGPTUNE_KERNEL": kernel})
-        for kernel in kernels
-        for name, work in ours.items()
-    }
+
+    def with_kernel(name: str, work, kernel: str, *arguments: str) -> Contenders:
+        return {f"{name}, {kernel}": (functools.partial(work, size, *arguments), {"LANGPTUNE_KERNEL": kernel})}
+
+    def whole(kernel: str) -> Contenders:
+        return {
+            **with_kernel("langptune: rank", rank, kernel),
+            **with_kernel(f"langptune: search {K}", search, kernel),
+        }
+
+    first = {name: (functools.partial(work, size), {}) for name, work in peers.items()}
+    first |= whole(kernels[0]) | with_kernel("approximate kernel alone", one_kernel, kernels[0], program, "sixteen")
+    others: Contenders = {}
+    for kernel in kernels[1:]:
+        others |= whole(kernel)
+    others |= with_kernel("float32 kernel alone", one_kernel, "portable", program, "exact")
+    return [first, others] if size == "large" else [first | others]
 
 
-def run(size: str, threads: int) -> dict[str, float]:
+def run(size: str, threads: int, rounds: int = ROUNDS) -> dict[str, float]:
     """Median seconds of every contender."""
-    return time_side_by_side(contenders(size), functools.partial(check, size, {}), threads=threads)
+    checked, seconds = functools.partial(check, size, {}), {}
+    for group in contenders(size):
+        seconds |= time_side_by_side(group, checked, threads=threads, rounds=rounds)
+    return seconds
+
+
+def in_float64(size: str) -> dict[str, np.ndarray]:
+    """The best K scores of every user, and the best and the worst rank of its target for each tolerance."""
+    users, items, targets = problem(size)
+    users = users.astype(np.float64)
+    own = np.einsum("ud,ud->u", users, items[targets].astype(np.float64))[:, None]
+    ends = {(name, sign): 0 for name in TOLERANCES for sign in (1, -1)}
+    top = np.full((len(users), K), -np.inf)
+    for part in np.array_split(items, max(1, len(items) // 16_384)):
+        scores = users @ part.T.astype(np.float64)
+        for name, sign in ends:
+            ends[name, sign] = ends[name, sign] + (scores > own + sign * TOLERANCES[name]).sum(axis=1)
+        top = -np.partition(-np.hstack([top, scores]), K, axis=1)[:, :K]
+    ranks = {name: (1 + ends[name, 1], 1 + ends[name, -1]) for name in TOLERANCES}
+    return {"top": -np.sort(-top, axis=1), **ranks}
 
 
 def check(size: str, expected: dict, name: str, result: np.ndarray | None) -> None:
-    """Every rank within those that float32 rounding allows, every top-k score equal to float64's to that rounding."""
+    """Every rank within those that rounding allows, every top-k score equal to float64's to the rounding of float32."""
     if result is None:
         return
-    users, items, targets = problem(size)
-    chosen = np.arange(len(users)) if size == "paper" else np.arange(16)
     if not expected:
-        parts = np.array_split(items, 32)
-        scores = np.hstack([users[chosen].astype(np.float64) @ part.T.astype(np.float64) for part in parts])
-        own = scores[np.arange(len(chosen)), targets[chosen]][:, None]
-        expected["ranks"] = [1 + (scores > own + sign * 1e-6).sum(1) for sign in (1, -1)]
-        expected["top"] = -np.sort(np.partition(-scores, K, axis=1)[:, :K], axis=1)
+        expected |= in_float64(size)
     if result.ndim == 1:
-        low, high = expected["ranks"]
-        assert np.all((low <= result[chosen]) & (result[chosen] <= high)), name
+        low, high = expected["16 bits" if "approximate" in name else "float32"]
+        assert np.all((low <= result) & (result <= high)), name
     else:
-        found = np.einsum("ud,ukd->uk", users[chosen].astype(np.float64), items[result[chosen]].astype(np.float64))
-        assert np.abs(found - expected["top"]).max() < 1e-6, name
+        users, items, _ = problem(size)
+        for user, found, top in zip(users, result, expected["top"], strict=True):
+            assert len(set(found)) == K, name
+            assert np.abs(items[found].astype(np.float64) @ user - top).max() < TOLERANCES["float32"], name
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="paper")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
-    print(json.dumps(run(arguments.size, arguments.threads), indent=2))
+    print(json.dumps(run(arguments.size, arguments.threads, arguments.rounds), indent=2))
