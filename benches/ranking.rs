@@ -100,11 +100,13 @@ fn ceilings(criterion: &mut Criterion) {
     group.warm_up_time(WARM_UP).measurement_time(MEASURED);
     #[cfg(target_arch = "x86_64")]
     {
-        const STEPS: usize = 4096;
-        let factors: Vec<i32> = (0..STEPS as i32).collect();
+        // From 1 to 2 as floats, and any integers as integers.
+        const FACTORS: usize = 4096;
+        let factors: Vec<i32> =
+            (0..FACTORS).map(|at| (1.0 + at as f32 / FACTORS as f32).to_bits().cast_signed()).collect();
         for kernel in Kernel::supported() {
             for (kind, products, work) in x86::arithmetic(kernel.name()) {
-                group.throughput(Throughput::Elements((2 * STEPS * products) as u64));
+                group.throughput(Throughput::Elements((2 * FACTORS * products) as u64));
                 group.bench_function(BenchmarkId::new(kind, kernel.name()), |b| {
                     // SAFETY: a kernel is supported where the CPU has the instructions that its work uses.
                     b.iter(|| unsafe { work(std::hint::black_box(&factors)) });
@@ -115,28 +117,30 @@ fn ceilings(criterion: &mut Criterion) {
     for (name, bytes) in [("memory", 1 << 28), ("cache", 1 << 18)] {
         let values = vec![1.0_f32; bytes / size_of::<f32>()];
         group.throughput(Throughput::Bytes(bytes as u64));
-        group.bench_function(BenchmarkId::new("reading", name), |b| b.iter(|| sum(std::hint::black_box(&values))));
+        group.bench_function(BenchmarkId::new("reading", name), |b| b.iter(|| read(std::hint::black_box(&values))));
     }
     group.finish();
 }
 
-/// The sum of all values, by the widest registers.
-fn sum(values: &[f32]) -> f32 {
+/// Sums of all values, by the widest registers.
+fn read(values: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the CPU was just asked and has the instructions.
-        return unsafe { x86::sum_avx512(values) };
+        return unsafe { x86::read_avx512(values) };
     }
-    sum_by_lanes(values)
+    read_by_lanes(values);
 }
 
 #[inline(always)]
-fn sum_by_lanes(values: &[f32]) -> f32 {
+fn read_by_lanes(values: &[f32]) {
     let mut lanes = [0.0; 128];
     for part in values.as_chunks::<128>().0 {
-        lanes.iter_mut().zip(part).for_each(|(lane, value)| *lane += value);
+        for at in 0..128 {
+            lanes[at] += part[at];
+        }
     }
-    lanes.iter().sum()
+    std::hint::black_box(lanes);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -144,134 +148,93 @@ mod x86 {
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f")]
-    pub fn sum_avx512(values: &[f32]) -> f32 {
-        super::sum_by_lanes(values)
+    pub fn read_avx512(values: &[f32]) {
+        super::read_by_lanes(values);
     }
 
     /// Work on a row of factors.
-    pub type Work = unsafe fn(&[i32]) -> i32;
+    pub type Work = unsafe fn(&[i32]);
 
-    /// (kind of scores, products a factor, what takes them) of a kernel.
+    /// (kind of scores, products of each 32 bits of factors, what takes them) of a kernel.
     pub fn arithmetic(kernel: &str) -> Vec<(&'static str, usize, Work)> {
         match kernel {
             "avx512-vnni" => vec![
-                ("exact", 16 * exact_512::SUMS, exact_512::work),
-                ("Sixteen", 32 * sixteen_vnni::SUMS, sixteen_vnni::work),
-                ("Eight", 64 * eight_vnni::SUMS, eight_vnni::work),
+                ("exact", exact_512::SUMS, exact_512::work),
+                ("Sixteen", 2 * sixteen_vnni::SUMS, sixteen_vnni::work),
+                ("Eight", 4 * eight_vnni::SUMS, eight_vnni::work),
             ],
-            "avx512" => vec![
-                ("exact", 16 * exact_512::SUMS, exact_512::work),
-                ("Sixteen", 16 * sixteen_256::SUMS, sixteen_256::work),
-            ],
-            "avx2" => vec![
-                ("exact", 8 * exact_256::SUMS, exact_256::work),
-                ("Sixteen", 16 * sixteen_256::SUMS, sixteen_256::work),
-            ],
-            _ => vec![
-                ("exact", 4 * exact_128::SUMS, exact_128::work),
-                ("Sixteen", 8 * sixteen_128::SUMS, sixteen_128::work),
-            ],
+            "avx512" => {
+                vec![("exact", exact_512::SUMS, exact_512::work), ("Sixteen", 2 * sixteen_256::SUMS, sixteen_256::work)]
+            }
+            "avx2" => {
+                vec![("exact", exact_256::SUMS, exact_256::work), ("Sixteen", 2 * sixteen_256::SUMS, sixteen_256::work)]
+            }
+            _ => {
+                vec![("exact", exact_128::SUMS, exact_128::work), ("Sixteen", 2 * sixteen_128::SUMS, sixteen_128::work)]
+            }
         }
     }
 
-    /// Each factor times as many others, each product added to a sum of its own: independent sums hide the latency.
+    /// A register of factors times as many others, each product added to a sum of its own: independent sums hide the
+    /// latency.
     macro_rules! products {
-        ($name:ident, $features:literal, $sums:literal, $set:expr, $zero:expr, $step:expr, $add:expr, $total:expr) => {
+        ($name:ident, $features:literal, $sums:literal, $load:expr, $zero:expr, $step:expr) => {
             mod $name {
                 use super::*;
 
                 pub const SUMS: usize = $sums;
 
                 #[target_feature(enable = $features)]
-                pub fn work(factors: &[i32]) -> i32 {
+                pub fn work(factors: &[i32]) {
                     let mut sums = [$zero; SUMS];
-                    let others: [_; SUMS] = std::array::from_fn(|at| $set(factors[at]));
-                    for factor in factors {
-                        let factor = $set(*factor);
+                    let lanes = size_of_val(&sums[0]) / size_of::<i32>();
+                    // SAFETY: what is read are the values of a part that holds as many as a register.
+                    let load = |part: &[i32]| unsafe { $load(part.as_ptr().cast()) };
+                    let mut first = factors.chunks_exact(lanes);
+                    let others: [_; SUMS] = std::array::from_fn(|_| load(first.next().expect("factors for all")));
+                    for factor in factors.chunks_exact(lanes) {
+                        let factor = load(factor);
                         for at in 0..SUMS {
                             sums[at] = $step(sums[at], factor, others[at]);
                         }
                     }
-                    let mut total = $zero;
-                    for sum in sums {
-                        total = $add(total, sum);
-                    }
-                    $total(total)
+                    std::hint::black_box(sums);
                 }
             }
         };
     }
 
-    products!(
-        exact_512,
-        "avx512f",
-        12,
-        |value| _mm512_set1_ps(value as f32),
-        _mm512_setzero_ps(),
-        |sum, a, b| _mm512_add_ps(sum, _mm512_mul_ps(a, b)),
-        |a, b| _mm512_add_ps(a, b),
-        |sum| _mm512_reduce_add_ps(sum) as i32
-    );
-    products!(
-        exact_256,
-        "avx2",
-        6,
-        |value| _mm256_set1_ps(value as f32),
-        _mm256_setzero_ps(),
-        |sum, a, b| _mm256_add_ps(sum, _mm256_mul_ps(a, b)),
-        |a, b| _mm256_add_ps(a, b),
-        |sum| _mm256_cvtss_f32(sum) as i32
-    );
-    products!(
-        exact_128,
-        "sse2",
-        6,
-        |value| _mm_set1_ps(value as f32),
-        _mm_setzero_ps(),
-        |sum, a, b| _mm_add_ps(sum, _mm_mul_ps(a, b)),
-        |a, b| _mm_add_ps(a, b),
-        |sum| _mm_cvtss_f32(sum) as i32
-    );
+    products!(exact_512, "avx512f", 12, |at| _mm512_loadu_ps(at), _mm512_setzero_ps(), |sum, a, b| {
+        _mm512_add_ps(sum, _mm512_mul_ps(a, b))
+    });
+    products!(exact_256, "avx2", 7, |at| _mm256_loadu_ps(at), _mm256_setzero_ps(), |sum, a, b| {
+        _mm256_add_ps(sum, _mm256_mul_ps(a, b))
+    });
+    products!(exact_128, "sse2", 7, |at| _mm_loadu_ps(at), _mm_setzero_ps(), |sum, a, b| {
+        _mm_add_ps(sum, _mm_mul_ps(a, b))
+    });
     products!(
         sixteen_vnni,
         "avx512f,avx512bw,avx512vnni",
         12,
-        |value| _mm512_set1_epi32(value),
+        |at| _mm512_loadu_si512(at),
         _mm512_setzero_si512(),
-        |sum, a, b| _mm512_dpwssd_epi32(sum, a, b),
-        |a, b| _mm512_add_epi32(a, b),
-        |sum| _mm512_reduce_add_epi32(sum)
+        |sum, a, b| _mm512_dpwssd_epi32(sum, a, b)
     );
     products!(
         eight_vnni,
         "avx512f,avx512bw,avx512vnni",
         12,
-        |value| _mm512_set1_epi32(value),
+        |at| _mm512_loadu_si512(at),
         _mm512_setzero_si512(),
-        |sum, a, b| _mm512_dpbusd_epi32(sum, a, b),
-        |a, b| _mm512_add_epi32(a, b),
-        |sum| _mm512_reduce_add_epi32(sum)
+        |sum, a, b| _mm512_dpbusd_epi32(sum, a, b)
     );
-    products!(
-        sixteen_256,
-        "avx2",
-        6,
-        |value| _mm256_set1_epi32(value),
-        _mm256_setzero_si256(),
-        |sum, a, b| _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)),
-        |a, b| _mm256_add_epi32(a, b),
-        |sum| _mm256_extract_epi32::<0>(sum)
-    );
-    products!(
-        sixteen_128,
-        "sse2",
-        6,
-        |value| _mm_set1_epi32(value),
-        _mm_setzero_si128(),
-        |sum, a, b| _mm_add_epi32(sum, _mm_madd_epi16(a, b)),
-        |a, b| _mm_add_epi32(a, b),
-        |sum| _mm_cvtsi128_si32(sum)
-    );
+    products!(sixteen_256, "avx2", 7, |at| _mm256_loadu_si256(at), _mm256_setzero_si256(), |sum, a, b| {
+        _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+    });
+    products!(sixteen_128, "sse2", 7, |at| _mm_loadu_si128(at), _mm_setzero_si128(), |sum, a, b| {
+        _mm_add_epi32(sum, _mm_madd_epi16(a, b))
+    });
 }
 
 criterion_group!(benches, ceilings, blocks, ranking);

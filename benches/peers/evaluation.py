@@ -19,7 +19,7 @@ from langptune_rs import evaluate
 from langptune_rs.evaluation.significance import bootstrap_intervals, paired_permutation_test, paired_t_test
 
 sys.path.insert(0, str(Path(__file__).parent))
-from side_by_side import time_side_by_side
+from side_by_side import ROUNDS, time_side_by_side
 
 K = 20
 METRICS = [f"ndcg@{K}", f"mrr@{K}", f"recall@{K}", f"precision@{K}"]
@@ -150,6 +150,8 @@ def check(name: str, result: Any) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     contenders = {name: (work, {}) for name, work in CONTENDERS.items()}
-    print(json.dumps(time_side_by_side(contenders, check, threads=arguments.threads), indent=2))
+    seconds = time_side_by_side(contenders, check, threads=arguments.threads, rounds=arguments.rounds)
+    print(json.dumps(seconds, indent=2))

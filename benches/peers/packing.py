@@ -21,7 +21,7 @@ import numpy as np
 from langptune_rs import PackedBatch, pack_sequences
 
 sys.path.insert(0, str(Path(__file__).parent))
-from side_by_side import time_side_by_side
+from side_by_side import ROUNDS, time_side_by_side
 
 NUM_SEQUENCES = 100_000
 CAPACITY = 2048
@@ -82,10 +82,10 @@ CONTENDERS = {
 }
 
 
-def run(dtype: str, threads: int) -> dict[str, float]:
+def run(dtype: str, threads: int, rounds: int = ROUNDS) -> dict[str, float]:
     """Median seconds of every contender."""
     contenders = {name: (functools.partial(work, dtype), KEEP_MEMORY) for name, work in CONTENDERS.items()}
-    return time_side_by_side(contenders, functools.partial(check, dtype, {}), threads=threads)
+    return time_side_by_side(contenders, functools.partial(check, dtype, {}), threads=threads, rounds=rounds)
 
 
 def check(dtype: str, fills: dict, name: str, result) -> None:
@@ -109,5 +109,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dtype", choices=DTYPES, default="int32")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
-    print(json.dumps(run(arguments.dtype, arguments.threads), indent=2))
+    print(json.dumps(run(arguments.dtype, arguments.threads, arguments.rounds), indent=2))

@@ -1,11 +1,12 @@
 """Runs every comparison with other libraries and writes the tables: python benches/peers/results.py, or make bench.
 
-Writes benches/results/<machine>-<date>.md and a plot beside it. Takes about a quarter of an hour on two cores; leave
-the machine alone meanwhile.
+Writes benches/results/<machine>-<date>.md and a plot beside it. Takes about twenty minutes on two quiet cores; leave
+the machine alone meanwhile. With --try FOLDER the problems are small, and what is written says nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -13,8 +14,11 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import matplotlib
 
@@ -24,49 +28,175 @@ import matplotlib.pyplot as plt
 from langptune_rs import ItemIndex
 from langptune_rs.evaluation.tables import markdown_table
 
+sys.path.insert(0, str(Path(__file__).parent))
+from ranking import BOUNDS, RANKERS, SEARCHERS, SIZES
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LIBRARIES = ("numpy", "torch", "faiss-cpu", "ranx", "pytrec-eval-terrier", "trl")
-RANKING = [(size, threads) for size in ("paper", "large") for threads in (1, 2)]
-SIZES = {
-    "paper": "1,392 users x 10,533 items x 512 dimensions",
-    "large": "256 users x 1,000,000 items x 384 dimensions",
-}
+THREADS = (1, 2)
+FASTEST = ItemIndex.kernels()[0]
+OURS = {"rank": f"langptune: rank, {FASTEST}", "search": f"langptune: search 20, {FASTEST}"}
+APPROXIMATE = f"approximate kernel alone, {FASTEST}"
+CAPACITY = (
+    ("--items", "1000000", "--dim", "384", "--users", "4096"),
+    ("--items", "100000", "--dim", "768", "--users", "4096"),
+    ("--items", "1000000", "--dim", "384", "--users", "4096", "--no-copy"),
+    ("--items", "1000000", "--dim", "384", "--users", "64"),
+    ("--items", "1000000", "--dim", "384", "--users", "64", "--no-copy"),
+)
+"""What README and the documentation of ItemIndex say of one machine."""
+CONTROLS = ("numpy: float32 matmul alone", OURS["rank"])
+"""What two threads make faster on any quiet machine of two cores."""
+LEAST_GAIN = 1.2
+
+Seconds = dict[str, float]
 
 
-def measure(script: str, *arguments: str) -> dict[str, float]:
-    """What one comparison prints: median seconds of each contender."""
-    print("measuring:", script, *arguments, file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, HERE / script, *arguments], check=True, capture_output=True, text=True)
+def output_of(script: Path, *arguments: str) -> dict[str, Any]:
+    """What a script prints as JSON."""
+    print("measuring:", script.name, *arguments, file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, script, *arguments], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout[done.stdout.index("{") :])
 
 
-def kernels() -> list[tuple[str, float]]:
-    """(kernel, operations a second) of every block of scores and of what the registers give at most."""
+def kernels() -> dict[str, tuple[float, float]]:
+    """(10^9 operations, 10^9 bytes) a second of every block of scores and of the ceilings, 0 where there are none."""
     print("measuring: cargo bench --bench ranking", file=sys.stderr, flush=True)
     command = ["cargo", "bench", "--quiet", "--locked", "--bench", "ranking", "--", "ceiling|block"]
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-    rates = []
-    for estimates in sorted((ROOT / "target/criterion").glob("*/**/new/estimates.json")):
+    with TemporaryDirectory() as folder:  # nothing of an earlier run is read, and nothing of the user's is written over
+        environment = {**os.environ, "CRITERION_HOME": folder}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment)
+        return read_rates(Path(folder))
+
+
+def read_rates(folder: Path) -> dict[str, tuple[float, float]]:
+    """The rates of all benchmarks that criterion has written to a folder."""
+    rates = {}
+    for estimates in sorted(folder.glob("**/new/estimates.json")):
         benchmark = json.loads((estimates.parent / "benchmark.json").read_text())
-        if benchmark["group_id"] in ("ceiling", "block"):
-            nanoseconds = json.loads(estimates.read_text())["median"]["point_estimate"]
-            (amount,) = benchmark["throughput"].values()
-            rates.append((benchmark["full_id"], amount / nanoseconds))
+        nanoseconds = json.loads(estimates.read_text())["median"]["point_estimate"]
+        if benchmark["group_id"] == "ceiling":  # the most there was, whatever else ran
+            sample = json.loads((estimates.parent / "sample.json").read_text())
+            nanoseconds = min(time / times for time, times in zip(sample["times"], sample["iters"], strict=True))
+        amounts = benchmark["throughput"]
+        amounts = amounts.get("ElementsAndBytes", {name.lower(): amount for name, amount in amounts.items()})
+        rates[benchmark["full_id"]] = tuple(amounts.get(unit, 0) / nanoseconds for unit in ("elements", "bytes"))
     return rates
+
+
+def share(part: float, ceiling: float | None) -> str:
+    return f"{100 * part / ceiling:.0f}%" if ceiling else ""
+
+
+def ceilings_table(rates: dict[str, tuple[float, float]]) -> str:
+    """What the machine gives at most."""
+    rows = [
+        (name.removeprefix("ceiling/"), *(f"{rate:,.0f}" if rate else "" for rate in both))
+        for name, both in rates.items()
+        if name.startswith("ceiling/")
+    ]
+    return markdown_table(("ceiling", "GFLOP/s", "GB/s"), rows)
+
+
+def blocks_table(rates: dict[str, tuple[float, float]]) -> str:
+    """Every kernel's blocks of scores in the caches, at both sizes, against the ceilings."""
+    rows = []
+    for name, (operations, read) in rates.items():
+        block, _, kernel = name.partition("/")
+        if block.startswith("block"):
+            ceiling, _ = rates.get(f"ceiling/{kernel}", (None, 0))
+            _, reading = rates["ceiling/reading/cache"]
+            label = f"{kernel}, {SIZES[block.removeprefix('block ')][2]} dimensions"
+            rows.append((label, f"{operations:,.0f}", share(operations, ceiling), f"{read:.1f}", share(read, reading)))
+    return markdown_table(("kernel", "GFLOP/s", "of its ceiling", "GB/s of items", "of reading a cache"), rows)
+
+
+def whole_table(ranking: dict[tuple[str, int], Seconds], rates: dict[str, tuple[float, float]]) -> str:
+    """Ranks and searches on one thread against the ceilings. Items are read at least once, in 16 bits."""
+    rows = []
+    for (size, threads), seconds in ranking.items():
+        num_users, num_items, dim = SIZES[size]
+        for name, time in seconds.items() if threads == 1 else ():
+            if name.startswith("langptune"):
+                kernel = name.rpartition(", ")[2]
+                kinds = [rates[key][0] for kind in ("Eight", "Sixteen") if (key := f"ceiling/{kind}/{kernel}") in rates]
+                operations, read = 2e-9 * num_users * num_items * dim / time, 2e-9 * num_items * dim / time
+                of_ceiling = share(operations, kinds[0] if kinds else None)
+                of_memory = share(read, rates["ceiling/reading/memory"][1])
+                label = f"{name.removeprefix('langptune: ')}; {size}"
+                rows.append((label, f"{operations:,.0f}", of_ceiling, f"{read:.1f}", of_memory))
+    return markdown_table(("one thread", "GFLOP/s", "of its products' ceiling", "GB/s", "of reading memory"), rows)
+
+
+def capacity_table(measured: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        (
+            f"{case['items']:,} x {case['dim']}, {case['users']:,} users"
+            + ("" if case["keep_rounded"] else ", no copy"),
+            f"{case['rank_users_per_minute']:,}",
+            f"{case['search_users_per_minute']:,}",
+            f"{case['items_bytes'] / 2**20:,.0f}",
+            f"{case['bytes_beside'] / 2**20:,.0f}",
+            f"{case['build_seconds']:.1f}",
+        )
+        for case in measured
+    ]
+    header = ("", "ranked a minute", "searched a minute", "items, MiB", "beside them, MiB", "index, s")
+    return markdown_table(header, rows)
 
 
 def milliseconds(time: float) -> str:
     return f"{1000 * time:,.0f} ms" if time >= 0.1 else f"{1000 * time:.3g} ms"
 
 
-def ratio_table(seconds: dict[str, float], ours: dict[str, str]) -> str:
+def ratio_table(seconds: Seconds, ours: dict[str, str]) -> str:
     """Every contender's time, and how many times ours it takes; `ours` names the columns and what they divide by."""
     rows = [
         (name, milliseconds(time), *(f"{time / seconds[own]:.2f}" for own in ours.values()))
         for name, time in seconds.items()
     ]
-    return markdown_table(("", "median of 7", *(f"times {name}" for name in ours)), rows)
+    return markdown_table(("", "median", *(f"times {name}" for name in ours)), rows)
+
+
+def fastest_peer(
+    ranking: dict[tuple[str, int], Seconds], size: str, names: Iterable[str], threads: int
+) -> tuple[float, str]:
+    """(seconds, what to call it) of the fastest on at most so many threads: some are slower on two than on one."""
+    return min(
+        (seconds[name], f"{name}, {number} thread{'s' * (number > 1)}: {milliseconds(seconds[name])}")
+        for (of_size, number), seconds in ranking.items()
+        for name in names
+        if of_size == size and number <= threads and name in seconds
+    )
+
+
+def summary_table(ranking: dict[tuple[str, int], Seconds]) -> str:
+    """What README shows: ours beside the fastest of the others, and `rank` beside its approximate kernel alone."""
+    rows = []
+    for (size, threads), seconds in ranking.items():
+        where = f"{describe(size)}, {threads} thread{'s' * (threads > 1)}"
+        for work, peers in {"rank": RANKERS, "search": SEARCHERS}.items():
+            time, label = fastest_peer(ranking, size, peers, threads)
+            own = seconds[OURS[work]]
+            rows.append((f"{work}, {where}", label, milliseconds(own), f"{time / own:.1f} x"))
+        own, bound = seconds[OURS["rank"]], seconds[APPROXIMATE]
+        label = f"{APPROXIMATE}: {milliseconds(bound)}"
+        rows.append((f"bound of rank, {where}", label, milliseconds(own), f"1 / {own / bound:.2f}"))
+    return markdown_table(("work", "fastest of the others", "here", ""), rows)
+
+
+def disturbance(one: Seconds, two: Seconds) -> str | None:
+    """A warning where two threads were hardly faster than one at what should gain by them."""
+    slow = [name for name in CONTROLS if one[name] < LEAST_GAIN * two[name]]
+    if not slow:
+        return None
+    times = "; ".join(f"{name}: {milliseconds(one[name])} and {milliseconds(two[name])}" for name in slow)
+    return f"**Not a quiet run: two threads were hardly faster than one ({times}). Do not rely on this table.**"
+
+
+def describe(size: str) -> str:
+    return "{:,} users x {:,} items x {} dimensions".format(*SIZES[size])
 
 
 def machine() -> str:
@@ -76,19 +206,19 @@ def machine() -> str:
     return f"{found[1] if found else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def plot(ranking: dict[tuple[str, int], dict[str, float]], path: Path) -> None:
-    """Time of every contender on two threads, as bars, at both sizes."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for axis, size in zip(axes, SIZES, strict=True):
-        seconds = ranking[size, 2]
-        fastest = ItemIndex.kernels()[0]
-        shown = {name: time for name, time in seconds.items() if "langptune" not in name or name.endswith(fastest)}
+def plot(ranking: dict[tuple[str, int], Seconds], path: Path) -> None:
+    """Time of every contender on two threads, as bars, at each size."""
+    sizes = list(dict.fromkeys(size for size, _ in ranking))
+    figure, axes = plt.subplots(1, len(sizes), figsize=(5.5 * len(sizes), 4.5), layout="constrained", squeeze=False)
+    for axis, size in zip(axes[0], sizes, strict=True):
+        seconds = ranking[size, max(THREADS)]
+        shown = {name: seconds[name] for name in (*RANKERS, *SEARCHERS, *BOUNDS, *OURS.values()) if name in seconds}
         names = sorted(shown, key=shown.get, reverse=True)
         colors = ["#c4513a" if "langptune" in name else "#8a9299" for name in names]
         bars = axis.barh(names, [1000 * shown[name] for name in names], color=colors)
         axis.bar_label(bars, fmt="{:,.0f} ms", padding=3, fontsize=8)
         axis.margins(x=0.18)
-        axis.set_title(SIZES[size], fontsize=9)
+        axis.set_title(describe(size), fontsize=9)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel("milliseconds, two threads", fontsize=8)
@@ -96,34 +226,64 @@ def plot(ranking: dict[tuple[str, int], dict[str, float]], path: Path) -> None:
 
 
 def main() -> None:
-    ranking = {(size, n): measure("ranking.py", "--size", size, "--threads", str(n)) for size, n in RANKING}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--try", dest="trial", type=Path, metavar="FOLDER", help="small problems, into this folder")
+    trial = parser.parse_args().trial
+    rounds = ("--rounds", "1") if trial else ()
+    sizes = ("small",) if trial else ("paper", "large")
+    cases = [("--items", "5000", "--dim", "32", "--users", "300")] if trial else CAPACITY
+
+    def measure(script: str, *arguments: str) -> Seconds:
+        return output_of(HERE / script, *arguments, *rounds)
+
+    ranking = {
+        (size, threads): measure("ranking.py", "--size", size, "--threads", str(threads))
+        for size in sizes
+        for threads in THREADS
+    }
     evaluation = measure("evaluation.py", "--threads", "2")
     packing = {kind: measure("packing.py", "--dtype", kind, "--threads", "2") for kind in ("int32", "int64")}
+    capacity = [output_of(HERE.parent / "capacity.py", *case, "--threads", "2") for case in cases]
     rates = kernels()
 
     today = datetime.date.today().isoformat()
     name = re.sub(r"[^a-z0-9]+", "-", machine().lower()).strip("-") + f"-{today}"
-    folder = ROOT / "benches" / "results"
+    folder = trial or ROOT / "benches" / "results"
     folder.mkdir(exist_ok=True)
     plot(ranking, folder / f"{name}.png")
-    fastest = ItemIndex.kernels()[0]
-    own = {"rank": f"langptune: rank, {fastest}", "search": f"langptune: search 20, {fastest}"}
     parts = [
         f"# {machine()}, {today}",
         "Written by `make bench`. Each contender runs in a process of its own with its threads pinned, after one "
         "warm-up and a check of its result; they take turns, and the median of 7 rounds counts. Ratios compare within "
-        "a table; times move with the machine's other load.",
+        "a table; times move with the machine's other load. At the large size the kernels but the fastest take their "
+        "turns after all others, as memory has no room for them beside these.",
         ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
         + f", Python {platform.python_version()}; kernels of this CPU: {', '.join(ItemIndex.kernels())}.",
         f"![Time of every way to rank]({name}.png)",
+        "## Beside the fastest of the others",
+        "Where another library is faster on one thread than on two, that time counts for two threads as well. The "
+        "bound is a kernel that counts approximate scores and checks none.",
+        summary_table(ranking),
     ]
     for (size, threads), seconds in ranking.items():
-        parts += [f"## Ranking, {SIZES[size]}, {threads} thread{'s' * (threads > 1)}", ratio_table(seconds, own)]
+        parts.append(f"## Ranking, {describe(size)}, {threads} thread{'s' * (threads > 1)}")
+        warning = disturbance(ranking[size, 1], seconds) if threads > 1 else None
+        parts += [warning] if warning else []
+        parts.append(ratio_table(seconds, OURS))
     parts += [
-        "## Kernels, one thread, in the caches",
-        markdown_table(("", "10^9 operations (bytes) a second"), [(kernel, f"{rate:.0f}") for kernel, rate in rates]),
+        "## Kernels, one thread",
+        "GFLOP/s are 10^9 products and sums a second, of integers too. A ceiling is the same arithmetic that never "
+        "leaves the first cache, or the sum of an array, at the fastest of its samples.",
+        ceilings_table(rates),
+        "A tile of users and a block of items in the caches:",
+        blocks_table(rates),
+        "The whole problem, where items in doubt are scored again and more is done than products:",
+        whole_table(ranking, rates),
+        "## How far this machine goes, 2 threads",
+        "By `benches/capacity.py`: items x dimensions, and users in one call.",
+        capacity_table(capacity),
         "## Metrics, intervals and tests, 2 threads",
-        markdown_table(("", "median of 7"), [(name, milliseconds(time)) for name, time in evaluation.items()]),
+        markdown_table(("", "median"), [(name, milliseconds(time)) for name, time in evaluation.items()]),
     ]
     for kind, seconds in packing.items():
         ours = {"bins + collate": next(name for name in seconds if "langptune" in name and "collate" in name)}
