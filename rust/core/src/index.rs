@@ -4,10 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rayon::prelude::*;
-
-use crate::filter::{self, EightBits, ErrorBound, PANEL, Panel, Precision, TILE, UserTile};
-use crate::matrix::AlignedRows;
+use crate::filter::{PANEL, Panel, TILE};
 use crate::{Error, Kernel, Matrix, Result};
 
 /// How an item whose score equals the target's counts for the target's rank.
@@ -28,19 +25,19 @@ pub enum Ties {
 pub struct ItemIndex<'a> {
     pub(crate) items: Matrix<'a>,
     pub(crate) first_item: usize,
-    prepared: Arc<Prepared>,
-    blocks: Blocks,
-    interrupted: Option<&'a AtomicBool>,
+    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) blocks: Blocks,
+    pub(crate) interrupted: Option<&'a AtomicBool>,
 }
 
 /// What is computed of the items once.
 pub struct Prepared {
-    kernel: Kernel,
+    pub(crate) kernel: Kernel,
     max_norm: f64,
     /// The items in 16 bits; none where each block is rounded when its turn comes.
-    panels: Option<Vec<Panel>>,
-    num_scores: AtomicU64,
-    num_rescored: AtomicU64,
+    pub(crate) panels: Option<Vec<Panel>>,
+    pub(crate) num_scores: AtomicU64,
+    pub(crate) num_rescored: AtomicU64,
 }
 
 impl Prepared {
@@ -104,194 +101,15 @@ impl Blocks {
     /// The same of all threads together, however many there are.
     const ALL_USER_BYTES: usize = 32 * 1024 * 1024;
     /// Fewer users at a time are scored exactly sooner than the items are rounded for them.
-    const MIN_USERS_TO_ROUND: usize = 128;
+    pub(crate) const MIN_USERS_TO_ROUND: usize = 128;
     /// Fewer users at a time are not worth the reading of all items.
-    const MIN_USERS: usize = 192;
+    pub(crate) const MIN_USERS: usize = 192;
 
     fn new(dim: usize) -> Self {
         let items = Self::ITEM_BYTES / (dim * (size_of::<f32>() + size_of::<i16>()));
         let user_bytes = Self::USER_BYTES.min(Self::ALL_USER_BYTES / rayon::current_num_threads());
         let users = user_bytes / (dim * (size_of::<f32>() + size_of::<i16>() + size_of::<i8>()));
         Self { users: users.clamp(TILE, 4096), items: items.clamp(PANEL, 1024) }
-    }
-}
-
-/// What is made of the scores of one user: a state that takes in the items block by block.
-///
-/// A user's items come in increasing order within a state, but states are split and merged as the threads allow, and
-/// scores come exactly or sifted as is faster: the result must not depend on that.
-pub(crate) trait Fold: Sync {
-    type State: Send;
-
-    fn start(&self, user: usize) -> Self::State;
-
-    /// Takes in the exact scores of the items from `first_item` on.
-    fn take(&self, state: &mut Self::State, user: usize, first_item: usize, scores: &[f32]);
-
-    /// How well the next `num_items` items can be sifted, after `num_before`.
-    fn sieve(&self, state: &Self::State, num_before: usize, num_items: usize) -> Sieve;
-
-    /// The pairs of scores (low, high) that the same items are to be sifted by.
-    fn bars(&self, state: &Self::State, user: usize, row: &Row, bars: &mut Vec<(f32, f32)>);
-
-    /// Takes in the items sifted by one of these: the number of those that surely score more than `high`, and the
-    /// exact scores of all others that do not surely score less than `low`, by increasing item.
-    fn take_sifted(
-        &self,
-        state: &mut Self::State,
-        user: usize,
-        bar: usize,
-        num_above: u64,
-        doubtful: impl Iterator<Item = (usize, f32)>,
-    );
-
-    /// Takes in a state of the same user.
-    fn merge(&self, state: &mut Self::State, other: Self::State);
-}
-
-/// How well the items to come can be sifted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Sieve {
-    /// Hardly: most must be scored exactly.
-    None,
-    /// By a score that many will pass.
-    Coarse,
-    /// By a score that decides.
-    Fine,
-}
-
-/// Approximate scores of one user with the items from `first_item` on.
-pub(crate) struct Row<'a> {
-    first_item: usize,
-    scores: &'a [f32],
-    norms: &'a [f32],
-    bound: &'a ErrorBound,
-    slope: f32,
-}
-
-impl Row<'_> {
-    /// The largest score that at least `count` of the items surely reach that are not left out; minus infinity for
-    /// fewer items.
-    pub(crate) fn reached_by(&self, count: usize, is_left_out: impl Fn(usize) -> bool) -> f32 {
-        let least = self.scores.iter().zip(self.norms).map(|(score, norm)| score - self.slope * norm);
-        let left = (self.first_item..).zip(least).filter(|(item, _)| !is_left_out(*item));
-        let mut least: Vec<f32> = left.map(|(_, least)| least).collect();
-        if least.len() < count {
-            return f32::NEG_INFINITY;
-        }
-        self.bound.reached(*least.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a)).1)
-    }
-}
-
-/// Which precision a tile of users is sifted with: one that leaves too much in doubt is given up.
-struct Trust {
-    precisions: &'static [Precision],
-    pause: usize,
-    next_pause: usize,
-}
-
-impl Trust {
-    /// So many tiles in a row speak for the whole block.
-    const MAX_IN_VAIN: usize = 2;
-
-    fn new(precisions: &'static [Precision]) -> Self {
-        Self { precisions, pause: 0, next_pause: 4 }
-    }
-
-    /// The precision to begin a block with.
-    fn begin(&mut self, sieve: Sieve) -> Option<Precision> {
-        self.pause = self.pause.saturating_sub(1);
-        match sieve {
-            _ if self.pause > 0 => None,
-            Sieve::None => None,
-            Sieve::Coarse => self.precisions.last().copied(),
-            Sieve::Fine => self.precisions.first().copied(),
-        }
-    }
-
-    /// How many doubts are too many: above this share of the pairs, what comes next would be faster.
-    fn max_doubts(precision: Precision, num_pairs: usize) -> usize {
-        let share = match precision {
-            Precision::Eight => 0.11,
-            Precision::Sixteen => 0.25,
-        };
-        64 + (share * num_pairs as f64) as usize
-    }
-
-    /// What to try next, on this block and the ones to come: 16 bits, or exact scores for a while, longer each time.
-    fn disappointed_by(&mut self, precision: Precision) -> Option<Precision> {
-        if precision == Precision::Eight {
-            self.precisions = &[Precision::Sixteen];
-            return Some(Precision::Sixteen);
-        }
-        self.pause = self.next_pause;
-        self.next_pause *= 2;
-        None
-    }
-}
-
-/// Up to [`TILE`] users that are scored together.
-struct Group {
-    users: Range<usize>,
-    rows: AlignedRows,
-    tile: UserTile,
-    trust: Trust,
-}
-
-/// A block of items.
-struct Block<'a> {
-    first_item: usize,
-    /// Items that the states have seen.
-    num_before: usize,
-    items: Matrix<'a>,
-    panels: &'a [Panel],
-    norms: Vec<f32>,
-    /// The largest loss of its panels at 8 and 16 bits.
-    loss: [f64; 2],
-}
-
-impl<'a> Block<'a> {
-    fn new(num_before: usize, items: Range<usize>, all_items: Matrix<'a>, panels: &'a [Panel]) -> Self {
-        let loss = |precision| panels.iter().map(|panel| panel.loss(precision)).fold(0.0, f64::max);
-        Self {
-            first_item: items.start,
-            num_before,
-            items: all_items.slice(items.start, items.end),
-            panels,
-            norms: panels.iter().flat_map(|panel| panel.norms).take(items.len()).collect(),
-            loss: [loss(Precision::Eight), loss(Precision::Sixteen)],
-        }
-    }
-}
-
-/// Buffers that every block uses again.
-#[derive(Default)]
-struct Scratch {
-    /// The block in 8 bits, once a tile asked for it.
-    eight: Vec<EightBits>,
-    has_eight: bool,
-    /// Tiles in a row that were sifted in vain.
-    num_in_vain: usize,
-    scores: Vec<f32>,
-    bars: Vec<(f32, f32)>,
-    places: Vec<u32>,
-    doubts: Doubts,
-    exact: Vec<f32>,
-}
-
-/// The items in doubt of all bars of a tile.
-#[derive(Default)]
-struct Doubts {
-    /// (user of the tile, item of the block).
-    pairs: Vec<(u32, u32)>,
-    /// (user of the tile, bar, items surely above, end of its pairs).
-    rows: Vec<(usize, usize, u64, usize)>,
-}
-
-impl Doubts {
-    fn clear(&mut self) {
-        self.pairs.clear();
-        self.rows.clear();
     }
 }
 
@@ -363,168 +181,4 @@ impl<'a> ItemIndex<'a> {
             Some(row) => Err(Error::Overflow { row, norm: norms[row], item_norm: max_norm }),
         }
     }
-
-    /// Scores all users with all items, block by block, and folds each row of scores into the state of its user.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`].
-    pub(crate) fn fold_scores<F: Fold>(&self, users: Matrix, fold: &F) -> Result<Vec<F::State>> {
-        // Users first: a state that sees all items has the better scores to sift by.
-        let num_tasks = if rayon::current_num_threads() > 1 { 2 * rayon::current_num_threads() } else { 1 };
-        let num_blocks = users.rows().div_ceil(self.blocks.users).max(num_tasks.min(users.rows() / Blocks::MIN_USERS));
-        let user_blocks = users.rows().div_ceil(num_blocks.max(1)).next_multiple_of(TILE).min(self.blocks.users);
-        let user_blocks = split(0..users.rows(), user_blocks.max(1));
-        let item_blocks = self.num_items().div_ceil(self.blocks.items);
-        let item_parts = num_tasks.div_ceil(user_blocks.len().max(1)).min(item_blocks);
-        let item_parts = split(0..self.num_items(), self.num_items().div_ceil(item_parts).next_multiple_of(PANEL));
-        let merge = |mut left: Vec<F::State>, right: Vec<F::State>| {
-            left.iter_mut().zip(right).for_each(|(left, right)| fold.merge(left, right));
-            Ok(left)
-        };
-        let states: Result<Vec<Vec<F::State>>> = user_blocks
-            .into_par_iter()
-            .map(|user_block| {
-                item_parts
-                    .par_iter()
-                    .map(|item_part| self.fold_part(users, user_block.clone(), item_part.clone(), fold))
-                    .try_reduce_with(merge)
-                    .expect("an index holds at least one item")
-            })
-            .collect();
-        Ok(states?.into_iter().flatten().collect())
-    }
-
-    /// One thread's share: the states of some users after some of the items, which start with a panel.
-    fn fold_part<F: Fold>(
-        &self,
-        users: Matrix,
-        user_block: Range<usize>,
-        item_part: Range<usize>,
-        fold: &F,
-    ) -> Result<Vec<F::State>> {
-        let kernel = self.prepared.kernel;
-        let panels = self.prepared.panels.as_deref();
-        let sifts = panels.is_some() || user_block.len() >= Blocks::MIN_USERS_TO_ROUND;
-        let group = |range: Range<usize>| {
-            let rows = users.slice(range.start, range.end);
-            let trust = Trust::new(if sifts { kernel.precisions(rows.dim()) } else { &[] });
-            Group { users: range, rows: AlignedRows::copy(rows), tile: UserTile::new(rows, kernel), trust }
-        };
-        let mut groups: Vec<Group> = split(user_block.clone(), TILE).into_iter().map(group).collect();
-        let mut states: Vec<F::State> = user_block.clone().map(|user| fold.start(user)).collect();
-        let mut scratch = Scratch::default();
-        let mut num_rescored = 0;
-        for items in split(item_part.clone(), self.blocks.items.next_multiple_of(PANEL)) {
-            let rounded;
-            let panels = match panels {
-                Some(panels) => &panels[items.start / PANEL..items.end.div_ceil(PANEL)],
-                None if sifts => {
-                    rounded = Panel::block(self.items.slice(items.start, items.end), kernel);
-                    &rounded[..]
-                }
-                None => &[],
-            };
-            let block = Block::new(items.start - item_part.start, items, self.items, panels);
-            scratch.has_eight = false;
-            scratch.num_in_vain = 0;
-            for (group, states) in groups.iter_mut().zip(states.chunks_mut(TILE)) {
-                if self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-                    return Err(Error::Interrupted);
-                }
-                num_rescored += self.fold_block(group, &block, fold, states, &mut scratch);
-            }
-        }
-        let num_scores = user_block.len() * item_part.len();
-        self.prepared.num_scores.fetch_add(num_scores as u64, Ordering::Relaxed);
-        self.prepared.num_rescored.fetch_add(num_rescored as u64, Ordering::Relaxed);
-        Ok(states)
-    }
-
-    /// Takes a block of items into the states of a tile of users, and returns how many scores were computed exactly.
-    fn fold_block<F: Fold>(
-        &self,
-        group: &mut Group,
-        block: &Block,
-        fold: &F,
-        states: &mut [F::State],
-        scratch: &mut Scratch,
-    ) -> usize {
-        let kernel = self.prepared.kernel;
-        let sieves = states.iter().map(|state| fold.sieve(state, block.num_before, block.items.rows()));
-        let sieve = sieves.min().unwrap_or(Sieve::None);
-        let in_vain = scratch.num_in_vain >= Trust::MAX_IN_VAIN; // then it is the items, and not these users
-        let mut precision = group.trust.begin(sieve).filter(|_| !in_vain);
-        while let Some(tried) = precision {
-            if sift_block(kernel, tried, group, block, fold, states, scratch) {
-                scratch.num_in_vain = 0;
-                let Scratch { doubts, exact, .. } = scratch;
-                kernel.score_pairs(group.rows.rows(), block.items, &doubts.pairs, exact);
-                let mut start = 0;
-                for &(user, bar, num_above, end) in &doubts.rows {
-                    let items = doubts.pairs[start..end].iter().map(|(_, place)| block.first_item + *place as usize);
-                    let doubtful = items.zip(exact[start..end].iter().copied());
-                    fold.take_sifted(&mut states[user], group.users.start + user, bar, num_above, doubtful);
-                    start = end;
-                }
-                return doubts.pairs.len();
-            }
-            precision = group.trust.disappointed_by(tried);
-            scratch.num_in_vain += usize::from(precision.is_none());
-        }
-        let num_pairs = group.users.len() * block.items.rows();
-        scratch.exact.resize(num_pairs, 0.0);
-        kernel.score_block(group.rows.rows(), block.items, &mut scratch.exact);
-        let rows = scratch.exact.chunks(block.items.rows());
-        for ((state, user), scores) in states.iter_mut().zip(group.users.clone()).zip(rows) {
-            fold.take(state, user, block.first_item, scores);
-        }
-        num_pairs
-    }
-}
-
-/// Lists the items of a block that stay in doubt for a tile of users; false when they are too many.
-fn sift_block<F: Fold>(
-    kernel: Kernel,
-    precision: Precision,
-    group: &Group,
-    block: &Block,
-    fold: &F,
-    states: &[F::State],
-    scratch: &mut Scratch,
-) -> bool {
-    let Scratch { eight, has_eight, scores, bars, places, doubts, .. } = scratch;
-    if precision == Precision::Eight && !*has_eight {
-        eight.resize_with(block.panels.len(), EightBits::default);
-        eight.iter_mut().zip(block.panels).for_each(|(eight, panel)| eight.take(panel, kernel));
-        *has_eight = true;
-    }
-    let width = block.panels.len() * PANEL;
-    scores.resize(group.users.len() * width, 0.0);
-    filter::score_panels(kernel, precision, &group.tile, block.panels, eight, scores);
-    doubts.clear();
-    let max_doubts = Trust::max_doubts(precision, group.users.len() * block.items.rows());
-    for (at, (state, scores)) in states.iter().zip(scores.chunks(width)).enumerate() {
-        let bound = group.tile.error_bound(at, precision);
-        let slope = bound.slope(block.loss[precision as usize]);
-        let scores = &scores[..block.items.rows()];
-        let row = Row { first_item: block.first_item, scores, norms: &block.norms, bound, slope };
-        bars.clear();
-        fold.bars(state, group.users.start + at, &row, bars);
-        for (bar, (low, high)) in bars.iter().enumerate() {
-            places.clear();
-            let thresholds = bound.thresholds(*low, *high, slope);
-            let above = filter::sift(kernel, scores, &block.norms, thresholds, places);
-            doubts.pairs.extend(places.iter().map(|place| (at as u32, *place)));
-            doubts.rows.push((at, bar, above, doubts.pairs.len()));
-        }
-        if doubts.pairs.len() > max_doubts {
-            return false;
-        }
-    }
-    true
-}
-
-/// Cuts a range into ranges of `size`, the last one shorter.
-fn split(range: Range<usize>, size: usize) -> Vec<Range<usize>> {
-    range.clone().step_by(size).map(|start| start..(start + size).min(range.end)).collect()
 }

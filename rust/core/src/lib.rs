@@ -6,6 +6,7 @@
 mod distributions;
 mod error;
 pub mod filter;
+mod fold;
 pub mod index;
 pub mod kernel;
 pub mod matrix;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::index::{Fold, Row, Sieve};
+use crate::fold::{Fold, Row, Sieve};
 use crate::{Error, ItemIndex, Matrix, Ragged, Result, Ties, kernel};
 
 /// What an item has to score to rank above a target: at least `score` below the item index `split`, more from it on.

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
-use crate::index::{Fold, Row, Sieve};
+use crate::fold::{Fold, Row, Sieve};
 use crate::rank::check_rows;
 use crate::{Error, ItemIndex, Matrix, Ragged, Result};
 
