@@ -1,6 +1,7 @@
 //! Metrics, intervals and tests over the users of an evaluation.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use langptune_core::Interrupt;
 use langptune_core::metrics::{Metric, per_user};
 use langptune_core::statistics::{Interval, bootstrap_intervals, paired_permutation_test};
 
@@ -39,11 +40,11 @@ fn significance(criterion: &mut Criterion) {
         ("4 BCa intervals", &samples, Interval::Bca),
     ] {
         group.bench_function(name, |bench| {
-            bench.iter(|| bootstrap_intervals(samples, interval, 0.95, 10_000, 0).unwrap());
+            bench.iter(|| bootstrap_intervals(samples, interval, 0.95, 10_000, 0, Interrupt::NEVER).unwrap());
         });
     }
     group.bench_function("permutation 100,000", |bench| {
-        bench.iter(|| paired_permutation_test(&a, &b, 100_000, 0).unwrap());
+        bench.iter(|| paired_permutation_test(&a, &b, 100_000, 0, Interrupt::NEVER).unwrap());
     });
     group.finish();
 }

@@ -195,6 +195,43 @@ def test_the_index_keeps_the_array_it_was_given(tmp_path):
     assert index.rank(users, np.arange(4)).tolist() == [1, 1, 1, 1]
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32), st.floats(0, 1), st.booleans())
+def test_search_beside_the_largest_items_and_long_exclusions(seed, part, keep_rounded):
+    rng = np.random.default_rng(seed)
+    num_items, dim = int(rng.integers(60, 400)), int(rng.integers(1, 80))
+    items, users = (np.abs(rng.standard_normal((n, dim))) for n in (num_items, 3))
+    items, users = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (items, users))
+    items *= rng.choice([1, 1e35, 1e37, 1.6e38], (num_items, 1), p=rng.dirichlet(np.ones(4)))
+    items, users = items.astype(np.float32), users.astype(np.float32)
+    exclude = [rng.permutation(num_items)[: rng.integers(0, num_items)] for _ in users]
+    left = num_items - max(len(row) for row in exclude)
+    k = max(1, int(part * min(left, num_items // 4)))
+    index = ItemIndex(items, keep_rounded=keep_rounded)
+    exact = index.score(users, np.tile(np.arange(num_items), (3, 1)))
+    for user, row in enumerate(exclude):
+        exact[user, row] = -np.inf
+    ids = index.search(users, k, exclude=exclude)[1]
+    np.testing.assert_array_equal(ids, np.argsort(-exact, axis=1, kind="stable")[:, :k])
+    best = index.rank(users, ids, exclude=exclude)
+    np.testing.assert_array_equal(best, np.tile(np.arange(1, k + 1), (3, 1)))
+
+
+def test_many_targets_rank_as_a_sorted_list_says():
+    rng = np.random.default_rng(0)
+    users, items = (rng.integers(-2, 3, (n, 6)).astype(np.float32) for n in (5, 2000))
+    targets = [rng.permutation(2000)[:n] for n in (1, 128, 129, 1500, 2000)]
+    index = ItemIndex(items)
+    places = np.argsort(index.search(users, 2000)[1], axis=1)
+    scores = users @ items.T
+    ranks = {ties: index.rank(users, targets, ties=ties) for ties in ("index", "min", "max")}
+    for user, row in enumerate(targets):
+        others, own = scores[user], scores[user, row][:, None]
+        np.testing.assert_array_equal(ranks["index"][user], 1 + places[user, row])
+        np.testing.assert_array_equal(ranks["min"][user], 1 + (others > own).sum(1))
+        np.testing.assert_array_equal(ranks["max"][user], (others >= own).sum(1))
+
+
 @pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-20, 1e18])
 def test_tiny_and_huge_embeddings(scale):
     users = np.array([[1, 0], [0, 1]], dtype=np.float32)

@@ -234,6 +234,17 @@ def test_an_unknown_kernel_is_refused(monkeypatch):
         ItemIndex(np.ones((1, 1), dtype=np.float32))
 
 
+@pytest.mark.parametrize(("dim", "spread"), [(32, 0.001), (64, 0.002), (128, 0.004)])
+def test_no_user_has_more_items_in_doubt_than_pay(dim, spread):
+    rng = np.random.default_rng(0)
+    users = rng.standard_normal((24, dim)).astype(np.float32)
+    items = (rng.standard_normal(dim) + spread * rng.standard_normal((20_000, dim))).astype(np.float32)
+    index = ItemIndex(items)
+    index.rank(users, np.arange(24))
+    # About a quarter of the items is in doubt, which takes longer than to score them all.
+    assert index.rescored_share > 0.95
+
+
 def test_the_share_rescored_is_told():
     rng = np.random.default_rng(0)
     users, items = (rng.standard_normal((n, 128), dtype=np.float32) for n in (64, 4000))
@@ -243,24 +254,61 @@ def test_the_share_rescored_is_told():
     assert 0 < index.rescored_share < 0.2
 
 
-@pytest.mark.parametrize("work", ["rank(users, np.zeros(20_000, dtype=int))", "search(users, 20)"])
+LONG_WORK = {
+    "rank": (100_000, "index.rank(users, np.zeros(20_000, dtype=int))"),
+    "search": (100_000, "index.search(users, 20)"),
+    "search all": (20_000, "index.search(users[:3000], 20_000)"),
+    "many targets": (40_000, "index.rank(users[:1000], np.tile(np.arange(40_000), (1000, 1)))"),
+    "many exclusions": (40_000, "index.rank(users[:1500], np.zeros(1500, int), exclude=others)"),
+    "score": (40_000, "index.score(users[:1500], others)"),
+    "build": (2_000_000, "ItemIndex(items)"),
+    "bootstrap": (2, "bootstrap_interval(rng.random(5000), num_resamples=3_000_000)"),
+    "permutations": (2, "paired_permutation_test(rng.random(1392), rng.random(1392), num_permutations=2**62)"),
+    "arrangements": (2, "paired_permutation_test(rng.random(50), rng.random(50), num_permutations=2**62)"),
+}
+
+
+@pytest.mark.parametrize("work", LONG_WORK)
 def test_ctrl_c_interrupts_long_work(work):
+    num_items, call = LONG_WORK[work]
     code = (
         "import signal, threading, time, os, numpy as np\n"
         "from langptune_rs import ItemIndex\n"
+        "from langptune_rs.evaluation.significance import bootstrap_interval, paired_permutation_test\n"
         "rng = np.random.default_rng(0)\n"
-        "users, items = (rng.standard_normal((n, 256), dtype=np.float32) for n in (20_000, 100_000))\n"
-        "index = ItemIndex(items)\n"
+        "two = rng.standard_normal((2, 256), dtype=np.float32)\n"
+        f"users, items = (np.tile(two, (n // 2, 1)) for n in (20_000, {num_items}))\n"
+        f"others = np.tile(np.arange(1, 40_000), (1500 if 'others' in {call!r} else 1, 1))\n"
+        "index = ItemIndex(items[:100_000])\n"
         "pressed = []\n"
         "def press():\n"
-        "    time.sleep(0.5)\n"
+        "    time.sleep(0.3)\n"
         "    pressed.append(time.perf_counter())\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "threading.Thread(target=press).start()\n"
         "try:\n"
-        f"    index.{work}\n"
+        f"    {call}\n"
         "except KeyboardInterrupt:\n"
         "    print(time.perf_counter() - pressed[0])\n"
         "assert index.rank(users[:2], [0, 1]).shape == (2,)\n"
     )
     assert float(run(code)) < 0.2
+
+
+def test_small_scores_are_the_same_where_a_thread_takes_them_for_zero():
+    pytest.importorskip("torch")
+    code = (
+        "import sys, hashlib, numpy as np, torch\n"
+        "torch.set_flush_denormal(sys.argv[1] == 'flush')\n"
+        "from langptune_rs import ItemIndex\n"
+        "whole = np.random.default_rng(0).integers(-9, 10, (53, 8)).astype(np.float32)\n"
+        "small = np.multiply(whole, np.float32(2.0**-66))\n"
+        "index = ItemIndex(small[3:])\n"
+        "scores, ids = index.search(small[:3], 50)\n"
+        "ranks = index.rank(small[:3], [4, 5, 6])\n"
+        "bits = hashlib.sha256(scores.tobytes() + ids.tobytes() + ranks.tobytes()).hexdigest()\n"
+        "print((np.float32([1e-20]) * np.float32(1e-20))[0] == 0, bits)\n"
+    )
+    kept, flushed = run(code, "keep").split(), run(code, "flush").split()
+    assert (kept[0], flushed[0]) == ("False", "True")
+    assert kept[1] == flushed[1]

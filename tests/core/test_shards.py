@@ -260,6 +260,8 @@ def test_ids_of_other_shards_are_for_what_a_shard_contributes():
         ([1.0, np.nan], r"scores row 1 is NaN for item 7: pass the score that the shard which holds this item"),
         ([-np.inf, 1.0], r"scores row 0 is -inf for item 1"),
         ([1, 2], r"scores holds values of type int64: float32 scores are needed"),
+        (np.array([1.0, 2.0]), r"scores holds values of type float64: float32 scores are needed, as an index returns"),
+        ([100.0, 2.0], r"scores row 0 is 100 for item 1, which scores 2 here: pass what `score` returns"),
     ],
 )
 def test_a_count_needs_the_score_of_every_target(scores, message):
@@ -284,11 +286,31 @@ SCORES = np.ones((2, 1), dtype=np.float32)
         ([(SCORES, [[3], [4]]), SCORES], 1, r"what shard 1 found is a ndarray: pass the tuple \(scores, ids\)"),
         ([(SCORES,)], 1, r"what shard 0 found is a tuple"),
         ([(SCORES, [[3], [4]])], 2**70, r"k = 1180591620717411303424: pass a whole number from 1 to 922337203685477"),
+        ([(np.float32([[0.5], [np.nan]]), [[3], [4]])], 1, r"scores row 1 is NaN: every score must be finite"),
+        (
+            [(SCORES.astype(np.float64), [[3], [4]])],
+            1,
+            r"scores holds values of type float64: float32 scores are needed",
+        ),
     ],
 )
 def test_lists_that_cannot_be_merged(found, k, message):
     with pytest.raises(InputError, match=message):
         merge_candidates(found, k)
+
+
+@pytest.mark.parametrize("ties", ["index", "min", "max", "mean"])
+def test_a_score_that_is_not_the_items_own_is_refused_under_every_tie_rule(ties):
+    index = ItemIndex(np.eye(4, dtype=np.float32))
+    users = np.ones((2, 4), dtype=np.float32)
+    with pytest.raises(InputError, match=r"scores row 1 is 0.5 for item 1, which scores 1 here"):
+        index.count_above(users, [0, 1], [1.0, 0.5], ties=ties)
+
+
+def test_zeros_of_either_sign_merge_by_item():
+    scores, ids = merge_candidates([(np.array([[-0.0, 0.0]], dtype=np.float32), [[2, 3]])], 2)
+    assert ids.tolist() == [[2, 3]]
+    assert not np.signbit(scores).any()
 
 
 def test_whole_searches_merge_too():

@@ -134,6 +134,10 @@ def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
         raise InputError(f"{name} has shape {array.shape}: one flat row of {_KIND_NAMES[kinds]} is needed")
     if not array.size:
         return np.empty(0, dtype=_DTYPES[kinds])
+    if kinds == SCORES and isinstance(values, np.ndarray) and array.dtype != np.float32:
+        raise InputError(
+            f"{name} holds values of type {array.dtype}: float32 scores are needed, as an index returns them"
+        )
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} holds values of type {array.dtype}: {_KIND_NAMES[kinds]} are needed")
     if kinds == INTEGERS and array.dtype.kind == "u" and array.max() > LARGEST:

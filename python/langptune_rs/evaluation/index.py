@@ -31,12 +31,13 @@ class ItemIndex:
     lists are the same to the bit for any number of threads, any batch of users and any CPU. They follow the total
     order (-score, item index). Give unit rows for cosine similarity.
 
-    A copy of the items in integers of 16 bits (half their memory) rules most of them out first, under a proven bound on
-    its error, and only the doubtful ones are scored in float32; the results are the same. The environment variable
-    LANGPTUNE_KERNEL forces a kernel: "avx512-vnni", "avx512", "avx2", "neon" or "portable".
+    A copy of the items in integers of 16 bits (half their memory and some 10 bytes an item) rules most of them out
+    first, under a proven bound on its error, and only the doubtful ones are scored in float32; the results are the
+    same. The environment variable LANGPTUNE_KERNEL forces a kernel: "avx512-vnni", "avx512", "avx2", "neon" or
+    "portable".
 
     The index keeps a reference to `item_embeddings`: leave the array as it is while the index lives. A memory-mapped
-    array works. Ctrl-C interrupts `rank` and `search`.
+    array works. Ctrl-C interrupts `rank`, `search` and the making of an index.
 
     >>> ItemIndex(np.eye(3, dtype=np.float32))
     ItemIndex(3 items, dim 3)
@@ -176,7 +177,8 @@ class ItemIndex:
             Counts in the form of `targets`: int64, or float64 for ties="mean", where they may be halves.
 
         Raises:
-            InputError: as `rank`, and for a target whose score is missing or NaN.
+            InputError: as `rank`; for a target whose score is missing or NaN, and for one of these items whose score is
+                another than `score` returns; for scores in an array that is not of float32.
         """
         users = check_embeddings(user_embeddings, "user_embeddings")
         rows = rows_of(targets, "targets")
@@ -212,7 +214,7 @@ class ItemIndex:
         users = check_embeddings(user_embeddings, "user_embeddings")
         k = check_k(k, len(self))
         _, scores, ids = self._core.search(users, k, _excluded(exclude))
-        return scores.reshape(-1, k), ids.reshape(-1, k)
+        return scores.reshape(len(users), k), ids.reshape(len(users), k)
 
     def candidates(
         self, user_embeddings: NDArray[np.float32], k: int, *, exclude: Rows | None = None

@@ -165,8 +165,9 @@ def merge_candidates(of_shards: Sequence[tuple[Rows, Rows]], k: int) -> tuple[ND
         (scores, ids) as `ItemIndex.search` returns them for the whole catalog.
 
     Raises:
-        InputError: for no shards, for shards that differ in their number of users, and, naming the row, for an item
-            that two shards found and for a user with fewer than k items.
+        InputError: for no shards, for shards that differ in their number of users, for scores in an array not of
+            float32, and, naming the row, for a score that is not finite, for an item that two shards found and for a
+            user with fewer than k items.
     """
     if not isinstance(of_shards, Sequence) or not of_shards:
         raise InputError("nothing was found: pass a list of what at least one shard returned")

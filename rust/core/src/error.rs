@@ -138,6 +138,21 @@ pub enum Error {
         /// What stands for its score.
         score: f32,
     },
+    /// A score that is not the one this index gives to its item.
+    #[error(
+        "scores row {row} is {score} for item {item}, which scores {own} here: pass what `score` returns for the same \
+         users and targets"
+    )]
+    OtherScore {
+        /// The first such row.
+        row: usize,
+        /// The target.
+        item: usize,
+        /// The score as it was passed.
+        score: f32,
+        /// The score of the index.
+        own: f32,
+    },
     /// The same item found in two shards.
     #[error(
         "row {row} of what was found holds item {item} twice: every item is in one shard; give each its first item"

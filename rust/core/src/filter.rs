@@ -33,6 +33,8 @@
 //! K = |s U| delta + |e| + 2^-22 |s U| (1 + delta) + g(n/16 + 6) |u|        N = (n + s) 2^-149
 //! ```
 //!
+//! (`|x|` is not kept: an upper bound of it, at most half as much again, follows from the scale `t`.)
+//!
 //! So an item is surely above a score `h` if `A > (h + N)/s + (K/s) |x|`, and surely below `l` if
 //! `A < (l - N)/s - (K/s) |x|` ([`Thresholds`]).
 
@@ -171,7 +173,7 @@ mod tests {
         fn exact_scores_are_on_the_side_that_approximate_ones_say((dim, users, items) in problem()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
             let panels = Panel::all(items, Kernel::supported()[0]);
-            let norms: Vec<f32> = panels.iter().flat_map(|panel| panel.norms).collect();
+            let norms: Vec<f32> = panels.iter().flat_map(|panel| panel.norms(dim)).collect();
             let width = norms.len();
             for kernel in Kernel::supported() {
                 let tile = UserTile::new(users, kernel);
@@ -231,7 +233,7 @@ mod tests {
             for &precision in kernel.precisions(512) {
                 let bound = tile.error_bound(0, precision);
                 let slope = f64::from(bound.slope(panels[0].loss(precision)));
-                let share = slope * bound.scale / f64::from(panels[0].norms[0]);
+                let share = slope * bound.scale / f64::from(panels[0].norms(512)[0]);
                 let expected = if precision == Precision::Eight { 2e-3..2e-2 } else { 1e-4..4e-4 };
                 assert!(expected.contains(&share), "{precision:?} {share}");
             }

@@ -8,22 +8,26 @@ use rayon::prelude::*;
 use crate::filter::{self, EightBits, ErrorBound, PANEL, Panel, Precision, TILE, UserTile};
 use crate::index::Blocks;
 use crate::matrix::AlignedRows;
-use crate::{Error, ItemIndex, Kernel, Matrix, Result};
+use crate::{ItemIndex, Kernel, Matrix, Ragged, Result};
+
+/// What an item that is excluded scores: less than any other, since scores are finite.
+pub(crate) const EXCLUDED: f32 = f32::NEG_INFINITY;
 
 /// What is made of the scores of one user: a state that takes in the items block by block.
 ///
 /// A user's items come in increasing order within a state, but states are split and merged as the threads allow, and
-/// scores come exactly or sifted as is faster: the result must not depend on that.
+/// scores come exactly or sifted as is faster: the result must not depend on that. Items count from the first of the
+/// index.
 pub(crate) trait Fold: Sync {
     type State: Send;
 
     fn start(&self, user: usize) -> Self::State;
 
-    /// Takes in the exact scores of the items from `first_item` on.
+    /// Takes in the exact scores of the items from `first_item` on, some of which may be [`EXCLUDED`].
     fn take(&self, state: &mut Self::State, user: usize, first_item: usize, scores: &[f32]);
 
     /// How well the next `num_items` items can be sifted, after `num_before`.
-    fn sieve(&self, state: &Self::State, num_before: usize, num_items: usize) -> Sieve;
+    fn sieve(&self, user: usize, state: &Self::State, num_before: usize, num_items: usize) -> Sieve;
 
     /// The pairs of scores (low, high) that the same items are to be sifted by.
     fn bars(&self, state: &Self::State, user: usize, row: &Row, bars: &mut Vec<(f32, f32)>);
@@ -54,9 +58,8 @@ pub(crate) enum Sieve {
     Fine,
 }
 
-/// Approximate scores of one user with the items from `first_item` on.
+/// Approximate scores of one user with the items of a block.
 pub(crate) struct Row<'a> {
-    first_item: usize,
     scores: &'a [f32],
     norms: &'a [f32],
     bound: &'a ErrorBound,
@@ -64,12 +67,11 @@ pub(crate) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// The largest score that at least `count` of the items surely reach that are not left out; minus infinity for
-    /// fewer items.
-    pub(crate) fn reached_by(&self, count: usize, is_left_out: impl Fn(usize) -> bool) -> f32 {
+    /// The largest score that at least `count` of the items surely reach; minus infinity for fewer items, and where f32
+    /// does not hold what so many surely reach.
+    pub(crate) fn reached_by(&self, count: usize) -> f32 {
         let least = self.scores.iter().zip(self.norms).map(|(score, norm)| score - self.slope * norm);
-        let left = (self.first_item..).zip(least).filter(|(item, _)| !is_left_out(*item));
-        let mut least: Vec<f32> = left.map(|(_, least)| least).collect();
+        let mut least: Vec<f32> = least.map(|least| if least.is_finite() { least } else { EXCLUDED }).collect();
         if least.len() < count {
             return f32::NEG_INFINITY;
         }
@@ -80,6 +82,8 @@ impl Row<'_> {
 /// Which precision a tile of users is sifted with: one that leaves too much in doubt is given up.
 struct Trust {
     precisions: &'static [Precision],
+    /// Whether this precision did well on the block before.
+    is_earned: bool,
     pause: usize,
     next_pause: usize,
 }
@@ -89,7 +93,7 @@ impl Trust {
     const MAX_IN_VAIN: usize = 2;
 
     fn new(precisions: &'static [Precision]) -> Self {
-        Self { precisions, pause: 0, next_pause: 4 }
+        Self { precisions, is_earned: false, pause: 0, next_pause: 4 }
     }
 
     /// The precision to begin a block with.
@@ -103,17 +107,19 @@ impl Trust {
         }
     }
 
-    /// How many doubts are too many: above this share of the pairs, what comes next would be faster.
-    fn max_doubts(precision: Precision, num_pairs: usize) -> usize {
-        let share = match precision {
-            Precision::Eight => 0.11,
-            Precision::Sixteen => 0.25,
+    /// How many doubts are too many: above this share of the pairs, what comes next would be faster. The fewer the
+    /// dimensions, the more of the time it takes to score a single pair goes into anything but its products.
+    fn max_doubts(precision: Precision, dim: usize, num_pairs: usize) -> usize {
+        let (share, overhead) = match precision {
+            Precision::Eight => (0.12, 48.0),
+            Precision::Sixteen => (0.18, 32.0),
         };
-        64 + (share * num_pairs as f64) as usize
+        16 + (share * dim as f64 / (dim as f64 + overhead) * num_pairs as f64) as usize
     }
 
     /// What to try next, on this block and the ones to come: 16 bits, or exact scores for a while, longer each time.
     fn disappointed_by(&mut self, precision: Precision) -> Option<Precision> {
+        self.is_earned = false;
         if precision == Precision::Eight {
             self.precisions = &[Precision::Sixteen];
             return Some(Precision::Sixteen);
@@ -130,6 +136,8 @@ struct Group {
     rows: AlignedRows,
     tile: UserTile,
     trust: Trust,
+    /// Where in each user's row of exclusions the items to come begin.
+    next_excluded: Vec<usize>,
 }
 
 /// A block of items.
@@ -152,8 +160,70 @@ impl<'a> Block<'a> {
             num_before,
             items: all_items.slice(items.start, items.end),
             panels,
-            norms: panels.iter().flat_map(|panel| panel.norms).take(items.len()).collect(),
+            norms: panels.iter().flat_map(|panel| panel.norms(all_items.dim())).take(items.len()).collect(),
             loss: [loss(Precision::Eight), loss(Precision::Sixteen)],
+        }
+    }
+
+    /// Its first panels, which tell what the others are like.
+    fn beginning(&self) -> Self {
+        let num_panels = self.panels.len().div_ceil(8);
+        let num_items = self.items.rows().min(num_panels * PANEL);
+        Self {
+            items: self.items.slice(0, num_items),
+            panels: &self.panels[..num_panels],
+            norms: self.norms[..num_items].to_vec(),
+            ..*self
+        }
+    }
+}
+
+/// The items of a block that are excluded for the users of a tile.
+#[derive(Default)]
+struct Excluded {
+    /// Their places in the block, user by user, increasing.
+    places: Vec<u32>,
+    /// Where the places of each user end.
+    ends: Vec<usize>,
+}
+
+impl Excluded {
+    /// Takes the items `ids` of the rows of a group, in place of what was here.
+    fn take(&mut self, exclude: &Ragged, group: &mut Group, ids: Range<usize>) {
+        self.places.clear();
+        self.ends.clear();
+        if exclude.values().is_empty() {
+            return;
+        }
+        for (user, next) in group.users.clone().zip(&mut group.next_excluded) {
+            let within = exclude.row(user)[*next..].iter().take_while(|item| **item < ids.end);
+            let start = self.places.len();
+            self.places.extend(within.map(|item| (item - ids.start) as u32));
+            self.ends.push(self.places.len());
+            *next += self.places.len() - start;
+        }
+    }
+
+    fn of(&self, user: usize) -> &[u32] {
+        if self.places.is_empty() {
+            return &[];
+        }
+        let start = user.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.places[start..self.ends[user]]
+    }
+
+    fn contains(&self, user: usize, place: u32) -> bool {
+        self.of(user).binary_search(&place).is_ok()
+    }
+
+    /// Writes the score of excluded items over theirs, in rows of `width` scores, as many as there are of the block.
+    fn mark(&self, scores: &mut [f32], width: usize) {
+        if self.places.is_empty() {
+            return;
+        }
+        for (user, scores) in scores.chunks_mut(width).enumerate() {
+            let places = self.of(user).iter().map(|place| *place as usize);
+            places.take_while(|place| *place < width).for_each(|place| scores[place] = EXCLUDED);
         }
     }
 }
@@ -161,9 +231,10 @@ impl<'a> Block<'a> {
 /// Buffers that every block uses again.
 #[derive(Default)]
 struct Scratch {
-    /// The block in 8 bits, once a tile asked for it.
+    excluded: Excluded,
+    /// The first panels of the block in 8 bits, as far as tiles asked for them.
     eight: Vec<EightBits>,
-    has_eight: bool,
+    num_eight: usize,
     /// Tiles in a row that were sifted in vain.
     num_in_vain: usize,
     scores: Vec<f32>,
@@ -191,10 +262,11 @@ impl Doubts {
 
 impl ItemIndex<'_> {
     /// Scores all users with all items, block by block, and folds each row of scores into the state of its user.
+    /// `exclude` holds sorted rows.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
-    pub(crate) fn fold_scores<F: Fold>(&self, users: Matrix, fold: &F) -> Result<Vec<F::State>> {
+    pub(crate) fn fold_scores<F: Fold>(&self, users: Matrix, exclude: &Ragged, fold: &F) -> Result<Vec<F::State>> {
         // Users first: a state that sees all items has the better scores to sift by.
         let num_tasks = if rayon::current_num_threads() > 1 { 2 * rayon::current_num_threads() } else { 1 };
         let num_blocks = users.rows().div_ceil(self.blocks.users).max(num_tasks.min(users.rows() / Blocks::MIN_USERS));
@@ -212,7 +284,7 @@ impl ItemIndex<'_> {
             .map(|user_block| {
                 item_parts
                     .par_iter()
-                    .map(|item_part| self.fold_part(users, user_block.clone(), item_part.clone(), fold))
+                    .map(|item_part| self.fold_part(users, exclude, user_block.clone(), item_part.clone(), fold))
                     .try_reduce_with(merge)
                     .expect("an index holds at least one item")
             })
@@ -224,6 +296,7 @@ impl ItemIndex<'_> {
     fn fold_part<F: Fold>(
         &self,
         users: Matrix,
+        exclude: &Ragged,
         user_block: Range<usize>,
         item_part: Range<usize>,
         fold: &F,
@@ -234,7 +307,16 @@ impl ItemIndex<'_> {
         let group = |range: Range<usize>| {
             let rows = users.slice(range.start, range.end);
             let trust = Trust::new(if sifts { kernel.precisions(rows.dim()) } else { &[] });
-            Group { users: range, rows: AlignedRows::copy(rows), tile: UserTile::new(rows, kernel), trust }
+            let first_id = self.first_item + item_part.start;
+            let next = |user| exclude.row(user).partition_point(|item| *item < first_id);
+            let next_excluded = range.clone().map(next).collect();
+            Group {
+                users: range,
+                rows: AlignedRows::copy(rows),
+                tile: UserTile::new(rows, kernel),
+                trust,
+                next_excluded,
+            }
         };
         let mut groups: Vec<Group> = split(user_block.clone(), TILE).into_iter().map(group).collect();
         let mut states: Vec<F::State> = user_block.clone().map(|user| fold.start(user)).collect();
@@ -250,13 +332,13 @@ impl ItemIndex<'_> {
                 }
                 None => &[],
             };
+            let ids = self.first_item + items.start..self.first_item + items.end;
             let block = Block::new(items.start - item_part.start, items, self.items, panels);
-            scratch.has_eight = false;
+            scratch.num_eight = 0;
             scratch.num_in_vain = 0;
             for (group, states) in groups.iter_mut().zip(states.chunks_mut(TILE)) {
-                if self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-                    return Err(Error::Interrupted);
-                }
+                self.interrupt.check()?;
+                scratch.excluded.take(exclude, group, ids.clone());
                 num_rescored += self.fold_block(group, &block, fold, states, &mut scratch);
             }
         }
@@ -276,12 +358,16 @@ impl ItemIndex<'_> {
         scratch: &mut Scratch,
     ) -> usize {
         let kernel = self.prepared.kernel;
-        let sieves = states.iter().map(|state| fold.sieve(state, block.num_before, block.items.rows()));
+        let sieve = |(user, state)| fold.sieve(user, state, block.num_before, block.items.rows());
+        let sieves = group.users.clone().zip(&*states).map(sieve);
         let sieve = sieves.min().unwrap_or(Sieve::None);
         let in_vain = scratch.num_in_vain >= Trust::MAX_IN_VAIN; // then it is the items, and not these users
         let mut precision = group.trust.begin(sieve).filter(|_| !in_vain);
         while let Some(tried) = precision {
-            if sift_block(kernel, tried, group, block, fold, states, scratch) {
+            let mut sifts = |block: &Block| sift_block(kernel, tried, group, block, fold, states, scratch);
+            let is_promising = group.trust.is_earned || sieve != Sieve::Fine || sifts(&block.beginning());
+            if is_promising && sifts(block) {
+                group.trust.is_earned = true;
                 scratch.num_in_vain = 0;
                 let Scratch { doubts, exact, .. } = scratch;
                 kernel.score_pairs(group.rows.rows(), block.items, &doubts.pairs, exact);
@@ -300,6 +386,7 @@ impl ItemIndex<'_> {
         let num_pairs = group.users.len() * block.items.rows();
         scratch.exact.resize(num_pairs, 0.0);
         kernel.score_block(group.rows.rows(), block.items, &mut scratch.exact);
+        scratch.excluded.mark(&mut scratch.exact, block.items.rows());
         let rows = scratch.exact.chunks(block.items.rows());
         for ((state, user), scores) in states.iter_mut().zip(group.users.clone()).zip(rows) {
             fold.take(state, user, block.first_item, scores);
@@ -318,28 +405,35 @@ fn sift_block<F: Fold>(
     states: &[F::State],
     scratch: &mut Scratch,
 ) -> bool {
-    let Scratch { eight, has_eight, scores, bars, places, doubts, .. } = scratch;
-    if precision == Precision::Eight && !*has_eight {
-        eight.resize_with(block.panels.len(), EightBits::default);
-        eight.iter_mut().zip(block.panels).for_each(|(eight, panel)| eight.take(panel, kernel));
-        *has_eight = true;
+    let Scratch { eight, num_eight, excluded, scores, bars, places, doubts, .. } = scratch;
+    if precision == Precision::Eight && *num_eight < block.panels.len() {
+        eight.resize_with(block.panels.len().max(eight.len()), EightBits::default);
+        let missing = eight.iter_mut().zip(block.panels).skip(*num_eight);
+        missing.for_each(|(eight, panel)| eight.take(panel, kernel));
+        *num_eight = block.panels.len();
     }
     let width = block.panels.len() * PANEL;
     scores.resize(group.users.len() * width, 0.0);
     filter::score_panels(kernel, precision, &group.tile, block.panels, eight, scores);
+    excluded.mark(scores, width);
     doubts.clear();
-    let max_doubts = Trust::max_doubts(precision, group.users.len() * block.items.rows());
+    let num_items = block.items.rows();
+    let max_doubts = Trust::max_doubts(precision, block.items.dim(), group.users.len() * num_items);
     for (at, (state, scores)) in states.iter().zip(scores.chunks(width)).enumerate() {
         let bound = group.tile.error_bound(at, precision);
         let slope = bound.slope(block.loss[precision as usize]);
-        let scores = &scores[..block.items.rows()];
-        let row = Row { first_item: block.first_item, scores, norms: &block.norms, bound, slope };
+        let scores = &scores[..num_items];
+        let row = Row { scores, norms: &block.norms, bound, slope };
         bars.clear();
         fold.bars(state, group.users.start + at, &row, bars);
         for (bar, (low, high)) in bars.iter().enumerate() {
             places.clear();
             let thresholds = bound.thresholds(*low, *high, slope);
             let above = filter::sift(kernel, scores, &block.norms, thresholds, places);
+            if !excluded.of(at).is_empty() {
+                // An excluded one is in doubt where all are that score little.
+                places.retain(|place| scores[*place as usize] > EXCLUDED || !excluded.contains(at, *place));
+            }
             doubts.pairs.extend(places.iter().map(|place| (at as u32, *place)));
             doubts.rows.push((at, bar, above, doubts.pairs.len()));
         }

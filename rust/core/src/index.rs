@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::filter::{PANEL, Panel, TILE};
-use crate::{Error, Kernel, Matrix, Result};
+use crate::{Error, Interrupt, Kernel, Matrix, Result};
 
 /// How an item whose score equals the target's counts for the target's rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct ItemIndex<'a> {
     pub(crate) first_item: usize,
     pub(crate) prepared: Arc<Prepared>,
     pub(crate) blocks: Blocks,
-    pub(crate) interrupted: Option<&'a AtomicBool>,
+    pub(crate) interrupt: Interrupt<'a>,
 }
 
 /// What is computed of the items once.
@@ -46,10 +46,7 @@ impl Prepared {
     /// # Errors
     /// [`Error::Empty`] without items; [`Error::NonFinite`] for NaN or infinity.
     pub fn new(items: Matrix, kernel: Kernel) -> Result<Self> {
-        // Read once: items on disk may be more than memory holds.
-        let panels = Panel::all(items, kernel);
-        let max_norm = panels.iter().map(|panel| panel.max_norm).fold(0.0, f64::max);
-        Self::of(items, kernel, max_norm, Some(panels))
+        Self::until(Interrupt::NEVER, items, kernel, true)
     }
 
     /// Checks the items and keeps nothing of their size: each block is rounded whenever its turn comes.
@@ -57,7 +54,23 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::new`].
     pub fn without_copy(items: Matrix, kernel: Kernel) -> Result<Self> {
-        Self::of(items, kernel, items.max_norm(), None)
+        Self::until(Interrupt::NEVER, items, kernel, false)
+    }
+
+    /// As [`Prepared::new`] where the rounded items are kept and [`Prepared::without_copy`] where not, unless it is
+    /// interrupted.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`], and [`Error::Interrupted`].
+    pub fn until(interrupt: Interrupt, items: Matrix, kernel: Kernel, keep_rounded: bool) -> Result<Self> {
+        if keep_rounded {
+            // Read once: items on disk may be more than memory holds.
+            let panels = Panel::all_until(interrupt, items, kernel)?;
+            let max_norm = panels.iter().map(|panel| panel.max_norm).fold(0.0, f64::max);
+            Self::of(items, kernel, max_norm, Some(panels))
+        } else {
+            Self::of(items, kernel, items.max_norm(interrupt)?, None)
+        }
     }
 
     fn of(items: Matrix, kernel: Kernel, max_norm: f64, panels: Option<Vec<Panel>>) -> Result<Self> {
@@ -126,7 +139,7 @@ impl<'a> ItemIndex<'a> {
     /// The index of items that were prepared before.
     pub fn from_prepared(item_embeddings: Matrix<'a>, prepared: Arc<Prepared>) -> Self {
         let blocks = Blocks::new(item_embeddings.dim());
-        Self { items: item_embeddings, first_item: 0, prepared, blocks, interrupted: None }
+        Self { items: item_embeddings, first_item: 0, prepared, blocks, interrupt: Interrupt::NEVER }
     }
 
     /// The same index as a shard of a catalog: its items have the indexes from `first_item` on, in what it is given and
@@ -146,10 +159,10 @@ impl<'a> ItemIndex<'a> {
         Self { blocks, ..self }
     }
 
-    /// The same index; work on it ends with [`Error::Interrupted`] soon after `flag` is set.
+    /// The same index; work on it ends with [`Error::Interrupted`] when it is interrupted.
     #[must_use]
-    pub fn interrupted_by(self, flag: &'a AtomicBool) -> Self {
-        Self { interrupted: Some(flag), ..self }
+    pub fn until(self, interrupt: Interrupt<'a>) -> Self {
+        Self { interrupt, ..self }
     }
 
     /// What was computed of the items.

@@ -8,6 +8,7 @@ mod error;
 pub mod filter;
 mod fold;
 pub mod index;
+mod interrupt;
 pub mod kernel;
 pub mod matrix;
 pub mod metrics;
@@ -21,6 +22,7 @@ pub mod statistics;
 
 pub use error::{Error, Result};
 pub use index::{Blocks, ItemIndex, Prepared, Ties};
+pub use interrupt::Interrupt;
 pub use kernel::Kernel;
 pub use matrix::Matrix;
 pub use ragged::Ragged;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 
 /// Rows of float32 vectors, row-major and contiguous, borrowed from the caller.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +42,16 @@ impl<'a> Matrix<'a> {
     }
 
     /// The largest Euclidean norm of a row, in f64: infinite where a value is not finite, 0 without rows.
-    pub fn max_norm(&self) -> f64 {
-        let norms = self.values.par_chunks_exact(self.dim).with_min_len(64).map(norm);
-        norms.map(|norm| if norm.is_finite() { norm } else { f64::INFINITY }).reduce(|| 0.0, f64::max)
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub fn max_norm(&self, interrupt: Interrupt) -> Result<f64> {
+        let max_norm = |rows: &[f32]| {
+            interrupt.check()?;
+            let norms = rows.chunks_exact(self.dim).map(norm_of);
+            Ok(norms.map(|norm| if norm.is_finite() { norm } else { f64::INFINITY }).fold(0.0, f64::max))
+        };
+        self.values.par_chunks(64 * self.dim).map(max_norm).try_reduce(|| 0.0, |a, b| Ok(a.max(b)))
     }
 
     /// The Euclidean norm of every row, in f64.
@@ -52,7 +59,7 @@ impl<'a> Matrix<'a> {
     /// # Errors
     /// [`Error::NonFinite`] with the first row and column that hold NaN or infinity. `name` names the argument.
     pub fn norms(&self, name: &'static str) -> Result<Vec<f64>> {
-        let norms: Vec<f64> = self.values.par_chunks_exact(self.dim).with_min_len(64).map(norm).collect();
+        let norms: Vec<f64> = self.values.par_chunks_exact(self.dim).with_min_len(64).map(norm_of).collect();
         // The square of a finite f32 is finite in f64, so a norm is finite exactly when its whole row is.
         match norms.iter().position(|norm| !norm.is_finite()) {
             None => Ok(norms),
@@ -65,16 +72,23 @@ impl<'a> Matrix<'a> {
     }
 }
 
-fn norm(row: &[f32]) -> f64 {
-    let mut squares = [0.0_f64; 8];
-    let (chunks, rest) = row.as_chunks::<8>();
-    for chunk in chunks {
-        for (square, value) in squares.iter_mut().zip(chunk) {
-            *square += f64::from(*value) * f64::from(*value);
+fn norm_of(row: &[f32]) -> f64 {
+    norm(row.len(), |at| f64::from(row[at]))
+}
+
+/// The norm of a vector of `len` values, in f64 and eight partial sums.
+#[inline(always)]
+pub(crate) fn norm(len: usize, value: impl Fn(usize) -> f64) -> f64 {
+    let mut sums = [0.0; 8];
+    let whole = len - len % 8;
+    for start in (0..whole).step_by(8) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            let value = value(start + lane);
+            *sum += value * value;
         }
     }
-    let rest: f64 = rest.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
-    (squares.iter().sum::<f64>() + rest).sqrt()
+    let rest: f64 = (whole..len).map(|at| value(at) * value(at)).sum();
+    (sums.iter().sum::<f64>() + rest).sqrt()
 }
 
 /// A copy of some rows that starts at a cache line.
@@ -113,8 +127,8 @@ mod tests {
     #[test]
     fn the_largest_norm_is_infinite_where_a_value_is_not_finite() {
         let values = [3.0, 4.0, f32::NAN, 1.0, 0.0, 9.0];
-        assert_eq!(Matrix::new(&values[..2], 2).max_norm(), 5.0);
-        assert_eq!(Matrix::new(&values, 2).max_norm(), f64::INFINITY);
+        assert_eq!(Matrix::new(&values[..2], 2).max_norm(Interrupt::NEVER).unwrap(), 5.0);
+        assert_eq!(Matrix::new(&values, 2).max_norm(Interrupt::NEVER).unwrap(), f64::INFINITY);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //!
 //! A forked child inherits the memory of a thread pool but none of its threads, and would wait for them for ever.
 //! So the pool remembers the process that started it, and a child makes its own the first time it needs one.
+//!
+//! Its threads compute with [`IeeeFloats`], whatever the thread that started them does.
 
+use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -57,6 +60,7 @@ fn current() -> &'static Pool {
     }
     let threads = rayon::ThreadPoolBuilder::new()
         .thread_name(|index| format!("langptune-{index}"))
+        .start_handler(|_| std::mem::forget(IeeeFloats::on_this_thread()))
         .build()
         .expect("the system lets threads be started");
     let made = Box::into_raw(Box::new(Pool { process, threads }));
@@ -70,6 +74,81 @@ fn current() -> &'static Pool {
             current()
         }
     }
+}
+
+/// While it lives, this thread computes as IEEE 754 says and Rust takes for granted: it rounds to nearest and keeps
+/// numbers below the normal range, which code of others may have told it to take for 0.
+pub struct IeeeFloats {
+    before: floats::Control,
+    /// It belongs to its thread.
+    of_this_thread: PhantomData<*const ()>,
+}
+
+impl IeeeFloats {
+    /// From now on.
+    #[must_use]
+    pub fn on_this_thread() -> Self {
+        let before = floats::get();
+        floats::set(floats::IEEE);
+        Self { before, of_this_thread: PhantomData }
+    }
+}
+
+impl Drop for IeeeFloats {
+    fn drop(&mut self) {
+        floats::set(self.before);
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod floats {
+    use std::arch::asm;
+
+    pub type Control = u32;
+    /// No exception is raised, and the rest is 0.
+    pub const IEEE: Control = 0x1f80;
+
+    pub fn get() -> Control {
+        let mut control = 0;
+        // SAFETY: every 64-bit x86 CPU has the register, and its 32 bits are written to `control`.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut control, options(nostack, preserves_flags)) };
+        control
+    }
+
+    pub fn set(control: Control) {
+        // SAFETY: the register takes what `IEEE` is, which is what Rust expects it to be, and what it held before.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const control, options(nostack, preserves_flags, readonly)) };
+    }
+}
+
+#[cfg(all(target_arch = "aarch64", not(miri)))]
+mod floats {
+    use std::arch::asm;
+
+    pub type Control = u64;
+    pub const IEEE: Control = 0;
+
+    pub fn get() -> Control {
+        let control;
+        // SAFETY: every 64-bit ARM CPU has the register, and any program may read it.
+        unsafe { asm!("mrs {}, fpcr", out(reg) control, options(nomem, nostack, preserves_flags)) };
+        control
+    }
+
+    pub fn set(control: Control) {
+        // SAFETY: the register takes what `IEEE` is, which is what Rust expects it to be, and what it held before.
+        unsafe { asm!("msr fpcr, {}", in(reg) control, options(nostack, preserves_flags)) };
+    }
+}
+
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+mod floats {
+    pub type Control = ();
+    pub const IEEE: Control = ();
+
+    pub fn get() -> Control {}
+
+    pub fn set((): Control) {}
 }
 
 #[cfg(test)]
@@ -97,6 +176,30 @@ mod tests {
     #[should_panic(expected = "of its own")]
     fn watched_work_may_panic() {
         run_watched(|| panic!("of its own"), Duration::from_secs(1000), || {});
+    }
+
+    #[test]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn small_numbers_are_kept_whatever_the_thread_was_told() {
+        let square = || std::hint::black_box(1e-20_f32) * std::hint::black_box(1e-20_f32);
+        let kept = square();
+        // Both bits: results below the normal range are 0, and so are such operands.
+        floats::set(floats::IEEE | 0x8040);
+        let flushed = square();
+        let under_guard = {
+            let _floats = IeeeFloats::on_this_thread();
+            square()
+        };
+        let after = square();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .start_handler(|_| std::mem::forget(IeeeFloats::on_this_thread()))
+            .build()
+            .unwrap();
+        let in_pool = pool.install(square);
+        floats::set(floats::IEEE);
+        assert!(kept > 0.0);
+        assert_eq!((flushed, under_guard, after, in_pool), (0.0, kept, 0.0, kept));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 
 /// Rows of item indexes, checked and borrowed or owned: row `r` is `values[offsets[r]..offsets[r + 1]]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,16 +36,36 @@ impl Ragged {
     /// # Errors
     /// [`Error::Offsets`] as [`checked_offsets`]; [`Error::OutOfRange`] for an index that is not one of `items`.
     pub fn new(name: &'static str, offsets: &[i64], values: &[i64], items: Range<usize>) -> Result<Self> {
+        Self::until(Interrupt::NEVER, name, offsets, values, items)
+    }
+
+    /// As [`Ragged::new`], unless it is interrupted.
+    ///
+    /// # Errors
+    /// As [`Ragged::new`], and [`Error::Interrupted`].
+    pub fn until(
+        interrupt: Interrupt,
+        name: &'static str,
+        offsets: &[i64],
+        values: &[i64],
+        items: Range<usize>,
+    ) -> Result<Self> {
         let offsets = checked_offsets(name, offsets, values.len())?;
         let is_item = |item: &i64| usize::try_from(*item).is_ok_and(|item| items.contains(&item));
-        let ragged = |values| Self { offsets, values };
-        if let Some(at) = values.iter().position(|item| !is_item(item)) {
-            let row = ragged(Vec::new()).row_of(at);
-            let (first, last) = (items.start, items.end.saturating_sub(1));
-            return Err(Error::OutOfRange { name, row, item: values[at], first, last });
+        let mut ragged = Self { offsets, values: Vec::with_capacity(values.len()) };
+        for chunk in values.chunks(Self::VALUES_AT_ONCE) {
+            interrupt.check()?;
+            if let Some(at) = chunk.iter().position(|item| !is_item(item)) {
+                let row = ragged.row_of(ragged.values.len() + at);
+                let (first, last) = (items.start, items.end.saturating_sub(1));
+                return Err(Error::OutOfRange { name, row, item: chunk[at], first, last });
+            }
+            ragged.values.extend(chunk.iter().map(|item| *item as usize));
         }
-        Ok(ragged(values.iter().map(|item| *item as usize).collect()))
+        Ok(ragged)
     }
+
+    const VALUES_AT_ONCE: usize = 1 << 16;
 
     /// `rows` empty rows.
     pub fn empty(rows: usize) -> Self {
@@ -133,29 +153,18 @@ impl Ragged {
         Self { offsets, values }
     }
 
-    /// Of each row the indexes of `items`, counted from the first of these.
-    #[must_use]
-    pub fn within(&self, items: Range<usize>) -> Self {
-        let mut offsets = Vec::with_capacity(self.offsets.len());
-        let mut values = Vec::new();
-        offsets.push(0);
-        for row in 0..self.rows() {
-            let held = self.row(row).iter().filter(|item| items.contains(item));
-            values.extend(held.map(|item| item - items.start));
-            offsets.push(values.len());
-        }
-        Self { offsets, values }
-    }
-
-    /// The same rows with each index once, in increasing order.
-    #[must_use]
-    pub fn sorted_unique(&self) -> Self {
+    /// Of each row the indexes of `items`, each once, in increasing order.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub fn sorted_within(&self, items: Range<usize>, interrupt: Interrupt) -> Result<Self> {
         let mut offsets = Vec::with_capacity(self.offsets.len());
         let mut values = Vec::with_capacity(self.values.len());
         offsets.push(0);
         for row in 0..self.rows() {
+            interrupt.check()?;
             let start = values.len();
-            values.extend_from_slice(self.row(row));
+            values.extend(self.row(row).iter().filter(|item| items.contains(item)));
             values[start..].sort_unstable();
             let mut kept = start;
             for at in start..values.len() {
@@ -167,7 +176,7 @@ impl Ragged {
             values.truncate(kept);
             offsets.push(kept);
         }
-        Self { offsets, values }
+        Ok(Self { offsets, values })
     }
 }
 
@@ -183,9 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn sorted_unique_keeps_each_index_of_a_row_once() {
-        let ragged = Ragged::new("x", &[0, 4, 4, 6], &[4, 1, 4, 1, 1, 0], 0..5).unwrap().sorted_unique();
-        assert_eq!((ragged.row(0), ragged.row(1), ragged.row(2)), (&[1, 4][..], &[][..], &[0, 1][..]));
+    fn sorted_rows_keep_each_index_of_some_items_once() {
+        let ragged = Ragged::new("x", &[0, 4, 4, 6], &[4, 1, 4, 1, 1, 0], 0..5).unwrap();
+        let sorted = |items| ragged.sorted_within(items, Interrupt::NEVER).unwrap();
+        assert_eq!(sorted(0..5), Ragged::from_rows(&[vec![1, 4], vec![], vec![0, 1]]));
+        assert_eq!(sorted(1..4), Ragged::from_rows(&[vec![1], vec![], vec![1]]));
     }
 
     #[test]
@@ -194,12 +205,6 @@ mod tests {
         assert_eq!(ragged, Ragged::from_rows(&[vec![1, 3], vec![], vec![0, 2], vec![]]));
         let outer = Ragged::from_rows(&[vec![], vec![2, 1, 0]]);
         assert_eq!(outer.expanded(&ragged), Ragged::from_rows(&[vec![], vec![0, 2, 1, 3]]));
-    }
-
-    #[test]
-    fn rows_within_some_items_count_from_the_first_of_them() {
-        let ragged = Ragged::from_rows(&[vec![7, 2, 5, 4], vec![], vec![0]]);
-        assert_eq!(ragged.within(4..7), Ragged::from_rows(&[vec![1, 0], vec![], vec![]]));
     }
 
     #[test]

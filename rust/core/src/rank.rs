@@ -1,9 +1,11 @@
 //! The rank of each target among all items that are not excluded.
 
+use std::cmp::Ordering;
+
 use rayon::prelude::*;
 
 use crate::fold::{Fold, Row, Sieve};
-use crate::{Error, ItemIndex, Matrix, Ragged, Result, Ties, kernel};
+use crate::{Error, Interrupt, ItemIndex, Matrix, Ragged, Result, Ties, kernel};
 
 /// What an item has to score to rank above a target: at least `score` below the item index `split`, more from it on.
 #[derive(Debug, Clone, Copy)]
@@ -12,7 +14,16 @@ struct Bar {
     split: usize,
 }
 
+/// With more targets than this, a user's bars are sorted, so that a score finds its place among them by bisection.
+const MANY_BARS: usize = 128;
+
 impl Bar {
+    /// By how hard it is to pass: what passes a bar passes every lesser one.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_score = self.score.partial_cmp(&other.score).expect("scores are finite");
+        by_score.then(other.split.cmp(&self.split))
+    }
+
     fn is_passed(&self, item: usize, score: f32) -> bool {
         score > self.score || (score == self.score && item < self.split)
     }
@@ -31,15 +42,42 @@ struct Count<'a> {
     targets: &'a Ragged,
     /// One for each target.
     bars: Vec<Bar>,
+    /// Of a user with many bars the same in order; empty for others.
+    ladders: Vec<Vec<Bar>>,
 }
 
-impl Count<'_> {
+impl<'a> Count<'a> {
+    fn new(targets: &'a Ragged, bars: Vec<Bar>, interrupt: Interrupt) -> Result<Self> {
+        let ladder = |user| {
+            interrupt.check()?;
+            let mut ladder = Vec::new();
+            if targets.row(user).len() > MANY_BARS {
+                ladder.extend_from_slice(&bars[targets.span(user)]);
+                ladder.sort_unstable_by(Bar::cmp);
+            }
+            Ok(ladder)
+        };
+        let ladders = (0..targets.rows()).into_par_iter().map(ladder).collect::<Result<_>>()?;
+        Ok(Self { targets, bars, ladders })
+    }
+
     fn bars(&self, user: usize) -> &[Bar] {
         &self.bars[self.targets.span(user)]
+    }
+
+    /// What is counted at the end for each bar of a user.
+    fn counts(&self, user: usize, mut counts: Vec<u64>) -> Vec<u64> {
+        let ladder = &self.ladders[user];
+        if ladder.is_empty() {
+            return counts;
+        }
+        (1..counts.len()).rev().for_each(|at| counts[at - 1] += counts[at]);
+        self.bars(user).iter().map(|bar| counts[ladder.partition_point(|other| other.cmp(bar).is_lt())]).collect()
     }
 }
 
 impl Fold for Count<'_> {
+    /// The items that pass each bar, or for a ladder, those that pass this bar and none above.
     type State = Vec<u64>;
 
     fn start(&self, user: usize) -> Vec<u64> {
@@ -47,13 +85,23 @@ impl Fold for Count<'_> {
     }
 
     fn take(&self, counts: &mut Vec<u64>, user: usize, first_item: usize, scores: &[f32]) {
-        for (count, bar) in counts.iter_mut().zip(self.bars(user)) {
-            *count += bar.count(first_item, scores);
+        let ladder = &self.ladders[user];
+        if ladder.is_empty() {
+            for (count, bar) in counts.iter_mut().zip(self.bars(user)) {
+                *count += bar.count(first_item, scores);
+            }
+            return;
+        }
+        for (item, score) in (first_item..).zip(scores) {
+            let num_passed = ladder.partition_point(|bar| bar.is_passed(item, *score));
+            if let Some(highest) = num_passed.checked_sub(1) {
+                counts[highest] += 1;
+            }
         }
     }
 
-    fn sieve(&self, _: &Vec<u64>, _: usize, _: usize) -> Sieve {
-        Sieve::Fine
+    fn sieve(&self, user: usize, _: &Vec<u64>, _: usize, _: usize) -> Sieve {
+        if self.ladders[user].is_empty() { Sieve::Fine } else { Sieve::None }
     }
 
     fn bars(&self, _: &Vec<u64>, user: usize, _: &Row, bars: &mut Vec<(f32, f32)>) {
@@ -100,7 +148,7 @@ impl ItemIndex<'_> {
     /// As [`ItemIndex::count_above`]; [`Error::Unscored`] for a target that this index does not hold.
     pub fn rank(&self, users: Matrix, targets: &Ragged, exclude: &Ragged, ties: Ties) -> Result<Vec<f64>> {
         let scores = self.score(users, targets)?;
-        let above = self.count_above(users, targets, &scores, exclude, ties)?;
+        let above = self.count_above_scored(users, targets, &scores, exclude, ties)?;
         Ok(above.into_iter().map(|count| 1.0 + count).collect())
     }
 
@@ -115,8 +163,12 @@ impl ItemIndex<'_> {
         let score = |user, target: usize| {
             if self.ids().contains(&target) { self.score_of(users, user, target - self.first_item) } else { f32::NAN }
         };
-        let of_user = |user| targets.row(user).iter().map(move |target| score(user, *target));
-        Ok((0..users.rows()).into_par_iter().flat_map_iter(of_user).collect())
+        let of_user = |user| {
+            self.interrupt.check()?;
+            Ok(targets.row(user).iter().map(|target| score(user, *target)).collect())
+        };
+        let scores = (0..users.rows()).into_par_iter().map(of_user).collect::<Result<Vec<Vec<f32>>>>()?;
+        Ok(scores.concat())
     }
 
     /// For every target of every user, how many items of this index rank above it, those of the user's row of
@@ -128,8 +180,8 @@ impl ItemIndex<'_> {
     /// [`Ties::Max`].
     ///
     /// # Errors
-    /// As [`ItemIndex::score`], and [`Error::Rows`] for `exclude`; [`Error::PerTarget`] and [`Error::Unscored`] for
-    /// the scores; [`Error::DuplicateTarget`] and [`Error::ExcludedTarget`]; [`Error::Interrupted`].
+    /// As [`ItemIndex::score`], and [`Error::Rows`] for `exclude`; [`Error::PerTarget`], [`Error::Unscored`] and
+    /// [`Error::OtherScore`] for the scores; [`Error::DuplicateTarget`] and [`Error::ExcludedTarget`]; [`Error::Interrupted`].
     pub fn count_above(
         &self,
         users: Matrix,
@@ -138,17 +190,35 @@ impl ItemIndex<'_> {
         exclude: &Ragged,
         ties: Ties,
     ) -> Result<Vec<f64>> {
-        self.check_users(users)?;
-        check_rows("targets", targets, users)?;
+        let own = self.score(users, targets)?;
+        check_scores(targets, scores)?;
+        if let Some(at) = (0..own.len()).find(|at| !own[*at].is_nan() && own[*at] != scores[*at]) {
+            let (row, item) = (targets.row_of(at), targets.values()[at]);
+            return Err(Error::OtherScore { row, item, score: scores[at], own: own[at] });
+        }
+        self.count_above_scored(users, targets, scores, exclude, ties)
+    }
+
+    /// As [`ItemIndex::count_above`], of scores that this index gave to the targets it holds.
+    fn count_above_scored(
+        &self,
+        users: Matrix,
+        targets: &Ragged,
+        scores: &[f32],
+        exclude: &Ragged,
+        ties: Ties,
+    ) -> Result<Vec<f64>> {
         check_rows("exclude", exclude, users)?;
         check_scores(targets, scores)?;
-        let exclude = exclude.sorted_unique();
-        check_targets(targets, &exclude)?;
-        let exclude = exclude.within(self.ids());
+        let exclude = exclude.sorted_within(0..usize::MAX, self.interrupt)?;
+        check_targets(targets, &exclude, self.interrupt)?;
         let passing = |split_of: &dyn Fn(usize) -> usize| {
             let scored = targets.values().iter().zip(scores);
             let bars = scored.map(|(target, score)| Bar { score: *score, split: split_of(*target) }).collect();
-            self.count_passing(users, &Count { targets, bars }, &exclude)
+            let count = Count::new(targets, bars, self.interrupt)?;
+            let counts = self.fold_scores(users, &exclude, &count)?;
+            let of_user = |(user, counts)| count.counts(user, counts);
+            Ok(counts.into_par_iter().enumerate().flat_map_iter(of_user).collect::<Vec<u64>>())
         };
         let best = || passing(&|_| 0);
         // With the bar at "at least", a target counts itself.
@@ -166,23 +236,6 @@ impl ItemIndex<'_> {
             }
         };
         Ok(counts.into_iter().map(|count| count as f64).collect())
-    }
-
-    /// For every target, the number of items that pass its bar and are not excluded. `exclude` counts from the first
-    /// item of this index.
-    fn count_passing(&self, users: Matrix, count: &Count, exclude: &Ragged) -> Result<Vec<u64>> {
-        let counts = self.fold_scores(users, count)?;
-        // All items were counted, excluded ones too: take those that passed back.
-        let without_excluded = |(user, mut counts): (usize, Vec<u64>)| {
-            for &item in exclude.row(user) {
-                let score = self.score_of(users, user, item);
-                for (count, bar) in counts.iter_mut().zip(count.bars(user)) {
-                    *count -= u64::from(bar.is_passed(item, score));
-                }
-            }
-            counts
-        };
-        Ok(counts.into_par_iter().enumerate().flat_map_iter(without_excluded).collect())
     }
 
     fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {
@@ -207,8 +260,9 @@ fn check_scores(targets: &Ragged, scores: &[f32]) -> Result<()> {
 }
 
 /// No target twice in a row, and none excluded. `exclude` is sorted.
-fn check_targets(targets: &Ragged, exclude: &Ragged) -> Result<()> {
+fn check_targets(targets: &Ragged, exclude: &Ragged, interrupt: Interrupt) -> Result<()> {
     for row in 0..targets.rows() {
+        interrupt.check()?;
         let mut sorted = targets.row(row).to_vec();
         sorted.sort_unstable();
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {

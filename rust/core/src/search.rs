@@ -5,9 +5,9 @@ use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
-use crate::fold::{Fold, Row, Sieve};
+use crate::fold::{EXCLUDED, Fold, Row, Sieve};
 use crate::rank::check_rows;
-use crate::{Error, ItemIndex, Matrix, Ragged, Result};
+use crate::{Error, Interrupt, ItemIndex, Matrix, Ragged, Result};
 
 /// The best items of every user, best first.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +22,8 @@ impl Found {
     /// The `k` best items of every user of all that the shards of a catalog found, by (-score, item index).
     ///
     /// # Errors
-    /// [`Error::ZeroK`]; [`Error::Rows`] when not all have the rows of the first; [`Error::FoundTwice`];
-    /// [`Error::TooFewItems`] when a user has fewer than `k`.
+    /// [`Error::ZeroK`]; [`Error::Rows`] when not all have the rows of the first; [`Error::NonFiniteScore`];
+    /// [`Error::FoundTwice`]; [`Error::TooFewItems`] when a user has fewer than `k`.
     pub fn merged(of_shards: &[Self], k: usize) -> Result<Self> {
         check_k(k)?;
         let rows = of_shards.first().map_or(0, |found| found.items.rows());
@@ -31,19 +31,21 @@ impl Found {
             return Err(Error::Rows { name: "found", rows: other.items.rows(), users: rows });
         }
         let best: Result<Vec<Best>> = (0..rows).into_par_iter().map(|row| Best::merged(of_shards, row, k)).collect();
-        Ok(Self::from_best(best?))
+        Self::from_best(best?, Interrupt::NEVER)
     }
 
-    fn from_best(best: Vec<Best>) -> Self {
-        let sorted: Vec<Vec<Candidate>> = best.into_par_iter().map(|best| best.heap.into_sorted_vec()).collect();
+    fn from_best(best: Vec<Best>, interrupt: Interrupt) -> Result<Self> {
+        let sorted = |best: Best| interrupt.check().map(|()| best.heap.into_sorted_vec());
+        let sorted = best.into_par_iter().map(sorted).collect::<Result<Vec<Vec<Candidate>>>>()?;
         let flat = || sorted.iter().flatten();
         let items = Ragged::from_lengths(sorted.iter().map(Vec::len), flat().map(|c| c.item).collect());
-        Self { items, scores: flat().map(|c| c.score).collect() }
+        Ok(Self { items, scores: flat().map(|c| c.score).collect() })
     }
 
     fn candidates(&self, row: usize) -> impl Iterator<Item = Candidate> {
         let scores = &self.scores[self.items.span(row)];
-        self.items.row(row).iter().zip(scores).map(|(item, score)| Candidate { score: *score, item: *item })
+        // No score is -0, but one from outside may be.
+        self.items.row(row).iter().zip(scores).map(|(item, score)| Candidate { score: *score + 0.0, item: *item })
     }
 }
 
@@ -106,48 +108,56 @@ impl Best {
             return Err(Error::TooFewItems { row, left: items.len(), k });
         }
         let mut best = Self::of(k);
-        of_shards.iter().flat_map(|found| found.candidates(row)).for_each(|candidate| best.offer(candidate));
+        for candidate in of_shards.iter().flat_map(|found| found.candidates(row)) {
+            if !candidate.score.is_finite() {
+                return Err(Error::NonFiniteScore { name: "scores", row, value: candidate.score.into() });
+            }
+            best.offer(candidate);
+        }
         Ok(best)
     }
 
     /// Whether an item of this score could still enter; an item of a higher index than all before must score more.
     fn may_enter(&self, score: f32) -> bool {
-        self.heap.len() < self.k || self.heap.peek().is_some_and(|worst| score > worst.score)
+        score > if self.heap.len() < self.k { EXCLUDED } else { self.worst() }
+    }
+
+    /// The score of the worst, once there are k.
+    fn worst(&self) -> f32 {
+        self.heap.peek().map_or(f32::INFINITY, |worst| worst.score)
     }
 }
 
 /// Once this many times k items were seen, few of those to come are among the best or near them.
-const MANY: usize = 20;
+const MANY: usize = 40;
 
-/// Keeps the best items that are not excluded.
-struct Search<'a> {
+/// Keeps the best items.
+struct Search {
     k: usize,
     /// What the index of the first item is to those who asked.
     first_item: usize,
-    /// Sorted rows.
-    exclude: &'a Ragged,
 }
 
-impl Search<'_> {
-    fn offer(&self, best: &mut Best, user: usize, item: usize, score: f32) {
-        if best.may_enter(score) && self.exclude.row(user).binary_search(&item).is_err() {
+impl Search {
+    fn offer(&self, best: &mut Best, item: usize, score: f32) {
+        if best.may_enter(score) {
             best.offer(Candidate { score, item: self.first_item + item });
         }
     }
 }
 
-impl Fold for Search<'_> {
+impl Fold for Search {
     type State = Best;
 
     fn start(&self, _: usize) -> Best {
         Best::of(self.k)
     }
 
-    fn take(&self, best: &mut Best, user: usize, first_item: usize, scores: &[f32]) {
-        (first_item..).zip(scores).for_each(|(item, score)| self.offer(best, user, item, *score));
+    fn take(&self, best: &mut Best, _: usize, first_item: usize, scores: &[f32]) {
+        (first_item..).zip(scores).for_each(|(item, score)| self.offer(best, item, *score));
     }
 
-    fn sieve(&self, best: &Best, num_before: usize, num_items: usize) -> Sieve {
+    fn sieve(&self, _: usize, best: &Best, num_before: usize, num_items: usize) -> Sieve {
         match self.k - best.heap.len() {
             0 if num_before >= MANY * self.k => Sieve::Fine,
             missing if missing <= num_items / 4 => Sieve::Coarse,
@@ -155,27 +165,16 @@ impl Fold for Search<'_> {
         }
     }
 
-    fn bars(&self, best: &Best, user: usize, row: &Row, bars: &mut Vec<(f32, f32)>) {
-        let worst = best.heap.peek().map_or(f32::INFINITY, |worst| worst.score);
+    fn bars(&self, best: &Best, _: usize, row: &Row, bars: &mut Vec<(f32, f32)>) {
         let low = match self.k - best.heap.len() {
-            0 => worst,
-            missing => {
-                let exclude = self.exclude.row(user);
-                worst.min(row.reached_by(missing, |item| exclude.binary_search(&item).is_ok()))
-            }
+            0 => best.worst(),
+            missing => best.worst().min(row.reached_by(missing)),
         };
         bars.push((low, f32::INFINITY));
     }
 
-    fn take_sifted(
-        &self,
-        best: &mut Best,
-        user: usize,
-        _: usize,
-        _: u64,
-        doubtful: impl Iterator<Item = (usize, f32)>,
-    ) {
-        doubtful.for_each(|(item, score)| self.offer(best, user, item, score));
+    fn take_sifted(&self, best: &mut Best, _: usize, _: usize, _: u64, doubtful: impl Iterator<Item = (usize, f32)>) {
+        doubtful.for_each(|(item, score)| self.offer(best, item, score));
     }
 
     fn merge(&self, best: &mut Best, other: Best) {
@@ -219,17 +218,17 @@ impl ItemIndex<'_> {
         self.best(users, k, &self.checked(users, k, exclude)?)
     }
 
-    /// The exclusions of this index, as [`Search`] takes them.
+    /// The exclusions of this index, in sorted rows.
     fn checked(&self, users: Matrix, k: usize, exclude: &Ragged) -> Result<Ragged> {
         check_k(k)?;
         self.check_users(users)?;
         check_rows("exclude", exclude, users)?;
-        Ok(exclude.within(self.ids()).sorted_unique())
+        exclude.sorted_within(self.ids(), self.interrupt)
     }
 
     fn best(&self, users: Matrix, k: usize, exclude: &Ragged) -> Result<Found> {
-        let search = Search { k, first_item: self.first_item, exclude };
-        Ok(Found::from_best(self.fold_scores(users, &search)?))
+        let search = Search { k, first_item: self.first_item };
+        Found::from_best(self.fold_scores(users, exclude, &search)?, self.interrupt)
     }
 }
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::distributions::{normal_cdf, normal_quantile, student_two_sided};
 use crate::random::Random;
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 
 /// The mean of `values` by pairwise summation in f64; NaN for none.
 pub fn mean(values: &[f64]) -> f64 {
@@ -34,24 +34,26 @@ pub enum Interval {
 /// Resample `r` draws from its own stream of random numbers, so the intervals depend on the seed alone.
 ///
 /// ```
+/// use langptune_core::Interrupt;
 /// use langptune_core::statistics::{Interval, bootstrap_intervals};
 ///
 /// let scores: Vec<f64> = (0..100).map(f64::from).collect();
-/// let intervals = bootstrap_intervals(&[&scores], Interval::Percentile, 0.95, 1000, 0)?;
+/// let intervals = bootstrap_intervals(&[&scores], Interval::Percentile, 0.95, 1000, 0, Interrupt::NEVER)?;
 /// assert!(intervals[0].0 < 49.5 && 49.5 < intervals[0].1);
 /// # Ok::<(), langptune_core::Error>(())
 /// ```
 ///
 /// # Errors
 /// [`Error::NoScores`], [`Error::NonFiniteScore`]; [`Error::Rows`] for samples of different length;
-/// [`Error::Parameter`] for a level outside (0, 1) or no resamples; [`Error::OneSided`] where BCa has too few
-/// resamples.
+/// [`Error::Parameter`] for a level outside (0, 1), and for no resamples or more than [`MAX_RESAMPLES`];
+/// [`Error::OneSided`] where BCa has too few resamples; [`Error::Interrupted`].
 pub fn bootstrap_intervals(
     samples: &[&[f64]],
     interval: Interval,
     level: f64,
     num_resamples: usize,
     seed: u64,
+    interrupt: Interrupt,
 ) -> Result<Vec<(f64, f64)>> {
     for scores in samples {
         check_scores("scores", scores)?;
@@ -67,18 +69,37 @@ pub fn bootstrap_intervals(
         });
     }
     check_count("num_resamples", num_resamples)?;
-    let means = samples.chunks(SAMPLES_AT_ONCE).flat_map(|samples| match samples {
-        [alone] => resampled_means::<1>(&[alone], num_resamples, seed),
-        several => resampled_means::<SAMPLES_AT_ONCE>(several, num_resamples, seed),
-    });
-    samples.iter().zip(means).map(|(scores, means)| interval_of_means(scores, means, interval, level)).collect()
+    if num_resamples > MAX_RESAMPLES {
+        let range = "at most 10,000,000 are drawn; 10,000 give an interval to a hundredth of its width";
+        return Err(Error::Parameter { name: "num_resamples", value: num_resamples as f64, range });
+    }
+    let mut intervals = Vec::with_capacity(samples.len());
+    for samples in samples.chunks(SAMPLES_AT_ONCE) {
+        let means = match samples {
+            [alone] => resampled_means::<1>(&[alone], num_resamples, seed, interrupt)?,
+            several => resampled_means::<SAMPLES_AT_ONCE>(several, num_resamples, seed, interrupt)?,
+        };
+        for (scores, means) in samples.iter().zip(means) {
+            interrupt.check()?;
+            intervals.push(interval_of_means(scores, means, interval, level)?);
+        }
+    }
+    Ok(intervals)
 }
+
+/// Their means take 640 MB.
+pub const MAX_RESAMPLES: usize = 10_000_000;
 
 /// A sum waits about four cycles for the one before it, in which the next draw and three other sums find room.
 const SAMPLES_AT_ONCE: usize = 4;
 
 /// The resampled means of each of up to `N` samples.
-fn resampled_means<const N: usize>(samples: &[&[f64]], num_resamples: usize, seed: u64) -> Vec<Vec<f64>> {
+fn resampled_means<const N: usize>(
+    samples: &[&[f64]],
+    num_resamples: usize,
+    seed: u64,
+    interrupt: Interrupt,
+) -> Result<Vec<Vec<f64>>> {
     let num_users = samples[0].len();
     let scores_of = |user: usize| std::array::from_fn(|at| samples.get(at).map_or(0.0, |scores| scores[user]));
     let rows: Vec<[f64; N]> = (0..num_users).map(scores_of).collect();
@@ -91,8 +112,9 @@ fn resampled_means<const N: usize>(samples: &[&[f64]], num_resamples: usize, see
         }
         sums.map(|sum| sum / num_users as f64)
     };
-    let means: Vec<[f64; N]> = (0..num_resamples as u64).into_par_iter().map(means_of).collect();
-    (0..samples.len()).map(|at| means.iter().map(|means| means[at]).collect()).collect()
+    let resamples = (0..num_resamples as u64).into_par_iter();
+    let means = resamples.map(|resample| interrupt.check().map(|()| means_of(resample))).collect::<Result<Vec<_>>>()?;
+    Ok((0..samples.len()).map(|at| means.iter().map(|means| means[at]).collect()).collect())
 }
 
 fn interval_of_means(scores: &[f64], mut means: Vec<f64>, interval: Interval, level: f64) -> Result<(f64, f64)> {
@@ -159,9 +181,10 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 /// 0 (Phipson and Smyth, 2010). Sums that differ by rounding alone count as equal.
 ///
 /// ```
+/// use langptune_core::Interrupt;
 /// use langptune_core::statistics::{holm, paired_permutation_test};
 ///
-/// let p = paired_permutation_test(&[1.0, 1.0, 1.0], &[0.5, 0.25, 0.5], 1000, 0)?;
+/// let p = paired_permutation_test(&[1.0, 1.0, 1.0], &[0.5, 0.25, 0.5], 1000, 0, Interrupt::NEVER)?;
 /// assert_eq!(p, 0.25); // all signs alike: 2 of the 8 arrangements
 /// assert_eq!(holm(&[p, 0.5])?, [0.5, 0.5]);
 /// # Ok::<(), langptune_core::Error>(())
@@ -169,8 +192,14 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 ///
 /// # Errors
 /// [`Error::Unpaired`], [`Error::NoScores`], [`Error::NonFiniteScore`]; [`Error::Parameter`] for no permutations, and for
-/// scores so far apart that f64 does not hold the sum of the squares.
-pub fn paired_permutation_test(a: &[f64], b: &[f64], num_permutations: usize, seed: u64) -> Result<f64> {
+/// scores so far apart that f64 does not hold the sum of the squares; [`Error::Interrupted`].
+pub fn paired_permutation_test(
+    a: &[f64],
+    b: &[f64],
+    num_permutations: usize,
+    seed: u64,
+    interrupt: Interrupt,
+) -> Result<f64> {
     let mut differences = paired_differences(a, b)?;
     check_count("num_permutations", num_permutations)?;
     // Swapping equal scores changes nothing.
@@ -181,16 +210,21 @@ pub fn paired_permutation_test(a: &[f64], b: &[f64], num_permutations: usize, se
     let tables = signed_sums(&differences);
     let num_arrangements = 1_usize.checked_shl(differences.len() as u32).unwrap_or(usize::MAX);
     if num_arrangements <= num_permutations {
-        let all = (0..num_arrangements as u64).into_par_iter();
-        let num_extreme = all.filter(|signs| sum_by_signs(&tables, || *signs).abs() >= extreme).count();
+        let num_extreme = count(num_arrangements, interrupt, |signs| sum_by_signs(&tables, || signs).abs() >= extreme)?;
         return Ok(num_extreme as f64 / num_arrangements as f64);
     }
-    let is_extreme = |permutation: &u64| {
-        let mut random = Random::new(seed, *permutation);
+    let is_extreme = |permutation| {
+        let mut random = Random::new(seed, permutation);
         sum_by_signs(&tables, || random.next()).abs() >= extreme
     };
-    let num_extreme = (0..num_permutations as u64).into_par_iter().filter(is_extreme).count();
-    Ok((1 + num_extreme) as f64 / (1 + num_permutations) as f64)
+    let num_extreme = count(num_permutations, interrupt, is_extreme)?;
+    Ok((1.0 + num_extreme as f64) / (1.0 + num_permutations as f64))
+}
+
+/// How many of the numbers below `end` are such.
+fn count(end: usize, interrupt: Interrupt, is_such: impl Fn(u64) -> bool + Sync) -> Result<usize> {
+    let one = |number| interrupt.check().map(|()| usize::from(is_such(number)));
+    (0..end as u64).into_par_iter().map(one).try_reduce(|| 0, |a, b| Ok(a + b))
 }
 
 /// The sum of the differences under signs that come 64 at a time.
@@ -291,7 +325,7 @@ mod tests {
     }
 
     fn one(scores: &[f64], interval: Interval, level: f64, num_resamples: usize, seed: u64) -> Result<(f64, f64)> {
-        Ok(bootstrap_intervals(&[scores], interval, level, num_resamples, seed)?[0])
+        Ok(bootstrap_intervals(&[scores], interval, level, num_resamples, seed, Interrupt::NEVER)?[0])
     }
 
     #[test]
@@ -317,17 +351,17 @@ mod tests {
             sum.sum::<f64>().abs() >= total.abs() - 1e-12
         });
         let exact = extreme.count() as f64 / f64::from(1 << 12);
-        let p = paired_permutation_test(&a, &b, 100_000, 5).unwrap();
+        let p = paired_permutation_test(&a, &b, 100_000, 5, Interrupt::NEVER).unwrap();
         assert_eq!(p, exact);
-        let sampled = paired_permutation_test(&a, &b, 4000, 5).unwrap();
+        let sampled = paired_permutation_test(&a, &b, 4000, 5, Interrupt::NEVER).unwrap();
         assert!((sampled - exact).abs() < 4.0 * (exact * (1.0 - exact) / 4e3).sqrt(), "{sampled} {exact}");
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "too slow")]
     fn p_is_one_without_a_difference_and_never_zero() {
-        assert_eq!(paired_permutation_test(&[0.5; 9], &[0.5; 9], 100, 0).unwrap(), 1.0);
-        assert_eq!(paired_permutation_test(&[1.0; 100], &[0.0; 100], 999, 0).unwrap(), 0.001);
+        assert_eq!(paired_permutation_test(&[0.5; 9], &[0.5; 9], 100, 0, Interrupt::NEVER).unwrap(), 1.0);
+        assert_eq!(paired_permutation_test(&[1.0; 100], &[0.0; 100], 999, 0, Interrupt::NEVER).unwrap(), 0.001);
     }
 
     #[test]
@@ -338,11 +372,13 @@ mod tests {
         for interval in [Interval::Percentile, Interval::Bca] {
             let alone: Vec<_> = samples.iter().map(|scores| one(scores, interval, 0.9, 300, 5).unwrap()).collect();
             for num_samples in 0..=samples.len() {
-                let together = bootstrap_intervals(&samples[..num_samples], interval, 0.9, 300, 5).unwrap();
+                let together =
+                    bootstrap_intervals(&samples[..num_samples], interval, 0.9, 300, 5, Interrupt::NEVER).unwrap();
                 assert_eq!(together, alone[..num_samples]);
             }
         }
-        let uneven = bootstrap_intervals(&[&[0.5, 0.5], &[0.5]], Interval::Percentile, 0.9, 300, 5).unwrap_err();
+        let uneven = bootstrap_intervals(&[&[0.5, 0.5], &[0.5]], Interval::Percentile, 0.9, 300, 5, Interrupt::NEVER)
+            .unwrap_err();
         assert_eq!(uneven, Error::Rows { name: "scores", rows: 1, users: 2 });
     }
 
@@ -403,7 +439,7 @@ mod tests {
         let (a, b) = (uniform(4, 501), uniform(5, 501));
         let interval = |interval, seed| one(&a, interval, 0.9, 1000, seed).unwrap();
         let all = || {
-            let p = paired_permutation_test(&a, &b, 1000, 3).unwrap();
+            let p = paired_permutation_test(&a, &b, 1000, 3, Interrupt::NEVER).unwrap();
             (interval(Interval::Percentile, 3), interval(Interval::Bca, 3), p)
         };
         let with = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(all);
@@ -411,6 +447,16 @@ mod tests {
         assert!((2..6).all(|threads| with(threads) == alone));
         assert_ne!(alone.0, interval(Interval::Percentile, 4));
         assert_ne!(alone.0, alone.1);
+    }
+
+    #[test]
+    fn work_ends_when_it_is_interrupted() {
+        let flag = std::sync::atomic::AtomicBool::new(true);
+        let (a, b, interrupt) = (uniform(4, 70), uniform(5, 70), Interrupt::by(&flag));
+        assert_eq!(paired_permutation_test(&a, &b, usize::MAX, 0, interrupt), Err(Error::Interrupted));
+        assert_eq!(paired_permutation_test(&a[..20], &b[..20], usize::MAX, 0, interrupt), Err(Error::Interrupted));
+        let intervals = bootstrap_intervals(&[&a], Interval::Percentile, 0.9, MAX_RESAMPLES, 0, interrupt);
+        assert_eq!(intervals, Err(Error::Interrupted));
     }
 
     #[test]
@@ -432,9 +478,15 @@ mod tests {
         for level in [0.0, 1.0, 95.0, f64::NAN] {
             assert!(matches!(percentile(&[1.0], level, 10), Err(Error::Parameter { name: "level", .. })));
         }
-        assert!(percentile(&[1.0], 0.95, 0).is_err());
-        assert_eq!(paired_permutation_test(&[1.0], &[], 10, 0).unwrap_err(), Error::Unpaired { a: 1, b: 0 });
-        assert!(paired_permutation_test(&[1.0], &[2.0], 0, 0).is_err());
+        for num_resamples in [0, MAX_RESAMPLES + 1, 10_usize.pow(13), usize::MAX] {
+            let error = percentile(&[1.0], 0.95, num_resamples).unwrap_err();
+            assert!(matches!(error, Error::Parameter { name: "num_resamples", .. }), "{error}");
+        }
+        assert_eq!(
+            paired_permutation_test(&[1.0], &[], 10, 0, Interrupt::NEVER).unwrap_err(),
+            Error::Unpaired { a: 1, b: 0 }
+        );
+        assert!(paired_permutation_test(&[1.0], &[2.0], 0, 0, Interrupt::NEVER).is_err());
         let far = paired_t_test(&[1e300, 0.0], &[0.0, 1.0]).unwrap_err();
         assert!(matches!(far, Error::Parameter { name: "|a - b|", value: 1e300, .. }), "{far}");
     }

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use langptune_core::metrics::{self, Metric};
 use langptune_core::packing::{self, Layout, Together};
 use langptune_core::statistics::{self, Interval};
-use langptune_core::{Error, ItemIndex, Matrix, Ragged, Ties};
+use langptune_core::{Error, Interrupt, ItemIndex, Matrix, Ragged, Ties};
 use proptest::collection::vec;
 use proptest::num::{f32, f64};
 use proptest::prelude::*;
@@ -175,11 +175,11 @@ proptest! {
     fn scores((a, b) in vec((number(), number()), 0..12).prop_map(|pairs| pairs.into_iter().unzip()), level in number()) {
         let (a, b): (Vec<f64>, Vec<f64>) = (a, b);
         let is_share = |p: f64| (0.0..=1.0).contains(&p);
-        for p in [statistics::paired_t_test(&a, &b), statistics::paired_permutation_test(&a, &b, 50, 1)] {
+        for p in [statistics::paired_t_test(&a, &b), statistics::paired_permutation_test(&a, &b, 50, 1, Interrupt::NEVER)] {
             prop_assert!(p.is_err() || p.is_ok_and(is_share));
         }
         for interval in [Interval::Percentile, Interval::Bca] {
-            let found = statistics::bootstrap_intervals(&[&a, &b], interval, level, 20, 1);
+            let found = statistics::bootstrap_intervals(&[&a, &b], interval, level, 20, 1, Interrupt::NEVER);
             prop_assert!(found.is_err() || found.is_ok_and(|intervals| intervals.len() == 2));
         }
         prop_assert!(statistics::holm(&a).is_err() || a.iter().all(|p| is_share(*p)));

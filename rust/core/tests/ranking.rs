@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use langptune_core::{Blocks, Error, Found, ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties, kernel};
+use langptune_core::{Blocks, Error, Found, Interrupt, ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties, kernel};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -81,9 +81,22 @@ fn ragged(name: &'static str, rows: &[Vec<i64>], num_items: usize) -> Ragged {
     Ragged::new(name, &offsets, &rows.concat(), 0..num_items).unwrap()
 }
 
-/// Small whole numbers, so that many scores tie; any numbers; numbers so close that rounding hides what differs; or
-/// numbers of all sizes that f32 has, beside each other.
-fn embeddings(len: usize, kind: u8) -> BoxedStrategy<Vec<f32>> {
+/// Items as [`embeddings`], or for one kind of problem some of ordinary size and some of nearly the largest, whose scores
+/// with users of norm 1 or less f32 just holds.
+fn items(dim: usize, num_items: usize, kind: u8) -> BoxedStrategy<Vec<f32>> {
+    if kind != LARGEST {
+        return embeddings(dim * num_items, dim, kind);
+    }
+    let row = (proptest::collection::vec(0.0_f32..1.0, dim), prop_oneof![Just(1.0_f32), Just(1e35), Just(1.6e38)]);
+    let row = row.prop_map(move |(row, size)| row.iter().map(|value| value / dim as f32 * size).collect::<Vec<f32>>());
+    proptest::collection::vec(row, num_items).prop_map(|rows| rows.concat()).boxed()
+}
+
+const LARGEST: u8 = 4;
+
+/// Small whole numbers, so that many scores tie; any numbers; numbers so close that rounding hides what differs; numbers
+/// of all sizes that f32 has, beside each other; or rows of norm 1 or less.
+fn embeddings(len: usize, dim: usize, kind: u8) -> BoxedStrategy<Vec<f32>> {
     match kind {
         0 => proptest::collection::vec((-1_i8..=1).prop_map(f32::from), len).boxed(),
         1 => proptest::collection::vec(-2.0_f32..2.0, len).boxed(),
@@ -92,6 +105,7 @@ fn embeddings(len: usize, kind: u8) -> BoxedStrategy<Vec<f32>> {
             let value = (0..sizes.len(), -2.0_f32..2.0).prop_map(move |(size, value)| sizes[size] * value);
             proptest::collection::vec(value, len).boxed()
         }
+        LARGEST => proptest::collection::vec((0.0_f32..1.0).prop_map(move |value| value / dim as f32), len).boxed(),
         _ => proptest::collection::vec((0_u32..8).prop_map(|ulps| 1.0 + ulps as f32 * f32::EPSILON), len).boxed(),
     }
 }
@@ -102,20 +116,23 @@ const MAX_USERS: usize = if cfg!(miri) { 4 } else { 20 };
 const MAX_ITEMS: usize = if cfg!(miri) { 70 } else { 200 };
 
 prop_compose! {
-    /// Each item is a target, excluded, or neither, for each user.
-    fn case()(dim in 1_usize..40, num_users in 0..MAX_USERS, num_items in 1..MAX_ITEMS, kind in 0_u8..4)(
+    /// Each item is a target, excluded, or neither, for each user; few are excluded or most.
+    fn case()(
+        dim in 1_usize..40, num_users in 0..MAX_USERS, num_items in 1..MAX_ITEMS, kind in 0_u8..5, last_excluded in 1_u8..5,
+    )(
         dim in Just(dim),
-        users in embeddings(dim * num_users, kind),
-        items in embeddings(dim * num_items, kind),
+        users in embeddings(dim * num_users, dim, kind),
+        items in items(dim, num_items, kind),
         roles in proptest::collection::vec(proptest::collection::vec(0_u8..6, num_items), num_users),
+        last_excluded in Just(last_excluded),
     ) -> Case {
-        let with = |role: u8| -> Vec<Vec<i64>> {
-            let of_user = |roles: &Vec<u8>| (0_i64..).zip(roles).filter(|(_, r)| **r == role).map(|(item, _)| item).collect();
+        let with = |wanted: std::ops::RangeInclusive<u8>| -> Vec<Vec<i64>> {
+            let of_user = |roles: &Vec<u8>| (0_i64..).zip(roles).filter(|(_, r)| wanted.contains(r)).map(|(item, _)| item).collect();
             roles.iter().map(of_user).collect()
         };
-        let mut exclude = with(1);
+        let mut exclude = with(1..=last_excluded);
         exclude.iter_mut().for_each(|row| row.extend(row.clone().iter().rev())); // listed twice, in no order
-        Case { dim, users, items, targets: with(0), exclude }
+        Case { dim, users, items, targets: with(0..=0), exclude }
     }
 }
 
@@ -267,6 +284,13 @@ fn what_shards_give_must_fit_together() {
     assert!(scores[2].is_nan());
     let count = |scores: &[f32]| shard().count_above(users, &targets, scores, &none, Ties::Index);
     assert_eq!(count(&[1.0, 0.0, 0.5]).unwrap(), [1.0, 2.0, 2.0]);
+    // A target of this shard by another score than its own; -0 is 0.
+    for ties in [Ties::Index, Ties::Min, Ties::Max, Ties::Mean] {
+        let counts = |scores: &[f32]| shard().count_above(users, &targets, scores, &none, ties);
+        let error = Error::OtherScore { row: 1, item: 10, score: 100.0, own: 0.0 };
+        assert_eq!(counts(&[1.0, 100.0, 100.0]).unwrap_err(), error);
+        assert_eq!(counts(&[1.0, -0.0, 0.5]), counts(&[1.0, 0.0, 0.5]));
+    }
     assert_eq!(count(&[1.0, 0.0]).unwrap_err(), Error::PerTarget { scores: 2, targets: 3 });
     assert!(matches!(count(&scores).unwrap_err(), Error::Unscored { row: 1, item: 3, .. }));
     assert!(matches!(
@@ -283,6 +307,14 @@ fn what_shards_give_must_fit_together() {
     let fewer = shard().candidates(Matrix::new(&USERS[..2], 2), 1, &Ragged::empty(1)).unwrap();
     assert_eq!(Found::merged(&[found, fewer], 1).unwrap_err(), Error::Rows { name: "found", rows: 1, users: 2 });
     assert_eq!(Found::merged(&[], 0).unwrap_err(), Error::ZeroK);
+    for score in [f32::NAN, f32::INFINITY] {
+        let scored = Found { items: Ragged::from_rows(&[vec![1], vec![2]]), scores: vec![0.5, score] };
+        let error = Found::merged(&[scored], 1).unwrap_err();
+        assert!(matches!(error, Error::NonFiniteScore { name: "scores", row: 1, .. }), "{error}");
+    }
+    let zeros = Found { items: Ragged::from_rows(&[vec![4, 7]]), scores: vec![-0.0, 0.0] };
+    let merged = Found::merged(&[zeros], 2).unwrap();
+    assert_eq!((merged.items.values(), bits(&merged.scores)), (&[4, 7][..], vec![0, 0]));
 }
 
 #[test]
@@ -300,6 +332,28 @@ fn scores_that_could_overflow_are_refused() {
     let found = largest.search(Matrix::new(&[1e8, 0.0], 2), 2, &Ragged::empty(1)).unwrap();
     assert_eq!(found.items.values(), [0, 1]);
     assert!(found.scores.iter().all(|score| score.is_finite()));
+}
+
+#[test]
+fn items_of_ordinary_size_are_found_beside_the_largest() {
+    let positive =
+        |rows, dim, seed| random(rows, dim, seed).iter().map(|value| value.abs() + 0.1).collect::<Vec<f32>>();
+    let mut items = positive(80, 64, 1);
+    items[..15 * 64].iter_mut().for_each(|value| *value *= 1.5e37);
+    let users: Vec<f32> = positive(4, 64, 2).iter().map(|value| value / 8.0).collect();
+    let (users, items) = (Matrix::new(&users, 64), Matrix::new(&items, 64));
+    let exclude = Ragged::from_rows(&vec![(25..80).collect::<Vec<usize>>(); 4]);
+    for kernel in Kernel::supported() {
+        let index = ItemIndex::from_prepared(items, Arc::new(Prepared::new(items, kernel).unwrap()));
+        let found = index.search(users, 20, &exclude).unwrap();
+        for user in 0..4 {
+            let mut expected: Vec<(f32, usize)> =
+                (0..25).map(|item| (-kernel::dot(users.row(user), items.row(item)), item)).collect();
+            expected.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            let expected: Vec<usize> = expected[..20].iter().map(|(_, item)| *item).collect();
+            assert_eq!(found.items.row(user), expected, "{}", kernel.name());
+        }
+    }
 }
 
 #[test]
@@ -366,7 +420,7 @@ fn few_items_are_left_in_doubt_and_sifting_is_given_up_where_it_leaves_many() {
 #[test]
 fn work_ends_when_it_is_interrupted() {
     let interrupted = AtomicBool::new(true);
-    let index = ItemIndex::new(Matrix::new(&ITEMS, 2)).unwrap().interrupted_by(&interrupted);
+    let index = ItemIndex::new(Matrix::new(&ITEMS, 2)).unwrap().until(Interrupt::by(&interrupted));
     let users = Matrix::new(&USERS, 2);
     assert_eq!(index.search(users, 1, &Ragged::empty(2)).unwrap_err(), Error::Interrupted);
     let targets = ragged("targets", &[vec![0], vec![1]], 3);

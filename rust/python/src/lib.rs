@@ -11,25 +11,32 @@ use std::time::Duration;
 
 use langptune_core::metrics::Metric;
 use langptune_core::statistics::Interval;
-use langptune_core::{Error, Kernel, Matrix, Prepared, Ragged, Result, Ties, metrics, pool, statistics};
+use langptune_core::{Error, Interrupt, Kernel, Matrix, Prepared, Ragged, Result, Ties, metrics, pool, statistics};
 use numpy::prelude::*;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 
 pyo3::import_exception!(langptune_rs.errors, InputError);
 
-/// Runs core work: in the thread pool of this process, without the GIL, its errors as `InputError`.
-fn enter_core<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    enter_core_alone(py, || pool::run(work))
+/// Where core work runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// On this thread: for work that takes less time than handing it over, or that enters the pool itself.
+    Here,
+    /// In the thread pool of this process. The work ends early, with the exception of a signal such as that of Ctrl-C,
+    /// if it looks at its interrupt.
+    InPool,
 }
 
-/// As `enter_core`, on this thread: for work that takes less time than handing it over, or that enters the pool itself.
-fn enter_core_alone<T: Send>(py: Python, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    py.detach(work).map_err(|error| InputError::new_err(error.to_string()))
-}
-
-/// As `enter_core`, and ends early with the exception of a signal, such as that of Ctrl-C: the work watches the flag.
-fn enter_core_until_signal<T: Send>(py: Python, work: impl FnOnce(&AtomicBool) -> Result<T> + Send) -> PyResult<T> {
+/// Runs core work without the GIL, its errors as `InputError`.
+fn enter_core<T: Send>(py: Python, place: Where, work: impl FnOnce(Interrupt) -> Result<T> + Send) -> PyResult<T> {
+    if place == Where::Here {
+        let work = || {
+            let _floats = pool::IeeeFloats::on_this_thread();
+            work(Interrupt::NEVER)
+        };
+        return py.detach(work).map_err(refusal);
+    }
     let flag = AtomicBool::new(false);
     let mut signal = None;
     let watch = || {
@@ -38,18 +45,22 @@ fn enter_core_until_signal<T: Send>(py: Python, work: impl FnOnce(&AtomicBool) -
             flag.store(signal.is_some(), Ordering::Relaxed);
         }
     };
-    let done = py.detach(|| pool::run_watched(|| work(&flag), Duration::from_millis(50), watch));
+    let done = py.detach(|| pool::run_watched(|| work(Interrupt::by(&flag)), Duration::from_millis(50), watch));
     match signal {
         Some(signal) => Err(signal),
-        None => done.map_err(|error| InputError::new_err(error.to_string())),
+        None => done.map_err(refusal),
     }
+}
+
+fn refusal(error: Error) -> PyErr {
+    InputError::new_err(error.to_string())
 }
 
 /// The rows of an array the caller keeps; refuses what is not C-contiguous instead of copying it.
 fn matrix<'a>(name: &'static str, array: &'a PyReadonlyArray2<f32>) -> PyResult<Matrix<'a>> {
     let (rows, columns) = (array.shape()[0], array.shape()[1]);
     if columns == 0 {
-        return Err(InputError::new_err(Error::Empty { name, rows, columns }.to_string()));
+        return Err(refusal(Error::Empty { name, rows, columns }));
     }
     Ok(Matrix::new(array.as_slice()?, columns))
 }
@@ -81,13 +92,13 @@ impl ItemIndex {
     fn enter<T: Send>(
         &self,
         py: Python,
-        work: impl FnOnce(langptune_core::ItemIndex) -> Result<T> + Send,
+        work: impl FnOnce(langptune_core::ItemIndex, Interrupt) -> Result<T> + Send,
     ) -> PyResult<T> {
         let items = self.item_embeddings.bind(py).readonly();
         let items = matrix("item_embeddings", &items)?;
-        enter_core_until_signal(py, |flag| {
+        enter_core(py, Where::InPool, |interrupt| {
             let index = langptune_core::ItemIndex::from_prepared(items, self.prepared.clone());
-            work(index.starting_at(self.first_item).interrupted_by(flag))
+            work(index.starting_at(self.first_item).until(interrupt), interrupt)
         })
     }
 }
@@ -102,8 +113,9 @@ impl ItemIndex {
         keep_rounded: bool,
     ) -> PyResult<Self> {
         let items = matrix("item_embeddings", &item_embeddings)?;
-        let prepare = if keep_rounded { Prepared::new } else { Prepared::without_copy };
-        let prepared = enter_core(py, || prepare(items, Kernel::from_env()?))?;
+        let prepared = enter_core(py, Where::InPool, |interrupt| {
+            Prepared::until(interrupt, items, Kernel::from_env()?, keep_rounded)
+        })?;
         let item_embeddings = item_embeddings.as_unbound().clone_ref(py);
         Ok(Self { item_embeddings, prepared: Arc::new(prepared), first_item })
     }
@@ -146,9 +158,9 @@ impl ItemIndex {
         let users = matrix("user_embeddings", &user_embeddings)?;
         let targets = slices(&targets)?;
         let exclude = exclude.as_ref().map(slices).transpose()?;
-        let ranks = self.enter(py, |index| {
-            let targets = ragged("targets", targets, index.ids())?;
-            index.rank(users, &targets, &excluded(exclude, users, index.ids())?, ties)
+        let ranks = self.enter(py, |index, interrupt| {
+            let targets = ragged(interrupt, "targets", targets, index.ids())?;
+            index.rank(users, &targets, &excluded(interrupt, exclude, users, index.ids())?, ties)
         })?;
         Ok(PyArray1::from_vec(py, ranks))
     }
@@ -162,7 +174,8 @@ impl ItemIndex {
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let users = matrix("user_embeddings", &user_embeddings)?;
         let targets = slices(&targets)?;
-        let scores = self.enter(py, |index| index.score(users, &ragged("targets", targets, ANY)?))?;
+        let scores =
+            self.enter(py, |index, interrupt| index.score(users, &ragged(interrupt, "targets", targets, ANY)?))?;
         Ok(PyArray1::from_vec(py, scores))
     }
 
@@ -181,9 +194,9 @@ impl ItemIndex {
         let targets = slices(&targets)?;
         let scores = scores.as_slice()?;
         let exclude = exclude.as_ref().map(slices).transpose()?;
-        let counts = self.enter(py, |index| {
-            let targets = ragged("targets", targets, ANY)?;
-            index.count_above(users, &targets, scores, &excluded(exclude, users, ANY)?, ties)
+        let counts = self.enter(py, |index, interrupt| {
+            let targets = ragged(interrupt, "targets", targets, ANY)?;
+            index.count_above(users, &targets, scores, &excluded(interrupt, exclude, users, ANY)?, ties)
         })?;
         Ok(PyArray1::from_vec(py, counts))
     }
@@ -198,8 +211,8 @@ impl ItemIndex {
     ) -> PyResult<Found<'py>> {
         let users = matrix("user_embeddings", &user_embeddings)?;
         let exclude = exclude.as_ref().map(slices).transpose()?;
-        let found = self.enter(py, |index| {
-            let exclude = excluded(exclude, users, index.ids())?;
+        let found = self.enter(py, |index, interrupt| {
+            let exclude = excluded(interrupt, exclude, users, index.ids())?;
             Ok(in_i64(index.search(users, k, &exclude)?))
         })?;
         Ok(arrays_of(py, found))
@@ -215,8 +228,8 @@ impl ItemIndex {
     ) -> PyResult<Found<'py>> {
         let users = matrix("user_embeddings", &user_embeddings)?;
         let exclude = exclude.as_ref().map(slices).transpose()?;
-        let found = self.enter(py, |index| {
-            let exclude = excluded(exclude, users, ANY)?;
+        let found = self.enter(py, |index, interrupt| {
+            let exclude = excluded(interrupt, exclude, users, ANY)?;
             Ok(in_i64(index.candidates(users, k, &exclude)?))
         })?;
         Ok(arrays_of(py, found))
@@ -233,12 +246,22 @@ fn tie_rule(ties: &str) -> PyResult<Ties> {
     }
 }
 
-fn ragged(name: &'static str, (offsets, values): (&[i64], &[i64]), items: Range<usize>) -> Result<Ragged> {
-    Ragged::new(name, offsets, values, items)
+fn ragged(
+    interrupt: Interrupt,
+    name: &'static str,
+    (offsets, values): (&[i64], &[i64]),
+    items: Range<usize>,
+) -> Result<Ragged> {
+    Ragged::until(interrupt, name, offsets, values, items)
 }
 
-fn excluded(rows: Option<(&[i64], &[i64])>, users: Matrix, items: Range<usize>) -> Result<Ragged> {
-    rows.map_or_else(|| Ok(Ragged::empty(users.rows())), |rows| ragged("exclude", rows, items))
+fn excluded(
+    interrupt: Interrupt,
+    rows: Option<(&[i64], &[i64])>,
+    users: Matrix,
+    items: Range<usize>,
+) -> Result<Ragged> {
+    rows.map_or_else(|| Ok(Ragged::empty(users.rows())), |rows| ragged(interrupt, "exclude", rows, items))
 }
 
 /// Offsets, scores and item indexes.
@@ -254,10 +277,11 @@ fn arrays_of(py: Python, (offsets, scores, items): (Vec<i64>, Vec<f32>, Vec<i64>
 
 /// Refuses targets and exclusions outside of a catalog.
 #[pyfunction]
-fn check_ids(targets: Option<Rows>, exclude: Option<Rows>, num_items: usize) -> PyResult<()> {
+fn check_ids(py: Python, targets: Option<Rows>, exclude: Option<Rows>, num_items: usize) -> PyResult<()> {
     for (name, rows) in [("targets", &targets), ("exclude", &exclude)] {
         if let Some(rows) = rows {
-            ragged(name, slices(rows)?, 0..num_items).map_err(|error| InputError::new_err(error.to_string()))?;
+            let rows = slices(rows)?;
+            enter_core(py, Where::InPool, |interrupt| ragged(interrupt, name, rows, 0..num_items))?;
         }
     }
     Ok(())
@@ -274,9 +298,10 @@ fn merge_candidates<'py>(
     for (offsets, scores, items) in &of_shards {
         slices.push((offsets.as_slice()?, scores.as_slice()?, items.as_slice()?));
     }
-    let found = enter_core(py, || {
+    let found = enter_core(py, Where::InPool, |interrupt| {
         let found = |(offsets, scores, items)| {
-            Ok(langptune_core::Found { items: ragged("ids", (offsets, items), ANY)?, scores: <[f32]>::to_vec(scores) })
+            let items = ragged(interrupt, "ids", (offsets, items), ANY)?;
+            Ok(langptune_core::Found { items, scores: <[f32]>::to_vec(scores) })
         };
         let found = slices.into_iter().map(found).collect::<Result<Vec<_>>>()?;
         Ok(in_i64(langptune_core::Found::merged(&found, k)?))
@@ -297,7 +322,7 @@ fn per_user<'py>(
     let cuts = metrics.iter().map(|(name, k)| Ok((metric(name)?, *k))).collect::<PyResult<Vec<_>>>()?;
     let offsets = offsets.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
     let ranks = ranks.as_slice()?;
-    let scores = enter_core_alone(py, || metrics::per_user(&cuts, offsets, ranks))?;
+    let scores = enter_core(py, Where::Here, |_| metrics::per_user(&cuts, offsets, ranks))?;
     let num_users = scores.len() / cuts.len().max(1);
     PyArray1::from_vec(py, scores).reshape([cuts.len(), num_users])
 }
@@ -318,7 +343,7 @@ fn metric(name: &str) -> PyResult<Metric> {
 #[pyfunction]
 fn mean(py: Python, scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
     let scores = scores.as_slice()?;
-    enter_core_alone(py, || Ok(statistics::mean(scores)))
+    enter_core(py, Where::Here, |_| Ok(statistics::mean(scores)))
 }
 
 /// (low, high) of the bootstrap interval of each mean.
@@ -337,7 +362,9 @@ fn bootstrap_intervals(
         other => return Err(InputError::new_err(format!("method = {other:?}: pass \"percentile\" or \"bca\""))),
     };
     let samples = samples.iter().map(|scores| Ok(scores.as_slice()?)).collect::<PyResult<Vec<_>>>()?;
-    enter_core(py, || statistics::bootstrap_intervals(&samples, interval, level, num_resamples, seed))
+    enter_core(py, Where::InPool, |interrupt| {
+        statistics::bootstrap_intervals(&samples, interval, level, num_resamples, seed, interrupt)
+    })
 }
 
 /// The two-sided p-value of the paired permutation test.
@@ -350,20 +377,22 @@ fn paired_permutation_test(
     seed: u64,
 ) -> PyResult<f64> {
     let (a, b) = (a.as_slice()?, b.as_slice()?);
-    enter_core(py, || statistics::paired_permutation_test(a, b, num_permutations, seed))
+    enter_core(py, Where::InPool, |interrupt| {
+        statistics::paired_permutation_test(a, b, num_permutations, seed, interrupt)
+    })
 }
 
 /// The two-sided p-value of the paired t-test.
 #[pyfunction]
 fn paired_t_test(py: Python, a: PyReadonlyArray1<f64>, b: PyReadonlyArray1<f64>) -> PyResult<f64> {
     let (a, b) = (a.as_slice()?, b.as_slice()?);
-    enter_core_alone(py, || statistics::paired_t_test(a, b))
+    enter_core(py, Where::Here, |_| statistics::paired_t_test(a, b))
 }
 
 /// Holm's correction of p-values.
 #[pyfunction]
 fn holm(py: Python, p_values: Vec<f64>) -> PyResult<Vec<f64>> {
-    enter_core_alone(py, || statistics::holm(&p_values))
+    enter_core(py, Where::Here, |_| statistics::holm(&p_values))
 }
 
 /// Exact ranking, metrics, significance tests and packing; see `langptune_rs`.

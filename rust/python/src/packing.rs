@@ -9,7 +9,7 @@ use numpy::prelude::*;
 use numpy::{Element, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
-use crate::{Rows, enter_core, slices};
+use crate::{Rows, Where, enter_core, slices};
 
 type Ints<'py> = Bound<'py, PyArray1<i64>>;
 type Labels<'py> = Option<PyReadonlyArray1<'py, i64>>;
@@ -24,7 +24,9 @@ pub fn pack_sequences<'py>(
     prefixes: Labels,
 ) -> PyResult<(Ints<'py>, Ints<'py>)> {
     let (lengths, groups, prefixes) = (lengths.as_slice()?, labels(&groups)?, labels(&prefixes)?);
-    let bins = enter_core(py, || packing::pack_sequences(&counts(lengths)?, capacity, together(groups, prefixes)))?;
+    let bins = enter_core(py, Where::InPool, |_| {
+        packing::pack_sequences(&counts(lengths)?, capacity, together(groups, prefixes))
+    })?;
     Ok(rows(py, &bins))
 }
 
@@ -36,7 +38,7 @@ pub fn split_sequences<'py>(
     capacity: usize,
 ) -> PyResult<(Ints<'py>, Ints<'py>)> {
     let lengths = lengths.as_slice()?;
-    let (pieces, sources) = enter_core(py, || packing::split_sequences(&counts(lengths)?, capacity))?;
+    let (pieces, sources) = enter_core(py, Where::InPool, |_| packing::split_sequences(&counts(lengths)?, capacity))?;
     Ok((ints(py, &pieces), ints(py, &sources)))
 }
 
@@ -53,7 +55,7 @@ pub fn balance<'py>(
 ) -> PyResult<(Ints<'py>, Ints<'py>)> {
     let (offsets, indexes) = slices(&bins)?;
     let (costs, groups, prefixes) = (costs.as_slice()?, labels(&groups)?, labels(&prefixes)?);
-    let dealt = enter_core(py, || {
+    let dealt = enter_core(py, Where::InPool, |_| {
         let bins = Ragged::new("bins", offsets, indexes, 0..num_sequences)?;
         packing::balance(&bins, num_sequences, together(groups, prefixes), costs, num_ranks)
     })?;
@@ -80,13 +82,14 @@ pub fn collate<'py>(
 ) -> PyResult<Collated<'py>> {
     let (offsets, indexes) = slices(&bins)?;
     let (lengths, prefixes) = (lengths.as_slice()?, labels(&prefixes)?);
-    let (lengths, bins) =
-        enter_core(py, || Ok((counts(lengths)?, Ragged::new("bins", offsets, indexes, 0..lengths.len())?)))?;
+    let (lengths, bins) = enter_core(py, Where::InPool, |_| {
+        Ok((counts(lengths)?, Ragged::new("bins", offsets, indexes, 0..lengths.len())?))
+    })?;
     let num_tokens = match &tokens {
         Tokens::I32(tokens) => tokens.len(),
         Tokens::I64(tokens) => tokens.len(),
     };
-    let layout = enter_core(py, || Layout::new(&bins, &lengths, prefixes, num_tokens))?;
+    let layout = enter_core(py, Where::InPool, |_| Layout::new(&bins, &lengths, prefixes, num_tokens))?;
     let (input_ids, position_ids) = match tokens {
         Tokens::I32(tokens) => collated(py, &layout, tokens.as_slice()?)?,
         Tokens::I64(tokens) => collated(py, &layout, tokens.as_slice()?)?,
@@ -107,7 +110,7 @@ fn collated<'py, T: Token + Element>(
     // this length.
     let [ids, positions] = [&input_ids, &position_ids]
         .map(|array| unsafe { slice::from_raw_parts_mut(array.data().cast::<MaybeUninit<T>>(), num_tokens) });
-    enter_core(py, || {
+    enter_core(py, Where::InPool, |_| {
         layout.collate(tokens, ids, positions);
         Ok(())
     })?;

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use super::Precision;
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
-use crate::{Kernel, Matrix};
+use crate::matrix::norm;
+use crate::{Interrupt, Kernel, Matrix, Result};
 
 /// Items of a panel: two vectors of 16.
 pub const PANEL: usize = 32;
@@ -21,16 +22,11 @@ pub(super) struct Integers {
     pub(super) groups: Vec<[Line; 2]>,
     /// `t` of each item.
     pub(super) scales: [f32; PANEL],
-    /// What a product counts too much for each item.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only products of 8 bits have them"))]
-    pub(super) offsets: [i32; PANEL],
 }
 
 /// `PANEL` items in 16 bits, and what is needed to make 8 of them.
 pub struct Panel {
     pub(super) sixteen: Integers,
-    /// Of each item, `|x|`, rounded up.
-    pub norms: [f32; PANEL],
     /// The largest `|x|`; infinite where a value is not finite.
     pub max_norm: f64,
     /// The largest `|d| / |x|` at each precision.
@@ -41,7 +37,12 @@ pub struct Panel {
 
 /// The items of a panel in 8 bits, made of those in 16 when a block of items is ranked: no copy of the catalog.
 #[derive(Clone, Default)]
-pub struct EightBits(pub(super) Integers);
+pub struct EightBits {
+    pub(super) integers: Integers,
+    /// What a product counts too much for each item.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only products of 8 bits have them"))]
+    pub(super) offsets: [i32; PANEL],
+}
 
 /// An item as integers of 16 bits.
 struct Rounded {
@@ -54,10 +55,15 @@ struct Rounded {
 /// The largest norm of integers whose products are sums in 32 bits.
 pub(super) const MAX_NORM: f64 = 46_340.0;
 
+/// The largest norm of a vector in units of its scale, before it is rounded.
+fn max_norm_in_scales(dim: usize) -> f64 {
+    let by_rounding = (dim as f64).sqrt() / 2.0 + 1.0;
+    MAX_NORM - by_rounding
+}
+
 /// The scale that rounds a vector of some norm and largest value to integers of 16 bits and at most `MAX_NORM`.
 pub(super) fn scale_of_sixteen(norm: f64, largest: f32, dim: usize) -> f32 {
-    let by_rounding = (dim as f64).sqrt() / 2.0 + 1.0;
-    let by_norm = norm / (MAX_NORM - by_rounding);
+    let by_norm = norm / max_norm_in_scales(dim);
     let by_value = f64::from(largest) / 32_766.0;
     (by_norm.max(by_value) as f32).next_up()
 }
@@ -67,21 +73,6 @@ pub(super) fn scale_of_sixteen(norm: f64, largest: f32, dim: usize) -> f32 {
 pub(super) fn nearest(value: f32) -> i32 {
     const SHIFTED: f32 = 12_582_912.0;
     (value + SHIFTED).to_bits().cast_signed() - SHIFTED.to_bits().cast_signed()
-}
-
-/// The norm of a vector of `len` values, in f64 and eight partial sums.
-#[inline(always)]
-pub(super) fn norm(len: usize, value: impl Fn(usize) -> f64) -> f64 {
-    let mut sums = [0.0; 8];
-    let whole = len - len % 8;
-    for start in (0..whole).step_by(8) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            let value = value(start + lane);
-            *sum += value * value;
-        }
-    }
-    let rest: f64 = (whole..len).map(|at| value(at) * value(at)).sum();
-    (sums.iter().sum::<f64>() + rest).sqrt()
 }
 
 /// The norm and the largest magnitude of a row.
@@ -137,7 +128,16 @@ fn scale_of_eight(scale: f32, factor: i16) -> f32 {
 impl Panel {
     /// The panels of all items; half the size of the items themselves.
     pub fn all(items: Matrix, kernel: Kernel) -> Vec<Self> {
-        (0..items.rows()).into_par_iter().step_by(PANEL).map(|start| Self::new(items, start, kernel)).collect()
+        Self::all_until(Interrupt::NEVER, items, kernel).expect("nothing interrupts this")
+    }
+
+    /// As [`Panel::all`], unless it is interrupted.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub fn all_until(interrupt: Interrupt, items: Matrix, kernel: Kernel) -> Result<Vec<Self>> {
+        let starts = (0..items.rows()).into_par_iter().step_by(PANEL);
+        starts.map(|start| interrupt.check().map(|()| Self::new(items, start, kernel))).collect()
     }
 
     /// The panels of a block of items, made by this thread alone.
@@ -175,7 +175,6 @@ impl Panel {
     fn of(items: Matrix) -> Self {
         let mut sixteen =
             Integers { groups: vec![[Line::default(); 2]; items.dim().div_ceil(2)], ..Integers::default() };
-        let mut norms = [0.0; PANEL];
         let mut factors = [0; PANEL];
         let mut max_norm = 0.0;
         let mut loss = [0.0_f64; 2];
@@ -187,7 +186,6 @@ impl Panel {
                 group[item / 16].0[item % 16] = u32::from(pair[0].cast_unsigned()) | u32::from(second) << 16;
             }
             sixteen.scales[item] = scale;
-            norms[item] = (norm as f32).next_up();
             max_norm = if norm.is_finite() { norm.max(max_norm) } else { f64::INFINITY };
             let mut largest = 0;
             for value in &values {
@@ -203,7 +201,14 @@ impl Panel {
                 loss = std::array::from_fn(|at| loss[at].max(lost[at] / norm));
             }
         }
-        Self { sixteen, norms, max_norm, loss, factors }
+        Self { sixteen, max_norm, loss, factors }
+    }
+
+    /// Of each item, `|x|` or more: what its scale allows, which is `|x|` but where one value outweighs all others
+    /// together, and then less than 1.5 `|x|`.
+    pub fn norms(&self, dim: usize) -> [f32; PANEL] {
+        let most = max_norm_in_scales(dim);
+        self.sixteen.scales.map(|scale| ((f64::from(scale) * most) as f32).next_up())
     }
 
     /// The largest share of an item's norm that rounding took.

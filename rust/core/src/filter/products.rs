@@ -25,7 +25,7 @@ pub fn score_panels(
     assert_eq!(out.len(), tile.len() * width);
     for number in 0..panels.len() {
         let (users, items) = match precision {
-            Precision::Eight => (&tile.eight, &eight[number].0),
+            Precision::Eight => (&tile.eight, &eight[number].integers),
             Precision::Sixteen => (&tile.sixteen, &panels[number].sixteen),
         };
         assert!(!users.is_empty() && users.len() == items.groups.len(), "no {precision:?} bits of {}", kernel.name());
@@ -33,7 +33,16 @@ pub fn score_panels(
         match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni => unsafe { x86::score_avx512(precision, users, tile.len(), items, &mut rows) },
+            Instructions::Avx512Vnni => unsafe {
+                match precision {
+                    Precision::Eight => {
+                        x86::score_avx512::<true>(users, tile.len(), items, &eight[number].offsets, &mut rows);
+                    }
+                    Precision::Sixteen => {
+                        x86::score_avx512::<false>(users, tile.len(), items, &[0; PANEL], &mut rows);
+                    }
+                }
+            },
             // SAFETY: as above; those of AVX-512 are found only beside AVX2.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 | Instructions::Avx2 => unsafe {
@@ -159,14 +168,14 @@ impl EightBits {
     /// # Panics
     /// When the kernel has no such precision.
     pub fn take(&mut self, panel: &Panel, kernel: Kernel) {
-        let Self(integers) = self;
+        let Self { integers, .. } = self;
         integers.scales = panel.scales_of_eight();
         integers.groups.resize(panel.sixteen.groups.len().div_ceil(2), [Line::default(); 2]);
         match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => unsafe {
-                x86::take_eight(panel, &mut integers.groups, &mut integers.offsets);
+                x86::take_eight(panel, &mut integers.groups, &mut self.offsets);
             },
             _ => panic!("{} has no products of 8 bits", kernel.name()),
         }
@@ -180,24 +189,19 @@ mod x86 {
     use super::*;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub(super) fn score_avx512<'a>(
-        precision: Precision,
+    pub(super) fn score_avx512<'a, const EIGHT: bool>(
         users: &[[u32; TILE]],
         num_users: usize,
         items: &Integers,
+        offsets: &[i32; PANEL],
         rows: &mut impl Iterator<Item = &'a mut [f32]>,
     ) {
-        match (precision, num_users) {
-            (Precision::Eight, 1) => products_avx512::<1, true>(users, items, rows),
-            (Precision::Eight, 2) => products_avx512::<2, true>(users, items, rows),
-            (Precision::Eight, 3..=4) => products_avx512::<4, true>(users, items, rows),
-            (Precision::Eight, 5..=8) => products_avx512::<8, true>(users, items, rows),
-            (Precision::Eight, _) => products_avx512::<TILE, true>(users, items, rows),
-            (Precision::Sixteen, 1) => products_avx512::<1, false>(users, items, rows),
-            (Precision::Sixteen, 2) => products_avx512::<2, false>(users, items, rows),
-            (Precision::Sixteen, 3..=4) => products_avx512::<4, false>(users, items, rows),
-            (Precision::Sixteen, 5..=8) => products_avx512::<8, false>(users, items, rows),
-            (Precision::Sixteen, _) => products_avx512::<TILE, false>(users, items, rows),
+        match num_users {
+            1 => products_avx512::<1, EIGHT>(users, items, offsets, rows),
+            2 => products_avx512::<2, EIGHT>(users, items, offsets, rows),
+            3..=4 => products_avx512::<4, EIGHT>(users, items, offsets, rows),
+            5..=8 => products_avx512::<8, EIGHT>(users, items, offsets, rows),
+            _ => products_avx512::<TILE, EIGHT>(users, items, offsets, rows),
         }
     }
 
@@ -207,6 +211,7 @@ mod x86 {
     fn products_avx512<'a, const U: usize, const EIGHT: bool>(
         users: &[[u32; TILE]],
         items: &Integers,
+        offsets: &[i32; PANEL],
         rows: &mut impl Iterator<Item = &'a mut [f32]>,
     ) {
         let mut sums = [[_mm512_setzero_si512(); 2]; U];
@@ -224,7 +229,7 @@ mod x86 {
                 }
             }
         }
-        let (scales, offsets) = (items.scales.as_chunks::<16>().0, items.offsets.as_chunks::<16>().0);
+        let (scales, offsets) = (items.scales.as_chunks::<16>().0, offsets.as_chunks::<16>().0);
         for (sums, row) in sums.into_iter().zip(rows) {
             let (halves, _) = row.as_chunks_mut::<16>();
             for (((half, sum), scale), offset) in halves.iter_mut().zip(sums).zip(scales).zip(offsets) {

@@ -1,9 +1,10 @@
 //! Users as integers, in the order in which products read them.
 
-use super::items::{nearest, norm, scale_of_sixteen, size};
+use super::items::{nearest, scale_of_sixteen, size};
 use super::{ErrorBound, Precision};
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
+use crate::matrix::norm;
 use crate::{Kernel, Matrix};
 
 /// Users of a tile: with a panel of items they take 24 of 32 registers for their sums.

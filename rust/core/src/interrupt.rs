@@ -1,0 +1,27 @@
+//! Long work that ends early when it is asked to.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::{Error, Result};
+
+/// What long work looks at again and again, to end with [`Error::Interrupted`] soon after a flag is set.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Interrupt<'a>(Option<&'a AtomicBool>);
+
+impl<'a> Interrupt<'a> {
+    /// Lets work run to its end.
+    pub const NEVER: Interrupt<'static> = Interrupt(None);
+
+    /// Ends work once `flag` is set.
+    pub fn by(flag: &'a AtomicBool) -> Self {
+        Self(Some(flag))
+    }
+
+    /// Whether work may go on.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub fn check(self) -> Result<()> {
+        if self.0.is_some_and(|flag| flag.load(Ordering::Relaxed)) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
