@@ -60,6 +60,9 @@ def prepare(
         Literal["session", "leave-last-out", "temporal"],
         typer.Option(help="84/8/8 of all sessions, by each user's time, or by the time of the targets."),
     ] = "session",
+    held_out: Annotated[
+        int | None, typer.Option(min=1, help="Sessions of validation and of test each; 8% of all if not given.")
+    ] = None,
     windows: Annotated[
         Literal["last", "all"] | None,
         typer.Option(help="One session per user (for the split session), or all (for the others)."),
@@ -107,6 +110,7 @@ def prepare(
     config = make_config(
         source=source,
         split=split,
+        held_out=held_out,
         windows=windows,
         seed=seed,
         min_interactions=min_interactions,
@@ -207,6 +211,8 @@ def _removed_lines(removed: dict[str, int], config: dict) -> list[str]:
         "items_too_long": f"items of more than {config.get('max_item_tokens')} tokens",
         "sessions_too_long": f"sessions with a history of more than {config.get('max_history_tokens')} tokens",
         "interactions_with_undescribed_items": "interactions with items that have no metadata",
+        "items_without_interactions": "items without any interaction",
+        "reviews_that_cannot_be_used": "reviews that cannot be used, whose interactions stay",
         "repeated_descriptions": "further descriptions of items that were described before",
         "duplicate_interactions": "interactions that are there twice, at the same time",
         "bad_lines": "lines that cannot be used; dataset.toml lists the first of them",

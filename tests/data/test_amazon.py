@@ -332,6 +332,70 @@ def test_a_bad_line_is_named_or_counted(command, files, logs, tmp_path, file, li
     assert "line 2" in load(tmp_path / "out").info["bad_lines"][0]["line"]
 
 
+def test_a_field_that_only_the_second_pass_needs_is_bad_in_the_first(files, logs, tmp_path):
+    write_lines(files.items, [row | {"average_rating": "high"} if i == 3 else row for i, row in enumerate(logs[1])])
+    config = DataConfig(max_item_tokens=None, max_history_tokens=None, on_bad_line="skip")
+    data = prepare("amazon-2023", tmp_path / "out", config, files=files)
+    assert "B003" not in data.catalog.item_ids
+    assert data.info["removed"]["bad_lines"] == 1
+    assert data.info["removed"]["interactions_with_undescribed_items"] > 0
+
+
+def test_a_review_that_is_no_text_is_left_out_and_its_interaction_stays(files, logs, tmp_path):
+    config = DataConfig(max_item_tokens=None, max_history_tokens=None, on_bad_line="skip")
+    whole = prepare("amazon-2023", tmp_path / "whole", config, files=files)
+    write_lines(files.interactions, [row | {"text": 5} for row in logs[0]])
+    data = prepare("amazon-2023", tmp_path / "out", config, files=files)
+    assert data.sessions.histories.tolist() == whole.sessions.histories.tolist()
+    assert not data.sessions.reviews.has_any
+    assert data.info["removed"]["reviews_that_cannot_be_used"] > 0
+    assert data.info["removed"]["bad_lines"] == 0
+
+
+def test_rubbish_of_2018_is_no_title_and_no_price(tmp_path):
+    rubbish = {"title": "var aPageStart = (new Date()).getTime();", "price": ".a-box-inner{color:#fff}"}
+    meta = [{"asin": f"B{i}", "title": f"Toy {i}", "price": "$3.50", "category": ["Toys"]} for i in range(6)]
+    meta[2] |= rubbish
+    reviews = [{"asin": f"B{i}", "reviewerID": f"U{u}", "overall": 5} for u in range(12) for i in range(6)]
+    files = Files(
+        items=write_lines(tmp_path / "meta_Toys.json", meta), interactions=write_lines(tmp_path / "Toys.json", reviews)
+    )
+    config = DataConfig(max_item_tokens=None, max_history_tokens=None)
+    data = prepare("amazon-2018", tmp_path / "out", config, files=files)
+    assert data.catalog.texts[1] == "Title: Toy 1\nCategory: Toys\nPrice: $3.50"
+    assert data.catalog.texts[2] == "Category: Toys"
+
+
+def test_files_of_one_name_are_told_apart(logs, tmp_path):
+    reviews, meta = logs
+    config = DataConfig(max_item_tokens=None, max_history_tokens=None)
+    for name, rows in (("a", meta), ("b", reviews)):
+        (tmp_path / name).mkdir()
+        write_lines(tmp_path / name / "log.jsonl", rows)
+    files = Files(items=tmp_path / "a/log.jsonl", interactions=tmp_path / "b/log.jsonl")
+    prepare("amazon-2023", tmp_path / "out", config, files=files)
+    write_lines(tmp_path / "a/log.jsonl", [row | {"title": "Other"} for row in meta])
+    with pytest.raises(DataError, match="of other source files"):
+        prepare("amazon-2023", tmp_path / "out", config, files=files)
+
+
+def test_an_overwrite_that_fails_leaves_what_was_there(files, tmp_path, monkeypatch):
+    config = DataConfig(max_item_tokens=None, max_history_tokens=None)
+    before = prepare("amazon-2023", tmp_path / "out", config, files=files)
+    was = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+
+    def fill(*_, **__):
+        raise OSError(28, "full")
+
+    other = DataConfig(max_item_tokens=None, max_history_tokens=None, seed=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("langptune_rs.data.storage.write_tables", fill)
+        with pytest.raises(DataError, match=r"cannot be written to .*full"):
+            prepare("amazon-2023", tmp_path / "out", other, files=files, overwrite=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == was
+    assert load(tmp_path / "out").info == before.info
+
+
 def test_a_line_in_another_encoding_is_named_or_counted(command, files, logs, tmp_path):
     text = files.interactions.read_bytes()
     files.interactions.write_bytes(
@@ -417,8 +481,7 @@ def test_the_paper_s_counts_come_out(tmp_path):
     folder = Path(os.environ["LANGPTUNE_AMAZON_DIR"])
     policy = os.environ.get("LANGPTUNE_AMAZON_POLICY", "meta-llama/Meta-Llama-3-8B-Instruct")
     counters = token_counters("mixedbread-ai/mxbai-embed-large-v1", policy)
-    data = prepare(
-        "amazon-2023", tmp_path / "out", DataConfig(template="paper"), files=Files(folder), counters=counters
-    )
+    config = DataConfig(template="paper", held_out=1_392)
+    data = prepare("amazon-2023", tmp_path / "out", config, files=Files(folder), counters=counters)
     assert data.info["sessions"] == {"train": 14_698, "validation": 1_392, "test": 1_392}
     assert len(data.catalog) == 10_533

@@ -496,4 +496,4 @@ def test_the_command_downloads_and_prepares(server, tmp_path, monkeypatch):
     assert len(server.asked) == num_asked
     assert prepare("--category", "Toys").exit_code == 2
     refused = prepare("--download")
-    assert (refused.exit_code, "names no category" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "say which with --category" in refused.stderr) == (2, True)

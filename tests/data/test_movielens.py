@@ -150,7 +150,7 @@ def test_a_wrong_row_of_an_overview_counts_once(latest):
     lines = pl.concat(reader.chunks(["item_id", "description"], bad))["line"]
     (again,) = reader.chunks(["description"], bad, lines=lines.to_numpy())
     assert again.rows() == [("One", 2), (None, 3)]
-    assert bad.counts == {"plots.csv": 2}
+    assert bad.num_rows == 2
 
 
 def test_an_overview_without_an_id_or_a_text_is_refused(latest):

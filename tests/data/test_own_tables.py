@@ -116,7 +116,7 @@ def test_a_wrong_row_of_recbole_s_is_left_out(write):
     bad = BadLines("skip")
     items, interactions = read(folder, bad=bad)
     assert ([row[0] for row in items], [row[0] for row in interactions]) == (["7"], ["v"])
-    assert bad.counts == {"a.item": 1, "a.inter": 1}
+    assert bad.num_rows == 2
 
 
 @pytest.mark.parametrize(
@@ -176,5 +176,5 @@ def test_json_lines_skip_bad_lines(write):
     bad = BadLines("skip")
     items, interactions = read(folder, bad=bad)
     assert (items[0][1], len(interactions)) == ("😀", 1)
-    assert bad.counts == {"interactions.jsonl": 3}
+    assert bad.num_rows == 3
     assert bad.first[2].encode().endswith(b"user_id = '\"\\ud800\"' identifies nothing. Give a text or a whole number.")

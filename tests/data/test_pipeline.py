@@ -83,6 +83,8 @@ def test_filters_are_counted_step_by_step(write_logs, items, interactions, tmp_p
         "items_too_long": 0,
         "repeated_descriptions": 0,
         "interactions_with_undescribed_items": 0,
+        "items_without_interactions": 0,
+        "reviews_that_cannot_be_used": 0,
         "duplicate_interactions": 0,
         "sessions_too_long": 0,
         "bad_lines": 0,

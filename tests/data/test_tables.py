@@ -109,10 +109,10 @@ def test_a_wrong_row_is_named_or_left_out(read, block_bytes, row, problem):
     bad = BadLines("skip")
     kept = [("a", "b", 1.0, None, 2), ("c", "d", 2.0, 'x, "y"', 4 + row.count(b"\n"))]
     assert read(text, bad) == kept
-    assert (bad.counts, len(bad.first)) == ({"log.csv": 1}, 1)
+    assert (bad.num_rows, len(bad.first)) == (1, 1)
     again = BadLines("skip")
     assert read(text, again, lines=np.array([2, 4 + row.count(b"\n")])) == kept
-    assert not again.counts
+    assert not again.num_rows
 
 
 def test_a_row_too_long_does_not_make_up_for_one_too_short(read, monkeypatch):
@@ -269,7 +269,7 @@ def test_a_wrong_row_in_parquet_is_left_out(tmp_path):
     bad = BadLines("skip")
     rows = [row for part in ParquetFile(file, INTERACTIONS).chunks(list(INTERACTIONS), bad) for row in part.rows()]
     assert rows == [("u", "1", 1.0, None, 1), ("v", "3", 3.0, "c", 3)]
-    assert bad.counts == {"log.parquet": 1}
+    assert bad.num_rows == 1
 
 
 def test_a_parquet_file_that_was_cut_is_refused(tmp_path):

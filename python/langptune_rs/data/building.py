@@ -36,7 +36,7 @@ def build(logs: RawLogs, config: DataConfig, template: Template, counters: Token
     items = work.read_items(log)
     log, items = work.within_length(log, items)
     log = filters.in_order(_users_in_order(log, work.keys))
-    sessions = splits.assign(work.cut(log, items), config.split_rule, config.seed)
+    sessions = splits.assign(work.cut(log, items), config.split_rule, config.seed, config.held_out)
     sessions = sessions.with_columns(session_id=pl.int_range(pl.len()))
     return Built(items, sessions, work.report(log, items, sessions))
 
@@ -62,7 +62,7 @@ class _Work:
 
     def __init__(self, logs: RawLogs, config: DataConfig, template: Template, counters: TokenCounters | None):
         self.logs, self.config, self.template, self.counters = logs, config, template, counters
-        self.bad = BadLines(config.on_bad_line)
+        self.bad, self.bad_reviews = BadLines(config.on_bad_line), BadLines(config.on_bad_line)
         self.steps = filters.Steps()
         self.removed: dict[str, int] = {}
 
@@ -77,12 +77,12 @@ class _Work:
         log = self.steps.count("described items", log.filter(pl.col("item").is_not_null()), optional=True)
         num_described = log.height
         log = self.steps.count("items with text", log.filter(self.keys.items["has_text"].gather(log["item"])))
-        core = self._k_core(log)
-        # The core of what has no duplicates is the same, whether these go before or after the first core.
-        unique = self.steps.count("without duplicates", filters.without_duplicates(core), optional=True)
+        num_with_text, num_items = log.height, filters.num_distinct(log["item"])
+        log = self.steps.count("without duplicates", filters.without_duplicates(log), optional=True)
         self.removed["interactions_with_undescribed_items"] = num_read - num_described
-        self.removed["duplicate_interactions"] = core.height - unique.height
-        return self._k_core(unique, " again")
+        self.removed["duplicate_interactions"] = num_with_text - log.height
+        self.removed["items_without_interactions"] = int(self.keys.items["has_text"].sum()) - num_items
+        return self._k_core(log)
 
     def read_items(self, log: pl.DataFrame) -> pl.DataFrame:
         """The items of `log` in the order of the source: the columns of `items.parquet`, and `item`, their number."""
@@ -126,14 +126,18 @@ class _Work:
             "filters": self.steps.counts,
             "removed": {
                 "users_with_too_few_interactions": int(self.steps.counts[0]["users"]) - num_users,
-                "items_with_too_few_interactions": num_with_text - self.removed["items_too_long"] - items.height,
+                "items_with_too_few_interactions": num_with_text
+                - self.removed["items_without_interactions"]
+                - self.removed["items_too_long"]
+                - items.height,
                 "items_without_text": self.keys.items.height - num_with_text,
                 **self.removed,
                 "repeated_descriptions": self.keys.num_repeated_items,
                 "repeated_interactions_kept": filters.num_repeats(log),
-                "bad_lines": sum(self.bad.counts.values()),
+                "reviews_that_cannot_be_used": self.bad_reviews.num_rows,
+                "bad_lines": self.bad.num_rows,
             },
-            "bad_lines": [{"line": message} for message in self.bad.first],
+            "bad_lines": [{"line": message} for message in self.bad.first + self.bad_reviews.first],
             "leakage": leakage.report(sessions, items.height),
         }
 
@@ -145,7 +149,7 @@ class _Work:
     def _read_sessions(self, log: pl.DataFrame, windows: np.ndarray) -> pl.DataFrame:
         """One row per window: the columns of `sessions.parquet` but split and num_tokens, and `first_timestamp`."""
         history, target = log[windows[:, :-1].ravel()], log[windows[:, -1]]
-        said = read_reviews(self.logs, history["line"].to_numpy(), self.bad)
+        said = read_reviews(self.logs, history["line"].to_numpy(), self.bad_reviews)
         reviews = history.join(said, on="line", how="left", maintain_order="left")["review_text"]
         shape = (len(windows), windows.shape[1] - 1)
         ids = self.keys.items["item_id"]

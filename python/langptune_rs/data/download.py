@@ -98,6 +98,12 @@ def downloaded(source: str, category: str | None, files: Files, mirror: str | No
 
     Raises `DataError` for a source that is no public set, and as `download` does.
     """
+    if files.items is not None or files.interactions is not None:
+        raise DataError("Files were given, so that there is nothing to --download. Leave out the one or the other.")
+    if source not in SETS:
+        raise DataError(f"{source!r} is no public set to --download. There are {', '.join(SETS)}.")
+    if SETS[source].has_categories and category is None:
+        raise DataError(f"{source} comes by category: say which with --category, such as Movies_and_TV or All_Beauty.")
     name = source if category is None else f"{source}/{category}"
     folder = files.folder or cache_folder() / "downloads" / source
     found = download(name, folder, base_url=mirror)

@@ -122,6 +122,8 @@ class JsonLines:
     """Column -> the key in the file, and how its value is read."""
     parse: Callable[[bytes], Any] | None = None
     """Reads one line that is no JSON."""
+    required: frozenset[str] = frozenset()
+    """Keys that must be on some line, since the user named them."""
 
     @property
     def size(self) -> int:
@@ -147,16 +149,23 @@ class JsonLines:
             frame, problems = self._read(found, there)
             return frame.with_columns(missing).select(*columns, "line"), problems, consumed
 
-        for frame, problems, consumed in ahead(read, self._numbered_blocks()):
+        unseen = set(self.required) if lines is None else set()
+        for frame, problems, consumed in ahead(read, self._numbered_blocks(unseen)):
             for line, problem in problems:
                 bad.add(self.file, line, problem)
             yield frame
             advance(consumed)
+        if unseen:
+            raise DataError(f"{self.file} has the field {min(unseen)!r} on no line. Mend the --column that names it.")
 
-    def _numbered_blocks(self) -> Iterator[tuple[bytes, int, int, int]]:
-        """As `read_blocks`, with the number of the first line before the bytes that a block took."""
+    def _numbered_blocks(self, unseen: set[str]) -> Iterator[tuple[bytes, int, int, int]]:
+        """As `read_blocks`, with the number of the first line before the bytes that a block took.
+
+        Keys that stand in the block are taken out of `unseen`.
+        """
         first = 1
         for block, cut, consumed in read_blocks(self.file):
+            unseen.difference_update([key for key in unseen if json.dumps(key, ensure_ascii=False).encode() in block])
             yield block, cut, first, consumed
             first += block.count(b"\n", 0, cut)
 

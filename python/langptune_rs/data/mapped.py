@@ -148,7 +148,9 @@ def _guarded(path: Path, write: Callable[[], None]) -> None:
     try:
         write()
     except (pl.exceptions.PolarsError, pa.ArrowException, UnicodeError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}. Prepare the data set again.") from error
+        raise DataError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}. Prepare it again with --overwrite."
+        ) from error
 
 
 def _write_items(path: Path, sink: Any) -> None:
@@ -169,7 +171,7 @@ def _write_items(path: Path, sink: Any) -> None:
             columns = {name: array.slice(start, len(table)) for name, array in whole.items()}
             for name in ("text", "line"):
                 if table[name].null_count:
-                    raise DataError(f"{path}: an item has no {name}. Prepare the data set again.")
+                    raise DataError(f"{path}: an item has no {name}. Prepare it again with --overwrite.")
                 columns[name] = table[name].cast(pa.large_string()).combine_chunks()
             writer.write_batch(pa.record_batch([columns[name] for name in _ITEM_SCHEMA.names], schema=_ITEM_SCHEMA))
             start += len(table)

@@ -15,7 +15,6 @@ import polars as pl
 from langptune_rs.data import filters
 from langptune_rs.data.catalog import nearest
 from langptune_rs.data.sources.raw import MAX_RATING, BadLines, RawLogs, Reader, in_seconds
-from langptune_rs.errors import DataError
 from langptune_rs.progress import progress
 
 _SHOWN_FROM_BYTES = 64 << 20
@@ -57,7 +56,8 @@ def read_keys(logs: RawLogs, bad: BadLines) -> tuple[Keys, pl.DataFrame]:
     """The first pass: keys, and a log of all interactions.
 
     A log has the columns user and item (UInt32; item is a row of `Keys.items`, null where it is not described), rating,
-    timestamp, position and line. Raises `DataError` for an empty file and, unless `bad` skips them, for wrong rows."""
+    timestamp, position and line. Raises `DataError` for an empty file and, unless `bad` skips them, for wrong rows.
+    """
     items, num_repeated = _read_items(logs, bad)
     users, item_codes = Codes(), Codes()
     # From here on the code of an item is its place among the items, and that of any other id is beyond them.
@@ -79,7 +79,7 @@ def read_keys(logs: RawLogs, bad: BadLines) -> tuple[Keys, pl.DataFrame]:
         )
     interactions = pl.concat(parts) if parts else pl.DataFrame()
     if interactions.is_empty():
-        raise DataError(f"{logs.interactions.file} is empty. It must hold at least one row that can be used.")
+        raise bad.nothing_left(logs.interactions.file)
     return Keys(items, users, num_repeated), interactions
 
 
@@ -102,9 +102,9 @@ def read_reviews(logs: RawLogs, lines: np.ndarray, bad: BadLines) -> pl.DataFram
 
 def _read_items(logs: RawLogs, bad: BadLines) -> tuple[pl.DataFrame, int]:
     """Id, whether it has a text, and line of each item, and how many were described before."""
-    columns = ("item_id", "title", "description", "categories")
     parts = []
-    for part in _passed(logs.items, columns, bad, "items"):
+    # Every field is read, so that whatever is bad in any is known before items are counted.
+    for part in _passed(logs.items, ITEM_FIELDS, bad, "items"):
         if not logs.is_crawl:
             wrong = pl.col("title") == ""
             problem = "the item {item_id!r} has an empty title. Name it or write null."
@@ -112,7 +112,7 @@ def _read_items(logs: RawLogs, bad: BadLines) -> tuple[pl.DataFrame, int]:
         parts.append(part.select("item_id", "line").with_columns(filters.has_text(part)))
     items = pl.concat(parts) if parts else pl.DataFrame()
     if items.is_empty():
-        raise DataError(f"{logs.items.file} is empty. It must hold at least one row that can be used.")
+        raise bad.nothing_left(logs.items.file)
     repeated = ~items["item_id"].is_first_distinct()
     num_repeated = int(repeated.sum())
     if num_repeated and not logs.is_crawl:

@@ -96,6 +96,7 @@ LIMITS = ("max_item_tokens", "max_history_tokens")
 _SETTINGS = {
     *LIMITS,
     "split",
+    "held_out",
     "history_length",
     "min_interactions",
     "template",
@@ -126,6 +127,7 @@ class _Plan:
 
 def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenCounters | None) -> _Plan:
     if str(source) == published.NAME:
+        _refuse_options(config, files)
         name, wording = published.NAME, published.TEMPLATE
         sets = (files.items or published.ITEMS, files.interactions or published.SESSIONS)
         inputs = {
@@ -134,10 +136,12 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
             for file in published.local_files(local)
         }
     else:
+        if config.split == published.NAME:
+            raise ConfigError(f'split = "{published.NAME}" comes with the source "{published.NAME}" alone.')
         _check_counters(config, counters)
         found = find_source(source, files)
         name, wording = found.name, found.logs.template
-        inputs = {file.name: file for file in found.logs.files.values()}
+        inputs = {f"{role}/{file.name}": file for role, file in found.logs.files.items()}
     template = make_template(config.template or wording, has_ratings=True, has_reviews=True)
 
     def made_of(stop: Event) -> dict[str, Any]:
@@ -187,6 +191,22 @@ def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     if wanted.get("source", info["source"]) != info["source"]:
         differences.append("of other source files")
     return differences
+
+
+def _refuse_options(config: DataConfig, files: Files) -> None:
+    """Raise `ConfigError` for what the published split leaves no choice in."""
+    default, free = DataConfig(), {"source", "template", "compat", "max_sessions"}
+    changed = [
+        name
+        for name in DataConfig.model_fields
+        if name not in free and getattr(config, name) not in (getattr(default, name), None, published.NAME)
+    ]
+    given = [name for name in ("folder", "overview", "columns") if getattr(files, name)]
+    if changed or given:
+        raise ConfigError(
+            f"The published split is filtered and divided already, and takes no {(changed + given)[0]}. It takes a "
+            "template, compat, and local copies as its items and interactions."
+        )
 
 
 def _check_counters(config: DataConfig, counters: TokenCounters | None) -> None:

@@ -11,33 +11,37 @@ HELD_OUT_SHARE = 0.08
 """Of the sessions, for validation and for test each (section 4.1: 84/8/8)."""
 
 
-def assign(sessions: pl.DataFrame, split: str, seed: int) -> pl.DataFrame:
-    """`sessions` with the column `split`.
+def assign(sessions: pl.DataFrame, split: str, seed: int, held_out: int | None = None) -> pl.DataFrame:
+    """`sessions` with the column `split`; `held_out` of them are validation and as many test, unset 8% each.
 
     Raises `DataError` when one of the three would be empty, and where a split by time lacks times.
     """
+    num_held_out = min(held_out or max(1, round(HELD_OUT_SHARE * len(sessions))), len(sessions))
     match split:
         case "session":
-            splits = by_session(len(sessions), seed)
+            splits = by_session(len(sessions), num_held_out, seed)
         case "leave-last-out":
             splits = leave_last_out(sessions["user_id"].to_list())
         case "temporal":
-            splits = temporal(sessions["target_timestamp"])
+            splits = temporal(sessions["target_timestamp"], num_held_out)
         case "reference":
-            splits = reference(sessions["first_timestamp"], seed)
+            splits = reference(sessions["first_timestamp"], num_held_out, seed)
     empty = [name for name in ("train", "validation", "test") if name not in splits]
     if empty:
+        advice = "."
+        if split == "leave-last-out":
+            advice = ', or use split = "session".'
+        elif held_out:
+            advice = ", or lower held_out."
         raise DataError(
             f"{len(sessions)} sessions of {sessions['user_id'].n_unique()} users leave the split {empty[0]!r} empty "
-            f'with split = "{split}". Give more data'
-            + (', or use split = "session".' if split == "leave-last-out" else ".")
+            f'with split = "{split}". Give more data{advice}'
         )
     return sessions.with_columns(pl.Series("split", splits, dtype=pl.String))
 
 
-def by_session(num_sessions: int, seed: int) -> list[str]:
-    """84/8/8 of all sessions, drawn with `seed`; at least one each for validation and test."""
-    num_held_out = _num_held_out(num_sessions)
+def by_session(num_sessions: int, num_held_out: int, seed: int) -> list[str]:
+    """`num_held_out` sessions each for validation and for test, drawn with `seed`; all others train."""
     drawn = np.random.default_rng(seed).permutation(num_sessions)
     splits = np.full(num_sessions, "train", dtype=object)
     splits[drawn[:num_held_out]] = "test"
@@ -59,8 +63,8 @@ def leave_last_out(user_ids: list[str]) -> list[str]:
     return splits[::-1]
 
 
-def temporal(target_timestamps: pl.Series) -> list[str]:
-    """84/8/8 by the time of the target: the newest are test, those before them validation.
+def temporal(target_timestamps: pl.Series, num_held_out: int) -> list[str]:
+    """By the time of the target: the newest `num_held_out` are test, as many before them validation.
 
     No target of training is later than one that is held out. Of targets at one time the later session is held out
     first. Raises `DataError` where a target has no time.
@@ -71,7 +75,6 @@ def temporal(target_timestamps: pl.Series) -> list[str]:
             f'split = "temporal" needs the time of every target, but {missing} of {len(target_timestamps)} have none. '
             'Use split = "session" or "leave-last-out".'
         )
-    num_held_out = _num_held_out(len(target_timestamps))
     oldest_first = np.argsort(target_timestamps.to_numpy(), kind="stable")
     splits = np.full(len(target_timestamps), "train", dtype=object)
     splits[oldest_first[-2 * num_held_out :]] = "validation"
@@ -79,21 +82,15 @@ def temporal(target_timestamps: pl.Series) -> list[str]:
     return splits.tolist()
 
 
-def reference(first_timestamps: pl.Series, seed: int) -> list[str]:
-    """As the published reference code divides: the 84% of users that came first train, the others are drawn by halves.
+def reference(first_timestamps: pl.Series, num_held_out: int, seed: int) -> list[str]:
+    """As the published reference code divides: all but the last train, and these are drawn by halves.
 
     `first_timestamps` holds the time of the first interaction of each session; users without one come first. Since a
     user who came early may have gone on for long, training targets can be later than test targets.
     """
-    num_held_out = _num_held_out(len(first_timestamps))
     first_come = np.argsort(first_timestamps.fill_null(float("-inf")).to_numpy(), kind="stable")
     drawn = np.random.default_rng(seed).permutation(first_come[-2 * num_held_out :])
     splits = np.full(len(first_timestamps), "train", dtype=object)
     splits[drawn[:num_held_out]] = "validation"
     splits[drawn[num_held_out:]] = "test"
     return splits.tolist()
-
-
-def _num_held_out(num_sessions: int) -> int:
-    """For validation and for test each."""
-    return max(1, round(HELD_OUT_SHARE * num_sessions))

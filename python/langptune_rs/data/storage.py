@@ -34,6 +34,8 @@ OWN = (INFO, *FILES, ARROW)
 """All that stands in the folder of a data set; what says that there is one comes first."""
 FORMAT = 2
 _CHECKED = "checked.json"
+_UNFINISHED = ".unfinished.tmp"
+"""Where a data set stands until it is whole."""
 _ROWS_PER_GROUP = 65_536
 """Rows of a parquet file that a reader has in memory at a time: some 64 MB of texts."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -71,30 +73,41 @@ def save(
 ) -> None:
     """Write a data set, so that whenever this stops `folder` holds a whole one or none.
 
-    `template_source` is the text of the user's own template file, where one was used. Raises `DataError` for sessions
-    that cannot be used (as `load`), and when the files cannot be written; nothing is left of them then.
+    A data set that was there before stays until the new one is whole. `template_source` is the text of the user's own
+    template file, where one was used. Raises `DataError` for sessions that cannot be used (as `load`), and when the
+    files cannot be written; then `folder` is as it was.
     """
     items = items.select(ITEM_COLUMNS.keys()).cast(ITEM_COLUMNS)
     sessions = sessions.select(SESSION_COLUMNS.keys()).cast(SESSION_COLUMNS)
+    is_new = not folder.exists()
+    made = folder / _UNFINISHED
     try:
-        _clear(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(made, ignore_errors=True)
+        for left_over in folder.glob(".*.tmp"):
+            left_over.unlink()
+        made.mkdir()
         for name, table in ((ITEMS, items), (SESSIONS, sessions)):
-            write_atomically(folder / name, partial(table.write_parquet, row_group_size=_ROWS_PER_GROUP))
+            write_atomically(made / name, partial(table.write_parquet, row_group_size=_ROWS_PER_GROUP))
         if template_source is not None:
-            write_text(folder / TEMPLATE, template_source)
-        hashes = {name: file_hash(folder / name) for name in FILES if (folder / name).is_file()}
+            write_text(made / TEMPLATE, template_source)
+        hashes = {name: file_hash(made / name) for name in FILES if (made / name).is_file()}
         info = {"format": FORMAT, **info, "sha256": hashes}
-        _make(folder, info)
-        write_text(folder / INFO, _to_toml(info))
-    except (OSError, pl.exceptions.PolarsError) as error:
+        _make(made, info)
+        write_text(made / INFO, _to_toml(info))
         _clear(folder)
+        for name in reversed(OWN):  # what says that there is a data set comes last
+            if (made / name).exists():
+                (made / name).rename(folder / name)
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"The data set cannot be written to {folder}: {str(error).splitlines()[0]}. "
-            "Nothing is left of it there. Make room, or choose another folder, and prepare it again."
+            "Nothing of it is left there. Make room, or choose another folder, and prepare it again."
         ) from error
-    except BaseException:
-        _clear(folder)
-        raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        if is_new and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def is_prepared(folder: Path) -> bool:
@@ -115,7 +128,7 @@ def load(path: str | Path) -> Dataset:
     hashes = info["sha256"]
     for name in (ITEMS, SESSIONS, *hashes):
         if not (folder / name).is_file():
-            raise DataError(f"{folder} lacks {name}. Prepare the data set again.")
+            raise DataError(f"{folder} lacks {name}. Prepare it again with --overwrite.")
     tables = open_tables(folder, _table_hashes(hashes))
     if tables is None or not _is_checked(folder, hashes):
         _check(folder, hashes)
@@ -172,7 +185,7 @@ def _check(folder: Path, hashes: Mapping[str, str]) -> None:
     """Raise `DataError` for a file that is not the one whose hash `dataset.toml` has."""
     for name, wanted in hashes.items():
         if file_hash(folder / name) != wanted:
-            raise DataError(f"{folder / name} has changed since {INFO} was written. Prepare the data set again.")
+            raise DataError(f"{folder / name} has changed since {INFO} was written. Prepare it again with --overwrite.")
 
 
 def _is_checked(folder: Path, hashes: Mapping[str, str]) -> bool:
@@ -201,10 +214,11 @@ def read_info(folder: Path) -> dict[str, Any]:
     try:
         info = tomllib.loads((folder / INFO).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{folder / INFO} is not valid TOML: {error}. Prepare the data set again.") from error
+        raise DataError(f"{folder / INFO} is not valid TOML: {error}. Prepare it again with --overwrite.") from error
     if info.get("format") != FORMAT or not {"sha256", "config", "source"} <= info.keys():
         raise DataError(
-            f"{folder / INFO} has format {info.get('format')}, this version reads {FORMAT}. Prepare the data set again."
+            f"{folder / INFO} has format {info.get('format')}, this version reads {FORMAT}. "
+            "Prepare it again with --overwrite."
         )
     return info
 

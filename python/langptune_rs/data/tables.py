@@ -71,7 +71,10 @@ def read_form(file: Path) -> Form:
     """
     header = read_header(file)
     separator = max(",;\t", key=header.count)
-    names = tuple(name.strip() for name in next(csv.reader([header], delimiter=separator)))
+    try:
+        names = tuple(name.strip() for name in next(csv.reader([header], delimiter=separator)))
+    except csv.Error as error:
+        raise DataError(f"{file}, line 1: {error}. Save the file with lines that end in a line feed.") from error
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{file}, line 1: two columns have the name {twice!r}. Give each its own.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +71,8 @@ class TokenizerCounter:
                 return counts
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self.with_special_tokens)
         counts = np.fromiter(map(len, encodings), np.uint32, len(texts))
-        write_atomically(path, lambda temporary: _save(temporary, counts))
+        with suppress(OSError):  # the next time they are counted again
+            write_atomically(path, lambda temporary: _save(temporary, counts))
         return counts
 
     @cached_property

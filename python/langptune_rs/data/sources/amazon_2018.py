@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import polars as pl
+
 from langptune_rs.data.json_lines import JsonLines
 from langptune_rs.data.sources.raw import Files, RawLogs
+from langptune_rs.data.tables import Computed
 from langptune_rs.data.templates import domain_of
 
 FILES = "--reviews Movies_and_TV.json.gz --meta meta_Movies_and_TV.json.gz of one category, plain or .gz"
@@ -39,6 +42,7 @@ def open_category(
         },
         parse_item,
     )
+    items = Computed(items, {"title": (("title",), _without_scripts), "price": (("price",), _without_styles)})
     interactions = JsonLines(
         files.find("interactions", source, *reviews),
         {
@@ -50,3 +54,13 @@ def open_category(
         },
     )
     return RawLogs(items, interactions, template=domain_of(interactions.file.name), is_crawl=True)
+
+
+def _without_scripts(title: pl.Expr) -> pl.Expr:
+    """Some titles of 2018 are a piece of the page's script."""
+    return pl.when(~title.str.contains("getTime()", literal=True)).then(title)
+
+
+def _without_styles(price: pl.Expr) -> pl.Expr:
+    """Some prices of 2018 are a piece of the page's style sheet."""
+    return pl.when(~price.str.contains("{", literal=True)).then(price)

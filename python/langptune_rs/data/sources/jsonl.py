@@ -35,6 +35,7 @@ def open_logs(files: Files) -> RawLogs:
         JsonLines(
             files.find(role, "jsonl", f"{role}.jsonl"),
             {name: (files.columns.get(name, name), kind) for name, kind in fields.items()},
+            required=frozenset(key for name, key in files.columns.items() if name in fields and name != "item_id"),
         )
         for role, fields in (("items", ITEMS), ("interactions", INTERACTIONS))
     )

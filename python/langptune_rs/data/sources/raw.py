@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +45,8 @@ class BadLines:
     """What becomes of a row that cannot be used: an error that names it, or a count and a place in a list."""
 
     policy: OnBadLine = "error"
-    counts: Counter[str] = field(default_factory=Counter)
-    """Rows left out, by file name."""
+    num_rows: int = 0
+    """Rows left out."""
     first: list[str] = field(default_factory=list)
     """What was wrong with the first of them."""
 
@@ -58,9 +57,16 @@ class BadLines:
         message = f"{file}, line {line}: {problem}"
         if self.policy == "error":
             raise DataError(f"{message} Mend the line, or leave such lines out with --on-bad-line skip.")
-        self.counts[file.name] += 1
+        self.num_rows += 1
         if len(self.first) < self.MAX_LISTED:
             self.first.append(message)
+
+    def nothing_left(self, file: Path) -> DataError:
+        """The error for a file without a row that can be used."""
+        here = [message for message in self.first if message.startswith(f"{file}, ")]
+        if here:
+            return DataError(f"{file} holds no row that can be used. The first: {here[0]}")
+        return DataError(f"{file} is empty. It must hold at least one row.")
 
     def refuse(self, rows: pl.DataFrame, wrong: pl.Expr, file: Path, problem: str) -> pl.DataFrame:
         """`rows` without those that are `wrong`; `problem` is formatted with the columns of each of these."""
@@ -101,9 +107,8 @@ class Files:
                 f"The source {source} needs its {role}: give the file with --{role}, or the folder that holds "
                 f"{wanted} with --path."
             )
-        found = [
-            path for name in names for path in sorted(self.folder.glob(name)) + sorted(self.folder.glob(f"{name}.gz"))
-        ]
+        patterns = [pattern for name in names for pattern in (name, f"{name}.gz")]
+        found = [path for pattern in patterns for path in sorted(self.folder.glob(pattern)) if path.is_file()]
         if not found:
             raise DataError(f"There is no {wanted} in {self.folder}. Give the file with --{role}.")
         if len(found) > 1:
