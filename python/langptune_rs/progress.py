@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SECONDS_BETWEEN_LINES = 15.0
+_MIB = 1 << 20
 
 
 @contextmanager
@@ -24,6 +25,24 @@ def progress(total: int, description: str, done: int = 0) -> Iterator[Callable[.
             yield advance
     else:
         yield _lines(total, description, done)
+
+
+@contextmanager
+def byte_progress(total: int | None, description: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yield `advance(num_bytes)`, shown in MiB; nothing is shown without a `total`."""
+    if total is None:
+        yield lambda num_bytes: None
+        return
+    with progress(-(-total // _MIB), f"{description} (MiB)", done // _MIB) as advance_mib:
+
+        def advance(num_bytes: int) -> None:
+            nonlocal done
+            before, done = done, done + num_bytes
+            whole = -(-done // _MIB) if done == total else done // _MIB
+            if whole > before // _MIB:
+                advance_mib(whole - before // _MIB)
+
+        yield advance
 
 
 @contextmanager

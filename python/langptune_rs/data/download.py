@@ -17,7 +17,6 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
@@ -26,7 +25,7 @@ from urllib.parse import quote, urlsplit
 from langptune_rs.data.sources.raw import Files
 from langptune_rs.errors import DataError
 from langptune_rs.files import cache_folder, write_text
-from langptune_rs.progress import progress
+from langptune_rs.progress import byte_progress
 
 TIMEOUT_SECONDS = 30.0
 MAX_TRIES = 5
@@ -384,7 +383,7 @@ def _download_on(address: str, part: _Part) -> None:
             start = 0
             part.begin(_validator(response.headers))
         _need_room(part.path.parent, (end or 0) - start, part.path.stem)
-        with _bar(part.path.stem, start, end) as advance, part.path.open("ab") as sink:
+        with byte_progress(end, f"Downloading {part.path.stem}", start) as advance, part.path.open("ab") as sink:
             for chunk in _chunks(response):
                 sink.write(chunk)
                 advance(len(chunk))
@@ -421,25 +420,6 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
-
-
-@contextmanager
-def _bar(description: str, start: int, end: int | None) -> Iterator[Callable[[int], None]]:
-    """Progress in MiB; none for a file of unknown length."""
-    if end is None:
-        yield lambda num_bytes: None
-        return
-    done = start
-    with progress(-(-end // _MIB), f"Downloading {description} (MiB)", start // _MIB) as advance_mib:
-
-        def advance(num_bytes: int) -> None:
-            nonlocal done
-            before, done = done, done + num_bytes
-            whole = -(-done // _MIB) if done == end else done // _MIB
-            if whole > before // _MIB:
-                advance_mib(whole - before // _MIB)
-
-        yield advance
 
 
 def _published_sum(address: str, published: str | None) -> Sum | None:

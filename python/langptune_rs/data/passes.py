@@ -5,8 +5,7 @@ After the first pass users and items are whole numbers: an item's is its place a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ import polars as pl
 from langptune_rs.data import filters
 from langptune_rs.data.catalog import nearest
 from langptune_rs.data.sources.raw import MAX_RATING, BadLines, RawLogs, Reader, in_seconds
-from langptune_rs.progress import progress
+from langptune_rs.progress import byte_progress
 
 _SHOWN_FROM_BYTES = 64 << 20
 """Smaller files are read without a progress bar."""
@@ -140,22 +139,6 @@ def _passed(
     reader: Reader, columns: Sequence[str], bad: BadLines, what: str, *, lines: np.ndarray | None = None
 ) -> Iterator[pl.DataFrame]:
     """The chunks of a file, with a progress bar where that takes a while."""
-    with _bytes_read(reader.size, f"{what} of {reader.file.name}, MB") as advance:
+    shown = reader.size if reader.size >= _SHOWN_FROM_BYTES else None
+    with byte_progress(shown, f"Reading {what} of {reader.file.name}") as advance:
         yield from reader.chunks(columns, bad, lines=lines, advance=advance)
-
-
-@contextmanager
-def _bytes_read(size: int, description: str) -> Iterator[Callable[[int], None]]:
-    """Yield `advance(num_bytes)`, which moves a bar of megabytes."""
-    if size < _SHOWN_FROM_BYTES:
-        yield lambda num_bytes: None
-        return
-    done = 0
-    with progress(size // 1_000_000, description) as show:
-
-        def advance(num_bytes: int) -> None:
-            nonlocal done
-            before, done = done, done + num_bytes
-            show(done // 1_000_000 - before // 1_000_000)
-
-        yield advance

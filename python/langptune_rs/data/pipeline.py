@@ -135,6 +135,10 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
             for role, local in zip(("items", "sessions"), sets, strict=True)
             for file in published.local_files(local)
         }
+
+        def build_it() -> Built:
+            return build_published(published.read(*sets, compat=config.compat), template, counters)
+
     else:
         if config.split == published.NAME:
             raise ConfigError(f'split = "{published.NAME}" comes with the source "{published.NAME}" alone.')
@@ -142,6 +146,10 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
         found = find_source(source, files)
         name, wording = found.name, found.logs.template
         inputs = {f"{role}/{file.name}": file for role, file in found.logs.files.items()}
+
+        def build_it() -> Built:
+            return build(found.logs, config, template, counters)
+
     template = make_template(config.template or wording, has_ratings=True, has_reviews=True)
 
     def made_of(stop: Event) -> dict[str, Any]:
@@ -152,13 +160,7 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
             "tokenizers": {"items": counters.items.name, "histories": counters.histories.name} if counters else {},
         }
 
-    if str(source) == published.NAME:
-        return _Plan(
-            made_of,
-            template,
-            lambda: build_published(published.read(*sets, compat=config.compat), template, counters),
-        )
-    return _Plan(made_of, template, lambda: build(found.logs, config, template, counters))
+    return _Plan(made_of, template, build_it)
 
 
 @contextmanager

@@ -7,26 +7,10 @@ timestamp or position, review_text. Only the ids are needed; null means missing;
 from __future__ import annotations
 
 from langptune_rs.data.json_lines import JsonLines
+from langptune_rs.data.sources.own_columns import INTERACTIONS, ITEMS
 from langptune_rs.data.sources.raw import Files, RawLogs
 
 FILES = "items.jsonl and interactions.jsonl, plain or .gz; --column item_id=asin where your fields have other names"
-
-ITEMS = {
-    "item_id": "identifier",
-    "title": "text",
-    "description": "joined_texts",
-    "categories": "texts",
-    "price": "price",
-    "average_rating": "number",
-}
-INTERACTIONS = {
-    "user_id": "identifier",
-    "item_id": "identifier",
-    "rating": "number",
-    "timestamp": "number",
-    "position": "number",
-    "review_text": "text",
-}
 
 
 def open_logs(files: Files) -> RawLogs:

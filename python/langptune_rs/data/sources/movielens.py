@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.data.json_lines import JsonLines, read_rows
-from langptune_rs.data.sources.raw import BadLines, Files, RawLogs, Reader
+from langptune_rs.data.sources.raw import BadLines, Files, RawLogs, Reader, read_all
 from langptune_rs.data.tables import Kind, ParquetFile, SeparatedFile, open_separated, parquet_types, read_form
 from langptune_rs.errors import DataError
 
@@ -73,9 +73,9 @@ class WithOverview:
 
     def _descriptions(self, bad: BadLines) -> pl.DataFrame:
         """item_id and description, each item once."""
-        texts = _read(self.overview, ["item_id", "description"], bad)
+        texts = read_all(self.overview, dict.fromkeys(("item_id", "description"), pl.String), bad)
         if self.links is not None:
-            links = _read(self.links, ["item_id", "other_id"], bad)
+            links = read_all(self.links, dict.fromkeys(("item_id", "other_id"), pl.String), bad)
             texts = links.join(
                 texts.rename({"item_id": "other_id"}), on="other_id", how="inner", maintain_order="right"
             )
@@ -117,11 +117,6 @@ def open_movies(files: Files, items: Reader, interactions: Reader, **others: Pat
         files.overview, {"item_id": (own_id or tmdb_id, "identifier"), "description": (text, "joined_texts")}
     )
     return RawLogs(WithOverview(items, overview, links), interactions, template="movies", others=others)
-
-
-def _read(reader: Reader, columns: Sequence[str], bad: BadLines) -> pl.DataFrame:
-    schema = dict.fromkeys(columns, pl.String)
-    return pl.concat([pl.DataFrame(schema=schema), *(rows.select(columns) for rows in reader.chunks(columns, bad))])
 
 
 def _first_of(wanted: Sequence[str], there: Sequence[str]) -> str | None:

@@ -188,7 +188,7 @@ class RawLogs:
 
 
 def read_all(reader: Reader, schema: Mapping[str, pl.DataType], bad: BadLines | None = None) -> pl.DataFrame:
-    """Every row and column of a file at once."""
+    """Every row of a file at once, with the columns of `schema`."""
     columns = [name for name in schema if name != "line"]
     frames = list(reader.chunks(columns, bad or BadLines()))
     return pl.concat([pl.DataFrame(schema=schema), *(frame.select(schema.keys()).cast(schema) for frame in frames)])
