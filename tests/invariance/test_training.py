@@ -81,28 +81,30 @@ def cpu_model() -> str:
     return " ".join([*(known.get(key, "?") for key in ("vendor_id", "cpu family", "model")), flags])
 
 
-def test_two_processes_give_exactly_the_losses_of_one(train):
+def test_two_processes_give_the_losses_of_one(train):
     run = train(nproc=2)
     assert run.exit_code == 0, run.stderr
-    assert run.losses == train().losses
-    assert_same_weights(train(), run)
+    assert run.losses == pytest.approx(train().losses, rel=1e-6)
+    assert_same_weights(train(), run, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
 def test_micro_batches_do_not_change_the_losses(train, size):
-    run = train(f"rlso.micro_batch_size={size}", f"contrastive.micro_batch_size={size}")
+    run = train(f"rlso.micro_batch_tokens={1000 * size}", f"contrastive.micro_batch_size={size}")
     assert run.losses == pytest.approx(train().losses, rel=1e-5)
     assert_same_weights(train(), run, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("stage", "tolerance"), [(1, 1e-5), (2, 1e-5), (3, 2e-3)])
-def test_zero_stages_do_not_change_the_losses(train, stage, tolerance):
-    """Stage 3 sums in another order. That moves an embedding by 1e-6, enough to swap two items that nearly tie, which
-    changes one reward of a rollout batch and so the two losses over it by a thousandth."""
-    run = train(f"engine.zero_stage={stage}")
+@pytest.mark.parametrize(
+    ("stage", "method"), [(1, "LangPTune"), (2, "LangPTune"), (3, "LangPTune-CL"), (3, "LangPTune-RLSO")]
+)
+def test_zero_stages_do_not_change_the_losses(train, stage, method):
+    """Stage 3 sums in another order, and each model is trained alone there: an embedding that moves by 1e-6 is enough
+    to swap two items that nearly tie, and so to change a reward of the policy."""
+    plain, run = train(f"method={method}"), train(f"method={method}", f"engine.zero_stage={stage}")
     assert run.exit_code == 0, run.stderr
-    assert run.losses == pytest.approx(train().losses, rel=tolerance)
-    assert_same_weights(train(), run, rtol=0, atol=1e-4)
+    assert run.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert_same_weights(plain, run, rtol=0, atol=1e-5)
 
 
 def test_profiles_that_never_end_are_warned_of_once(train):

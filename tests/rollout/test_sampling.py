@@ -7,7 +7,7 @@ import torch
 from langptune_rs.errors import ModelError
 from langptune_rs.models.config import PolicyConfig
 from langptune_rs.models.policy import Policy
-from langptune_rs.rollout.sampling import _choose, write_profiles
+from langptune_rs.rollout.sampling import NumpyNoise, TorchNoise, choose, write_profiles
 
 QUESTIONS = ["Describe a person who likes jazz.", "Hi", "What would a fan of slow science fiction read next? Be brief."]
 
@@ -73,16 +73,26 @@ def test_a_profile_stops_at_its_end_of_turn(policy: Policy) -> None:
     assert all("<|im_end|>" not in text for text in written.texts)
 
 
-def test_sampled_tokens_follow_the_softmax() -> None:
-    """A chi-squared test of one distribution over five tokens at temperature 0.7."""
+@pytest.mark.parametrize("noise", [NumpyNoise, lambda seeds: TorchNoise(seeds, "cpu")])
+def test_sampled_tokens_follow_the_softmax(noise) -> None:
+    """A chi-squared test of one distribution over five tokens at temperature 0.7, each row one draw of its stream."""
     logits = torch.tensor([1.0, 0.0, -1.0, 2.0, -30.0])
     n = 40_000
-    uniforms = torch.from_numpy(np.random.default_rng(0).random(n))
-    drawn = _choose(logits.expand(n, 5), torch.full((n,), 0.7), uniforms)
+    drawn = choose(logits.expand(n, 5), torch.full((n,), 0.7), noise([(0, i) for i in range(n)]), range(n))
     counts = np.bincount(drawn.numpy(), minlength=5)
     expected = torch.softmax(logits.double() / 0.7, -1).numpy() * n
     assert counts[4] == 0
     assert ((counts - expected)[:4] ** 2 / expected[:4]).sum() < 16.3  # 0.1% level, 3 degrees of freedom
+
+
+@pytest.mark.parametrize("noise", [NumpyNoise, lambda seeds: TorchNoise(seeds, "cpu")])
+def test_a_stream_depends_on_its_seed_alone(noise) -> None:
+    like = torch.empty(2, 4)
+    pair, single = noise([(7, 0), (7, 1)]), noise([(7, 1)])
+    for _ in range(3):
+        both = pair.draw([0, 1], like)
+        assert torch.equal(both[1:], single.draw([0], like[:1]))
+        assert not torch.equal(both[0], both[1])
 
 
 def test_greedy_and_sampled_profiles_share_a_batch(policy: Policy, prompts: list[list[int]]) -> None:
@@ -90,12 +100,6 @@ def test_greedy_and_sampled_profiles_share_a_batch(policy: Policy, prompts: list
     greedy = write_profiles(policy, prompts, max_tokens=10, temperatures=[0.0])
     assert both.tokens[::2] == greedy.tokens
     assert both.tokens[1::2] != greedy.tokens
-
-
-def test_the_largest_uniform_number_draws_a_token_that_can_be() -> None:
-    logits = torch.tensor([[1.0, 0.0, -200.0]])
-    almost_one = torch.tensor([1.0 - 2.0**-53], dtype=torch.float64)  # rounds to 1 in float32
-    assert _choose(logits, torch.ones(1), almost_one).item() == 1
 
 
 def test_a_limit_beyond_the_context_is_refused(policy: Policy, prompts: list[list[int]]) -> None:

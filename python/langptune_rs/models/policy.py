@@ -1,14 +1,12 @@
 """The policy: a causal language model that writes profiles, split where its trainable part begins.
 
-With `train = "last-layers"` only the last N decoder layers learn. Everything below them, the trunk, is frozen, so its
-hidden states are computed once for a rollout batch and serve every later pass over that batch. `Policy.trunk` runs
-the frozen part and `Policy.head` is the module that is trained: the last N layers, the final norm and the output
-matrix. With LoRA every layer learns, the trunk is the embedding lookup and the head holds all layers.
+With `train = "last-layers"` only the last N decoder layers learn. The layers below the `cut` are frozen, so what they
+make of a token is computed once, while the profiles are written, and serves every later pass over the rollout batch.
+With LoRA every layer learns and nothing lies below the cut but the embedding.
 """
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
@@ -16,8 +14,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from langptune_rs.errors import ModelError
-from langptune_rs.models.attention import GROUPED_SDPA
+from langptune_rs.models.attention import PACKED, Layout
 from langptune_rs.models.config import PolicyConfig
+from langptune_rs.models.decoder import last_hidden, run_layers
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder
 
@@ -25,8 +24,9 @@ from langptune_rs.models.weights import policy_folder
 class Policy:
     """A causal language model with its tokenizer and its chat template.
 
-    `model` is the whole network (used for generation and saving), `head` the part that is trained and shares its
-    weights with `model`.
+    Attributes:
+        decoder: embedding, layers and final norm of `model`.
+        cut: the number of layers that are frozen; those behind it learn.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PolicyConfig):
@@ -34,7 +34,8 @@ class Policy:
         self.tokenizer = tokenizer
         self.config = config
         self.eos_ids = end_of_turn_ids(model, tokenizer)
-        self.head, self._trunk = _split(model, config)
+        self.decoder = model.get_decoder()
+        self.cut = 0 if config.train == "lora" else len(self.decoder.layers) - config.last_layers
 
     @classmethod
     def load(cls, config: PolicyConfig, dtype: torch.dtype = torch.float32) -> Policy:
@@ -50,6 +51,7 @@ class Policy:
                 f"The model {config.model!r} has no chat template, so it cannot be asked for a profile. "
                 "Use an instruction-tuned model."
             )
+        _check_attention(model, config)
         model.requires_grad_(False)
         if config.train == "lora":
             model = _add_lora(model, config)
@@ -80,7 +82,8 @@ class Policy:
     @property
     def max_context(self) -> int:
         """Tokens of prompt and profile together that the model can attend to."""
-        return self.model.config.max_position_embeddings
+        config = self.model.config
+        return min(config.max_position_embeddings, getattr(config, "sliding_window", None) or 2**31)
 
     def encode_prompt(self, user_message: str) -> list[int]:
         """Token ids of a one-turn chat with `user_message`, ready for the assistant's answer."""
@@ -91,15 +94,29 @@ class Policy:
         """The text of a profile, without special tokens."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
-    @torch.no_grad()
-    def trunk(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
-        """Hidden states (batch, length, width) at the input of `head`, by the frozen layers below it."""
-        if self._trunk is None:
-            return self.model.get_input_embeddings()(input_ids)
-        outputs = self._trunk(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        )
-        return outputs.last_hidden_state
+    def states(self, input_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
+        """Hidden states at the cut (1, tokens, width) of token ids (1, tokens): what the frozen layers make of them."""
+        embedded = self.model.get_input_embeddings()(input_ids)
+        return run_layers(self.decoder, self.decoder.layers[: self.cut], embedded, position_ids, layout)
+
+    def hidden(
+        self, states: Tensor, position_ids: Tensor, layout: Layout, rows: Tensor, *, checkpointing: bool = False
+    ) -> Tensor:
+        """Input of the output matrix (rows, width) at `rows`, from the states at the cut by the layers that train."""
+        layers = self.decoder.layers[self.cut : -1]
+        before_last = run_layers(self.decoder, layers, states, position_ids, layout, checkpointing=checkpointing)
+        return last_hidden(self.decoder, before_last, position_ids, layout, rows, checkpointing=checkpointing)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (rows, vocabulary) from what `hidden` gives."""
+        logits = self.model.get_output_embeddings()(hidden)
+        softcap = self.final_softcap
+        return torch.tanh(logits / softcap) * softcap if softcap else logits
+
+    @property
+    def final_softcap(self) -> float | None:
+        """What bounds the logits of some models: softcap * tanh(logits / softcap)."""
+        return getattr(self.model.config, "final_logit_softcapping", None)
 
 
 def end_of_turn_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -109,10 +126,23 @@ def end_of_turn_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
 
 
+def _check_attention(model: PreTrainedModel, config: PolicyConfig) -> None:
+    """Refuse a model whose layers cannot be run over packed rows."""
+    decoder = model.get_decoder()
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    softcap = getattr(model.config, "attn_logit_softcapping", None)
+    if kinds != {"full_attention"} or softcap or not hasattr(decoder, "rotary_emb"):
+        reason = f"layers of {', '.join(sorted(kinds))}" + (" with capped scores" if softcap else "")
+        raise ModelError(
+            f"The policy {config.model!r} ({model.config.model_type}) has {reason}, which is not supported. Use a "
+            "decoder with full attention and rotary positions, such as Llama, Mistral, Qwen 2 and 3, Gemma or SmolLM 2."
+        )
+
+
 def _open(source: Path | str, dtype: torch.dtype) -> PreTrainedModel:
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation=GROUPED_SDPA, trust_remote_code=False
+            source, dtype=dtype, attn_implementation=PACKED, trust_remote_code=False
         )
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -150,25 +180,3 @@ def _trained_modules(model: PreTrainedModel, config: PolicyConfig) -> list[nn.Mo
             )
         modules.append(model.get_output_embeddings())
     return modules
-
-
-def _split(model: PreTrainedModel, config: PolicyConfig) -> tuple[nn.Module, nn.Module | None]:
-    """(head, trunk): two views of `model` that share its layers; no trunk where every layer learns."""
-    decoder = model.get_decoder()
-    cut = 0 if config.train == "lora" else len(decoder.layers) - config.last_layers
-    if cut == 0:
-        return model, None
-    trunk = _view(decoder, layers=decoder.layers[:cut], norm=nn.Identity())
-    name = next(name for name, module in model.named_children() if module is decoder)
-    head = _view(model, **{name: _view(decoder, layers=decoder.layers[cut:])})
-    return head, trunk
-
-
-def _view(module: nn.Module, **replaced: nn.Module) -> nn.Module:
-    """A module that shares parameters and buffers with `module` but has some children replaced."""
-    view = copy.copy(module)
-    view._modules = {**module._modules, **replaced}
-    if "layers" in replaced:
-        view.config = copy.copy(module.config)
-        view.config.num_hidden_layers = len(replaced["layers"])
-    return view

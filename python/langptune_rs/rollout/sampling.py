@@ -16,11 +16,22 @@ import torch
 from torch import Tensor
 
 from langptune_rs.errors import ModelError
+from langptune_rs.models.attention import Layout
+from langptune_rs.models.decoder import packed_weights
 from langptune_rs.models.policy import Policy
-from langptune_rs.rollout.cache import make_cache
+from langptune_rs.rollout.cache import ProfileCache
 
-FULL_ENOUGH = 0.8
-"""Rows that have ended leave the batch once less than this share is still going: leaving costs a copy of the cache."""
+PROMPT_TOKENS = 2048
+"""Tokens of prompts that are read in one forward pass: enough for the matrix products, few enough for the caches."""
+
+
+@dataclass(frozen=True)
+class States:
+    """Hidden states at the policy's cut in its own precision, each (tokens, width), in the memory of the CPU."""
+
+    prompts: list[Tensor]
+    profiles: list[Tensor]
+    """All tokens of a profile but the last, which nothing is predicted from."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,8 @@ class Profiles:
     texts: list[str]
     finished: np.ndarray
     """bool (n,): the profile ended with an end-of-turn token within the limit."""
+    states: States | None = None
+    """On request, what the policy's frozen layers made of the tokens."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -49,6 +62,7 @@ def write_profiles(
     temperatures: Sequence[float],
     seeds: Sequence[int] | None = None,
     token_budget: int = 32768,
+    keep_states: bool = False,
     kept: Sequence[list[list[int]]] = (),
     on_batch: Callable[[list[list[int]]], object] | None = None,
 ) -> Profiles:
@@ -57,7 +71,7 @@ def write_profiles(
     Sampling needs `seeds`, one integer for each prompt: sample s of a prompt reads stream (seed, s). A batch holds as
     many rows as `token_budget` allows at their final length; rows that have ended leave it. `on_batch` is given the
     token ids of each batch when it is done, one list a profile. What it was given by an earlier call with the same
-    arguments is not written again when it is passed as `kept`.
+    arguments is not written again when it is passed as `kept`; of that no states can be kept.
 
     Raises `ModelError` when a prompt and `max_tokens` do not fit the model's context.
     """
@@ -67,25 +81,57 @@ def write_profiles(
     each = len(temperatures)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     tokens: list[list[int]] = [[] for _ in range(len(prompts) * each)]
+    states = States([None] * len(prompts), [None] * len(tokens)) if keep_states else None
     batches = _token_budget_batches(order, prompts, max_tokens, each, token_budget)
-    for batch, before in zip_longest(batches, kept):
-        written = before
-        if before is None:
-            uniforms = np.zeros((len(batch) * each, max_tokens))
-            if any(temperatures):
-                uniforms = np.stack([_stream(seeds[i], s, max_tokens) for i in batch for s in range(each)])
-            written = _decode_batch(policy, [prompts[i] for i in batch], max_tokens, temperatures, uniforms)
-            if on_batch:
-                on_batch(written)
-        for row, i in enumerate(batch):
-            tokens[i * each : (i + 1) * each] = written[row * each : (row + 1) * each]
+    with packed_weights(policy.model):
+        for batch, before in zip_longest(batches, kept):
+            rows = [i * each + s for i in batch for s in range(each)]
+            written = before
+            if before is None:
+                streams = [(0 if seeds is None else seeds[i], s) for i in batch for s in range(each)]
+                batch_prompts = [prompts[i] for i in batch]
+                written, *at_cut = _decode_batch(policy, batch_prompts, max_tokens, temperatures, streams, keep_states)
+                if on_batch:
+                    on_batch(written)
+                if states:
+                    _scatter(at_cut[0], batch, states.prompts)
+                    _scatter(at_cut[1], rows, states.profiles)
+            _scatter(written, rows, tokens)
     finished = np.array([bool(row) and row[-1] in policy.eos_ids for row in tokens], dtype=bool)
-    return Profiles(tokens, [policy.decode(row) for row in tokens], finished)
+    return Profiles(tokens, [policy.decode(row) for row in tokens], finished, states)
 
 
-def _stream(seed: int, sample: int, length: int) -> np.ndarray:
-    """The uniform numbers that decide one row's tokens, float64 (length,)."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, sample]))).random(length)
+def _scatter(values: Sequence, places: Sequence[int], into: list) -> None:
+    for value, place in zip(values, places, strict=True):
+        into[place] = value
+
+
+class NumpyNoise:
+    """For each row an endless stream of exponential variables of its own, drawn by the CPU."""
+
+    def __init__(self, seeds: Sequence[tuple[int, int]]):
+        self._streams = [np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed))) for seed in seeds]
+
+    def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:
+        """The next variables of some rows, in the shape of `like` (rows, vocabulary), float32."""
+        noise = np.empty(like.shape, dtype=np.float32)
+        for row, out in zip(rows, noise, strict=True):
+            self._streams[row].standard_exponential(dtype=np.float32, out=out)
+        return torch.from_numpy(noise)
+
+
+class TorchNoise:
+    """The same on the model's own device, where a GPU would wait for the CPU."""
+
+    def __init__(self, seeds: Sequence[tuple[int, int]], device: torch.device | str):
+        words = [np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1) for seed in seeds]
+        self._streams = [torch.Generator(device).manual_seed(int(word)) for word in words]
+
+    def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:
+        noise = torch.empty(like.shape, device=like.device)
+        for row, out in zip(rows, noise, strict=True):
+            out.exponential_(generator=self._streams[row])
+        return noise
 
 
 def check_context(policy: Policy, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
@@ -105,71 +151,107 @@ def _token_budget_batches(
     """Cut `order`, sorted by prompt length, so that a padded batch keeps within the budget (one prompt at least)."""
     batches: list[list[int]] = []
     for i in order:
-        row_tokens = (len(prompts[i]) + max_tokens) * num_samples
+        row_tokens = len(prompts[i]) + max_tokens * num_samples
         if not batches or (len(batches[-1]) + 1) * row_tokens > token_budget:
             batches.append([])
         batches[-1].append(i)
     return batches
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _decode_batch(
     policy: Policy,
     prompts: list[Sequence[int]],
     max_tokens: int,
     temperatures: Sequence[float],
-    uniforms: np.ndarray,
-) -> list[list[int]]:
-    """Decode one batch. What all prompts begin with is read once, and each prompt once for all its samples."""
-    model, device = policy.model, policy.model.device
-    cache = make_cache(model.config, room=max_tokens)
+    seeds: Sequence[tuple[int, int]],
+    keep_states: bool,
+) -> tuple[list[list[int]], list[Tensor], list[Tensor]]:
+    """Decode one batch; rows that have ended leave it.
 
-    def next_logits(ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits (rows, vocabulary) behind the last of `ids`; `mask` (rows, tokens) covers what is cached and `ids`."""
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        return model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-
-    width = max(len(prompt) for prompt in prompts)
+    Returns token ids, and the states at the cut (tokens, width) of each prompt and of each profile but its last token,
+    which is never read; none of them if they are not to be kept.
+    """
+    device, each = policy.model.device, len(temperatures)
+    like = policy.model.get_input_embeddings().weight
     shared = _num_shared_tokens(prompts)
-    padding = [width - len(prompt) for prompt in prompts]
-    ids = torch.tensor([[0] * n + list(p[shared:]) for n, p in zip(padding, prompts, strict=True)], device=device)
-    mask = torch.tensor([[1] * shared + [0] * n + [1] * (width - shared - n) for n in padding], device=device)
-    if shared:
-        next_logits(torch.tensor([list(prompts[0][:shared])], device=device), mask[:1, :shared])
-        cache.batch_repeat_interleave(len(prompts))
-    logits = next_logits(ids, mask)
-    each = len(temperatures)
-    if each > 1:
-        cache.batch_repeat_interleave(each)
-        mask, logits = mask.repeat_interleave(each, 0), logits.repeat_interleave(each, 0)
+    own = [prompt[shared:] for prompt in prompts]
+    cache = ProfileCache([len(prompt) for prompt in prompts], each, max_tokens, like)
+    prompt_states, logits = _read_prompts(policy, cache, prompts[0][:shared], own, keep_states)
+    logits = logits.repeat_interleave(each, 0)
     heat = torch.tensor(temperatures, device=device).repeat(len(prompts))
-    draws = torch.from_numpy(uniforms).to(device)
+    noise = NumpyNoise(seeds) if device.type == "cpu" else TorchNoise(seeds, device)
+    positions = torch.tensor([len(prompt) for prompt in prompts], device=device).repeat_interleave(each)
     tokens: list[list[int]] = [[] for _ in range(len(prompts) * each)]
+    states: list[list[Tensor]] = [[] for _ in tokens]
     rows = np.arange(len(tokens))
-    going = np.ones(len(rows), dtype=bool)
     for step in range(max_tokens):
-        chosen = _choose(logits, heat, draws[:, step])
+        chosen = choose(logits, heat, noise, rows)
         ids = chosen.tolist()
-        for j in np.flatnonzero(going):
-            tokens[rows[j]].append(ids[j])
-        going &= ~np.isin(ids, list(policy.eos_ids))
+        for row, token in zip(rows, ids, strict=True):
+            tokens[row].append(token)
+        going = ~np.isin(ids, list(policy.eos_ids))
         if not going.any() or step + 1 == max_tokens:
             break
-        if going.mean() < FULL_ENOUGH:
+        if not going.all():
+            cache.keep(going)
             keep = torch.from_numpy(np.flatnonzero(going)).to(device)
-            cache.batch_select_indices(keep)
-            mask, heat, draws, chosen = mask[keep], heat[keep], draws[keep], chosen[keep]
-            rows, going = rows[going], going[going]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        logits = next_logits(chosen[:, None], mask)
-    return tokens
+            heat, chosen, positions = heat[keep], chosen[keep], positions[keep]
+            rows = rows[going]
+        layout, position_ids = cache.writing(step), (positions + step)[None]
+        at_cut = policy.states(chosen[None], position_ids, layout)
+        if keep_states:
+            for row, state in zip(rows, at_cut[0].cpu(), strict=True):
+                states[row].append(state)
+        everyone = torch.arange(len(rows), device=device)
+        logits = policy.logits(policy.hidden(at_cut, position_ids, layout, everyone))
+    if not keep_states:
+        return tokens, [], []
+    return tokens, prompt_states, [torch.stack(row) if row else prompt_states[0][:0] for row in states]
+
+
+def _read_prompts(
+    policy: Policy, cache: ProfileCache, prefix: Sequence[int], prompts: Sequence[Sequence[int]], keep_states: bool
+) -> tuple[list[Tensor], Tensor]:
+    """Fill the cache, from what all prompts begin with and the rest of each.
+
+    Returns the states at the cut (tokens, width) of each whole prompt, if they are kept, and the logits behind it
+    (prompts, vocabulary).
+    """
+    device, last_layer = policy.model.device, len(policy.decoder.layers) - 1
+
+    def run(ids: Sequence[int], positions: Sequence[int], layout: Layout, last: Sequence[int]) -> tuple[Tensor, Tensor]:
+        ids, positions, rows = (torch.tensor(x, device=device) for x in (ids, positions, last))
+        at_cut = policy.states(ids[None], positions[None], layout)
+        return at_cut[0].cpu(), policy.logits(policy.hidden(at_cut, positions[None], layout, rows))
+
+    before = None
+    if prefix:
+        before, _ = run(prefix, range(len(prefix)), cache.reading_prefix(), [0])
+    states, logits = [], []
+    for part in _parts([len(prompt) for prompt in prompts], PROMPT_TOKENS):
+        lengths = [len(prompts[i]) for i in part]
+        ids = [token for i in part for token in prompts[i]]
+        positions = [len(prefix) + position for length in lengths for position in range(length)]
+        layout = cache.reading(part, lengths, last_layer)
+        at_cut, behind = run(ids, positions, layout, np.cumsum(lengths) - 1)
+        logits.append(behind)
+        if keep_states:
+            states += [own if before is None else torch.cat([before, own]) for own in at_cut.split(lengths)]
+    return states, torch.cat(logits)
+
+
+def _parts(lengths: Sequence[int], capacity: int) -> list[range]:
+    """Consecutive sequences of at most `capacity` tokens together, one at least."""
+    parts: list[range] = []
+    tokens = 0
+    for i, length in enumerate(lengths):
+        if not parts or tokens + length > capacity:
+            parts.append(range(i, i))
+            tokens = 0
+        parts[-1] = range(parts[-1].start, i + 1)
+        tokens += length
+    return parts
 
 
 def _num_shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
@@ -181,18 +263,17 @@ def _num_shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
     return min(next(differs, len(first)), min(map(len, prompts)) - 1)
 
 
-def _choose(logits: Tensor, temperatures: Tensor, uniforms: Tensor) -> Tensor:
+def choose(logits: Tensor, temperatures: Tensor, noise: NumpyNoise | TorchNoise, rows: Sequence[int]) -> Tensor:
     """The next token of each row, int64 (rows,), from logits (rows, vocabulary).
 
-    Greedy where the row's temperature is 0, else by inverting the cumulative distribution at its uniform number.
+    Greedy where the row's temperature is 0. Elsewhere the first of independent exponential clocks, each at the rate of
+    its token's probability, which is a draw from the softmax. Rounding changes it only where two clocks nearly tie,
+    while inverting the cumulative distribution would let it move every token of small probability.
     """
     chosen = logits.argmax(-1)
     hot = temperatures.nonzero().squeeze(1)
     if len(hot):
-        scaled = logits[hot].float() / temperatures[hot, None]
-        cumulative = (scaled - scaled.amax(-1, keepdim=True)).exp_().cumsum(-1)
-        total = cumulative[:, -1:]
-        # Rounding may carry the product up to the total itself, beyond every token.
-        threshold = torch.minimum(uniforms[hot, None].to(total.dtype) * total, total.nextafter(torch.zeros_like(total)))
-        chosen[hot] = torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
+        scores = logits[hot].float().div_(temperatures[hot, None])
+        scores -= noise.draw([rows[i] for i in hot.tolist()], scores).log_()
+        chosen[hot] = scores.argmax(-1)
     return chosen

@@ -31,8 +31,11 @@ class RlsoConfig(Section):
     """T: optimizer steps in each iteration; every `epochs` of them share one rollout batch."""
     batch_size: PositiveInt = 64
     """Sessions in the global batch."""
-    micro_batch_size: PositiveInt = 8
-    """Sessions in one forward pass. Changes memory, never the result."""
+    micro_batch_tokens: PositiveInt = 8192
+    """Tokens of packed sessions in one forward pass, or one session's if it is longer. Changes memory, not the result.
+    """
+    gradient_checkpointing: bool = False
+    """Keep the input of each trained layer alone for the backward pass: less memory, about a third more time."""
     num_profiles: int = Field(2, ge=2)
     """Profiles sampled for each session; the loss is the mean over all their pairs."""
     epochs: PositiveInt = 4

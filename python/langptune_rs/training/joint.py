@@ -51,12 +51,12 @@ from langptune_rs.training.metrics_log import MetricsLog
 from langptune_rs.training.rlso import (
     ProfileScorer,
     ReferenceWeights,
-    make_rollout_batches,
     penalize,
     rlso_step,
     score,
     standardize,
 )
+from langptune_rs.training.rollout_batches import RolloutBatch, pack_rollout
 from langptune_rs.training.run_folder import CHECKPOINTS, DATA, TRAINED, opened_run, read_config
 from langptune_rs.training.saving import not_written
 from langptune_rs.training.schedules import batch_rows, linear_decay
@@ -113,7 +113,9 @@ class Trainer:
                 self.embedder.model, config.contrastive.learning_rate, config.contrastive.weight_decay, config.engine
             )
         if config.trains_policy:
-            self.scorer = ProfileScorer(self.policy.head, config.profile.temperature)
+            self.scorer = ProfileScorer(
+                self.policy, config.profile.temperature, checkpointing=config.rlso.gradient_checkpointing
+            )
             self.reference = ReferenceWeights(self.scorer)
             self.engines["policy"] = make_engine(
                 self.scorer, config.rlso.learning_rate, config.rlso.weight_decay, config.engine
@@ -228,7 +230,9 @@ class Trainer:
                 batches, rewards, old_logps, stats = self._rollout(recommender, rows, k, t)
                 for epoch in range(config.epochs):
                     learning_rate = linear_decay(config.learning_rate, k * config.steps + t + epoch, total_steps)
-                    values = rlso_step(self.engines["policy"], batches, rewards, old_logps, config, learning_rate)
+                    old_logps, values = rlso_step(
+                        self.engines["policy"], batches, rewards, old_logps, config, learning_rate
+                    )
                     self._finish_step(k, "rlso", {**values, **stats}, values["rlso/loss"], started)
                     started, stats = time.monotonic(), {}
                     advance(note=f"loss {values['rlso/loss']:.4f}")
@@ -248,18 +252,19 @@ class Trainer:
     def _rollout(self, recommender: Recommender, rows: np.ndarray, k: int, t: int):
         """Sample, reward, penalise, standardise: one rollout batch, this rank's share of it.
 
-        Returns its micro-batches, the rewards and the old log-probabilities (sessions, profiles), and what to log.
+        Returns its micro-batches, the rewards (sessions, profiles), the old log-probabilities if the rewards needed
+        them, and what to log.
         """
         config = self.config.rlso
         own = self.train_sessions.take(rows[shard(rows)])
         prompts = self._prompts(own)
         seeds = [_seed(self.config.seed, "sample", k, t, int(session)) for session in own.session_ids]
         with self._gathered("policy"):
-            profiles = self._write(prompts, seeds, num_samples=config.num_profiles)
-            each = _largest_divisor(len(own), config.micro_batch_size)
-            batches = make_rollout_batches(self.policy, prompts, profiles, config.num_profiles, each)
-            old_logps = score(self.scorer, batches)
+            profiles = self._write(prompts, seeds, num_samples=config.num_profiles, keep_states=True)
+            batches = self._packed(prompts, profiles)
+            old_logps = None
             if config.kl_penalty:
+                old_logps = score(self.scorer, batches)
                 with self.reference.in_place():
                     reference_logps = score(self.scorer, batches)
         ranks = self._ranks(recommender, profiles, own, config.num_profiles)
@@ -271,9 +276,18 @@ class Trainer:
             rewards_BG = penalize(raw_BG, old_logps.cpu().double(), reference_logps.cpu().double(), config.kl_penalty)
             stats["kl/reference"] = gather_rows((old_logps - reference_logps).double()).mean().item()
         everyone = standardize(gather_rows(rewards_BG)).float()
-        rewards = everyone[shard(rows)].to(old_logps.device)
+        rewards = everyone[shard(rows)].to(self.policy.model.device)
         stats |= self._rollout_stats(gather_rows(raw_BG), profiles, own)
         return batches, rewards, old_logps, stats
+
+    def _packed(self, prompts: list[list[int]], profiles: Profiles) -> list[RolloutBatch]:
+        """Micro-batches of this rank's sessions, as many as on every other rank."""
+        num_profiles, capacity = self.config.rlso.num_profiles, self.config.rlso.micro_batch_tokens
+        batches = pack_rollout(self.policy, prompts, profiles, num_profiles, capacity)
+        most = max(gather_objects(len(batches)))
+        if len(batches) < most:
+            batches = pack_rollout(self.policy, prompts, profiles, num_profiles, capacity, num_batches=most)
+        return batches
 
     def _rollout_stats(self, raw_BG: torch.Tensor, profiles: Profiles, own: Sessions) -> dict[str, float]:
         config = self.config.rlso
@@ -351,7 +365,7 @@ class Trainer:
             self.log.write(self.position.step, k, "validation", values)
 
     def _write(
-        self, prompts, seeds, *, num_samples: int = 1, on_progress=None, kept: KeptProfiles | None = None
+        self, prompts, seeds, *, num_samples: int = 1, keep_states=False, on_progress=None, kept=None
     ) -> Profiles:
         """Profiles of this rank's prompts. Raises `Interrupted` on every rank once Ctrl-C was pressed on one."""
         profile = self.config.profile
@@ -373,6 +387,7 @@ class Trainer:
                 temperatures=[0.0 if seeds is None else profile.temperature] * num_samples,
                 seeds=seeds,
                 token_budget=profile.token_budget,
+                keep_states=keep_states,
                 kept=kept.batches if kept else (),
                 on_batch=on_batch,
             )
@@ -472,11 +487,6 @@ def _seed(*parts: int | str) -> int:
     """One integer seed from the run's seed and the place where it is used."""
     words = [int.from_bytes(p.encode(), "little") if isinstance(p, str) else p for p in parts]
     return int(np.random.SeedSequence(words).generate_state(2, np.uint64)[0])
-
-
-def _largest_divisor(n: int, limit: int) -> int:
-    """The largest divisor of n that is at most `limit`: micro-batches of one size."""
-    return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
 
 
 @contextmanager

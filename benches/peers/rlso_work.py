@@ -1,0 +1,94 @@
+"""What the programs that benches/rlso_step.py compares have in common: sessions, prompts, the reward, the clock."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from langptune_rs.data import Dataset, Sessions, open_source
+from langptune_rs.data.config import DataConfig
+from langptune_rs.models.config import EmbedderConfig, PolicyConfig
+from langptune_rs.models.embedder import Embedder
+from langptune_rs.models.policy import Policy
+from langptune_rs.models.tokens import token_counters
+from langptune_rs.rollout.config import ProfileConfig
+from langptune_rs.rollout.prompts import encode_prompts
+from langptune_rs.rollout.reward import Recommender
+
+LEARNING_RATE = 1e-6
+EMBEDDER = EmbedderConfig()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The size of a step; the model is SmolLM2-135M-Instruct, the prompts are those of the paper's appendix B."""
+
+    source: str
+    num_sessions: int
+    num_profiles: int
+    max_tokens: int
+    last_layers: int
+    epochs: int
+
+    @property
+    def policy(self) -> PolicyConfig:
+        return PolicyConfig(last_layers=self.last_layers)
+
+
+class Work:
+    """The sessions of one step with a policy that reads their prompts, and the recommender that rewards profiles."""
+
+    def __init__(self, settings: Settings, policy: Policy):
+        self.dataset = _dataset(settings)
+        self.sessions: Sessions = self.dataset.sessions.select("train").sample(settings.num_sessions, 0)
+        self.prompts = encode_prompts(policy, self.dataset, self.sessions, ProfileConfig())
+        self.recommender = Recommender(Embedder.load(EMBEDDER), self.dataset.catalog.texts)
+        self._num_profiles = settings.num_profiles
+
+    def ranks(self, texts: Sequence[str]) -> np.ndarray:
+        """1-based rank of each profile's target, session-major."""
+        targets, histories = (
+            np.repeat(x, self._num_profiles, axis=0) for x in (self.sessions.targets, self.sessions.histories)
+        )
+        return self.recommender.ranks(texts, targets, histories)
+
+
+def _dataset(settings: Settings) -> Dataset:
+    config = DataConfig(source=settings.source, windows="all")
+    folder = Path(tempfile.gettempdir()) / "langptune-rlso-step" / Path(settings.source).name
+    return open_source(config, folder, token_counters(EMBEDDER.model, settings.policy.model))
+
+
+class Clock:
+    """Seconds of the parts of a step."""
+
+    def __init__(self) -> None:
+        self.seconds = {"rollout": 0.0, "update": 0.0}
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - start
+
+    def results(self, profile_lengths: Sequence[int], epochs: int) -> dict[str, float]:
+        """What a program prints: `profile_lengths` are those of the profiles in tokens."""
+        rollout, update = self.seconds["rollout"], self.seconds["update"]
+        tokens = sum(profile_lengths)
+        return {
+            "seconds_per_step": time.perf_counter() - self._started,
+            "rollout_seconds": rollout,
+            "update_seconds": update,
+            "rollout_tokens_per_second": tokens / rollout,
+            "update_tokens_per_second": tokens * epochs / update if update else 0.0,
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "tokens_per_profile": tokens / len(profile_lengths),
+        }

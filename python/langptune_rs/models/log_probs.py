@@ -1,0 +1,95 @@
+"""Log-probabilities of tokens, without the logits of a whole batch in memory at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+ROWS = 512
+"""Rows whose logits are in memory together."""
+
+
+class TokenLogps(nn.Module):
+    """The output matrix of a language model and the softmax behind it."""
+
+    def __init__(self, output: nn.Module, softcap: float | None, temperature: float):
+        super().__init__()
+        self.weight = output.weight  # of this module as well, so that ZeRO-3 gathers it for this module's forward
+        self.bias = getattr(output, "bias", None)
+        self._softcap, self._temperature = softcap, temperature
+
+    def forward(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probability of each token under softmax(logits / temperature), float32 (n,), from hidden (n, width)."""
+        return _TokenLogps.apply(hidden, self.weight, self.bias, tokens, self._softcap, self._temperature)
+
+
+class _TokenLogps(torch.autograd.Function):
+    """The logits of a few rows at a time; they are normalised in float32.
+
+    The gradient of a log-probability at its hidden state is worked out in the forward pass, where the probabilities
+    are at hand: the backward pass scales it. Only a matrix that trains has them computed again.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, tokens, softcap, temperature):
+        ctx.options = softcap, temperature
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        logps = []
+        for start in range(0, len(tokens), ROWS):
+            chunk = slice(start, start + ROWS)
+            logps_C, slope_CV = _logps_and_slope(
+                hidden[chunk], weight, bias, tokens[chunk], softcap, temperature, slope=gradient is not None
+            )
+            logps.append(logps_C)
+            if gradient is not None:
+                gradient[chunk] = slope_CV.to(weight.dtype) @ weight
+        ctx.save_for_backward(gradient, hidden, weight, bias, tokens)
+        return torch.cat(logps) if logps else hidden.new_zeros(0, dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, grad_logps):
+        gradient, hidden, weight, bias, tokens = ctx.saved_tensors
+        grad_hidden = None if gradient is None else gradient * grad_logps[:, None].to(gradient.dtype)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        if grad_weight is not None or grad_bias is not None:
+            for start in range(0, len(tokens), ROWS):
+                chunk = slice(start, start + ROWS)
+                _, slope_CV = _logps_and_slope(hidden[chunk], weight, bias, tokens[chunk], *ctx.options, slope=True)
+                slope_CV *= grad_logps[chunk, None]
+                if grad_weight is not None:
+                    grad_weight += slope_CV.to(weight.dtype).T @ hidden[chunk]
+                if grad_bias is not None:
+                    grad_bias += slope_CV.sum(0)
+        of_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        of_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
+        return grad_hidden, of_weight, of_bias, None, None, None
+
+
+def _logps_and_slope(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    tokens: Tensor,
+    softcap: float | None,
+    temperature: float,
+    *,
+    slope: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities (rows,) and, on request, derivatives at the output (rows, vocabulary)."""
+    logits = nn.functional.linear(hidden, weight, bias).float()
+    bend = None
+    if softcap:
+        logits = logits.div_(softcap).tanh_()
+        bend = 1 - logits.square() if slope else None
+        logits *= softcap
+    logits /= temperature
+    normaliser = logits.logsumexp(-1, keepdim=True)
+    logps = logits.gather(-1, tokens[:, None]) - normaliser
+    if not slope:
+        return logps.squeeze(1), None
+    probabilities = logits.sub_(normaliser).exp_()
+    derivative = probabilities.neg_()
+    derivative[torch.arange(len(tokens), device=tokens.device), tokens] += 1
+    derivative /= temperature
+    return logps.squeeze(1), derivative if bend is None else derivative.mul_(bend)

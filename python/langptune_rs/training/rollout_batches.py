@@ -1,0 +1,143 @@
+"""A rollout batch as micro-batches without padding: sessions packed into rows, each prompt once for its profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langptune_rs.models.attention import additive, causal_attention, masked_attention
+from langptune_rs.models.policy import Policy
+from langptune_rs.packing import MicroBatch, pack_sequences
+from langptune_rs.rollout.sampling import Profiles
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """A few whole sessions in one row: a prompt, its profiles, the next prompt.
+
+    A profile sees the prompt and itself, and its positions go on from the prompt, so that each profile is scored as if
+    it stood alone behind the prompt. The last token of a profile predicts nothing and is left out of the row.
+    """
+
+    states: Tensor
+    """(1, tokens, width): the states at the policy's cut, in the memory of the CPU until they are used."""
+    position_ids: Tensor
+    """int64 (1, tokens)."""
+    layout: SharedPrompts
+    predictors: Tensor
+    """int64 (profile tokens,): where in the row each profile token is predicted."""
+    tokens: Tensor
+    """int64 (profile tokens,)."""
+    owners: Tensor
+    """int64 (profile tokens,): which profile of the batch each belongs to, session-major."""
+    sessions: np.ndarray
+    """int64 (sessions,): which of the rollout batch's sessions these are."""
+    num_profiles: int
+
+
+def pack_rollout(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    profiles: Profiles,
+    num_profiles: int,
+    capacity: int,
+    *,
+    num_batches: int = 1,
+) -> list[RolloutBatch]:
+    """Micro-batches of at most `capacity` tokens; of the longest session's, where that is longer. Each session once.
+
+    `profiles` holds `num_profiles` for each prompt, with their states. There are at least `num_batches` micro-batches,
+    so that every rank can have as many as the others; that takes as many sessions.
+    """
+    num_sessions = len(prompts)
+    lengths = [len(prompt) for prompt in prompts] + [len(tokens) - 1 for tokens in profiles.tokens]
+    prefixes = np.concatenate([np.full(num_sessions, -1), np.repeat(np.arange(num_sessions), num_profiles)])
+    whole = np.array(lengths[:num_sessions]) + np.array(lengths[num_sessions:]).reshape(num_sessions, -1).sum(1)
+    packing = pack_sequences(lengths, max(capacity, int(whole.max())), prefixes=prefixes)
+    parts = packing.balance(num_batches) if len(packing) < num_batches else [packing]
+    states = [*profiles.states.prompts, *profiles.states.profiles]
+    tokens = np.fromiter(chain(*prompts, *(profile[:-1] for profile in profiles.tokens)), np.int64, sum(lengths))
+    batches = [micro_batch for part in parts for micro_batch in part.collate(tokens)]
+    return [_rollout_batch(policy, batch, profiles, states, num_sessions) for batch in batches]
+
+
+def _rollout_batch(
+    policy: Policy, packed: MicroBatch, profiles: Profiles, states: Sequence[Tensor], num_sessions: int
+) -> RolloutBatch:
+    is_prompt = packed.prefixes < 0
+    sessions = packed.sequences[is_prompt]
+    written = packed.sequences[~is_prompt] - num_sessions
+    num_profiles = len(written) // len(sessions)
+    starts, ends = packed.cu_seqlens[:-1], packed.cu_seqlens[1:]
+    first = ends[packed.prefixes[~is_prompt]] - 1
+    predictors = [
+        np.append(before, np.arange(start, end))
+        for before, start, end in zip(first, starts[~is_prompt], ends[~is_prompt], strict=True)
+    ]
+    tokens = [token for profile in written for token in profiles.tokens[profile]]
+    owners = np.repeat(np.arange(len(written)), [len(rows) for rows in predictors])
+    device, last_layer = policy.model.device, len(policy.decoder.layers) - 1
+    row = torch.cat([states[i] for i in packed.sequences])
+    lengths = np.diff(packed.cu_seqlens)
+    spans = [
+        (prompt, group.tolist())
+        for prompt, group in zip(
+            lengths[is_prompt].tolist(), lengths[~is_prompt].reshape(len(sessions), -1), strict=True
+        )
+    ]
+    return RolloutBatch(
+        states=row[None],
+        position_ids=torch.from_numpy(packed.position_ids).to(device)[None],
+        layout=SharedPrompts(spans, last_layer, row.new_zeros(0, device=device)),
+        predictors=torch.from_numpy(np.concatenate(predictors)).to(device),
+        tokens=torch.tensor(tokens, device=device),
+        owners=torch.from_numpy(owners).to(device),
+        sessions=sessions,
+        num_profiles=num_profiles,
+    )
+
+
+class SharedPrompts:
+    """Layout of sessions in one row: each prompt sees itself, each profile its prompt and itself.
+
+    Of `last_layer` the attention of a prompt's last token and of its profiles alone is right: no other is looked at.
+    """
+
+    def __init__(self, sessions: Sequence[tuple[int, Sequence[int]]], last_layer: int, like: Tensor):
+        """For the lengths of each session's prompt and profiles; `like` has the model's dtype and device."""
+        self._last_layer = last_layer
+        self._sessions = [(prompt, _tail_mask(prompt, profiles, like)) for prompt, profiles in sessions]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        parts, start = [], 0
+        for prompt, mask in self._sessions:
+            end = start + mask.shape[2]
+            q, k, v = (states[:, :, start:end] for states in (query, key, value))
+            if layer == self._last_layer:
+                parts.append(torch.zeros_like(q[:, :, : prompt - 1]))
+                parts.append(masked_attention(q[:, :, prompt - 1 :], k, v, mask, scaling))
+            else:
+                parts.append(causal_attention(*(states[:, :, :prompt] for states in (q, k, v)), scaling))
+                if end > start + prompt:
+                    parts.append(masked_attention(q[:, :, prompt:], k, v, mask[:, 1:], scaling))
+            start = end
+        return torch.cat(parts, 2).transpose(1, 2)
+
+
+def _tail_mask(prompt: int, profiles: Sequence[int], like: Tensor) -> Tensor:
+    """Mask (1, 1 + profile tokens, prompt + profile tokens) of a prompt's last token and its profiles."""
+    segments = torch.repeat_interleave(torch.tensor([prompt, *profiles])).to(like.device)
+    visible = shared_prompt_mask(segments)[prompt - 1 :]
+    return additive(visible, like.dtype)[None]
+
+
+def shared_prompt_mask(segments: Tensor) -> Tensor:
+    """Who may see whom, bool (tokens, tokens), from the tokens' segments: 0 the prompt, g profile g. Causal."""
+    query, key = segments[:, None], segments[None, :]
+    causal = torch.ones(len(segments), len(segments), dtype=torch.bool, device=segments.device).tril()
+    return causal & ((key == 0) | (key == query))
