@@ -90,7 +90,7 @@ def test_two_processes_give_exactly_the_losses_of_one(train):
 
 @pytest.mark.parametrize("size", [1, 2, 8])
 def test_micro_batches_do_not_change_the_losses(train, size):
-    run = train(f"rlso.micro_batch_size={size}", f"contrastive.micro_batch_size={size}")
+    run = train(f"rlso.micro_batch_size={size}", f"contrastive.micro_batch_tokens={100 * size}")
     assert run.losses == pytest.approx(train().losses, rel=1e-5)
     assert_same_weights(train(), run, rtol=0, atol=1e-5)
 
