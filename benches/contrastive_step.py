@@ -4,7 +4,7 @@
 
 All start from all-MiniLM-L6-v2 in float32, embed the same texts without dropout, take Eq. 7 at the same temperature and
 step with torch's AdamW. A profile is stood in for by the texts of the items that its user chose before, cut to a
-length drawn evenly from 10 to 120 words and titles' numbers. Tokenising is part of a step. Each program runs in a
+number of words drawn evenly from 8 to 89. Tokenising is part of a step. Each program runs in a
 process of its own on two threads, one after the other, `--rounds` times; numbers are medians, the first step of a
 process is left out.
 
@@ -87,7 +87,7 @@ def measured(make_step: Callable[[], Step], source: str, steps: int) -> dict[str
 
 
 def pairs(source: str, num_batches: int) -> list[tuple[list[str], list[str], np.ndarray]]:
-    """Batches of stand-ins for profiles, item texts and targets; no target twice, which the losses treat differently."""
+    """Batches of stand-ins for profiles, item texts and targets, none twice: the losses differ in that."""
     from langptune_rs.data import open_source
     from langptune_rs.data.config import DataConfig
     from langptune_rs.models.config import EmbedderConfig, PolicyConfig

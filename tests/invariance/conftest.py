@@ -16,7 +16,12 @@ from tests.experiments.tiny import make_models, tiny_config, write_source
 
 from langptune_rs.config import to_toml
 
-ALWAYS = ("rlso.micro_batch_size=4", "contrastive.micro_batch_tokens=400", "profile.max_tokens=96", "profile.temperature=4")
+ALWAYS = (
+    "rlso.micro_batch_size=4",
+    "contrastive.micro_batch_tokens=400",
+    "profile.max_tokens=96",
+    "profile.temperature=4",
+)
 """Two micro-batches a step; profiles long and random enough that some of them end, so that their rewards differ."""
 
 

@@ -81,11 +81,12 @@ def cpu_model() -> str:
     return " ".join([*(known.get(key, "?") for key in ("vendor_id", "cpu family", "model")), flags])
 
 
-def test_two_processes_give_exactly_the_losses_of_one(train):
+def test_two_processes_give_the_losses_of_one(train):
+    """But for rounding: a process sorts the texts of its own share into micro-batches."""
     run = train(nproc=2)
     assert run.exit_code == 0, run.stderr
-    assert run.losses == train().losses
-    assert_same_weights(train(), run)
+    assert run.losses == pytest.approx(train().losses, rel=1e-5)
+    assert_same_weights(train(), run, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
