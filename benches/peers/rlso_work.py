@@ -49,7 +49,8 @@ class Work:
         self.dataset = _dataset(settings)
         self.sessions: Sessions = self.dataset.sessions.select("train").sample(settings.num_sessions, 0)
         self.prompts = encode_prompts(policy, self.dataset, self.sessions, ProfileConfig())
-        self.recommender = Recommender(Embedder.load(EMBEDDER), self.dataset.catalog.texts)
+        embedder = Embedder.load(EMBEDDER)
+        self.recommender = Recommender(embedder, embedder.encode_items(self.dataset.catalog.texts))
         self._num_profiles = settings.num_profiles
 
     def ranks(self, texts: Sequence[str]) -> np.ndarray:

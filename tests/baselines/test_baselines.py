@@ -103,8 +103,9 @@ def test_an_item_twice_in_a_history_leaves_the_list_once():
 def test_emb_0_ranks_by_the_text_of_the_history():
     dataset = make_dataset(60)
     embedder = LetterCounts()
-    ranks = embedding.rank(dataset, dataset.sessions, recommender=Recommender(embedder, dataset.catalog.texts))
-    items = embedder.encode_items(dataset.catalog.texts).astype(np.float64)
+    items = embedder.encode_items(dataset.catalog.texts)
+    ranks = embedding.rank(dataset, dataset.sessions, recommender=Recommender(embedder, items))
+    items = items.astype(np.float64)
     for i, rank in enumerate(ranks):
         user = embedder.encode_profiles([dataset.session_text(dataset.sessions, i)])[0].astype(np.float64)
         scores = items @ user

@@ -18,7 +18,7 @@ from langptune_rs.config import to_toml
 
 ALWAYS = (
     "rlso.micro_batch_tokens=2500",
-    "contrastive.micro_batch_size=4",
+    "contrastive.micro_batch_tokens=400",
     "profile.max_tokens=96",
     "profile.temperature=4",
 )

@@ -82,15 +82,16 @@ def cpu_model() -> str:
 
 
 def test_two_processes_give_the_losses_of_one(train):
+    """But for rounding: a process packs its own share into micro-batches."""
     run = train(nproc=2)
     assert run.exit_code == 0, run.stderr
-    assert run.losses == pytest.approx(train().losses, rel=1e-6)
+    assert run.losses == pytest.approx(train().losses, rel=1e-5)
     assert_same_weights(train(), run, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
 def test_micro_batches_do_not_change_the_losses(train, size):
-    run = train(f"rlso.micro_batch_tokens={1000 * size}", f"contrastive.micro_batch_size={size}")
+    run = train(f"rlso.micro_batch_tokens={1000 * size}", f"contrastive.micro_batch_tokens={100 * size}")
     assert run.losses == pytest.approx(train().losses, rel=1e-5)
     assert_same_weights(train(), run, rtol=0, atol=1e-5)
 

@@ -191,7 +191,8 @@ def _rank_all(
             histories = np.repeat(sessions.histories, written.num_samples, axis=0)
             return recommender.ranks(written.profiles.texts, targets, histories).reshape(len(sessions), -1)
 
-        recommender = Recommender(Embedder.load(config.embedder, dtype), dataset.catalog.texts)
+        embedder = Embedder.load(config.embedder, dtype)
+        recommender = Recommender(embedder, embedder.encode_items(dataset.catalog.texts))
         advance()
         tables["methods"]["EMB-0"] = embedding.rank(dataset, sessions, recommender=recommender)[:, None]
         tables["methods"][BASELINE] = ranks(recommender, before.greedy)
@@ -203,7 +204,7 @@ def _rank_all(
             advance()
         if config.trains_embedder:
             embedder = Embedder.from_folder(run / "embedder", config.embedder, dtype)
-            recommender = Recommender(embedder, dataset.catalog.texts)
+            recommender = Recommender(embedder, embedder.encode_items(dataset.catalog.texts))
         advance()
         tables["methods"][method] = ranks(recommender, after.greedy)
         if after.sampled:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from langptune_rs.errors import ModelError
 from langptune_rs.models.config import EmbedderConfig
 from langptune_rs.models.quiet import quiet
+from langptune_rs.models.side_by_side import SIDE_BY_SIDE, Texts
 from langptune_rs.models.weights import embedder_folder
 
 TOKENS_PER_BATCH = 8192
-"""Padded tokens in one forward pass of `encode_items` and `encode_profiles`."""
+"""Tokens in one forward pass of `encode_items` and `encode_profiles`."""
+TEXTS_PER_CHUNK = 8192
+"""Texts whose tokens are in memory at once, and that are sorted by length together."""
+UNPADDED = ("bert", "roberta", "xlm-roberta")
+"""Model types whose layers treat each token alone but for attention over the whole text; others are padded."""
 
 
 class Embedder:
@@ -32,6 +40,14 @@ class Embedder:
                 f"Choose at most {native}, or leave it out."
             )
         self.dim = config.dim or native
+        if not isinstance(model[0], Transformer):
+            raise ModelError(
+                f"The embedder {config.model!r} starts with a {type(model[0]).__name__}, which reads no tokens. "
+                "Choose a SentenceTransformer that starts with a Transformer."
+            )
+        self.unpadded = _goes_unpadded(model)
+        if self.unpadded:
+            model[0].model.set_attn_implementation(SIDE_BY_SIDE)
         model.max_seq_length = min(model.max_seq_length or config.max_tokens, config.max_tokens)
 
     @classmethod
@@ -59,17 +75,53 @@ class Embedder:
         with quiet():
             self.model.save_pretrained(str(folder), create_model_card=False)
 
-    def forward(self, texts: Sequence[str]) -> Tensor:
-        """Unit-length float32 embeddings (len(texts), dim) of one batch, with gradients."""
-        return self.embed(self.model, texts)
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text as the encoder reads them: framed, and cut at `max_tokens`."""
+        as_lists = {"text": {"padding": False}, "common": {"return_tensors": None}}
+        return self.model.preprocess(list(texts), processing_kwargs=as_lists)["input_ids"] if texts else []
 
-    def embed(self, module: Callable[..., dict[str, Tensor]], texts: Sequence[str]) -> Tensor:
-        """As `forward`, through `module`: the encoder itself or the training engine around it."""
-        features = self.model.preprocess(list(texts))
+    def batches(self, tokens: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
+        """Every row of `tokens` once, in batches of similar length, the longest first.
+
+        A batch has at most `budget` tokens, counted with its padding where this encoder pads, or one text.
+        """
+        batches: list[list[int]] = []
+        size = 0
+        for row in sorted(range(len(tokens)), key=lambda row: -len(tokens[row])):
+            width = len(tokens[batches[-1][0] if batches and not self.unpadded else row])
+            if not batches or size + width > budget:
+                batches.append([])
+                size, width = 0, len(tokens[row])
+            batches[-1].append(row)
+            size += width
+        return batches
+
+    def embed(self, module: Callable[..., dict[str, Tensor]], tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Unit-length embeddings (len(tokens), dim) of one batch, float32 or wider.
+
+        `module` is the encoder itself or the training engine around it, which sees to gradients.
+        """
+        features = _in_a_row(tokens, self._first_position) if self.unpadded else self._padded(tokens)
         device = next(self.model.parameters()).device
-        features = {name: value.to(device) for name, value in features.items() if isinstance(value, Tensor)}
-        embeddings = module(features)["sentence_embedding"].float()
+        features = {k: value.to(device) if isinstance(value, Tensor) else value for k, value in features.items()}
+        embeddings = module(features)["sentence_embedding"]
+        embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
         return torch.nn.functional.normalize(embeddings[:, : self.dim], dim=-1)
+
+    @property
+    def _first_position(self) -> int:
+        """The position of a text's first token: RoBERTa's family counts on from the padding's."""
+        padding = getattr(self.model[0].model.embeddings, "padding_idx", None)
+        return 0 if padding is None else padding + 1
+
+    def _padded(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        tokenizer = self.model.tokenizer
+        rows = [torch.tensor(row) for row in tokens]
+        side = tokenizer.padding_side
+        return {
+            "input_ids": pad_sequence(rows, True, tokenizer.pad_token_id or 0, side),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], True, 0, side),
+        }
 
     def encode_items(self, texts: Sequence[str]) -> np.ndarray:
         """Unit-length embeddings of item texts, float32 (len(texts), dim)."""
@@ -85,20 +137,34 @@ class Embedder:
 
     @torch.inference_mode()
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode in batches of similar length, so that little of a batch is padding."""
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
         embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
-        for batch in _length_batches(order, texts, self.model.max_seq_length):
-            embeddings[batch] = self.forward([texts[i] for i in batch]).cpu().numpy()
+        for start in range(0, len(texts), TEXTS_PER_CHUNK):
+            tokens = self.tokens(texts[start : start + TEXTS_PER_CHUNK])
+            for rows in self.batches(tokens, TOKENS_PER_BATCH):
+                batch = self.embed(self.model, [tokens[row] for row in rows])
+                embeddings[start + np.array(rows)] = batch.cpu().numpy()
         return embeddings
 
 
-def _length_batches(order: list[int], texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Cut `order`, sorted by length, where a batch would exceed `TOKENS_PER_BATCH`, at four characters a token."""
-    batches: list[list[int]] = []
-    for i in order:
-        width = min(len(texts[i]) // 4 + 2, max_tokens)
-        if not batches or (len(batches[-1]) + 1) * width > TOKENS_PER_BATCH:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
+def _goes_unpadded(model: SentenceTransformer) -> bool:
+    """Whether every module of the encoder takes texts that lie in one row."""
+    config = model[0].config
+    return (
+        config.model_type in UNPADDED
+        and not config.is_decoder
+        and all(isinstance(module, (Pooling, Normalize, Dense)) for module in list(model)[1:])
+    )
+
+
+def _in_a_row(tokens: Sequence[Sequence[int]], first_position: int) -> dict[str, Tensor | Texts]:
+    """Texts one behind the other: ids and positions (1, tokens), and where each begins, as `Pooling` reads it."""
+    lengths = torch.tensor([len(row) for row in tokens])
+    ends = lengths.cumsum(0)
+    starts = ends - lengths
+    return {
+        "input_ids": torch.tensor(list(chain.from_iterable(tokens))).unsqueeze(0),
+        "position_ids": (torch.arange(int(ends[-1])) - starts.repeat_interleave(lengths) + first_position).unsqueeze(0),
+        "seq_idx": torch.arange(len(tokens)).repeat_interleave(lengths).unsqueeze(0),
+        "cu_seq_lens_q": torch.nn.functional.pad(ends, (1, 0)),
+        "texts": Texts(lengths.tolist()),
+    }

@@ -14,9 +14,10 @@ from langptune_rs.models.embedder import Embedder
 class Recommender:
     """An embedder and the item index it gives, fixed while the policy trains."""
 
-    def __init__(self, embedder: Embedder, item_texts: Sequence[str]):
+    def __init__(self, embedder: Embedder, items: np.ndarray):
+        """`items` are the embeddings of the catalog by `embedder`, float32 (n_items, dim)."""
         self.embedder = embedder
-        self.index = ItemIndex(embedder.encode_items(item_texts))
+        self.index = ItemIndex(items)
 
     def ranks(self, profiles: Sequence[str], targets: np.ndarray, histories: np.ndarray) -> np.ndarray:
         """1-based rank of each profile's target among all items outside its history, int64 (n,).

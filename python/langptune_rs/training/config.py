@@ -14,8 +14,9 @@ class ContrastiveConfig(Section):
     """J: optimizer steps in each iteration."""
     batch_size: PositiveInt = 256
     """Profiles in the global batch; the targets of the others are the negatives."""
-    micro_batch_size: PositiveInt = 32
-    """Texts in one forward pass; the result is the same."""
+    micro_batch_tokens: PositiveInt = 8192
+    """Tokens of texts in one forward pass, or one text's if it is longer. Changes memory and time, not the result: what
+    fits into one micro-batch on each process is embedded once, the rest a second time for its gradients."""
     learning_rate: PositiveFloat = 1e-5
     temperature: PositiveFloat = 0.1
     """Divides the similarities; 1.0 is Eq. 7 to the letter."""

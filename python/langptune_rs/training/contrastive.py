@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,14 @@ from torch import Tensor
 
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.training.config import ContrastiveConfig
-from langptune_rs.training.engines import gather_rows, optimizer_step, set_learning_rate, shard, world_size
+from langptune_rs.training.engines import (
+    gather_objects,
+    gather_rows,
+    optimizer_step,
+    set_learning_rate,
+    shard,
+    world_size,
+)
 
 
 def info_nce(
@@ -44,33 +52,84 @@ def contrastive_step(
     learning_rate: float,
     log_share: Tensor | None = None,
 ) -> dict[str, float]:
-    """One optimizer step over the global batch; all arguments describe the global batch, on every rank alike.
-
-    Each rank embeds its share with gradients, the embeddings of the others arrive without them, and every rank
-    computes the same loss over the whole batch. What flows back into a rank is the gradient of that loss at its own
-    rows, so the sum over ranks is the gradient of the global loss, whatever the world size.
-    """
-    own = shard(profiles)
-    queries, items = embedder.as_queries(profiles[own]), item_texts[own]
-    slices = [slice(i, i + config.micro_batch_size) for i in range(0, len(queries), config.micro_batch_size)]
-    embedded = [(embedder.embed(engine, queries[part]), embedder.embed(engine, items[part])) for part in slices]
-
-    profiles_BD, items_BD = (gather_rows(torch.cat(side)).requires_grad_() for side in zip(*embedded, strict=True))
-    targets = targets.to(profiles_BD.device)
-    log_share = None if log_share is None else log_share.to(profiles_BD.device)
-    loss = info_nce(profiles_BD, items_BD, targets, config.temperature, log_share)
-    grad_profiles, grad_items = torch.autograd.grad(loss, (profiles_BD, items_BD))
-
-    for part, (profiles_part, items_part) in zip(slices, embedded, strict=True):
-        surrogate = (profiles_part * grad_profiles[own][part]).sum() + (items_part * grad_items[own][part]).sum()
-        engine.backward(surrogate * world_size())
+    """One optimizer step over the global batch; all arguments describe the global batch, on every rank alike."""
+    loss, accuracy = accumulate_gradients(engine, embedder, profiles, item_texts, targets, config, log_share)
     set_learning_rate(engine, learning_rate)
     norm = optimizer_step(engine)
-    with torch.no_grad():
-        hits = targets[(profiles_BD @ items_BD.T).argmax(1)] == targets
     return {
-        "contrastive/loss": loss.item(),
-        "contrastive/accuracy": hits.float().mean().item(),
+        "contrastive/loss": loss,
+        "contrastive/accuracy": accuracy,
         "contrastive/grad_norm": norm,
         "contrastive/learning_rate": learning_rate,
     }
+
+
+def accumulate_gradients(
+    engine,
+    embedder: Embedder,
+    profiles: Sequence[str],
+    item_texts: Sequence[str],
+    targets: Tensor,
+    config: ContrastiveConfig,
+    log_share: Tensor | None = None,
+) -> tuple[float, float]:
+    """The loss of the global batch and the share of profiles nearest to their target; gradients are left in `engine`.
+
+    Each rank embeds the texts of its share, those that are equal once, in micro-batches, of which one has its graph in
+    memory at a time: the loss needs the embeddings alone, and its gradient at them is all that a micro-batch needs
+    when it is embedded again with a graph (Gao et al., Scaling deep contrastive learning batch size under memory
+    limited setup, RepL4NLP 2021). The last to be embedded keeps its graph. So a batch that fits into one micro-batch is
+    embedded once, and a larger one costs up to one forward pass more, a third of the time, whatever its size.
+
+    The embeddings of other ranks arrive without a graph, and every rank computes the same loss over the whole batch.
+    What flows back into a rank is the gradient of that loss at its own rows, so the sum over ranks is the gradient of
+    the global loss, negatives on other ranks included, whatever the world size.
+    """
+    own = shard(profiles)
+    texts, text_of_row = _distinct([*embedder.as_queries(profiles[own]), *item_texts[own]])
+    tokens = embedder.tokens(texts)
+    first, *others = _as_many_on_every_rank(embedder.batches(tokens, config.micro_batch_tokens))
+
+    def embed(batch: list[int]) -> Tensor:
+        return embedder.embed(engine, [tokens[text] for text in batch])
+
+    with torch.no_grad():
+        without_graph = [embed(batch) for batch in others]
+    with_graph = embed(first)
+    embeddings = with_graph.new_empty(len(texts), embedder.dim)
+    for batch, embedded in zip((first, *others), (with_graph, *without_graph), strict=True):
+        embeddings[batch] = embedded.detach()
+
+    profiles_BD, items_BD = (gather_rows(side).requires_grad_() for side in embeddings[text_of_row].chunk(2))
+    targets = targets.to(profiles_BD.device)
+    log_share = None if log_share is None else log_share.to(profiles_BD.device)
+    loss = info_nce(profiles_BD, items_BD, targets, config.temperature, log_share)
+    at_rows = torch.cat([grad[own] for grad in torch.autograd.grad(loss, (profiles_BD, items_BD))])
+    at_texts = torch.zeros_like(embeddings).index_add_(0, text_of_row.to(at_rows.device), at_rows)
+    at_texts /= torch.bincount(torch.tensor([*first, *chain(*others)]))[:, None].to(at_texts.device)
+
+    engine.backward((with_graph * at_texts[first]).sum() * world_size())
+    for batch in others:
+        engine.backward((embed(batch) * at_texts[batch]).sum() * world_size())
+    with torch.no_grad():
+        hits = targets[(profiles_BD @ items_BD.T).argmax(1)] == targets
+    return loss.item(), hits.float().mean().item()
+
+
+def _distinct(texts: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The texts that differ, in order, and for each row of `texts` which of them it is, int64 (n,)."""
+    places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    return list(places), torch.tensor([places[text] for text in texts])
+
+
+def _as_many_on_every_rank(batches: list[list[int]]) -> list[list[int]]:
+    """The micro-batches, split until this rank has as many as the one with most: passes wait for each other.
+
+    A micro-batch of one text is split into two of that text, which share its gradient.
+    """
+    batches = list(batches)
+    for _ in range(max(gather_objects(len(batches))) - len(batches)):
+        largest = max(range(len(batches)), key=lambda i: len(batches[i]))
+        half = len(batches[largest]) // 2
+        batches[largest : largest + 1] = batches[largest][: half or 1], batches[largest][half:]
+    return batches

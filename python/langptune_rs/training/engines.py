@@ -103,8 +103,11 @@ def optimizer_step(engine) -> float:
 
 def _gradient_norm(engine) -> torch.Tensor:
     """Norm of the averaged gradients where the engine's plain optimizer keeps none (ZeRO stage 0, float32)."""
-    engine.allreduce_gradients()
     grads = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    if world_size() > 1:  # `engine.allreduce_gradients` does nothing outside `engine.step`, which averages equal ones
+        for grad in grads:
+            dist.all_reduce(grad)
+            grad /= world_size()
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
 
 
@@ -134,6 +137,16 @@ def gather_rows(local: torch.Tensor) -> torch.Tensor:
     parts = [torch.empty_like(local) for _ in range(world_size())]
     dist.all_gather(parts, local.detach().contiguous())
     return torch.cat(parts)
+
+
+def gather_shares(local: torch.Tensor, n: int) -> torch.Tensor:
+    """The whole of n rows, (n, ...), from each rank's `shard` of them; no gradients."""
+    size = world_size()
+    longest = -(-n // size)
+    padded = local.new_zeros(longest, *local.shape[1:])
+    padded[: len(local)] = local
+    parts = gather_rows(padded).split(longest)
+    return torch.cat([part[: n * (r + 1) // size - n * r // size] for r, part in enumerate(parts)])
 
 
 def gather_objects(local: object) -> list:

@@ -38,6 +38,7 @@ from langptune_rs.training.engines import (
     barrier,
     gather_objects,
     gather_rows,
+    gather_shares,
     gathered,
     make_engine,
     on_first_rank,
@@ -127,6 +128,7 @@ class Trainer:
         else:
             load_engines(output / CHECKPOINTS, self.engines)
         self._warned_of_overlong = False
+        self._kept_recommender: Recommender | None = None
         self.log = None
         if rank() == 0:
             self.log = MetricsLog(output, config.logging, self.position.step, config.model_dump())
@@ -194,6 +196,7 @@ class Trainer:
         needed = np.unique(np.concatenate(batches))
         profiles = dict(zip(needed.tolist(), self._phase_profiles(k, needed), strict=True))
         total_steps = self.config.iterations * config.steps
+        self._kept_recommender = None
         with progress(config.steps, f"iteration {k + 1}: contrastive", self.position.phase_step) as advance:
             for j in range(self.position.phase_step, config.steps):
                 started = time.monotonic()
@@ -237,7 +240,7 @@ class Trainer:
                     started, stats = time.monotonic(), {}
                     advance(note=f"loss {values['rlso/loss']:.4f}")
                 self._checkpoint_if_due(width=config.epochs)
-        self._validate(k, recommender)
+        self._validate(k)
 
     def _refresh_reference(self, k: int) -> None:
         """Take the policy at the start of iteration k as the reference; kept on disk for a phase that is resumed."""
@@ -339,12 +342,12 @@ class Trainer:
             kept.remove()
         return json.loads(path.read_text(encoding="utf-8"))
 
-    def _validate(self, k: int, recommender: Recommender | None = None) -> None:
+    def _validate(self, k: int) -> None:
         """Greedy profiles on the validation split, scored by the current embedder; not a second time after a step."""
         sessions = self.validation_sessions
         if not len(sessions) or any_rank(self.log is not None and self.log.has_validation(self.position.step)):
             return
-        recommender = recommender or self._recommender()
+        recommender = self._recommender()
         own = sessions.take(np.arange(len(sessions))[shard(sessions.targets)])
         with self._gathered("policy"), progress(len(own), f"iteration {k + 1}: validation") as advance:
             profiles = self._write(self._prompts(own), None, on_progress=advance)
@@ -406,9 +409,14 @@ class Trainer:
         return gathered(self.engines[model]) if model in self.engines else nullcontext()
 
     def _recommender(self) -> Recommender:
-        """The recommender with the embedder as it is now."""
-        with self._gathered("embedder"):
-            return Recommender(self.embedder, self.dataset.catalog.texts)
+        """The recommender with the embedder as it is now: each rank embeds its share of the catalog, and no item is
+        embedded again before the embedder trains."""
+        if self._kept_recommender is None:
+            texts = self.dataset.catalog.texts
+            with self._gathered("embedder"):
+                own = torch.from_numpy(self.embedder.encode_items(texts[shard(texts)])).to(self.embedder.model.device)
+            self._kept_recommender = Recommender(self.embedder, gather_shares(own, len(texts)).cpu().numpy())
+        return self._kept_recommender
 
     def _ranks(self, recommender: Recommender, profiles: Profiles, sessions: Sessions, each: int = 1) -> np.ndarray:
         """Ranks of the targets of `sessions` by their profiles, `each` of them a session."""

@@ -1,0 +1,79 @@
+"""Embeddings do not depend on what a text is batched with, nor on whether the batch is padded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
+from tests.experiments.tiny import make_models
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
+
+from langptune_rs.errors import ModelError
+from langptune_rs.models.config import EmbedderConfig
+from langptune_rs.models.embedder import Embedder
+
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+ENCODERS = {
+    "bert": (BertConfig, BertModel),
+    "roberta": (RobertaConfig, RobertaModel),
+    "mpnet": (MPNetConfig, MPNetModel),
+}
+
+
+@pytest.fixture(params=ENCODERS)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A SentenceTransformer of one of the architectures, with random weights."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(make_models(tmp_path)[1])
+    config, model = ENCODERS[request.param]
+    torch.manual_seed(0)
+    encoder = model(
+        config(vocab_size=len(tokenizer), max_position_embeddings=300, pad_token_id=tokenizer.pad_token_id, **SIZES)
+    )
+    encoder.save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    modules = [Transformer(str(tmp_path / "encoder"), max_seq_length=60), Pooling(32)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"), create_model_card=False)
+    return tmp_path / "model"
+
+
+def texts(n: int) -> list[str]:
+    rng = np.random.default_rng(0)
+    return ["".join(rng.choice(list("abc "), rng.integers(1, 90))) for _ in range(n)]
+
+
+def test_embeddings_are_those_of_sentence_transformers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langptune_rs.models.embedder.TOKENS_PER_BATCH", 500)
+    monkeypatch.setattr("langptune_rs.models.embedder.TEXTS_PER_CHUNK", 30)
+    embedder = Embedder.load(EmbedderConfig(model=str(folder), max_tokens=50))
+    assert embedder.unpadded == (embedder.model[0].config.model_type != "mpnet")
+    reference = SentenceTransformer(str(folder), device="cpu")
+    reference.max_seq_length = 50
+    expected = reference.encode(texts(70), normalize_embeddings=True)
+    np.testing.assert_allclose(embedder.encode_items(texts(70)), expected, atol=1e-6)
+    assert embedder.encode_items([]).shape == (0, 32)
+
+
+@pytest.mark.parametrize("budget", [1, 77, 10**6])
+def test_batches_have_every_text_once_within_the_budget(folder: Path, budget: int) -> None:
+    embedder = Embedder.load(EmbedderConfig(model=str(folder)))
+    tokens = embedder.tokens(texts(40))
+    batches = embedder.batches(tokens, budget)
+    assert sorted(row for batch in batches for row in batch) == list(range(40))
+    for batch in batches:
+        lengths = [len(tokens[row]) for row in batch]
+        assert lengths == sorted(lengths, reverse=True)
+        size = sum(lengths) if embedder.unpadded else max(lengths) * len(lengths)
+        assert size <= budget or len(batch) == 1
+
+
+def test_an_encoder_that_reads_no_tokens_is_refused(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(make_models(tmp_path)[1] / "tokenizer.json"))
+    static = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
+    static.save(str(tmp_path / "static"), create_model_card=False)
+    with pytest.raises(ModelError, match="starts with a StaticEmbedding"):
+        Embedder.load(EmbedderConfig(model=str(tmp_path / "static")))
