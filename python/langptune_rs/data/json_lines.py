@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -187,11 +186,10 @@ class JsonLines:
                 yield partial(_pick_lines, block, starts, length, lines[low:high], first), consumed
 
     def _blocks_by_place(self) -> Iterator[tuple[Callable[[], bytes], int]]:
-        with self.file.open("rb", buffering=0) as file:
-            offset = self.size - sum(length for _, _, length in self.places)  # a byte order mark
-            for _, _, length in self.places:
-                yield partial(os.pread, file.fileno(), length, offset), length
-                offset += length
+        offset = self.size - sum(length for _, _, length in self.places)  # a byte order mark
+        for _, _, length in self.places:
+            yield partial(_read_at, self.file, offset, length), length
+            offset += length
 
     def _made(
         self, columns: Sequence[str], part: tuple[Callable[[], _Lines], int]
@@ -329,6 +327,12 @@ def _find_lines(block: bytes) -> _Lines:
         ends = np.append(ends, len(block))
     starts = np.concatenate([[0], ends[:-1]])
     return _Lines(block, starts, ends, np.arange(len(ends), dtype=np.uint32))
+
+
+def _read_at(path: Path, offset: int, length: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        return file.read(length)
 
 
 def _pick_lines(block: Callable[[], bytes], starts: np.ndarray, length: int, numbers: np.ndarray, first: int) -> _Lines:
