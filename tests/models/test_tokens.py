@@ -10,7 +10,7 @@ from langptune_rs.models.tokens import token_counters
 
 
 def test_the_embedded_policy_s_tokens_are_counted_without_its_weights(tmp_path, monkeypatch):
-    whole = token_counters("all-minilm-l6-v2", weights.policy_folder("smollm2-135m-instruct"))
+    whole = token_counters("all-minilm-l6-v2", str(weights.policy_folder("smollm2-135m-instruct")))
     monkeypatch.setenv("LANGPTUNE_CACHE", str(tmp_path))
     monkeypatch.setattr(weights, "_convert", lambda gguf, folder: pytest.fail("weights are converted"))
     for _ in range(2):

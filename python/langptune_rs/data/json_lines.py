@@ -175,7 +175,7 @@ class JsonLines:
             yield partial(_find_lines, block), consumed
 
     def _found_again(self, lines: np.ndarray) -> Iterator[tuple[Callable[[], _Lines], int]]:
-        """As `_found`, with the lines of these numbers alone; blocks that hold none are not read if the file is plain."""
+        """As `_found`, with the lines of these numbers alone; of a plain file blocks without any are not read."""
         if self.file.suffix == ".gz":
             blocks = ((partial(bytes, block), consumed) for block, consumed in read_blocks(self.file))
         else:

@@ -38,8 +38,8 @@ def prepare(
 
     `counters` are needed for the limits max_item_tokens and max_history_tokens. A data set that is already in `out` is
     returned if it was made of the same files by the same configuration. Raises `DataError` when it was not, unless
-    `overwrite` allows to replace it; when `out` holds other files, or another process prepares one there; when the source
-    is broken; and when a step leaves nothing. Raises `ConfigError` for a limit without counters.
+    `overwrite` allows to replace it; when `out` holds other files, or another process prepares one there; when the
+    source is broken; and when a step leaves nothing. Raises `ConfigError` for a limit without counters.
     """
     out = Path(out)
     plan = _plan(source, config, files, counters)

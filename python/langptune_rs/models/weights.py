@@ -223,8 +223,8 @@ def _not_found(name: str, wanted: _Wanted, reason: str) -> ModelError:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ModelError(
         f"The {wanted.role} {name!r} cannot be loaded: {reason}.{hint} Looked for {wanted.needed} and "
-        f"model.safetensors. Set {wanted.role}.model (--{wanted.role} of `langptune data prepare`) to an embedded model "
-        f"({', '.join(wanted.embedded)}), to a folder that holds these files, or to a hub id (owner/name) that "
+        f"model.safetensors. Set {wanted.role}.model (--{wanted.role} of `langptune data prepare`) to an embedded "
+        f"model ({', '.join(wanted.embedded)}), to a folder that holds these files, or to a hub id (owner/name) that "
         "`hf download` has stored or the network can reach."
     )
 
