@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,6 +27,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def locked(path: Path, refusal: Callable[[str], Exception]) -> Iterator[None]:
+    """Hold the lock `path`, which the operating system lets go when the process ends, however it ends.
+
+    Raises what `refusal` makes of the holder, " (process 123)" or nothing where it has not named itself in the file.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        lock = FileLock(path).acquire(blocking=False)
+    except Timeout:
+        holder = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        raise refusal(f" (process {holder})" if holder else "") from None
+    with lock:
+        yield
 
 
 def whole_lines(path: Path) -> list[str]:

@@ -485,3 +485,10 @@ def test_the_paper_s_counts_come_out(tmp_path):
     data = prepare("amazon-2023", tmp_path / "out", config, files=Files(folder), counters=counters)
     assert data.info["sessions"] == {"train": 14_698, "validation": 1_392, "test": 1_392}
     assert len(data.catalog) == 10_533
+
+
+def test_missing_files_are_asked_for_by_the_options_of_the_help(command, files):
+    assert "give the file with --meta, or" in command("amazon-2023", "out").stderr
+    assert "give the file with --reviews, or" in command("amazon-2023", "out", "--meta", files.items).stderr
+    unknown = command("amazon-2023", "out", "--reviews", files.interactions, "--meta", files.items, "--embedder", "x")
+    assert "Set embedder.model (--embedder of `langptune data prepare`) to" in unknown.stderr

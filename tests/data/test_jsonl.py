@@ -3,8 +3,12 @@
 import gzip
 import json
 
+import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from langptune_rs.data.json_lines import JsonLines, parse_json
 from langptune_rs.data.passes import read_keys
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, read_all
 from langptune_rs.data.sources.registry import find_source
@@ -140,3 +144,50 @@ def test_files_that_are_missing_or_there_twice_are_named(write_logs, tmp_path):
     (folder / "interactions.jsonl").unlink()
     with pytest.raises(DataError, match=r"There is no interactions\.jsonl \(or interactions\.jsonl\.gz\) in"):
         find_source(folder)
+
+
+FIELDS = {
+    "user_id": ("user", "identifier"),
+    "item_id": ("item", "identifier"),
+    "rating": ("rating", "number"),
+    "review_text": ("text", "text"),
+}
+LINES = st.sampled_from(
+    [
+        b'{"user": "u", "item": "a", "rating": 4.0, "text": "Fine. \\"user\\": \\"x\\""}',
+        b'{"item": 7, "user": "caf\xc3\xa9", "text": "a &amp; b", "other": {"user": "inner"}}',
+        b'{"user": "u", "item": 7.0}',
+        b'{"user": "u", "item": "a", "text": 3}',
+        b'{"user": "u", "item": "a", "text": "cut',
+        b'{"user": "\xff", "item": "a"}',
+        b"",
+        b"[1]",
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(LINES, min_size=1, max_size=30), st.booleans(), st.booleans(), st.booleans(), st.integers(1, 300))
+def test_blocks_hold_what_each_line_says_and_lines_are_found_again(tmp_path, lines, mark, end, gz, block_bytes):
+    data = b"\xef\xbb\xbf" * mark + b"\n".join(lines) + b"\n" * end
+    file = tmp_path / ("log.jsonl" + ".gz" * gz)
+    file.write_bytes(gzip.compress(data) if gz else data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("langptune_rs.data.blocks.BLOCK_BYTES", block_bytes)
+        reader, bad = JsonLines(file, FIELDS), BadLines("skip")
+        read = read_all(reader, INTERACTION_SCHEMA, bad)
+        slow = BadLines("skip")
+        assert read.equals(read_all(JsonLines(file, FIELDS, parse_json_slowly), INTERACTION_SCHEMA, slow))
+        kinds = ("broken line", "broken JSON")
+        assert [text.replace(*kinds) for text in slow.first] == bad.first
+        assert slow.num_rows == bad.num_rows
+        numbers = read["line"].to_numpy()[::2]
+        for again in (reader, JsonLines(file, FIELDS)):
+            found = pl.concat(
+                [read.select("review_text", "line").clear(), *again.chunks(["review_text"], bad, lines=numbers)]
+            )
+            assert found.equals(read.select("review_text", "line").gather_every(2))
+
+
+def parse_json_slowly(line):
+    return parse_json(line)

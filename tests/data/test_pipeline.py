@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from langptune_rs.data import load, open_source, prepare, resolve_config
 from langptune_rs.data.config import DataConfig, make_config
@@ -182,3 +183,31 @@ def test_windows_follow_the_split_unless_set():
 def test_reading_a_recipe_loads_no_table_library():
     code = "import sys, langptune_rs.data.config; print({'polars', 'torch'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_folder_is_prepared_by_one_process_at_a_time(logs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".lock"):
+        (out / ".lock").write_text("4711\n")
+        with pytest.raises(DataError, match=r"being prepared in .*out \(process 4711\)\. Wait until that has ended"):
+            prepare(logs, out, unlimited())
+    prepare(logs, out, unlimited())
+    assert {path.name for path in out.iterdir()} == {"items.parquet", "sessions.parquet", "dataset.toml", "arrow"}
+    with FileLock(out / ".lock"):
+        assert len(prepare(logs, out, unlimited()).sessions) == 30  # what is there is opened
+
+
+def test_a_template_is_known_by_what_it_says(logs, tmp_path):
+    for name, things in (("a", "games"), ("b", "games"), ("c", "books")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.jinja").write_text(f"{{% set things = '{things}' %}}")
+    one, same, other = (unlimited(template=str(tmp_path / name / "mine.jinja")) for name in "abc")
+    out = tmp_path / "out"
+    prepare(logs, out, one)
+    assert "games" in prepare(logs, out, same).template.instruction
+    with pytest.raises(DataError, match=r"template = .*a/mine\.jinja' there, .*c/mine\.jinja' here"):
+        prepare(logs, out, other)
+    assert resolve_config(same.model_copy(update={"source": str(out)})).template == one.template
+    with pytest.raises(ConfigError, match=r"data\.template = "):
+        resolve_config(DataConfig(source=str(out), template=other.template))

@@ -77,3 +77,10 @@ def test_an_empty_split_is_refused(split, users):
         DataError, match=rf"{len(users)} sessions of {len(set(users))} users leave the split 'train' empty"
     ):
         assign(sessions, split, seed=0)
+
+
+def test_leave_last_out_says_why_few_sessions_train(capsys):
+    assign(pl.DataFrame({"user_id": list("abcddeee")}), "leave-last-out", seed=0)
+    assert 'Only 1 of 8 sessions train with split = "leave-last-out": of 5 users 3 have one' in capsys.readouterr().err
+    assign(pl.DataFrame({"user_id": list("aaaa")}), "leave-last-out", seed=0)
+    assert capsys.readouterr().err == ""

@@ -23,8 +23,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
-def read_blocks(path: Path) -> Iterator[tuple[bytes, int, int]]:
-    """Blocks that begin with whole lines, the length of these, and the bytes of the file that they took.
+def read_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Blocks of whole lines, and the bytes of the file that they took.
 
     The next block is read meanwhile. A byte order mark is left out. Raises `DataError` for a .gz file that was cut.
     """
@@ -33,19 +33,22 @@ def read_blocks(path: Path) -> Iterator[tuple[bytes, int, int]]:
     try:
         with path.open("rb") as raw, ThreadPoolExecutor(1) as reading:
             file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-            following, block = reading.submit(file.read, BLOCK_BYTES), b""
+            following, rest = reading.submit(file.read, BLOCK_BYTES), b""
             while data := following.result():
                 position = raw.tell()
                 following = reading.submit(file.read, BLOCK_BYTES)
-                block += data if consumed else data.removeprefix(_BYTE_ORDER_MARK)
-                cut = block.rfind(b"\n") + 1
-                if cut:
-                    yield block, cut, position - consumed
-                    num_lines += block.count(b"\n", 0, cut) if is_gzip else 0
-                    block = block[cut:]
-                    consumed = position
-            if block:
-                yield block, len(block), raw.tell() - consumed
+                if not consumed and not rest:
+                    data = data.removeprefix(_BYTE_ORDER_MARK)
+                cut = data.rfind(b"\n") + 1
+                if not cut:
+                    rest += data
+                    continue
+                block = b"".join((rest, memoryview(data)[:cut]))  # copied once
+                yield block, position - consumed
+                num_lines += block.count(b"\n") if is_gzip else 0
+                rest, consumed = data[cut:], position
+            if rest:
+                yield rest, raw.tell() - consumed
     except _BROKEN_GZIP as error:
         raise _cut_short(path, num_lines, error) from error
 

@@ -11,7 +11,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -19,7 +20,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from langptune_rs.data.blocks import ahead, is_in, read_blocks
+from langptune_rs.data.blocks import ahead, read_blocks
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines
 from langptune_rs.data.text import clean, clean_lists, clean_series, is_encodable, shorten
 from langptune_rs.errors import DataError
@@ -124,6 +125,9 @@ class JsonLines:
     """Reads one line that is no JSON."""
     required: frozenset[str] = frozenset()
     """Keys that must be on some line, since the user named them."""
+    places: list[tuple[int, np.ndarray, int]] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Of each block of the file, once it was read to its end: the number of the first line, where in the block its
+    lines start (uint32), and its length."""
 
     @property
     def size(self) -> int:
@@ -140,34 +144,59 @@ class JsonLines:
         """See `Reader.chunks`."""
         there = [name for name in columns if name in self.fields]
         missing = [pl.lit(None, dtype=SCHEMA[name]).alias(name) for name in columns if name not in there]
-
-        def read(part: tuple[bytes, int, int, int]) -> tuple[pl.DataFrame, Problems, int]:
-            block, cut, first, consumed = part
-            found = _find_lines(block, cut, first)
-            if lines is not None:
-                found = found.at(is_in(found.numbers, lines)).compact()
-            frame, problems = self._read(found, there)
-            return frame.with_columns(missing).select(*columns, "line"), problems, consumed
-
+        if lines is not None and not self.places:
+            # Whoever asks for lines knows their numbers, and has mostly read the file by this reader.
+            for _ in self.chunks((), BadLines("skip")):
+                pass
         unseen = set(self.required) if lines is None else set()
-        for frame, problems, consumed in ahead(read, self._numbered_blocks(unseen)):
+        places, first = [], 1
+        parts = self._found(unseen) if lines is None else self._found_again(lines)
+        for frame, problems, found, consumed in ahead(partial(self._made, there), parts):
+            frame = frame.with_columns(pl.col("line") + pl.lit(first if lines is None else 0, pl.UInt32))
             for line, problem in problems:
-                bad.add(self.file, line, problem)
-            yield frame
+                bad.add(self.file, line + (first if lines is None else 0), problem)
+            if lines is None:
+                places.append((first, found.starts.astype(np.uint32), len(found.block)))
+                first += len(found.starts)
+            yield frame.with_columns(missing).select(*columns, "line")
             advance(consumed)
         if unseen:
             raise DataError(f"{self.file} has the field {min(unseen)!r} on no line. Mend the --column that names it.")
+        if lines is None:
+            self.places[:] = places
 
-    def _numbered_blocks(self, unseen: set[str]) -> Iterator[tuple[bytes, int, int, int]]:
-        """As `read_blocks`, with the number of the first line before the bytes that a block took.
+    def _found(self, unseen: set[str]) -> Iterator[tuple[Callable[[], _Lines], int]]:
+        """Per block: what finds its lines, numbered from 0, and the bytes of the file that they took.
 
-        Keys that stand in the block are taken out of `unseen`.
+        Keys that stand in a block are taken out of `unseen`.
         """
-        first = 1
-        for block, cut, consumed in read_blocks(self.file):
+        for block, consumed in read_blocks(self.file):
             unseen.difference_update([key for key in unseen if json.dumps(key, ensure_ascii=False).encode() in block])
-            yield block, cut, first, consumed
-            first += block.count(b"\n", 0, cut)
+            yield partial(_find_lines, block), consumed
+
+    def _found_again(self, lines: np.ndarray) -> Iterator[tuple[Callable[[], _Lines], int]]:
+        """As `_found`, with the lines of these numbers alone; of a plain file blocks without any are not read."""
+        if self.file.suffix == ".gz":
+            blocks = ((partial(bytes, block), consumed) for block, consumed in read_blocks(self.file))
+        else:
+            blocks = self._blocks_by_place()
+        for (block, consumed), (first, starts, length) in zip(blocks, self.places, strict=True):
+            low, high = np.searchsorted(lines, (first, first + len(starts)))
+            if low < high:
+                yield partial(_pick_lines, block, starts, length, lines[low:high], first), consumed
+
+    def _blocks_by_place(self) -> Iterator[tuple[Callable[[], bytes], int]]:
+        offset = self.size - sum(length for _, _, length in self.places)  # a byte order mark
+        for _, _, length in self.places:
+            yield partial(_read_at, self.file, offset, length), length
+            offset += length
+
+    def _made(
+        self, columns: Sequence[str], part: tuple[Callable[[], _Lines], int]
+    ) -> tuple[pl.DataFrame, Problems, _Lines, int]:
+        find, consumed = part
+        found = find()
+        return *self._read(found, columns), found, consumed
 
     def _read(self, lines: _Lines, columns: Sequence[str]) -> tuple[pl.DataFrame, Problems]:
         """The columns and `line` of these lines, and what is wrong with which."""
@@ -176,7 +205,7 @@ class JsonLines:
         if fast is None:
             return self._line_by_line(lines, columns, schema)
         doubtful = fast["doubtful"].to_numpy()
-        frame = fast.filter(~pl.col("doubtful")).select(schema.keys())
+        frame = (fast.filter(~pl.col("doubtful")) if doubtful.any() else fast).select(schema.keys())
         frame = frame.with_columns(self._cleaned(name, frame[name]) for name in columns)
         if not doubtful.any():
             return frame, []
@@ -190,7 +219,7 @@ class JsonLines:
         if len(raw) != len(columns):
             return None
         try:
-            frame = pl.read_ndjson(lines.block[: lines.ends[-1]], schema=raw)
+            frame = pl.read_ndjson(lines.block, schema=raw)
         except pl.exceptions.PolarsError:
             return None
         if frame.height != len(lines.numbers):
@@ -251,13 +280,6 @@ class _Lines:
     def at(self, mask: np.ndarray) -> _Lines:
         return _Lines(self.block, self.starts[mask], self.ends[mask], self.numbers[mask])
 
-    def compact(self) -> _Lines:
-        """The same lines in a block that holds no others."""
-        bounds = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
-        block = b"".join([self.block[start:end] for start, end in bounds])
-        ends = np.cumsum(self.ends - self.starts)
-        return _Lines(block, ends - (self.ends - self.starts), ends, self.numbers)
-
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         for number, start, end in zip(self.numbers.tolist(), self.starts.tolist(), self.ends.tolist(), strict=True):
             yield number, self.block[start:end]
@@ -298,13 +320,29 @@ def _has_fractions(ids: pl.Series, key: str, block: bytes) -> bool:
     return ids.str.contains(r"^-?\d+$").any() and re.search(pattern, block) is not None
 
 
-def _find_lines(block: bytes, length: int, first: int) -> _Lines:
-    """The lines in the first `length` bytes, of which the first has the number `first`."""
-    ends = np.flatnonzero(np.frombuffer(block, np.uint8, length) == ord("\n")) + 1
-    if length and (not len(ends) or ends[-1] != length):
-        ends = np.append(ends, length)
-    starts = np.concatenate([[0], ends])[: len(ends)]
-    return _Lines(block, starts, ends, np.arange(first, first + len(ends), dtype=np.uint32))
+def _find_lines(block: bytes) -> _Lines:
+    """The lines of a block that is not empty, numbered from 0."""
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
+    if not len(ends) or ends[-1] != len(block):
+        ends = np.append(ends, len(block))
+    starts = np.concatenate([[0], ends[:-1]])
+    return _Lines(block, starts, ends, np.arange(len(ends), dtype=np.uint32))
+
+
+def _read_at(path: Path, offset: int, length: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def _pick_lines(block: Callable[[], bytes], starts: np.ndarray, length: int, numbers: np.ndarray, first: int) -> _Lines:
+    """The lines `numbers` alone of a block whose lines start at `starts` and have the numbers from `first` on."""
+    data, bounds, rows = block(), np.append(starts, length).astype(np.int64), numbers.astype(np.int64) - first
+    starts, ends = bounds[rows], bounds[rows + 1]
+    joined = b"".join([data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
+    lengths = ends - starts
+    ends = np.cumsum(lengths)
+    return _Lines(joined, ends - lengths, ends, numbers.astype(np.uint32))
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -313,8 +351,8 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises `DataError` for a line that is no JSON object or no UTF-8, and for a .gz file that is cut short.
     """
     number = 0
-    for block, cut, _ in read_blocks(path):
-        for line in io.BytesIO(block[:cut]):
+    for block, _ in read_blocks(path):
+        for line in io.BytesIO(block):
             number += 1
             if line.strip():
                 yield Row(path, number, parse_line(path, number, line))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,10 +18,11 @@ from langptune_rs.data.dataset import Dataset
 from langptune_rs.data.sources import published
 from langptune_rs.data.sources.raw import NO_FILES, Files
 from langptune_rs.data.sources.registry import find_source
-from langptune_rs.data.storage import OWN, file_hash, is_prepared, load, read_info, save
-from langptune_rs.data.templates import Template, make_template
+from langptune_rs.data.storage import LOCK, OWN, cannot_write, file_hash, is_prepared, load, read_info, save
+from langptune_rs.data.templates import Template, make_template, read_template
 from langptune_rs.data.tokens import TokenCounters
 from langptune_rs.errors import ConfigError, DataError
+from langptune_rs.files import locked
 
 
 def prepare(
@@ -35,24 +38,26 @@ def prepare(
 
     `counters` are needed for the limits max_item_tokens and max_history_tokens. A data set that is already in `out` is
     returned if it was made of the same files by the same configuration. Raises `DataError` when it was not, unless
-    `overwrite` allows to replace it; when `out` holds other files; when the source is broken; and when a step leaves
-    nothing. Raises `ConfigError` for a limit without counters.
+    `overwrite` allows to replace it; when `out` holds other files, or another process prepares one there; when the
+    source is broken; and when a step leaves nothing. Raises `ConfigError` for a limit without counters.
     """
     out = Path(out)
     plan = _plan(source, config, files, counters)
-    if is_prepared(out) and not overwrite:
-        differences = _differences(read_info(out), plan.made_of(Event()))
-        if not differences:
-            return load(out)
-        raise DataError(
-            f"{out} already holds a data set made otherwise ({'; '.join(differences)}). "
-            "Choose another folder, or replace it with --overwrite."
-        )
-    _refuse_foreign_files(out)
-    with _meanwhile(plan.made_of) as made_of:
-        built = plan.build()
-    save(out, built.items, built.sessions, made_of() | built.report, plan.template.source)
-    return load(out)
+    if overwrite or not is_prepared(out):
+        _refuse_foreign_files(out)
+        with _locked(out):
+            if overwrite or not is_prepared(out):  # another process may have been here first
+                with _meanwhile(plan.made_of) as made_of:
+                    built = plan.build()
+                save(out, built.items, built.sessions, made_of() | built.report, plan.template.source)
+                return load(out)
+    differences = _differences(read_info(out), plan.made_of(Event()))
+    if not differences:
+        return load(out)
+    raise DataError(
+        f"{out} already holds a data set made otherwise ({'; '.join(differences)}). "
+        "Choose another folder, or replace it with --overwrite."
+    )
 
 
 def open_source(config: DataConfig, out: str | Path, counters: TokenCounters | None = None) -> Dataset:
@@ -78,9 +83,14 @@ def resolve_config(config: DataConfig) -> DataConfig:
     folder = Path(config.source)
     if not is_prepared(folder):
         return config
-    settings = dict.fromkeys(LIMITS) | read_info(folder)["config"]
+    info = read_info(folder)
+    settings = dict.fromkeys(LIMITS) | info["config"]
     given = {name: getattr(config, name) for name in sorted(settings.keys() & config.model_fields_set)}
-    wrong = [name for name, value in given.items() if value not in (None, settings[name])]
+    wrong = [
+        name
+        for name, value in given.items()
+        if value not in (None, settings[name]) and not (name == "template" and _is_template_of(info, value))
+    ]
     if wrong:
         asked = ", ".join(f"data.{name} = {given[name]!r}" for name in wrong)
         made = ", ".join(repr(settings[name]) for name in wrong)
@@ -181,7 +191,7 @@ def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     differences = [
         f"{name} = {info['config'].get(name)!r} there, {value!r} here"
         for name, value in wanted["config"].items()
-        if info["config"].get(name) != value
+        if info["config"].get(name) != value and not (name == "template" and _is_template_of(info, value))
     ]
     differences += [
         f"{name} = {value!r} there, unset here"
@@ -193,6 +203,11 @@ def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     if wanted.get("source", info["source"]) != info["source"]:
         differences.append("of other source files")
     return differences
+
+
+def _is_template_of(info: dict[str, Any], name: str) -> bool:
+    """Whether `name` is a file that says what the user's own template of a data set said, wherever that stood."""
+    return Path(name).is_file() and read_template(name) == info["source"].get("template")
 
 
 def _refuse_options(config: DataConfig, files: Files) -> None:
@@ -233,6 +248,35 @@ def _is_gone(source: str) -> bool:
     except DataError:
         return True
     return False
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other processes from preparing a data set in `out`; a folder made for this one goes if it stays empty.
+
+    Raises `DataError` when another process is at work there, and when nothing can be written there.
+    """
+    is_new = not out.exists()
+    lock = out / LOCK
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    with locked(lock, partial(_in_progress, out)):
+        try:
+            lock.write_text(f"{os.getpid()}\n", encoding="utf-8")
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            if is_new and not any(out.iterdir()):
+                out.rmdir()
+
+
+def _in_progress(out: Path, holder: str) -> DataError:
+    return DataError(
+        f"A data set is being prepared in {out}{holder}. Wait until that has ended, or choose another folder."
+    )
 
 
 def _refuse_foreign_files(out: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import polars as pl
 
@@ -22,6 +24,7 @@ def assign(sessions: pl.DataFrame, split: str, seed: int, held_out: int | None =
             splits = by_session(len(sessions), num_held_out, seed)
         case "leave-last-out":
             splits = leave_last_out(sessions["user_id"].to_list())
+            _warn_of_few(sessions["user_id"], splits)
         case "temporal":
             splits = temporal(sessions["target_timestamp"], num_held_out)
         case "reference":
@@ -61,6 +64,19 @@ def leave_last_out(user_ids: list[str]) -> list[str]:
         splits.append(("test", "validation")[later] if later < 2 else "train")
         num_later[user] = later + 1
     return splits[::-1]
+
+
+def _warn_of_few(user_ids: pl.Series, splits: list[str]) -> None:
+    """Say on stderr why fewer sessions train than test, where that is so."""
+    num_train, num_users = splits.count("train"), splits.count("test")
+    if 0 < num_train < num_users:
+        of_user = user_ids.value_counts(sort=False)["count"]
+        print(
+            f'Only {num_train} of {len(splits)} sessions train with split = "leave-last-out": of {num_users} users '
+            f"{(of_user == 1).sum()} have one session, which is test, and {(of_user == 2).sum()} have two, which are "
+            'validation and test. A lower history_length gives more sessions; split = "session" trains on 84% of them.',
+            file=sys.stderr,
+        )
 
 
 def temporal(target_timestamps: pl.Series, num_held_out: int) -> list[str]:

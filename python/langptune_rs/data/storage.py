@@ -30,7 +30,9 @@ TEMPLATE = "template.jinja"
 """The user's own template, where the data set was made with one."""
 FILES = (ITEMS, SESSIONS, TEMPLATE)
 """What a data set is made of and its hashes are of; `dataset.toml` holds these."""
-OWN = (INFO, *FILES, ARROW)
+LOCK = ".lock"
+"""Held by the process that prepares the data set, and names it."""
+OWN = (INFO, *FILES, ARROW, LOCK)
 """All that stands in the folder of a data set; what says that there is one comes first."""
 FORMAT = 2
 _CHECKED = "checked.json"
@@ -100,14 +102,18 @@ def save(
             if (made / name).exists():
                 (made / name).rename(folder / name)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"The data set cannot be written to {folder}: {str(error).splitlines()[0]}. "
-            "Nothing of it is left there. Make room, or choose another folder, and prepare it again."
-        ) from error
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
         if is_new and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def cannot_write(folder: Path, error: Exception) -> DataError:
+    return DataError(
+        f"The data set cannot be written to {folder}: {str(error).splitlines()[0]}. "
+        "Nothing of it is left there. Make room, or choose another folder, and prepare it again."
+    )
 
 
 def is_prepared(folder: Path) -> bool:

@@ -116,8 +116,8 @@ class SeparatedFile:
         fields = {name: self.fields[name] for name in columns if name in self.fields}
         parser = _Parser(self.form, fields, lines)
         first, rest = 1, b""
-        for block, length, consumed, is_last in _with_last(read_blocks(self.file)):
-            text = rest + self.form.normalised(block[:length])
+        for block, consumed, is_last in _with_last(read_blocks(self.file)):
+            text = rest + self.form.normalised(block)
             if self.form.has_header and first == 1 and not rest:
                 text = b"\n" + text.partition(b"\n")[2]
             if is_last and not text.endswith(b"\n"):
@@ -544,7 +544,7 @@ def _is_utf8(block: bytes) -> bool:
     return True
 
 
-def _with_last(blocks: Iterator[tuple[bytes, int, int]]) -> Iterator[tuple[bytes, int, int, bool]]:
+def _with_last(blocks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int, bool]]:
     """Each block, with whether it is the last."""
     held = next(blocks, None)
     while held is not None:

