@@ -107,7 +107,7 @@ def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, co
     bf16 = config.precision == "bf16"
     zero = {
         "stage": max(config.zero_stage, 1) if bf16 else config.zero_stage,
-        "reduce_bucket_size": REDUCE_BUCKET,
+        "reduce_bucket_size": min(REDUCE_BUCKET, sum(p.numel() for p in parameters)),
     }
     cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if offloads:
