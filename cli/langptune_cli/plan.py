@@ -18,7 +18,7 @@ def plan(
     gpu_bandwidth: Annotated[float, typer.Option(min=0.1, help="Peak memory GB/s of each GPU.")] = 768.0,
     as_json: Json = False,
 ) -> None:
-    """Show the memory for each GPU by ZeRO stage, the time of a step, and which stage fits. Needs no GPU and no data."""
+    """Show the memory for each GPU by ZeRO stage, the time of a step, and which stage fits. Needs no GPU, no data."""
     config = load_config(recipe, overrides or ())
     from langptune_rs.models.shapes import embedder_shape, policy_shape
     from langptune_rs.training.plan import as_json as planned
@@ -40,7 +40,7 @@ def plan(
             typer.echo(f"{name:<16}{phase['phase']:<13}{sizes}  {'yes' if fits else 'no'}")
     for step in result["steps"]:
         typer.echo(
-            f"A {step['phase']} step writes {step['tokens_written']:,} tokens and trains on {step['tokens_trained']:,}: "
+            f"A {step['phase']} step writes {step['tokens_written']:,} tokens, trains on {step['tokens_trained']:,}: "
             f"about {step['seconds']:.1f} s at {result['share_of_peak']:.0%} of {gpu_tflops:g} TFLOP/s and of "
             f"{gpu_bandwidth:g} GB/s"
         )

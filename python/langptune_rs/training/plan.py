@@ -6,15 +6,16 @@ either phase. What differs is the rest: profiles are written in both phases, and
 With T trained weights, F frozen weights of the same engine, U frozen weights below the trained layers, c bytes each
 (4, or 2 in bfloat16) and N processes, DeepSpeed 0.19 holds for an engine, in bytes:
 
-| stage | weights         | gradients         | optimizer                |
-|-------|-----------------|-------------------|--------------------------|
-| 0     | c(T + F + U)    | 4T                | 8T                       |
-| 1     | c(T + F + U)    | 4T                | 12T/N                    |
-| 2     | c(T + F + U)    | 4T/N              | 12T/N                    |
-| 3     | c(T + F)/N + cU | 4T/N              | 12T/N                    |
+| stage   | weights         | gradients   | optimizer |
+|---------|-----------------|-------------|-----------|
+| 0, fp32 | c(T + F + U)    | 4T          | 8T        |
+| 1       | c(T + F + U)    | (4 + c)T    | 12T/N     |
+| 2       | c(T + F + U)    | 4T/N        | 12T/N     |
+| 3       | c(T + F)/N + cU | 4T/N + cB   | 12T/N     |
 
 8 are AdamW's two moments, the other 4 the float32 master weights, which are not the weights themselves from stage 1 on
-even in float32. Stage 0 in bfloat16 runs as stage 1. Below stage 3 each step also casts the gradients of one bucket.
+even in float32. Stage 0 in bfloat16 runs as stage 1. B, the gradients that
+ranks sum in one message, is T or 50 million; stages 1 and 2 hold cB too, during a backward pass alone.
 U is never cut: it lies outside of the engine. While profiles are written, stage 3 gathers all weights; its own share
 stays. Offload moves optimizer and gradients, or also c(T + F)/N of stage 3, to the memory of the CPU.
 
@@ -112,11 +113,13 @@ def engine_memory(trained: Trained, *, stage: int, offload: str, precision: str,
     own = math.ceil(trained.trained / processes)
     whole = c * (trained.trained + trained.frozen)
     weights = (whole if stage < 3 else math.ceil(whole / processes)) + c * trained.outside
-    gradients = 4 * (trained.trained if stage < 2 else own)
+    bucket = c * min(trained.trained, REDUCE_BUCKET)
+    gradients = 4 * (trained.trained if stage < 2 else own) + (bucket if stage == 3 else 0)
+    if stage == 1:
+        gradients += c * trained.trained
     optimizer = 8 * trained.trained if stage == 0 else 12 * own
     if offload != "none":
-        gradients = min(c * trained.trained, c * REDUCE_BUCKET)
-        optimizer = 0
+        gradients, optimizer = bucket, 0
     if offload == "parameters":
         weights = c * trained.outside
     return {"weights": weights, "gradients": gradients, "optimizer": optimizer}
@@ -199,6 +202,8 @@ def option(config: RunConfig, policy: Shape, embedder: Shape, processes: int, st
             )
         else:
             kept = _policy_activations(config, policy, precision)
+        if stage in (1, 2):
+            kept += c * min(both[phase == "contrastive"].trained, REDUCE_BUCKET)
         while_training = Memory(phase, **fixed, activations=kept, kv_cache=0)
         phases.append(max(while_writing, while_training, key=lambda memory: memory.total))
     return Option(stage, offload, tuple(phases))
