@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from langptune_cli import config, data, evaluate, profile, recommend, report, train
+from langptune_cli import config, data, evaluate, plan, profile, recommend, report, train
 from langptune_rs.errors import LangptuneError
 
 USER_MENDS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
+app.command("plan")(plan.plan)
 app.command("evaluate")(evaluate.evaluate)
 app.command("profile")(profile.profile)
 app.command("recommend")(recommend.recommend)

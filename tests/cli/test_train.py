@@ -22,8 +22,8 @@ class Trainings:
         if self.error:
             raise self.error
 
-    def launch(self, config: RunConfig, output: Path, num_processes: int, *, resume: bool, overwrite: bool) -> int:
-        self.calls.append((config, output, num_processes, resume, overwrite))
+    def launch(self, config: RunConfig, output: Path, *, nproc, hostfile, resume: bool, overwrite: bool) -> int:
+        self.calls.append((config, output, hostfile or nproc, resume, overwrite))
         return self.exit_code
 
 
@@ -84,4 +84,27 @@ def test_an_error_of_training_is_one_line(error_of, trainings):
 
 def test_no_process_is_no_training(langptune, trainings):
     assert langptune("train", "--nproc", "0").exit_code == 2
+    assert trainings.calls == []
+
+
+def test_a_hostfile_is_handed_on(langptune, trainings):
+    assert langptune("train", "--hostfile", "hosts").exit_code == 0
+    assert trainings.calls == [(load_config("quickstart"), Path("runs/quickstart"), Path("hosts"), False, False)]
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "message"),
+    [
+        (("--nproc", "2", "--hostfile", "hosts"), {}, "give one"),
+        (("--nproc", "2"), {"SLURM_STEP_NUM_TASKS": "4"}, "leave it out"),
+        (("--hostfile", "hosts"), {"SLURM_STEP_NUM_TASKS": "4"}, "leave it out"),
+    ],
+)
+def test_two_ways_to_start_processes_contradict(langptune, trainings, monkeypatch, options, environment, message):
+    slurm = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n1", "SLURM_JOB_ID": "1"}
+    for name, value in (slurm | environment).items():
+        monkeypatch.setenv(name, value)
+    result = langptune("train", *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
     assert trainings.calls == []

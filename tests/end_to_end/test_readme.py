@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 
 SHORTER = {
@@ -100,6 +101,13 @@ def test_the_page_on_data_is_true(tmp_path):
     shown = run([langptune, "data", "inspect", "mine", "--prompts", "1", "--no-plots"], tmp_path).stdout
     assert "played the following board games" in shown
     assert shown.count("Title: Item") >= 4
+
+
+def test_the_commands_of_the_page_on_training_run(tmp_path):
+    langptune = str(Path(sys.executable).with_name("langptune"))
+    assert commands(TRAINING)
+    for line in commands(TRAINING):
+        assert run([langptune, *shlex.split(line, comments=True)[1:]], tmp_path).stdout.strip(), line
 
 
 def test_the_trained_models_load_in_their_own_libraries(tmp_path):

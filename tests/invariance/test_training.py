@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import signal
 import time
@@ -106,6 +107,29 @@ def test_zero_stages_do_not_change_the_losses(train, stage, method):
     assert run.exit_code == 0, run.stderr
     assert run.losses == pytest.approx(plain.losses, rel=1e-5)
     assert_same_weights(plain, run, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "offload"), [(1, "optimizer"), (2, "optimizer"), (3, "parameters")])
+def test_offload_does_not_change_the_losses(train, stage, offload):
+    run = train(f"engine.zero_stage={stage}", f"engine.offload={offload}")
+    assert run.exit_code == 0, run.stderr
+    assert run.losses == pytest.approx(train().losses, rel=2e-3 if stage == 3 else 1e-5)
+    assert_same_weights(train(), run, rtol=0, atol=1e-4)
+
+
+def test_a_killed_process_ends_the_others_and_is_named(train):
+    with train.start(nproc=2) as (launcher, folder):
+        while launcher.poll() is None and not (folder / "metrics.jsonl").is_file():
+            time.sleep(0.01)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        started = time.monotonic()
+        _, stderr = launcher.communicate(timeout=60)
+    assert time.monotonic() - started < 30
+    assert launcher.returncode == 137
+    assert "Rank 1 of 2 on" in stderr
+    assert "was ended by SIGKILL" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_profiles_that_never_end_are_warned_of_once(train):

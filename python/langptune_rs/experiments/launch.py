@@ -1,4 +1,4 @@
-"""Several training processes on this machine, one for each rank."""
+"""Several training processes, one for each rank: on this machine, or on those of a hostfile."""
 
 from __future__ import annotations
 
@@ -13,32 +13,55 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from langptune_rs.config import RunConfig, to_toml
+from langptune_rs.errors import ConfigError
+from langptune_rs.experiments.hostfile import run_on_hosts
+from langptune_rs.training.lifeline import LOST_ANOTHER
+
+TOLD_THE_USER, INTERRUPTED = 2, 130
+"""Exit codes of a process that has said an error that the user can mend, and of one that Ctrl-C stopped."""
 
 SECONDS_TO_FOLLOW = 15.0
 """How long the other processes may take to end by themselves after one has failed or was interrupted."""
 
 
-def launch(config: RunConfig, output: Path, num_processes: int, *, resume: bool, overwrite: bool) -> int:
-    """Run `experiments.run` in `num_processes` processes and return their exit code: 0, or the first other.
+def launch(
+    config: RunConfig,
+    output: Path,
+    *,
+    nproc: int | None = None,
+    hostfile: Path | None = None,
+    resume: bool,
+    overwrite: bool,
+) -> int:
+    """Run `experiments.run` in several processes and return their exit code: 0, or that of the one that failed first.
 
-    Ctrl-C reaches every process exactly once, so that all of them stop after the same step and save. For several
-    machines start the same module with torchrun.
+    `nproc` of them on this machine, or those of a `hostfile`. The recipe lies beside `output` meanwhile, where all
+    machines see it. Ctrl-C reaches every process on this machine exactly once, so that all of them stop after the same
+    step and save. Raises `ConfigError` before anything is started when a machine or a GPU is missing.
     """
-    with tempfile.TemporaryDirectory(prefix="langptune-") as folder:
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent) as folder:
         recipe = Path(folder) / "config.toml"
         recipe.write_text(to_toml(config), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "langptune_rs.experiments.run",
-            "--config",
-            str(recipe),
-            "--output",
-            str(output),
-        ]
-        command += ["--resume"] * resume + ["--overwrite"] * overwrite
-        return run_processes(command, num_processes)
+        module = ["langptune_rs.experiments.run", "--config", str(recipe), "--output", str(output.absolute())]
+        module += ["--resume"] * resume + ["--overwrite"] * overwrite
+        if hostfile:
+            return run_on_hosts(hostfile, module, _free_port())
+        num_processes = nproc or 1
+        check_gpus(num_processes, torch.cuda.device_count())
+        return run_processes([sys.executable, "-m", *module], num_processes)
+
+
+def check_gpus(num_processes: int, num_gpus: int) -> None:
+    """Raise `ConfigError` when there are GPUs, but fewer than processes."""
+    if 0 < num_gpus < num_processes:
+        raise ConfigError(
+            f"--nproc {num_processes}, but this machine has {num_gpus} GPUs and each process needs its own. "
+            f"Use --nproc {num_gpus}, or several machines with --hostfile."
+        )
 
 
 def run_processes(command: Sequence[str], num_processes: int) -> int:
@@ -81,18 +104,43 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[list[subpro
 def _wait(workers: Sequence[subprocess.Popen]) -> int:
     """Wait until all have ended, or for a while after the first has failed: the others may wait for it in vain."""
     deadline = float("inf")
-    code = 0
     while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
-        if code == 0 and (code := _exit_code(workers)):
+        if deadline == float("inf") and any(worker.poll() for worker in workers):
             deadline = time.monotonic() + SECONDS_TO_FOLLOW
-    return code or _exit_code(workers)
+    codes = [worker.poll() for worker in workers]
+    failed = culprit(codes)
+    if failed is None:
+        return 0
+    if message := _ending(failed, codes, workers[failed].pid):
+        print(f"error: {message}", file=sys.stderr)
+    return 128 - codes[failed] if codes[failed] < 0 else codes[failed]
 
 
-def _exit_code(workers: Sequence[subprocess.Popen]) -> int:
-    """The first exit code that is not 0, with 128 + the signal for a process that was killed, as shells have it."""
-    failed = [code for worker in workers if (code := worker.poll())]
-    return (128 - failed[0] if failed[0] < 0 else failed[0]) if failed else 0
+def culprit(codes: Sequence[int | None]) -> int | None:
+    """Which rank failed first, by the exit codes at the end (none: still running), for those that stopped after it.
+
+    One that was killed by a signal comes before one that raised, that before one that told the user what to mend, and
+    last is one that only stopped because another had failed.
+    """
+
+    def order(rank: int) -> int:
+        code = codes[rank]
+        return 0 if code < 0 else {TOLD_THE_USER: 2, LOST_ANOTHER: 3}.get(code, 1)
+
+    return min((rank for rank, code in enumerate(codes) if code), key=order, default=None)
+
+
+def _ending(rank: int, codes: Sequence[int | None], process: int) -> str | None:
+    """How a rank ended, where nobody has told the user."""
+    code = codes[rank]
+    who = f"Rank {rank} of {len(codes)} on {socket.gethostname()} (process {process})"
+    if code < 0:
+        full = ", as Linux does where memory is full" if -code == signal.SIGKILL else ""
+        return f"{who} was ended by {signal.Signals(-code).name}{full}. Run again with --resume to go on."
+    if code in (TOLD_THE_USER, INTERRUPTED):
+        return None
+    return f"{who} ended with exit code {code}; what it said is above. Run again with --resume to go on."
 
 
 def _free_port() -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +15,13 @@ from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.experiments.report import write_report
 from langptune_rs.experiments.results import read_results, results_path
 from langptune_rs.experiments.tables import print_results
-from langptune_rs.training.engines import first_to_say, rank
+from langptune_rs.training.engines import first_to_say, group_store, rank, start_distributed, world_size
+from langptune_rs.training.failures import LostContact
 from langptune_rs.training.joint import started_run, train
+from langptune_rs.training.lifeline import lifeline
+
+SECONDS_TO_HEAR = 10.0
+"""How long a process that lost the others waits to hear which of them failed."""
 
 
 def run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -31,8 +38,38 @@ def run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: boo
             print(f"Report: {write_report(output)}")
 
 
+def run_rank(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> int:
+    """`run` as one process of several; returns its exit code.
+
+    Ends within seconds when another process has failed, wherever this one is. 0: done; 2: an error that the user can
+    mend, said by one of the processes; 130: Ctrl-C; 3: another process has failed; 1: anything else, with a traceback.
+    """
+    try:
+        start_distributed()
+    except LangptuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    with lifeline(rank(), world_size(), group_store(), os.environ["MASTER_ADDR"]) as line:
+        try:
+            run(config, output, resume=resume, overwrite=overwrite)
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            if line and isinstance(error, LostContact):
+                line.await_failure(SECONDS_TO_HEAR)
+            said = isinstance(error, LangptuneError)
+            if not said:
+                traceback.print_exc()
+            elif first_to_say(str(error)):
+                print(f"error: {error}", file=sys.stderr)
+            if line:
+                line.fail(f"{type(error).__name__}: {error}", said=said)
+            return 2 if said else 1
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """What each process of `langptune train --nproc N` runs; also under torchrun."""
+    """What each process of `langptune train --nproc N` runs; also under torchrun, DeepSpeed's launcher and srun."""
     parser = argparse.ArgumentParser(prog="langptune_rs.experiments.run")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -40,14 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        run(load_config(options.config), options.output, resume=options.resume, overwrite=options.overwrite)
+        config = load_config(options.config)
     except LangptuneError as error:
-        if first_to_say(str(error)):
-            print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run_rank(config, options.output, resume=options.resume, overwrite=options.overwrite)
 
 
 if __name__ == "__main__":

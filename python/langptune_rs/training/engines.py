@@ -15,9 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from langptune_rs.errors import LangptuneError
+from langptune_rs.errors import ConfigError, LangptuneError
 from langptune_rs.models.quiet import quiet
 from langptune_rs.training.config import EngineConfig
+from langptune_rs.training.group import group_from_environment
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -29,14 +30,26 @@ ADAM_BETAS = (0.9, 0.95)
 ADAM_EPS = 1e-6
 
 
+REDUCE_BUCKET = 50_000_000
+"""Gradients that ranks sum in one message. DeepSpeed keeps a buffer of this many, of 500 million by default."""
+
+
 def start_distributed() -> None:
-    """Join the process group that the launcher described, or make a group of one."""
+    """Join the process group that torchrun, SLURM or our launcher described, or make a group of one.
+
+    Raises `ConfigError` when the description is not whole, or where there are fewer GPUs than processes.
+    """
     deepspeed_logger.setLevel(logging.ERROR)
-    if "RANK" not in os.environ:
+    group = group_from_environment(os.environ)
+    if not group:
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+        group = {**alone, "MASTER_PORT": str(_free_port())}
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        one_each = "RANK" not in os.environ and "SLURM_LOCALID" in os.environ
+        gpu = gpu_index(int(group["LOCAL_RANK"]), torch.cuda.device_count(), one_each=one_each)
+        group["LOCAL_RANK"] = str(gpu)
+        torch.cuda.set_device(gpu)
+    os.environ.update(group)
     if not dist.is_initialized():
         # DeepSpeed's shared-memory operator would be compiled on first use; gloo does the same without a C++ compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -48,6 +61,21 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def gpu_index(local_rank: int, num_gpus: int, *, one_each: bool) -> int:
+    """The GPU of a process among those it sees. SLURM may show each task its own alone: `one_each`, then it is 0.
+
+    Raises `ConfigError` when there is none left for it.
+    """
+    if one_each and num_gpus == 1:
+        return 0
+    if local_rank >= num_gpus:
+        raise ConfigError(
+            f"There is no GPU for process {local_rank} of {socket.gethostname()} (counted from 0): it sees {num_gpus}. "
+            f"Start at most {num_gpus} processes on this machine."
+        )
+    return local_rank
 
 
 def rank() -> int:
@@ -64,13 +92,28 @@ def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, co
     Gradient accumulation is the caller's: any number of `backward` calls, then one `step`; gradients are averaged over
     ranks at the step, so each rank scales its loss by the world size over the global count. bfloat16 weights always
     have float32 masters and float32 gradient sums, which DeepSpeed offers from ZeRO stage 1 on: stage 0 in bfloat16
-    runs as stage 1.
+    runs as stage 1. What `config.offload` keeps in the memory of the CPU is stepped there, by torch's fused AdamW.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
+    offloads = config.offload != "none"
     optimizer = torch.optim.AdamW(
-        parameters, lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=weight_decay
+        parameters,
+        lr=learning_rate,
+        betas=ADAM_BETAS,
+        eps=ADAM_EPS,
+        weight_decay=weight_decay,
+        fused=offloads or None,
     )
     bf16 = config.precision == "bf16"
+    zero = {
+        "stage": max(config.zero_stage, 1) if bf16 else config.zero_stage,
+        "reduce_bucket_size": min(REDUCE_BUCKET, sum(p.numel() for p in parameters)),
+    }
+    cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if offloads:
+        zero["offload_optimizer"] = cpu
+    if config.offload == "parameters":
+        zero["offload_param"] = cpu
     settings = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -78,7 +121,8 @@ def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, co
         "gradient_clipping": config.max_grad_norm or 0.0,
         "bf16": {"enabled": bf16},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": {"stage": max(config.zero_stage, 1) if bf16 else config.zero_stage},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
     with quiet():
@@ -181,12 +225,17 @@ def on_first_rank(work: Callable[[], object]) -> None:
         raise error
 
 
+def group_store():
+    """The key-value store of the process group, which rank 0 keeps."""
+    return dist.distributed_c10d._get_default_store()
+
+
 def first_to_say(message: str) -> bool:
     """Whether no other process has said `message`. False too once rank 0, which keeps the count, has ended."""
     if world_size() == 1:
         return True
     try:
-        return dist.distributed_c10d._get_default_store().add(message, 1) == 1
+        return group_store().add(message, 1) == 1
     except dist.DistError:
         return False
 

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions, open_source, resolve_config
-from langptune_rs.errors import ConfigError, TrainingError
+from langptune_rs.errors import ConfigError, RunError, TrainingError
 from langptune_rs.files import flush, write_text
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
@@ -47,6 +48,7 @@ from langptune_rs.training.engines import (
     start_distributed,
     world_size,
 )
+from langptune_rs.training.failures import CONTRASTIVE, LOADING, RANKING, RLSO, WRITING, during, explained
 from langptune_rs.training.kept_profiles import KeptProfiles
 from langptune_rs.training.metrics_log import MetricsLog
 from langptune_rs.training.rlso import (
@@ -58,7 +60,7 @@ from langptune_rs.training.rlso import (
     standardize,
 )
 from langptune_rs.training.rollout_batches import RolloutBatch, pack_rollout
-from langptune_rs.training.run_folder import CHECKPOINTS, DATA, TRAINED, opened_run, read_config
+from langptune_rs.training.run_folder import CHECKPOINTS, DATA, TRAINED, has_config, opened_run, read_config
 from langptune_rs.training.saving import not_written
 from langptune_rs.training.schedules import batch_rows, linear_decay
 
@@ -75,6 +77,11 @@ def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwr
     config = config.model_copy(update={"data": resolve_config(config.data)})
     with ExitStack() as stack:
         on_first_rank(lambda: stack.enter_context(opened_run(output, config, resume=resume, overwrite=overwrite)))
+        if unseen := [host for host in gather_objects(None if has_config(output) else socket.gethostname()) if host]:
+            raise RunError(
+                f"{output.absolute()}, which rank 0 has made, is not there on {', '.join(sorted(set(unseen)))}. All "
+                "machines of a run need one file system: choose an --output on it."
+            )
         yield
 
 
@@ -85,7 +92,10 @@ def train(output: Path) -> None:
     is not a number, `RunError` when something cannot be saved, `KeyboardInterrupt` after saving on Ctrl-C.
     """
     if not (output / TRAINED).is_file():
-        Trainer(read_config(output), output).run()
+        config = read_config(output)
+        with explained(LOADING, config):
+            trainer = Trainer(config, output)
+        trainer.run()
 
 
 class Interrupted(Exception):
@@ -188,6 +198,7 @@ class Trainer:
                 self._save_checkpoint()
             raise KeyboardInterrupt from None
 
+    @during(CONTRASTIVE)
     def contrastive_phase(self, k: int) -> None:
         """J steps of Eq. 7 on profiles that the current policy writes for the sessions of this phase."""
         config = self.config.contrastive
@@ -217,6 +228,7 @@ class Trainer:
                 self._checkpoint_if_due()
         self._validate(k)
 
+    @during(RLSO)
     def rlso_phase(self, k: int) -> None:
         """T steps of Eq. 6; every `epochs` of them share a rollout batch rewarded by the embedder as it is now."""
         config = self.config.rlso
@@ -342,6 +354,7 @@ class Trainer:
             kept.remove()
         return json.loads(path.read_text(encoding="utf-8"))
 
+    @during(WRITING)
     def _validate(self, k: int) -> None:
         """Greedy profiles on the validation split, scored by the current embedder; not a second time after a step."""
         sessions = self.validation_sessions
@@ -367,6 +380,7 @@ class Trainer:
         if self.log:
             self.log.write(self.position.step, k, "validation", values)
 
+    @during(WRITING)
     def _write(
         self, prompts, seeds, *, num_samples: int = 1, keep_states=False, on_progress=None, kept=None
     ) -> Profiles:
@@ -408,6 +422,7 @@ class Trainer:
         """Whole weights of "policy" or "embedder" inside the block, whether it trains or not."""
         return gathered(self.engines[model]) if model in self.engines else nullcontext()
 
+    @during(RANKING)
     def _recommender(self) -> Recommender:
         """The recommender with the embedder as it is now: each rank embeds its share of the catalog, and no item is
         embedded again before the embedder trains."""
@@ -418,6 +433,7 @@ class Trainer:
             self._kept_recommender = Recommender(self.embedder, gather_shares(own, len(texts)).cpu().numpy())
         return self._kept_recommender
 
+    @during(RANKING)
     def _ranks(self, recommender: Recommender, profiles: Profiles, sessions: Sessions, each: int = 1) -> np.ndarray:
         """Ranks of the targets of `sessions` by their profiles, `each` of them a session."""
         targets, histories = (np.repeat(x, each, axis=0) for x in (sessions.targets, sessions.histories))

@@ -138,9 +138,14 @@ def _children(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+def has_config(run: Path) -> bool:
+    """Whether the configuration of a run is in `run`, as far as this machine sees."""
+    return (run / CONFIG).is_file()
+
+
 def read_config(run: Path) -> RunConfig:
     """The configuration of a run. Raises `RunError` when `run` is no run folder."""
-    if not (run / CONFIG).is_file():
+    if not has_config(run):
         raise RunError(
             f"{run} holds no run: there is no {CONFIG} in it. Give the --output folder of `langptune train`."
         )

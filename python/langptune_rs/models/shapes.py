@@ -1,0 +1,116 @@
+"""How large a model is, from its configuration alone: no weights are read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig
+
+from langptune_rs.errors import ModelError
+from langptune_rs.models.quiet import quiet
+from langptune_rs.models.weights import EMBEDDERS, embedder_folder
+
+KNOWN = {
+    "smollm2-135m-instruct": ("llama", {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}),
+    "google/gemma-2b-it": ("gemma", {"hidden_size": 2048, "intermediate_size": 16384, "num_hidden_layers": 18,
+        "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 256000}),
+    "meta-llama/meta-llama-3-8b-instruct": ("llama", {"hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}),
+    "mixedbread-ai/mxbai-embed-large-v1": ("bert", {"hidden_size": 1024, "intermediate_size": 4096,
+        "num_hidden_layers": 24, "num_attention_heads": 16, "vocab_size": 30522}),
+}  # fmt: skip
+"""The recipes' models by lower-case name: what the config.json of each on the model hub says of its size."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Counts of weights, and what attention needs to know."""
+
+    layers: int
+    width: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    vocabulary: int
+    weights: int
+    """All weights of the model."""
+    layer_weights: int
+    """Weights of one layer."""
+    layer_edges: int
+    """Inputs and outputs of the matrices of one layer, summed: LoRA of rank r adds r times as many weights."""
+    gated: bool
+    """The feed-forward network has a gate beside its first matrix, as Llama's has and BERT's has not."""
+
+
+def policy_shape(name: str) -> Shape:
+    """The shape of a policy: an embedded model's name, a local folder or a hub id.
+
+    Raises `ModelError` for a hub id that neither this package knows nor the hub's cache holds.
+    """
+    return _shape(_config(name, "policy"), AutoModelForCausalLM)
+
+
+def embedder_shape(name: str) -> Shape:
+    """The shape of an embedder, as `policy_shape`."""
+    return _shape(_config(name, "embedder"), AutoModel)
+
+
+def _config(name: str, role: str) -> PretrainedConfig:
+    if name.lower() in KNOWN:
+        kind, values = KNOWN[name.lower()]
+        return AutoConfig.for_model(kind, **values)
+    if role == "embedder" and name.lower() in EMBEDDERS:
+        return AutoConfig.from_pretrained(_encoder(embedder_folder(name)))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        folder = _encoder(folder)
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{role}.model: there is no config.json in {folder}, so its size is unknown.")
+        return AutoConfig.from_pretrained(folder)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        found = None
+    if not isinstance(found, str):
+        raise ModelError(
+            f"The size of the {role} {name!r} is unknown here. `hf download {name} config.json` fetches the one file "
+            f"that says it; or set {role}.model to a local folder."
+        )
+    return AutoConfig.from_pretrained(Path(found).parent)
+
+
+def _encoder(folder: Path) -> Path:
+    """Where in a SentenceTransformer the encoder is; any other folder is its own."""
+    modules = folder / "modules.json"
+    return folder / json.loads(modules.read_text(encoding="utf-8"))[0]["path"] if modules.is_file() else folder
+
+
+def _shape(config: PretrainedConfig, kind: type) -> Shape:
+    with quiet(), torch.device("meta"):
+        model = kind.from_config(config, trust_remote_code=False)
+    layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+    config = config.get_text_config()
+    matrices = [module for module in layers[0].modules() if isinstance(module, nn.Linear)]
+    heads = config.num_attention_heads
+    return Shape(
+        layers=len(layers),
+        width=config.hidden_size,
+        feed_forward=config.intermediate_size,
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        vocabulary=config.vocab_size,
+        weights=sum(weight.numel() for weight in model.parameters()),
+        layer_weights=sum(weight.numel() for weight in layers[0].parameters()),
+        layer_edges=sum(matrix.in_features + matrix.out_features for matrix in matrices),
+        gated=len(matrices) == 7,
+    )

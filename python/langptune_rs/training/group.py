@@ -1,0 +1,82 @@
+"""Which process of a distributed run this is, as torchrun, SLURM or our own launcher put it. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from langptune_rs.errors import ConfigError
+
+FIRST_PORT, NUM_PORTS = 12000, 20000
+"""Where the port of a SLURM job lies: below the range from which Linux hands out ports to others (32768 on)."""
+
+
+def group_from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that torch.distributed reads (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT), or none.
+
+    torchrun's stand as they are. A SLURM step of several tasks gives rank, size and place by its own variables; the
+    first host of the step is the master, at a port that follows from job and step, so that all tasks agree on it and
+    two jobs on one host seldom meet. A batch script outside of `srun` is one process like any other, and a group of one
+    is none.
+
+    Raises `ConfigError` when a variable that belongs to the others is missing.
+    """
+    if "RANK" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+        group = {name: _value(environment, name, "RANK") for name in names}
+        return group if group["WORLD_SIZE"] != "1" else {}
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+        return {}
+
+    def step(name: str) -> str:
+        return _value(environment, name, "SLURM_STEP_NUM_TASKS")
+
+    return {
+        "RANK": step("SLURM_PROCID"),
+        "WORLD_SIZE": step("SLURM_STEP_NUM_TASKS"),
+        "LOCAL_RANK": step("SLURM_LOCALID"),
+        "MASTER_ADDR": expand_hosts(step("SLURM_STEP_NODELIST"))[0],
+        "MASTER_PORT": str(slurm_port(int(step("SLURM_JOB_ID")), int(environment.get("SLURM_STEP_ID", "0")))),
+    }
+
+
+def _value(environment: Mapping[str, str], name: str, beside: str) -> str:
+    if name not in environment:
+        raise ConfigError(
+            f"{beside} is set, but {name} is not, so this process does not know its place among the others. "
+            f"Start it with torchrun, srun or `langptune train --nproc N`, or unset {beside}."
+        )
+    return environment[name]
+
+
+def slurm_port(job: int, step: int) -> int:
+    """The port at which the tasks of a SLURM step meet."""
+    return FIRST_PORT + (job * 61 + step) % NUM_PORTS
+
+
+def expand_hosts(nodelist: str) -> list[str]:
+    """The hosts of a SLURM node list in its order: `node[01-03,07],other5` is node01, node02, node03, node07, other5.
+
+    Several brackets in one name give every combination, the last one fastest, as `scontrol show hostnames` does.
+    Raises `ConfigError` for text that is no node list.
+    """
+    names = re.findall(r"(?:[^,\[\]\s]|\[[^\[\]]*\])+", nodelist)
+    if not names or ",".join(names) != nodelist:
+        raise ConfigError(f"{nodelist!r} is no SLURM node list, such as node[01-03,07],other5.")
+    return [host for name in names for host in _expand(name, nodelist)]
+
+
+def _expand(name: str, nodelist: str) -> list[str]:
+    before, bracket, rest = name.partition("[")
+    if not bracket:
+        return [name]
+    inside, _, after = rest.partition("]")
+    hosts = []
+    for part in inside.split(","):
+        span = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not span:
+            raise ConfigError(f"{part!r} in the SLURM node list {nodelist!r} is neither a number nor a range.")
+        first, last = span[1], span[2] or span[1]
+        numbers = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+        hosts += [before + number + tail for number in numbers for tail in _expand(after, nodelist)]
+    return hosts

@@ -1,0 +1,42 @@
+"""Prints what a DeepSpeed engine holds on this rank between two steps: bytes of all tensors alive, one JSON a rank."""
+
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from langptune_rs.training.config import EngineConfig
+from langptune_rs.training.engines import make_engine, optimizer_step, start_distributed
+
+WIDTH, TRAINED, FROZEN = 512, 4, 2
+
+
+def alive() -> int:
+    tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
+    return sum(storages.values())
+
+
+def main(folder: Path, stage: str, precision: str, offload: str) -> None:
+    start_distributed()
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    module = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False, dtype=dtype) for _ in range(TRAINED + FROZEN)))
+    module[:FROZEN].requires_grad_(False)
+    config = EngineConfig(zero_stage=int(stage), precision=precision, offload=offload)
+    engine = make_engine(module, 1e-3, 0.0, config)
+    for step in range(2):
+        engine.backward(engine(torch.ones(1, WIDTH, dtype=dtype)).float().sum())
+        if step == 0:
+            optimizer_step(engine)
+    gradients = [weight.grad for weight in module.parameters()]  # Python objects from here on, which gc knows
+    gc.collect()
+    assert len(gradients) == TRAINED + FROZEN
+    (folder / os.environ["RANK"]).write_text(json.dumps(alive()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

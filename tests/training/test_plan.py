@@ -1,0 +1,141 @@
+"""The plan against what is measured: a real engine's bytes, a real model's weights, activations and keys and values."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from langptune_rs.config import load_config
+from langptune_rs.errors import ModelError
+from langptune_rs.experiments.launch import run_processes
+from langptune_rs.models.config import PolicyConfig
+from langptune_rs.models.policy import Policy
+from langptune_rs.models.shapes import embedder_shape, policy_shape
+from langptune_rs.training.plan import (
+    USABLE,
+    Trained,
+    advice,
+    engine_memory,
+    kv_bytes_per_token,
+    layer_activation,
+    options,
+    trained_policy,
+)
+
+ENGINE = Path(__file__).with_name("engine_bytes.py")
+MATRIX = 512 * 512
+LAST_STAYS = ((1, "fp32"), (2, "fp32"), (2, "bf16"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16")]
+)
+def test_an_engine_holds_what_the_plan_says(tmp_path, stage, precision, processes):
+    command = [sys.executable, str(ENGINE), str(tmp_path), str(stage), precision, "none"]
+    assert run_processes(command, processes) == 0
+    plan = engine_memory(
+        Trained(4 * MATRIX, 2 * MATRIX, 0), stage=stage, offload="none", precision=precision, processes=processes
+    )
+    # The gradient that was summed last stays until the next; of a model of four matrices it is worth counting.
+    last = {"fp32": 4, "bf16": 2}[precision] * MATRIX if (stage, precision) in LAST_STAYS else 0
+    for rank in range(processes):
+        assert json.loads((tmp_path / str(rank)).read_text()) == pytest.approx(sum(plan.values()) + last, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("google/gemma-2b-it", 2_506_172_416),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", 8_030_261_248),
+        ("smollm2-135m-instruct", 134_515_008),
+    ],
+)
+def test_policies_have_their_published_number_of_weights(name, weights):
+    assert policy_shape(name).weights == weights
+
+
+def test_the_embedder_has_its_published_number_of_weights():
+    assert embedder_shape("mixedbread-ai/mxbai-embed-large-v1").weights == 335_141_888
+
+
+def test_a_model_that_nobody_knows_names_the_file_to_fetch():
+    with pytest.raises(ModelError, match=r"hf download nobody/nothing config\.json"):
+        policy_shape("nobody/nothing")
+
+
+@pytest.fixture(scope="module")
+def smollm() -> Policy:
+    return Policy.load(PolicyConfig(last_layers=4))
+
+
+def test_what_trains_is_counted_as_the_model_counts_it(smollm):
+    config = load_config("quickstart", ["policy.last_layers=4"])
+    parts = trained_policy(policy_shape("smollm2-135m-instruct"), config)
+    weights = list(smollm.model.parameters())
+    assert parts.trained == sum(weight.numel() for weight in weights if weight.requires_grad)
+    assert parts.trained + parts.frozen + parts.outside == sum(weight.numel() for weight in weights)
+
+
+def test_lora_is_counted_as_peft_counts_it():
+    config = load_config("quickstart", ["policy.train=lora", "policy.lora_rank=8"])
+    model = Policy.load(config.policy).model
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert trained_policy(policy_shape(config.policy.model), config).trained == trained
+
+
+def test_keys_and_values_take_what_the_plan_says(smollm):
+    ids = torch.ones(2, 40, dtype=torch.int64)
+    with torch.no_grad():
+        cache = smollm.model(ids, use_cache=True).past_key_values
+    held = sum(states.nbytes for layer in cache.layers for states in (layer.keys, layer.values))
+    assert held == ids.numel() * kv_bytes_per_token(policy_shape("smollm2-135m-instruct"), "fp32")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_trained_layer_keeps_what_the_plan_says(precision):
+    """For the backward pass, counted as torch's autograd saves it; the attention mask and the weights are not of it."""
+    policy = Policy.load(PolicyConfig(last_layers=4), {"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+    weights = {weight.untyped_storage().data_ptr() for weight in policy.model.parameters()}
+    saved = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = tensor
+        return tensor
+
+    tokens = 256
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = policy.model.get_decoder()(torch.arange(tokens)[None], use_cache=False).last_hidden_state
+    assert out.requires_grad
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    plan = 4 * tokens * layer_activation(policy_shape("smollm2-135m-instruct"), precision)
+    assert measured == pytest.approx(plan, rel=0.15)
+
+
+@pytest.mark.parametrize("recipe", ["gemma-2b", "llama-3-8b", "quickstart"])
+def test_more_of_zero_takes_no_more_memory_but_for_what_it_gathers(recipe):
+    config = load_config(recipe)
+    shapes = policy_shape(config.policy.model), embedder_shape(config.embedder.model)
+    for first, second in ((1, 2), (0, 4), (3, 5), (5, 6)):
+        tried = options(config, *shapes, 8)
+        for less, more in zip(tried[second].phases, tried[first].phases, strict=True):
+            assert less.total <= more.total
+    one, eight = (options(config, *shapes, n)[3] for n in (1, 8))
+    assert eight.phases[-1].optimizer * 8 == pytest.approx(one.phases[-1].optimizer, rel=1e-6)
+
+
+def test_what_does_not_fit_is_answered_with_a_key_that_makes_it_smaller():
+    config = load_config("gemma-2b")
+    shapes = policy_shape(config.policy.model), embedder_shape(config.embedder.model)
+    said = advice(config, *shapes, 8, 48 * 2**30)
+    key, value = said.partition("Set ")[2].removesuffix(", half of now.").split(" = ")
+    before = min(max(p.total for p in o.phases) for o in options(config, *shapes, 8))
+    smaller = load_config("gemma-2b", [f"{key}={value}"])
+    assert min(max(p.total for p in o.phases) for o in options(smaller, *shapes, 8)) < before
+    roomy = advice(config, *shapes, 8, 2 * before / USABLE)
+    assert roomy.startswith("Set engine.zero_stage")
