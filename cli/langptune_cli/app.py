@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from langptune_cli import config, data, evaluate, profile, recommend, report, train
+from langptune_cli import config, data, evaluate, profile, profiles, recommend, report, train
 from langptune_rs.errors import LangptuneError
 
 USER_MENDS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
@@ -42,6 +42,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("profile")(profile.profile)
+app.command("profiles")(profiles.profiles)
 app.command("recommend")(recommend.recommend)
 app.command("report")(report.report)
 app.add_typer(config.app, name="config")

@@ -32,10 +32,10 @@ def position(step: int) -> Position:
 
 
 def test_the_newest_position_is_read_back(tmp_path):
-    assert read_position(tmp_path) is None
+    assert position_in(tmp_path) is None
     for step in (8, 9, 10, 100):
         save_checkpoint(tmp_path, {"policy": Engine()}, position(step), keep=9)
-    assert read_position(tmp_path) == position(100)
+    assert position_in(tmp_path) == position(100)
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -48,7 +48,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path):
     save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=1)
     with pytest.raises(RunError, match=r"written: .*No space.* MB free\. The last .*step-00000001-0001-rlso\. "):
         save_checkpoint(tmp_path, {"policy": Engine(), "embedder": Engine(True)}, position(2), keep=1)
-    assert read_position(tmp_path) == position(1)
+    assert position_in(tmp_path) == position(1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001-0001-rlso"]
     assert (tmp_path / "step-00000001-0001-rlso" / "policy" / "state" / "weights").read_bytes() == b"whole"
 
@@ -104,9 +104,9 @@ def test_what_a_killed_process_left_half_written_is_not_a_checkpoint(tmp_path):
     save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=2)
     Engine().save_checkpoint(str(tmp_path / ".step-00000002.tmp" / "policy"), "state")
     Engine().save_checkpoint(str(tmp_path / "step-00000003-0001-rlso" / "policy"), "state")
-    assert read_position(tmp_path) == position(1)
+    assert position_in(tmp_path) == position(1)
     save_checkpoint(tmp_path, {"policy": Engine()}, position(2), keep=2)
-    assert read_position(tmp_path) == position(2)
+    assert position_in(tmp_path) == position(2)
 
 
 def test_another_number_of_processes_is_refused(tmp_path):
@@ -114,4 +114,4 @@ def test_another_number_of_processes_is_refused(tmp_path):
     state = tmp_path / "step-00000001-0001-rlso" / "state.json"
     state.write_text(state.read_text().replace('"world_size": 1', '"world_size": 4'))
     with pytest.raises(RunError, match="written by 4 processes, but 1 are running. Resume with --nproc 4"):
-        read_position(tmp_path)
+        position_in(tmp_path)
