@@ -77,7 +77,7 @@ def profile_sessions(run: Path, out: Path, *, split: str = ALL, samples: int = 0
     if _is_complete(out, job.made_of):
         shutil.rmtree(_parts_folder(out), ignore_errors=True)
         return 0
-    with _opened_parts(out, job.made_of) as parts:
+    with opened_parts(out, job.made_of) as parts:
         if num_processes == 1:
             write_share(job, parts, 0, 1)
         else:
@@ -230,7 +230,7 @@ def _difference(there: dict[str, Any], made_of: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _opened_parts(out: Path, made_of: dict[str, Any]) -> Iterator[Path]:
+def opened_parts(out: Path, made_of: dict[str, Any]) -> Iterator[Path]:
     """The folder of the parts of `out`, kept for this process inside the block. Raises `RunError` as above."""
     parts = _parts_folder(out)
     if (
