@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from langptune_cli import config, data, evaluate, plan, profile, recommend, report, train
+from langptune_cli import config, data, evaluate, plan, profile, profiles, recommend, report, train
 from langptune_rs.errors import LangptuneError
 
 USER_MENDS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
@@ -43,6 +43,7 @@ app.command("train")(train.train)
 app.command("plan")(plan.plan)
 app.command("evaluate")(evaluate.evaluate)
 app.command("profile")(profile.profile)
+app.command("profiles")(profiles.profiles)
 app.command("recommend")(recommend.recommend)
 app.command("report")(report.report)
 app.add_typer(config.app, name="config")

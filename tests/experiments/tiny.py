@@ -62,7 +62,7 @@ def make_models(folder: Path) -> tuple[Path, Path]:
     return policy, embedder
 
 
-def write_source(folder: Path) -> Path:
+def write_source(folder: Path, num_users: int = NUM_USERS) -> Path:
     """items.jsonl and interactions.jsonl: users who choose among the items of one of four kinds."""
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -78,7 +78,7 @@ def write_source(folder: Path) -> Path:
             "rating": float(random.integers(1, 6)),
             "timestamp": 100 * user + t,
         }
-        for user in range(NUM_USERS)
+        for user in range(num_users)
         for t, item in enumerate(random.permutation(np.arange(user % 4, NUM_ITEMS, 4)))
     ]
     for name, rows in (("items", items), ("interactions", interactions)):
@@ -86,10 +86,10 @@ def write_source(folder: Path) -> Path:
     return folder
 
 
-def make_run(folder: Path, *, method: str = "LangPTune", **evaluation: int) -> Path:
+def make_run(folder: Path, *, method: str = "LangPTune", num_users: int = NUM_USERS, **evaluation: int) -> Path:
     """A run folder as training leaves it. The trained models differ from the initial ones by noise."""
     policy, embedder = make_models(folder)
-    source = write_source(folder / "source")
+    source = write_source(folder / "source", num_users)
     run = folder / "run"
     run.mkdir()
     config = tiny_config(policy, embedder, source, method, evaluation)

@@ -57,8 +57,8 @@ class Trainer:
         self._folder = folder
         policy, embedder = make_models(folder)
         config = tiny_config(policy, embedder, write_source(folder / "source"), "LangPTune", {"samples": 0})
-        self._recipe = folder / "tiny.toml"
-        self._recipe.write_text(to_toml(config))
+        self.recipe = folder / "tiny.toml"
+        self.recipe.write_text(to_toml(config))
         self._done: dict[tuple, Finished] = {}
 
     def __call__(self, *overrides: str, nproc: int = 1, resume: Path | None = None) -> Finished:
@@ -76,7 +76,7 @@ class Trainer:
         @contextmanager
         def running():
             folder = resume or self._folder / f"run-{len(list(self._folder.glob('run-*')))}"
-            command = [str(Path(sys.executable).with_name("langptune")), "train", "--config", str(self._recipe)]
+            command = [str(Path(sys.executable).with_name("langptune")), "train", "--config", str(self.recipe)]
             command += ["--output", str(folder), "--nproc", str(nproc), *(["--resume"] if resume else [])]
             for override in (*ALWAYS, *overrides):
                 command += ["--set", override]

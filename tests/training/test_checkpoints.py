@@ -1,6 +1,12 @@
 """A checkpoint is whole or it is not there."""
 
 import errno
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +14,13 @@ import torch
 from safetensors import SafetensorError
 
 from langptune_rs.errors import RunError
-from langptune_rs.training.checkpoints import Position, list_checkpoints, read_position, save_checkpoint
+from langptune_rs.training.checkpoints import (
+    STATE,
+    Position,
+    list_checkpoints,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from langptune_rs.training.joint import save_model
 from langptune_rs.training.rlso import ReferenceWeights
 
@@ -31,11 +43,22 @@ def position(step: int) -> Position:
     return Position(iteration=1, phase="rlso", phase_step=step, step=step)
 
 
+def position_in(folder: Path) -> Position | None:
+    checkpoint = newest_checkpoint(folder)
+    return checkpoint and checkpoint.position
+
+
+def flip_a_bit(path: Path, place: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
 def test_the_newest_position_is_read_back(tmp_path):
-    assert read_position(tmp_path) is None
+    assert position_in(tmp_path) is None
     for step in (8, 9, 10, 100):
         save_checkpoint(tmp_path, {"policy": Engine()}, position(step), keep=9)
-    assert read_position(tmp_path) == position(100)
+    assert position_in(tmp_path) == position(100)
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -48,7 +71,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path):
     save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=1)
     with pytest.raises(RunError, match=r"written: .*No space.* MB free\. The last .*step-00000001-0001-rlso\. "):
         save_checkpoint(tmp_path, {"policy": Engine(), "embedder": Engine(True)}, position(2), keep=1)
-    assert read_position(tmp_path) == position(1)
+    assert position_in(tmp_path) == position(1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001-0001-rlso"]
     assert (tmp_path / "step-00000001-0001-rlso" / "policy" / "state" / "weights").read_bytes() == b"whole"
 
@@ -100,18 +123,123 @@ def test_reference_weights_that_do_not_fit_are_named(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_half_written_is_not_a_checkpoint(tmp_path):
+def test_what_a_killed_process_left_half_written_is_not_a_checkpoint(tmp_path, capsys):
     save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=2)
     Engine().save_checkpoint(str(tmp_path / ".step-00000002.tmp" / "policy"), "state")
-    Engine().save_checkpoint(str(tmp_path / "step-00000003-0001-rlso" / "policy"), "state")
-    assert read_position(tmp_path) == position(1)
+    assert position_in(tmp_path) == position(1)
+    assert capsys.readouterr().err == ""
     save_checkpoint(tmp_path, {"policy": Engine()}, position(2), keep=2)
-    assert read_position(tmp_path) == position(2)
+    assert position_in(tmp_path) == position(2)
+    assert names(tmp_path) == ["step-00000001-0001-rlso", "step-00000002-0001-rlso"]
 
 
-def test_another_number_of_processes_is_refused(tmp_path):
-    save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=1)
-    state = tmp_path / "step-00000001-0001-rlso" / "state.json"
-    state.write_text(state.read_text().replace('"world_size": 1', '"world_size": 4'))
+def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("langptune_rs.training.checkpoints.world_size", lambda: 4)
+        save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=1)
     with pytest.raises(RunError, match="written by 4 processes, but 1 are running. Resume with --nproc 4"):
-        read_position(tmp_path)
+        position_in(tmp_path)
+
+
+WEIGHTS = "policy/state/weights"
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped bit": (lambda c: flip_a_bit(c / WEIGHTS), f"{WEIGHTS} has changed since it was written"),
+    "a file cut short": (lambda c: os.truncate(c / WEIGHTS, 4), f"{WEIGHTS} has 4 bytes instead of 5"),
+    "an empty file": (lambda c: os.truncate(c / WEIGHTS, 0), f"{WEIGHTS} has 0 bytes instead of 5"),
+    "a missing file": (lambda c: (c / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
+    "a missing folder": (lambda c: shutil.rmtree(c / "policy"), f"{WEIGHTS} is missing"),
+    "no state": (lambda c: (c / STATE).unlink(), f"{STATE} is missing"),
+    "an empty state": (lambda c: os.truncate(c / STATE, 0), f"{STATE} cannot be read"),
+    "a state cut short": (lambda c: os.truncate(c / STATE, 100), f"{STATE} cannot be read"),
+    "a state that is no object": (lambda c: (c / STATE).write_text("[]"), f"{STATE} has changed since it was written"),
+    "another file beside it": (lambda c: flip_a_bit(c.parent / "reference"), "../reference has changed since"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, capsys, fault):
+    (tmp_path / "reference").write_bytes(b"weights")
+    save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=3)
+    save_checkpoint(tmp_path, {"policy": Engine()}, position(2), keep=3)
+    save_checkpoint(tmp_path, {"policy": Engine()}, position(3), keep=3, beside=[tmp_path / "reference"])
+    damage, words = FAULTS[fault]
+    damage(tmp_path / "step-00000003-0001-rlso")
+    assert position_in(tmp_path) == position(2)
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'step-00000003-0001-rlso'}: {words}" in said
+    assert f"going on from {tmp_path / 'step-00000002-0001-rlso'}" in said
+
+
+def test_no_bit_of_the_state_can_change_unseen(tmp_path, capsys):
+    save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=2)
+    save_checkpoint(tmp_path, {"policy": Engine()}, position(2), keep=2)
+    state = tmp_path / "step-00000002-0001-rlso" / STATE
+    whole = state.read_bytes()
+    for place in range(len(whole) - 1):  # the last is the end of the line
+        flip_a_bit(state, place)
+        unchanged = whole[place : place + 1].isspace() and position_in(tmp_path) == position(2)
+        assert unchanged or position_in(tmp_path) == position(1), whole[place : place + 1]
+        state.write_bytes(whole)
+
+
+def test_without_a_sound_checkpoint_all_are_named_and_nothing_starts_again(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, {"policy": Engine()}, position(step), keep=2)
+        flip_a_bit(tmp_path / f"step-0000000{step}-0001-rlso" / WEIGHTS)
+    with pytest.raises(RunError, match=r"(?s)No checkpoint .*step-00000002.*step-00000001.*--overwrite"):
+        newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_a_broken_checkpoint_of_later_steps_never_costs_a_sound_one(tmp_path, keep):
+    for step in (1, 2, 3, 4):
+        save_checkpoint(tmp_path, {"policy": Engine()}, position(step), keep=4)
+    for step in (3, 4):
+        flip_a_bit(tmp_path / f"step-0000000{step}-0001-rlso" / WEIGHTS)
+    assert position_in(tmp_path) == position(2)
+    save_checkpoint(tmp_path, {"policy": Engine()}, position(3), keep)
+    assert position_in(tmp_path) == position(3)
+    assert names(tmp_path) == [f"step-0000000{step}-0001-rlso" for step in (1, 2, 3)][-keep:]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def save_until(operation: int, folder: Path) -> None:
+    """Save a checkpoint over a broken one, in a process that kills itself at its n-th change of the file system."""
+    left = operation
+
+    def hook(event: str, arguments: tuple) -> None:
+        nonlocal left
+        opened_to_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if opened_to_write or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir"):
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    save_checkpoint(folder, {"policy": Engine(), "embedder": Engine()}, position(3), keep=2)
+
+
+def test_a_kill_at_any_change_of_the_file_system_leaves_a_sound_checkpoint(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "langptune_rs.training.checkpoints"])
+    found = set()
+    for operation in range(200):
+        folder = tmp_path / str(operation)
+        for step in (1, 2, 3):
+            save_checkpoint(folder, {"policy": Engine(), "embedder": Engine()}, position(step), keep=3)
+        flip_a_bit(folder / "step-00000003-0001-rlso" / WEIGHTS)
+        process = context.Process(target=save_until, args=(operation, folder))
+        process.start()
+        process.join(timeout=60)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        found.add(position_in(folder).step)
+        if process.exitcode == 0:
+            break
+        save_checkpoint(folder, {"policy": Engine(), "embedder": Engine()}, position(3), keep=2)
+        assert names(folder) == ["step-00000002-0001-rlso", "step-00000003-0001-rlso"]
+    assert process.exitcode == 0
+    assert operation > 10
+    assert found == {2, 3}

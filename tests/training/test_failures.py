@@ -36,9 +36,9 @@ def test_a_gpus_memory_and_pythons_are_explained_too():
 
 
 def test_what_is_set_already_is_not_proposed():
-    overrides = ("rlso.micro_batch_size=1", "engine.zero_stage=3", "engine.offload=parameters")
+    overrides = ("rlso.micro_batch_tokens=1", "engine.zero_stage=3", "engine.offload=parameters")
     message = said(MemoryError(), RLSO, *overrides)
-    assert "micro_batch_size =" not in message
+    assert "micro_batch_tokens =" not in message
     assert "offload =" not in message
 
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     keep_freed_memory()
     run = Path(run)
     config = read_config(run)
-    _check_trained(run)
+    check_trained(run)
     dataset = open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
     sessions = dataset.sessions.select(split).sample(config.evaluation.max_sessions, config.data.seed)
     bar = show_progress if progress else _no_progress
@@ -89,9 +89,9 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     written = _profiles_frame(sessions, profiles)
     write_atomically(per_user_path(run, split), per_user.write_parquet)
     write_atomically(profiles_path(run, split), written.write_parquet)
-    write_text(results_path(run, split), json.dumps(results, indent=2, allow_nan=False) + "\n")
     if split == TEST:
         write_model_cards(run, config, results, dataset.info)
+    write_text(results_path(run, split), json.dumps(results, indent=2, allow_nan=False) + "\n")
     return results
 
 
@@ -148,7 +148,7 @@ def _write_sets(
             prompts,
             max_tokens=config.profile.max_tokens,
             temperatures=temperatures,
-            seeds=[_session_seed(config.seed, int(session)) for session in sessions.session_ids],
+            seeds=[session_seed(config.seed, int(session)) for session in sessions.session_ids],
             token_budget=config.profile.token_budget,
             on_batch=lambda written: advance(len(written)),
         )
@@ -270,8 +270,9 @@ def _profiles_frame(sessions: Sessions, profiles: dict[str, ProfileSets]) -> pl.
     return pl.concat(frames)
 
 
-def _check_trained(run: Path) -> None:
-    for name in ("policy", "embedder"):
+def check_trained(run: Path, models: Sequence[str] = ("policy", "embedder")) -> None:
+    """Raise `RunError` when `run` lacks one of its trained `models`."""
+    for name in models:
         if not (run / name).is_dir():
             raise RunError(
                 f"{run} has no trained {name}: there is no folder {name} in it, so training has not finished. "
@@ -279,7 +280,8 @@ def _check_trained(run: Path) -> None:
             )
 
 
-def _session_seed(seed: int, session: int) -> int:
+def session_seed(seed: int, session: int) -> int:
+    """The seed of a session's sampled profiles, whichever policy writes them."""
     words = [int.from_bytes(b"evaluation", "little"), seed, session]
     return int(np.random.SeedSequence(words).generate_state(2, np.uint64)[0])
 

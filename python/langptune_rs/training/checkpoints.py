@@ -5,18 +5,26 @@ Everything random in a run is a function of the seed and the place in the schedu
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from langptune_rs.data.storage import file_hash
 from langptune_rs.errors import RunError
 from langptune_rs.files import flush, write_text
 from langptune_rs.models.quiet import quiet
-from langptune_rs.training.engines import barrier, rank, world_size
+from langptune_rs.training.engines import barrier, gather_objects, on_first_rank, rank, world_size
 from langptune_rs.training.saving import not_written
 
 STATE = "state.json"
+"""In every checkpoint, written last: the position, the number of processes, and size and SHA-256 of each file."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +37,25 @@ class Position:
     step: int = 0
 
 
-def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int) -> None:
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are those that were written."""
+
+    folder: Path
+    position: Position
+
+
+def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int, beside: Sequence[Path] = ()) -> None:
     """Write `folder`/step-N by all ranks, under a temporary name until it is whole; keep the newest `keep`.
 
-    Raises `RunError` when it cannot be written; the checkpoints before it stay as they are.
+    `beside` names files of the run outside the checkpoint that it cannot do without. Raises `RunError` when it cannot
+    be written; the checkpoints before it stay as they are.
     """
     final = folder / f"step-{position.step:08d}-{position.iteration:04d}-{position.phase}"
     temporary = folder / f".{final.name}.tmp"
     if rank() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left_over in folder.glob(".step-*.tmp"):
+            shutil.rmtree(left_over, ignore_errors=True)
     barrier()
     try:
         for name, engine in engines.items():
@@ -46,13 +64,12 @@ def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int) 
             )
         barrier()
         if rank() == 0:
-            state = {"position": asdict(position), "world_size": world_size()}
-            write_text(temporary / STATE, json.dumps(state, indent=2) + "\n")
-            flush(temporary)
-            shutil.rmtree(final, ignore_errors=True)
+            _write_state(temporary, position, beside)
+            if final.exists():
+                _remove(final)
             temporary.rename(final)
-            for old in list_checkpoints(folder)[:-keep]:
-                shutil.rmtree(old)
+            for superseded in _superseded(list_checkpoints(folder), final, keep):
+                _remove(superseded)
     except (OSError, RuntimeError) as error:
         # Raised at once by the process that failed: its exit ends the others, which may be waiting for it.
         shutil.rmtree(temporary, ignore_errors=True)
@@ -60,9 +77,44 @@ def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int) 
     barrier()
 
 
+def _write_state(checkpoint: Path, position: Position, beside: Sequence[Path]) -> None:
+    """Flush the files of `checkpoint` to disk while they are read back and hashed, then write what must be there."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file()) + list(beside)
+    with ThreadPoolExecutor() as pool:
+        flushed = pool.submit(flush, checkpoint)
+        hashes = list(pool.map(file_hash, files))
+        flushed.result()
+    state = {
+        "position": asdict(position),
+        "world_size": world_size(),
+        "files": {
+            os.path.relpath(path, checkpoint): {"bytes": path.stat().st_size, "sha256": sha256}
+            for path, sha256 in zip(files, hashes, strict=True)
+        },
+    }
+    write_text(checkpoint / STATE, json.dumps({"sha256": _hash_of(state), **state}, indent=2) + "\n")
+
+
+def _hash_of(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _superseded(checkpoints: Sequence[Path], newest: Path, keep: int) -> Iterable[Path]:
+    """What is to be removed now that `newest` is whole: all but `keep`, and those of steps that are done again."""
+    place = checkpoints.index(newest) + 1
+    return [*checkpoints[: max(0, place - keep)], *checkpoints[place:]]
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint, so that no half of it is left under its name."""
+    nameless = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
+    checkpoint.rename(nameless)
+    shutil.rmtree(nameless)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted(path.parent for path in folder.glob(f"step-*/{STATE}"))
+    """The folders of all checkpoints, oldest first; their content is not looked at."""
+    return sorted(folder.glob("step-*"))
 
 
 def last_checkpoint(folder: Path) -> str:
@@ -71,26 +123,81 @@ def last_checkpoint(folder: Path) -> str:
     return f"The last checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint yet."
 
 
-def read_position(folder: Path) -> Position | None:
-    """Where the newest checkpoint stands, or None if there is none.
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest sound checkpoint, which rank 0 chooses for all ranks, or None where none was ever written.
 
-    Raises `RunError` for a checkpoint of another number of processes.
+    A broken one is left out with a warning. Raises `RunError` when all are broken, and for a checkpoint of another
+    number of processes.
     """
-    checkpoints = list_checkpoints(folder)
-    if not checkpoints:
-        return None
-    state = json.loads((checkpoints[-1] / STATE).read_text(encoding="utf-8"))
+    chosen: list[Checkpoint | None] = []
+    on_first_rank(lambda: chosen.append(_newest_sound(folder)))
+    return gather_objects(chosen)[0][0]
+
+
+def _newest_sound(folder: Path) -> Checkpoint | None:
+    faults: list[str] = []
+    for checkpoint in reversed(list_checkpoints(folder)):
+        try:
+            position = _check(checkpoint)
+        except _BrokenError as fault:
+            faults.append(f"{checkpoint}: {fault}")
+            continue
+        for fault in faults:
+            print(f"warning: a checkpoint is broken and left out, {fault}", file=sys.stderr)
+        if faults:
+            print(f"warning: going on from {checkpoint}; the steps after it are done again", file=sys.stderr)
+        return Checkpoint(checkpoint, position)
+    if faults:
+        raise RunError(
+            "\n".join(["No checkpoint of this run can be used:", *faults])
+            + "\nPut one back from a copy, or start from the beginning with --overwrite."
+        )
+    return None
+
+
+class _BrokenError(Exception):
+    """What is wrong with a checkpoint."""
+
+
+def _check(checkpoint: Path) -> Position:
+    """The position of a checkpoint, once its files were found to be those that were written.
+
+    Raises `RunError` for another number of processes, before any large file is read.
+    """
+    state = _read_state(checkpoint)
     if state["world_size"] != world_size():
         raise RunError(
-            f"{checkpoints[-1]} was written by {state['world_size']} processes, but {world_size()} are running. "
+            f"{checkpoint} was written by {state['world_size']} processes, but {world_size()} are running. "
             f"Resume with --nproc {state['world_size']}."
         )
+    for name, expected in state["files"].items():
+        path = checkpoint / name
+        if not path.is_file():
+            raise _BrokenError(f"{name} is missing")
+        if (size := path.stat().st_size) != expected["bytes"]:
+            raise _BrokenError(f"{name} has {size:,} bytes instead of {expected['bytes']:,}")
+    with ThreadPoolExecutor() as pool:
+        hashes = pool.map(file_hash, [checkpoint / name for name in state["files"]])
+        for (name, expected), sha256 in zip(state["files"].items(), hashes, strict=True):
+            if sha256 != expected["sha256"]:
+                raise _BrokenError(f"{name} has changed since it was written (its SHA-256 is another)")
     return Position(**state["position"])
 
 
-def load_engines(folder: Path, engines: dict) -> None:
-    """Load weights and optimizer state from the newest checkpoint into the engines."""
-    newest = list_checkpoints(folder)[-1]
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _BrokenError(f"{STATE} is missing") from None
+    except (OSError, ValueError) as error:
+        raise _BrokenError(f"{STATE} cannot be read ({error})") from error
+    if not isinstance(state, dict) or state.pop("sha256", None) != _hash_of(state):
+        raise _BrokenError(f"{STATE} has changed since it was written")
+    return state
+
+
+def load_engines(checkpoint: Checkpoint, engines: dict) -> None:
+    """Load weights and optimizer state from a checkpoint into the engines."""
     for name, engine in engines.items():
         with quiet():
-            engine.load_checkpoint(str(newest / name), tag="state", load_module_strict=False)
+            engine.load_checkpoint(str(checkpoint.folder / name), tag="state", load_module_strict=False)

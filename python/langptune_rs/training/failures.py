@@ -22,8 +22,8 @@ RLSO = "training the policy"
 
 MEMORY_KEYS = {
     WRITING: "profile.token_budget",
-    CONTRASTIVE: "contrastive.micro_batch_size",
-    RLSO: "rlso.micro_batch_size",
+    CONTRASTIVE: "contrastive.micro_batch_tokens",
+    RLSO: "rlso.micro_batch_tokens",
 }
 """What decides how much memory a phase takes and nothing else: the recipe key to halve."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import signal
@@ -32,7 +31,13 @@ from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender, recommender_reward
 from langptune_rs.rollout.sampling import Profiles, check_context, write_profiles
-from langptune_rs.training.checkpoints import Position, last_checkpoint, load_engines, read_position, save_checkpoint
+from langptune_rs.training.checkpoints import (
+    Position,
+    last_checkpoint,
+    load_engines,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from langptune_rs.training.contrastive import contrastive_step
 from langptune_rs.training.engines import (
     any_rank,
@@ -49,8 +54,8 @@ from langptune_rs.training.engines import (
     world_size,
 )
 from langptune_rs.training.failures import CONTRASTIVE, LOADING, RANKING, RLSO, WRITING, during, explained
-from langptune_rs.training.kept_profiles import KeptProfiles
-from langptune_rs.training.metrics_log import MetricsLog
+from langptune_rs.training.kept_profiles import KeptProfiles, read_texts, save_texts
+from langptune_rs.training.metrics_log import MetricsLog, read_metrics
 from langptune_rs.training.rlso import (
     ProfileScorer,
     ReferenceWeights,
@@ -132,15 +137,19 @@ class Trainer:
                 self.scorer, config.rlso.learning_rate, config.rlso.weight_decay, config.engine
             )
         self._check_context()
-        self.position = read_position(output / CHECKPOINTS)
-        if self.position is None:
-            self.position = Position()
-        else:
-            load_engines(output / CHECKPOINTS, self.engines)
+        self.position = Position()
+        if checkpoint := newest_checkpoint(output / CHECKPOINTS):
+            self.position = checkpoint.position
+            load_engines(checkpoint, self.engines)
+        self._saved = self.position
         self._warned_of_overlong = False
         self._kept_recommender: Recommender | None = None
         self.log = None
         if rank() == 0:
+            if not checkpoint and read_metrics(output):
+                print(
+                    f"There is no checkpoint in {output} yet: the training starts from the beginning.", file=sys.stderr
+                )
             self.log = MetricsLog(output, config.logging, self.position.step, config.model_dump())
 
     def _open_dataset(self) -> Dataset:
@@ -194,7 +203,7 @@ class Trainer:
                     self.rlso_phase(k)
                 self._move_to(k + 1, "contrastive")
         except Interrupted:
-            if self.position not in (Position(), read_position(self.output / CHECKPOINTS)):
+            if self.position != self._saved:
                 self._save_checkpoint()
             raise KeyboardInterrupt from None
 
@@ -256,13 +265,16 @@ class Trainer:
 
     def _refresh_reference(self, k: int) -> None:
         """Take the policy at the start of iteration k as the reference; kept on disk for a phase that is resumed."""
-        path = self.output / CHECKPOINTS / f"reference-{k}.safetensors"
+        path = self._reference_path(k)
         with self._gathered("policy"):
             if self.position.phase_step == 0:
                 self.reference = ReferenceWeights(self.scorer)
                 on_first_rank(lambda: self.reference.save(path))
             else:
                 self.reference.load(path)
+
+    def _reference_path(self, k: int) -> Path:
+        return self.output / CHECKPOINTS / f"reference-{k}.safetensors"
 
     def _rollout(self, recommender: Recommender, rows: np.ndarray, k: int, t: int):
         """Sample, reward, penalise, standardise: one rollout batch, this rank's share of it.
@@ -340,19 +352,20 @@ class Trainer:
         A phase that is resumed while they are written goes on with the same batches, which decide how sums are rounded.
         """
         path = self.output / CHECKPOINTS / f"profiles-{k}.json"
-        if not path.is_file():
+        texts = read_texts(path)
+        if any_rank(texts is None):
             own = self.train_sessions.take(rows[shard(rows)])
             seeds = [_seed(self.config.seed, "contrastive-sample", k, int(session)) for session in own.session_ids]
             kept = KeptProfiles(path.with_name(f"{path.stem}-{rank()}-of-{world_size()}.jsonl"))
             bar = progress(len(own), f"iteration {k + 1}: profiles", kept.num_profiles)
             with self._gathered("policy"), bar as advance:
-                texts = self._write(self._prompts(own), seeds, on_progress=advance, kept=kept).texts
-            texts = [text for part in gather_objects(texts) for text in part]
+                written = self._write(self._prompts(own), seeds, on_progress=advance, kept=kept).texts
+            texts = [text for part in gather_objects(written) for text in part]
             if rank() == 0:
-                write_text(path, json.dumps(texts))
+                save_texts(path, texts)
             barrier()
             kept.remove()
-        return json.loads(path.read_text(encoding="utf-8"))
+        return texts
 
     @during(WRITING)
     def _validate(self, k: int) -> None:
@@ -472,7 +485,13 @@ class Trainer:
             self._stop_if_asked()
 
     def _save_checkpoint(self) -> None:
-        save_checkpoint(self.output / CHECKPOINTS, self.engines, self.position, self.config.checkpoint.keep)
+        p = self.position
+        within = p.phase == "rlso" and p.phase_step > 0 and self.config.rlso.kl_reference == "iteration"
+        beside = [self._reference_path(p.iteration)] if within else []
+        if self.log:
+            self.log.flush()
+        save_checkpoint(self.output / CHECKPOINTS, self.engines, p, self.config.checkpoint.keep, beside)
+        self._saved = p
 
     def _save_models(self) -> None:
         """Both models in their libraries' own formats, each complete before it gets its name."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from langptune_rs.files import whole_lines, write_text
@@ -31,3 +34,26 @@ class KeptProfiles:
     def remove(self) -> None:
         """Delete the file."""
         self._path.unlink()
+
+
+def save_texts(path: Path, texts: Sequence[str]) -> None:
+    """Write all profiles of a phase."""
+    write_text(path, json.dumps({"sha256": _hash_of(texts), "texts": texts}))
+
+
+def read_texts(path: Path) -> list[str] | None:
+    """What `save_texts` wrote, or None where nothing is; a file that has changed since is as good as none."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["sha256"] == _hash_of(saved["texts"]):
+            return saved["texts"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError):
+        pass
+    print(f"warning: {path} has changed since it was written; its profiles are written again", file=sys.stderr)
+    return None
+
+
+def _hash_of(texts: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

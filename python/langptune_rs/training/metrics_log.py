@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from langptune_rs.errors import ConfigError
@@ -45,6 +46,10 @@ class MetricsLog:
                 self._tensorboard.add_scalar(name, value, step)
         if self._wandb:
             self._wandb.log(values, step=step)
+
+    def flush(self) -> None:
+        """Wait until all that was logged is on disk."""
+        os.fsync(self._file.fileno())
 
     def has_validation(self, step: int) -> bool:
         """Whether the run that is resumed had its validation after `step`."""

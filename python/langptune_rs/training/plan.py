@@ -3,8 +3,7 @@
 Both engines stay in memory through the whole run, so the weights, gradients and optimizers of both models count in
 either phase. What differs is the rest: profiles are written in both phases, and then one of the models trains.
 
-With T trained weights, F frozen weights of the same engine, U frozen weights below the trained layers, c bytes each
-(4, or 2 in bfloat16) and N processes, DeepSpeed 0.19 holds for an engine, in bytes:
+With T trained weights, F frozen weights of the same engine, U weights of a model that does not train, c bytes each (4, or 2 in bfloat16) and N processes, DeepSpeed 0.19 holds for an engine, in bytes:
 
 | stage   | weights         | gradients   | optimizer |
 |---------|-----------------|-------------|-----------|
@@ -16,7 +15,7 @@ With T trained weights, F frozen weights of the same engine, U frozen weights be
 8 are AdamW's two moments, the other 4 the float32 master weights, which are not the weights themselves from stage 1 on
 even in float32. Stage 0 in bfloat16 runs as stage 1. B, the gradients that
 ranks sum in one message, is T or 50 million; stages 1 and 2 hold cB too, during a backward pass alone.
-U is never cut: it lies outside of the engine. While profiles are written, stage 3 gathers all weights; its own share
+U is never cut: no engine holds it. While profiles are written, stage 3 gathers all weights; its own share
 stays. Offload moves optimizer and gradients, or also c(T + F)/N of stage 3, to the memory of the CPU.
 
 Activations, for each token of a micro-batch and each trained layer, as the layers of transformers keep them for the
@@ -24,7 +23,7 @@ backward pass without gradient checkpointing, with h the width, q and k the widt
 that of the feed-forward network: c(3q + 2k + 4h + 4f) + 8h bytes with a gate, c(3q + 2k + 6h + 3f) without one. The
 attention kernel is taken to keep no (tokens, tokens) matrix. With gradient checkpointing: ch for each layer, and one
 layer in full. LoRA trains all layers and keeps the inputs of its matrices once more, in rank r: 7rc. To that come the
-logits of the profile tokens, three float32 copies of (tokens, vocabulary).
+logits of some rows of the output at a time, in float32 with their probabilities. The embedder keeps one micro-batch.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from langptune_rs.config import RunConfig
+from langptune_rs.models.log_probs import ROWS
 from langptune_rs.models.shapes import Shape
 from langptune_rs.training.engines import REDUCE_BUCKET
 
@@ -47,7 +47,7 @@ PARTS = ("weights", "gradients", "optimizer", "activations", "kv_cache")
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights of one engine: those that it trains, those beside them, those of the model that it does not hold."""
+    """Weights of one model: those that its engine trains, those beside them, or all of a model without an engine."""
 
     trained: int
     frozen: int
@@ -88,7 +88,7 @@ OPTIONS = ((0, "none"), (1, "none"), (2, "none"), (3, "none"), (2, "optimizer"),
 
 
 def trained_policy(shape: Shape, config: RunConfig) -> Trained:
-    """Of the policy, by `policy.train`: the last layers with the embeddings beside them, or LoRA on every layer."""
+    """Of the policy, by `policy.train`: the last layers with the rest beside them, or LoRA on every layer."""
     policy = config.policy
     if not config.trains_policy:
         return Trained(0, 0, shape.weights)
@@ -97,8 +97,7 @@ def trained_policy(shape: Shape, config: RunConfig) -> Trained:
     layers = min(policy.last_layers, shape.layers)
     trained = layers * shape.layer_weights + policy.train_final_norm * shape.width
     trained += policy.train_lm_head * shape.vocabulary * shape.width
-    outside = (shape.layers - layers) * shape.layer_weights
-    return Trained(trained, shape.weights - trained - outside, outside)
+    return Trained(trained, shape.weights - trained, 0)
 
 
 def trained_embedder(shape: Shape, config: RunConfig) -> Trained:
@@ -154,7 +153,7 @@ def kv_cache(shape: Shape, prompts: int, prompt_tokens: int, samples: int, max_t
 
 def prompts_at_once(config: RunConfig, prompt_tokens: int, samples: int, prompts: int) -> int:
     """How many prompts of `prompt_tokens` are written for together, by `profile.token_budget`; at least one."""
-    each = samples * (prompt_tokens + config.profile.max_tokens)
+    each = prompt_tokens + samples * config.profile.max_tokens
     return max(1, min(prompts, config.profile.token_budget // each))
 
 
@@ -166,11 +165,11 @@ def prompt_tokens(config: RunConfig) -> int:
 def update_tokens(config: RunConfig) -> int:
     """Tokens of the policy in one forward pass of an update: whole sessions, each prompt once for its profiles."""
     session = prompt_tokens(config) + config.rlso.num_profiles * config.profile.max_tokens
-    return config.rlso.micro_batch_size * session
+    return max(config.rlso.micro_batch_tokens, session)
 
 
 def embedder_tokens(config: RunConfig) -> int:
-    """Padded tokens of the embedder that are kept for the backward pass: profiles and items of this rank's batch."""
+    """Tokens of the embedder in the global batch, profiles and items, each of the most it may have."""
     return 2 * config.contrastive.batch_size * config.embedder.max_tokens
 
 
@@ -196,7 +195,7 @@ def option(config: RunConfig, policy: Shape, embedder: Shape, processes: int, st
         logits = prompts * samples * policy.vocabulary * 12
         while_writing = Memory(phase, **{**fixed, "weights": writing}, activations=logits, kv_cache=cache)
         if phase == "contrastive":
-            tokens = math.ceil(embedder_tokens(config) / processes)
+            tokens = min(config.contrastive.micro_batch_tokens, math.ceil(embedder_tokens(config) / processes))
             kept = activations(
                 embedder, embedder.layers, tokens, precision, checkpointing=_checkpointing(config, phase)
             )
@@ -215,8 +214,7 @@ def _policy_activations(config: RunConfig, policy: Shape, precision: str) -> int
     kept = activations(policy, layers, tokens, precision, checkpointing=_checkpointing(config, "rlso"))
     if config.policy.train == "lora":
         kept += tokens * layers * 7 * config.policy.lora_rank * c
-    scored = config.rlso.micro_batch_size * config.rlso.num_profiles * config.profile.max_tokens
-    return kept + scored * policy.vocabulary * 12
+    return kept + min(ROWS, tokens) * policy.vocabulary * 12
 
 
 def _checkpointing(config: RunConfig, section: str) -> bool:
@@ -275,7 +273,7 @@ def steps(
         backward = 4 if config.policy.train == "last-layers" else 2
         above = parts.frozen if config.policy.train == "lora" else parts.trained
         update = (2 + backward) * (above + parts.trained * (config.policy.train == "lora"))
-        once = 2 * policy.weights * tokens / processes / flops + seconds_to_write(rlso.batch_size, rlso.num_profiles)
+        once = seconds_to_write(rlso.batch_size, rlso.num_profiles)
         result.append(
             Step("rlso", written // rlso.epochs, tokens, once / rlso.epochs + update * tokens / processes / flops)
         )
@@ -303,11 +301,10 @@ def lower(config: RunConfig, phase: str, part: str) -> str:
     if part == "kv_cache":
         return f"Set profile.token_budget = {config.profile.token_budget // 2}, half of now."
     if part == "activations":
-        now = getattr(config, phase).micro_batch_size if phase == "rlso" else config.contrastive.batch_size
-        key = "rlso.micro_batch_size" if phase == "rlso" else "contrastive.batch_size"
-        if now > 1:
-            return f"Set {key} = {now // 2}, half of now."
-        return "Set profile.max_tokens lower."
+        now = getattr(config, phase).micro_batch_tokens
+        if phase == "rlso" and now <= update_tokens(config) and not config.rlso.gradient_checkpointing:
+            return "Set rlso.gradient_checkpointing = true."
+        return f"Set {phase}.micro_batch_tokens = {now // 2}, half of now."
     if config.policy.train == "last-layers" and config.policy.last_layers > 1:
         return f"Set policy.last_layers = {config.policy.last_layers // 2}, half of now, or a smaller policy.model."
     if config.policy.train == "lora" and part != "weights":

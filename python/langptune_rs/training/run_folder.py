@@ -46,7 +46,7 @@ def opened_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool
         raise RunError("--resume continues a run and --overwrite deletes it: choose one of them.")
     if output.is_file():
         raise RunError(f"{output} is a file. Give the run a folder with another --output.")
-    found = [path.name for path in _children(output) if path.name != LOCK]
+    found = [p.name for p in _children(output) if p.name != LOCK and not _is_temporary(p.name, (CONFIG,))]
     if found and not _holds_run(output):
         raise RunError(f"{output} is not empty ({found[0]} is there) and holds no run. Choose another --output.")
     output.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,305 @@
+"""Profiles for a whole data set, in a parquet file that is made of parts.
+
+A part holds the profiles of `SESSIONS_PER_PART` sessions that stand together. The parts are the same however many
+processes write them, and what is killed goes on at the first part that is missing. Once all are there they become the
+row groups of one file, and no more than one of them is ever in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock, Timeout
+
+from langptune_rs.config import RunConfig
+from langptune_rs.data import Dataset, Sessions, open_source
+from langptune_rs.data.storage import file_hash
+from langptune_rs.errors import LangptuneError, RunError
+from langptune_rs.experiments.evaluate import check_trained, session_seed
+from langptune_rs.experiments.launch import run_processes
+from langptune_rs.files import write_atomically, write_text
+from langptune_rs.models.memory import keep_freed_memory
+from langptune_rs.models.policy import Policy
+from langptune_rs.models.precision import COMPUTE_DTYPES
+from langptune_rs.models.tokens import token_counters
+from langptune_rs.progress import progress
+from langptune_rs.rollout.prompts import encode_prompts
+from langptune_rs.rollout.sampling import write_profiles
+from langptune_rs.training.run_folder import DATA, read_config
+
+ALL = "all"
+SESSIONS_PER_PART = 256
+"""What a kill may lose, and a row group of the file; enough for batches of prompts of one length."""
+SCHEMA = pa.schema(
+    {
+        "session_id": pa.int64(),
+        "user_id": pa.string(),
+        "split": pa.string(),
+        "sample": pa.int32(),
+        "profile": pa.string(),
+        "num_tokens": pa.int32(),
+        "finished": pa.bool_(),
+    }
+)
+_MADE_OF = b"langptune.made_of"
+"""The key in the file's metadata under which stands what decides its content."""
+_JOB, _LOCK, _WHOLE = "job.json", ".lock", "whole.parquet"
+
+
+def profile_sessions(run: Path, out: Path, *, split: str = ALL, samples: int = 0, num_processes: int = 1) -> int:
+    """Write the profiles of every session of a split with a run's trained policy, and return the processes' exit code.
+
+    `out` gets one row for each profile, sessions in the data set's order: sample 0 is decoded greedily, 1 to `samples`
+    are sampled at the recipe's temperature, the same as `evaluate_run` writes. What an earlier call with the same
+    arguments left undone is gone on with; a file that is complete is left as it is.
+
+    Raises:
+        RunError: when `run` has no trained policy, `out` or the parts beside it come from something else, another
+            process is at work on them, or they cannot be written.
+        DataError: when the data set has no session in `split`.
+        ModelError: when a prompt and `profile.max_tokens` do not fit the model's context.
+    """
+    job = Job.open(run, split, samples)
+    if _is_complete(out, job.made_of):
+        shutil.rmtree(_parts_folder(out), ignore_errors=True)
+        return 0
+    with opened_parts(out, job.made_of) as parts:
+        if num_processes == 1:
+            write_share(job, parts, 0, 1)
+        else:
+            command = [sys.executable, "-m", "langptune_rs.experiments.profiles", str(run), str(parts)]
+            code = run_processes([*command, "--split", split, "--samples", str(samples)], num_processes)
+            if code:
+                return code
+        _join(job, parts, out)
+    return 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """The sessions to profile and all that decides what is written about them."""
+
+    run: Path
+    config: RunConfig
+    dataset: Dataset
+    sessions: Sessions
+    split: str
+    samples: int
+
+    @classmethod
+    def open(cls, run: Path, split: str, samples: int) -> Job:
+        config = read_config(run)
+        check_trained(run, ["policy"])
+        dataset = open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
+        sessions = dataset.sessions if split == ALL else dataset.sessions.select(split)
+        return cls(run, config, dataset, sessions, split, samples)
+
+    @cached_property
+    def made_of(self) -> dict[str, Any]:
+        """As JSON has it: the options, what of the recipe matters, and the hashes of the data and of the policy."""
+        weights = sorted(path for path in (self.run / "policy").iterdir() if path.is_file() and path.suffix != ".md")
+        return {
+            "split": self.split,
+            "samples": self.samples,
+            "sessions_per_part": SESSIONS_PER_PART,
+            "seed": self.config.seed,
+            "profile": self.config.profile.model_dump(),
+            "precision": self.config.engine.precision,
+            "data": self.dataset.info["sha256"],
+            "base_model": self.config.policy.model,
+            "policy": {path.name: file_hash(path) for path in weights},
+        }
+
+    @property
+    def num_parts(self) -> int:
+        return -(-len(self.sessions) // SESSIONS_PER_PART)
+
+    def rows(self, part: int) -> range:
+        """Which sessions are in a part."""
+        return range(part * SESSIONS_PER_PART, min((part + 1) * SESSIONS_PER_PART, len(self.sessions)))
+
+    @property
+    def temperatures(self) -> list[float]:
+        return [0.0] + [self.config.profile.temperature] * self.samples
+
+
+def write_share(job: Job, parts: Path, rank: int, size: int, parent: int | None = None) -> None:
+    """Write every part that is missing and whose number is `rank` modulo `size`.
+
+    Raises `RunError` when a part cannot be written, or the process `parent` that started this one is gone.
+    """
+    missing = [part for part in range(rank, job.num_parts, size) if not _part(parts, part).exists()]
+    if not missing:
+        return
+    keep_freed_memory()
+    policy = Policy.from_folder(job.run / "policy", job.config.policy, COMPUTE_DTYPES[job.config.engine.precision])
+    each = len(job.temperatures)
+    shown = _num_sessions(job, parts) * each
+    with progress(len(job.sessions) * each, "profiles", shown) as advance:
+        for part in missing:
+            in_hand = 0
+
+            def on_batch(written: list[list[int]]) -> None:
+                nonlocal in_hand, shown
+                if parent not in (None, os.getppid()):
+                    raise RunError("The command that started this process has ended.")
+                in_hand += len(written)
+                # Those of the other processes are counted once their parts are whole.
+                now = _num_sessions(job, parts) * each + in_hand
+                advance(now - shown)
+                shown = now
+
+            table = _write_table(job, policy, job.rows(part), on_batch)
+            _save(_part(parts, part), lambda path, table=table: pq.write_table(table, path))
+
+
+def _write_table(job: Job, policy: Policy, rows: range, on_batch) -> pa.Table:
+    """The profiles of the sessions at `rows`."""
+    sessions = job.sessions.take(np.asarray(rows))
+    profiles = write_profiles(
+        policy,
+        encode_prompts(policy, job.dataset, sessions, job.config.profile),
+        max_tokens=job.config.profile.max_tokens,
+        temperatures=job.temperatures,
+        seeds=[session_seed(job.config.seed, int(session)) for session in sessions.session_ids],
+        token_budget=job.config.profile.token_budget,
+        on_batch=on_batch,
+    )
+    each = len(job.temperatures)
+    columns = {
+        "session_id": np.repeat(sessions.session_ids, each),
+        "user_id": [user for user in sessions.user_ids for _ in range(each)],
+        "split": [split for split in sessions.splits for _ in range(each)],
+        "sample": np.tile(np.arange(each), len(sessions)),
+        "profile": profiles.texts,
+        "num_tokens": [len(tokens) for tokens in profiles.tokens],
+        "finished": profiles.finished,
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _join(job: Job, parts: Path, out: Path) -> None:
+    """Make `out` of all parts, and delete them once it is whole."""
+    whole = parts / _WHOLE
+    schema = SCHEMA.with_metadata({_MADE_OF: json.dumps(job.made_of).encode()})
+
+    def write(path: Path) -> None:
+        with pq.ParquetWriter(path, schema) as writer:
+            for part in range(job.num_parts):
+                writer.write_table(pq.read_table(_part(parts, part)).cast(schema))
+
+    _save(whole, write)
+    _is_complete(out, job.made_of)  # raises where something else was put there in the meantime
+    whole.replace(out)
+    shutil.rmtree(parts)
+
+
+def _is_complete(out: Path, made_of: dict[str, Any]) -> bool:
+    """Whether `out` holds these profiles already. Raises `RunError` when it holds anything else."""
+    if not out.exists():
+        return False
+    try:
+        there = json.loads(pq.read_schema(out).metadata[_MADE_OF])
+    except (OSError, pa.ArrowInvalid, LookupError, TypeError):
+        raise RunError(f"{out} is there already, and no file of profiles. Choose another OUT.") from None
+    if there != made_of:
+        raise RunError(f"{out} holds other profiles: {_difference(there, made_of)}. Choose another OUT, or delete it.")
+    return True
+
+
+def _difference(there: dict[str, Any], made_of: dict[str, Any]) -> str:
+    return ", ".join(
+        f"their {name} is {there.get(name)!r}, not {value!r}"
+        for name, value in made_of.items()
+        if there.get(name) != value
+    )
+
+
+@contextmanager
+def opened_parts(out: Path, made_of: dict[str, Any]) -> Iterator[Path]:
+    """The folder of the parts of `out`, kept for this process inside the block. Raises `RunError` as above."""
+    parts = _parts_folder(out)
+    if (
+        parts.exists()
+        and not (parts / _JOB).exists()
+        and any(not path.name.startswith(".") for path in parts.iterdir())
+    ):
+        raise RunError(f"{parts}, where the parts of {out} would stand, holds something else. Choose another OUT.")
+    parts.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(parts / _LOCK).acquire(blocking=False)
+    except Timeout:
+        raise RunError(f"Another process is writing {out}. Wait until it has ended, or choose another OUT.") from None
+    with lock:
+        if (parts / _JOB).exists():
+            there = json.loads((parts / _JOB).read_text(encoding="utf-8"))
+            if there != made_of:
+                raise RunError(
+                    f"{parts} holds parts of other profiles: {_difference(there, made_of)}. Go on with those by the "
+                    "options they were started with, delete the folder, or choose another OUT."
+                )
+        write_text(parts / _JOB, json.dumps(made_of, indent=2) + "\n")
+        yield parts
+
+
+def _parts_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.parts")
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number:08d}.parquet"
+
+
+def _num_sessions(job: Job, parts: Path) -> int:
+    """How many sessions are in whole parts."""
+    return sum(len(job.rows(int(path.stem))) for path in parts.glob("[0-9]*.parquet"))
+
+
+def _save(path: Path, write) -> None:
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise RunError(
+            f"{path} could not be written: {error}. What is written so far stays: free some space and run the same "
+            "command again."
+        ) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """What each process of `langptune profiles --nproc N` runs."""
+    parser = argparse.ArgumentParser(prog="langptune_rs.experiments.profiles")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("parts", type=Path)
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--samples", type=int, required=True)
+    options = parser.parse_args(arguments)
+    parent = os.getppid()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    try:
+        job = Job.open(options.run, options.split, options.samples)
+        write_share(job, options.parts, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), parent)
+    except LangptuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Runs that are killed again and again end as the run that never was."""
+
+import itertools
+import random
+import time
+
+import pytest
+from tests.invariance.conftest import ALWAYS, Finished
+from tests.invariance.killed import kill_after, start
+from tests.invariance.test_training import assert_same_weights
+
+from langptune_rs.config import load_config, to_toml
+from langptune_rs.training.metrics_log import read_metrics
+from langptune_rs.training.run_folder import LOCK
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+OPTIONS = (*ALWAYS, "checkpoint.every=1", "logging.tensorboard=false")
+
+
+@pytest.fixture(scope="module")
+def recipe(train, tmp_path_factory):
+    """The recipe of the other runs, with a checkpoint wherever there can be one."""
+    path = tmp_path_factory.mktemp("kills") / "config.toml"
+    path.write_text(to_toml(load_config(train.recipe, OPTIONS)))
+    return path
+
+
+@pytest.mark.parametrize(("num_processes", "num_kills"), [(1, 20), (2, 4)])
+def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
+    train, recipe, tmp_path, num_processes, num_kills
+):
+    """Each kill comes at a random moment after the processes have opened the folder, so that some fall on their start
+    and others on steps, rollouts, checkpoints, the saving of the models or the evaluation."""
+    log = tmp_path / "log"
+    folders = (tmp_path / f"run-{number}" for number in itertools.count())
+    folder = next(folders)
+    started = time.monotonic()
+    assert not kill_after(start(recipe, folder, log, num_processes), 240, lambda: True), log.read_text()
+    whole = time.monotonic() - started
+    expected = Finished(folder, 0, "")
+    assert expected.losses == train().losses
+    assert_same_weights(train(), expected)
+
+    moments = random.Random(num_processes)
+    kills, steps = 0, set()
+    folder = next(folders)
+    while kills < num_kills:
+        lock = folder / LOCK
+        before = lock.stat().st_mtime_ns if lock.exists() else None
+        processes = start(recipe, folder, log, num_processes)
+        opened = lambda lock=lock, before=before: lock.exists() and lock.stat().st_mtime_ns != before  # noqa: E731
+        if kill_after(processes, moments.uniform(0, 0.6 * whole), opened):
+            kills += 1
+            steps.add(max((line["step"] for line in read_metrics(folder)), default=0))
+        else:
+            assert_same(expected, Finished(folder, 0, ""))
+            folder = next(folders)
+    assert not kill_after(start(recipe, folder, log, num_processes), 240, lambda: True), log.read_text()
+    assert_same(expected, Finished(folder, 0, ""))
+    assert "broken" not in log.read_text()
+    assert len(steps) > 1
+
+
+def assert_same(expected: Finished, run: Finished) -> None:
+    assert run.lines == expected.lines
+    assert_same_weights(expected, run)
+    assert (run.folder / "report.html").is_file()
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_broken_one(train):
+    options = ("checkpoint.every=1", "checkpoint.keep=3", "logging.tensorboard=false")
+    expected = train(*options)
+    killed = train.stop_at(9, 9, *options)
+    *_, newest = sorted((killed.folder / "checkpoints").glob("step-*"))
+    weights = next(newest.rglob("*.pt"))
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    resumed = train(*options, resume=killed.folder)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert f"warning: a checkpoint is broken and left out, {newest}: " in resumed.stderr
+    assert "has changed since it was written" in resumed.stderr
+    assert_same(expected, resumed)
