@@ -3,7 +3,8 @@
 Both engines stay in memory through the whole run, so the weights, gradients and optimizers of both models count in
 either phase. What differs is the rest: profiles are written in both phases, and then one of the models trains.
 
-With T trained weights, F frozen weights of the same engine, U weights of a model that does not train, c bytes each (4, or 2 in bfloat16) and N processes, DeepSpeed 0.19 holds for an engine, in bytes:
+With T trained weights, F frozen weights of the same engine, U weights of a model that does not train, c bytes each
+(4, or 2 in bfloat16) and N processes, DeepSpeed 0.19 holds for an engine, in bytes:
 
 | stage   | weights         | gradients   | optimizer |
 |---------|-----------------|-------------|-----------|
