@@ -8,7 +8,7 @@ import torch
 
 from langptune_rs.config import load_config
 from langptune_rs.errors import TrainingError
-from langptune_rs.training.failures import CONTRASTIVE, MEMORY_KEYS, RLSO, WRITING, LostContact, explained
+from langptune_rs.training.failures import CONTRASTIVE, HALVED, RLSO, WRITING, LostContact, explained
 
 
 def said(error: BaseException, phase: str = WRITING, *overrides: str) -> str:
@@ -25,7 +25,7 @@ def test_memory_that_the_allocator_refuses_names_the_phase_and_half_of_its_key(p
     message = str(raised.value)
     assert f"Rank 0 of 1 on {socket.gethostname()} ran out of memory while {phase}" in message
     key, half, now = re.search(r"Set (\S+) = (\d+) \(now (\d+)\)", message).groups()
-    assert key == MEMORY_KEYS[phase]
+    assert key == HALVED[phase]
     assert int(half) == int(now) // 2
     load_config("quickstart", [f"{key}={half}"])
 

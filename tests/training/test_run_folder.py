@@ -148,6 +148,21 @@ def test_a_changed_configuration_is_refused_with_the_difference(tmp_path):
         open_run(folder, load_config("quickstart", ["seed=7"]), resume=True)
 
 
+def test_keys_of_memory_may_change_when_a_run_is_resumed(tmp_path):
+    folder = started(tmp_path / "run")
+    (folder / "checkpoints").mkdir()
+    kept = folder / "checkpoints" / "profiles-0-0-of-1.jsonl"
+    kept.write_text("[]\n")
+    smaller = load_config("quickstart", ["rlso.micro_batch_tokens=512", "rlso.gradient_checkpointing=true"])
+    open_run(folder, smaller, resume=True)
+    assert read_config(folder) == smaller
+    assert kept.is_file()
+    other_batches = load_config("quickstart", ["profile.token_budget=512"])
+    open_run(folder, other_batches, resume=True)
+    assert read_config(folder) == other_batches
+    assert not kept.is_file()
+
+
 def test_resume_and_overwrite_exclude_each_other(tmp_path):
     with pytest.raises(RunError, match="choose one"):
         open_run(tmp_path, resume=True, overwrite=True)

@@ -7,6 +7,8 @@ transformers' own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -44,6 +46,27 @@ def packed_attention(
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     return layout.attend(module.layer_idx, query, key, value, scaling), None
+
+
+class Texts:
+    """Layout of texts of these lengths: each sees all of itself. Neighbours of one length are one product."""
+
+    def __init__(self, lengths: Sequence[int]):
+        self._runs = [(len(list(run)), length) for length, run in groupby(lengths)]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        sizes = [count * length for count, length in self._runs]
+        parts = zip(*(x.squeeze(0).transpose(0, 1).split(sizes) for x in (query, key, value)), strict=True)
+        attended = [
+            F.scaled_dot_product_attention(
+                *(x.unflatten(0, run).transpose(1, 2) for x in part),  # (texts, heads, tokens, width)
+                scale=scaling,
+            )
+            .transpose(1, 2)
+            .flatten(0, 1)
+            for run, part in zip(self._runs, parts, strict=True)
+        ]
+        return torch.cat(attended).unsqueeze(0)
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:

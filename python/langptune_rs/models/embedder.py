@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from langptune_rs.errors import ModelError
+from langptune_rs.models.attention import PACKED, Texts
 from langptune_rs.models.config import EmbedderConfig
 from langptune_rs.models.quiet import quiet
-from langptune_rs.models.side_by_side import SIDE_BY_SIDE, Texts
 from langptune_rs.models.weights import embedder_folder
 
 TOKENS_PER_BATCH = 8192
@@ -47,7 +47,7 @@ class Embedder:
             )
         self.unpadded = _goes_unpadded(model)
         if self.unpadded:
-            model[0].model.set_attn_implementation(SIDE_BY_SIDE)
+            model[0].model.set_attn_implementation(PACKED)
         model.max_seq_length = min(model.max_seq_length or config.max_tokens, config.max_tokens)
 
     @classmethod
@@ -166,5 +166,5 @@ def _in_a_row(tokens: Sequence[Sequence[int]], first_position: int) -> dict[str,
         "position_ids": (torch.arange(int(ends[-1])) - starts.repeat_interleave(lengths) + first_position).unsqueeze(0),
         "seq_idx": torch.arange(len(tokens)).repeat_interleave(lengths).unsqueeze(0),
         "cu_seq_lens_q": torch.nn.functional.pad(ends, (1, 0)),
-        "texts": Texts(lengths.tolist()),
+        "layout": Texts(lengths.tolist()),
     }

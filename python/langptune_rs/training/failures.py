@@ -20,7 +20,7 @@ RANKING = "embedding the catalog and profiles"
 CONTRASTIVE = "training the embedder"
 RLSO = "training the policy"
 
-MEMORY_KEYS = {
+HALVED = {
     WRITING: "profile.token_budget",
     CONTRASTIVE: "contrastive.micro_batch_tokens",
     RLSO: "rlso.micro_batch_tokens",
@@ -80,11 +80,11 @@ def remedies(phase: str, config: RunConfig) -> str:
     """What to set so that a phase takes less memory, the cheapest first, by the values of the recipe."""
     values = config.model_dump()
     steps = []
-    if key := MEMORY_KEYS.get(phase):
+    if key := HALVED.get(phase):
         section, name = key.split(".")
         now = values[section][name]
         if now > 1:
-            steps.append(f"{key} = {now // 2} (now {now}), which changes no result")
+            steps.append(f"{key} = {now // 2} (now {now}), which changes no result and may change with --resume")
     section = {CONTRASTIVE: "contrastive", RLSO: "rlso"}.get(phase)
     if section and values[section].get("gradient_checkpointing") is False:
         steps.append(f"{section}.gradient_checkpointing = true, which takes about a third more time")

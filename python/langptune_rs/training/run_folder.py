@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from langptune_rs.config import RunConfig, load_config, to_toml
 from langptune_rs.data.storage import OWN as DATA_WRITTEN
@@ -23,6 +24,14 @@ CHECKPOINTS = "checkpoints"
 DATA = "data"
 TRAINED = "trained"
 """An empty file in the run folder once both final models are saved."""
+
+MEMORY_KEYS = (
+    "profile.token_budget",
+    "contrastive.micro_batch_tokens",
+    "rlso.micro_batch_tokens",
+    "rlso.gradient_checkpointing",
+)
+"""What decides how much memory a run takes and, but for rounding, nothing else: may change when it is resumed."""
 
 WRITTEN = (
     *(TRAINED, CHECKPOINTS, "metrics.jsonl", "policy", "embedder", DATA, "tensorboard", "wandb", "report.html"),
@@ -153,12 +162,27 @@ def read_config(run: Path) -> RunConfig:
 
 
 def _check_same(output: Path, config: RunConfig) -> None:
-    before, now = to_toml(read_config(output)).splitlines(), to_toml(config).splitlines()
-    if before != now:
-        changed = [line for line in difflib.ndiff(before, now) if line[:2] in ("- ", "+ ")]
+    """Refuse to go on with another configuration, but for keys that decide about memory alone, which are taken over."""
+    before = read_config(output)
+    if _without_memory_keys(before) != _without_memory_keys(config):
+        lines = difflib.ndiff(to_toml(before).splitlines(), to_toml(config).splitlines())
+        changed = [line for line in lines if line[:2] in ("- ", "+ ")]
         raise RunError(
             f"{output} was started with another configuration, so it cannot be resumed with this one "
             "(- then, + now):\n"
             + "\n".join(changed)
             + "\nResume with the run's own config.toml, or choose another --output."
         )
+    if before.profile.token_budget != config.profile.token_budget:
+        for kept in (output / CHECKPOINTS).glob("profiles-*-of-*.jsonl"):
+            kept.unlink()  # they are kept by batches, which the budget cuts
+    if before != config:
+        write_text(output / CONFIG, to_toml(config))
+
+
+def _without_memory_keys(config: RunConfig) -> dict[str, Any]:
+    values = config.model_dump()
+    for key in MEMORY_KEYS:
+        section, name = key.split(".")
+        del values[section][name]
+    return values
