@@ -39,8 +39,8 @@ def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
     assert not kill_after(start(recipe, folder, log, num_processes), 240, lambda: True), log.read_text()
     whole = time.monotonic() - started
     expected = Finished(folder, 0, "")
-    assert expected.losses == train().losses
-    assert_same_weights(train(), expected)
+    assert expected.losses == pytest.approx(train().losses, rel=0 if num_processes == 1 else 1e-5)
+    assert_same_weights(train(), expected, rtol=0, atol=0 if num_processes == 1 else 1e-6)
 
     moments = random.Random(num_processes)
     kills, steps = 0, set()
