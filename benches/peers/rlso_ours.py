@@ -14,12 +14,20 @@ from langptune_rs.training.engines import make_engine, start_distributed
 from langptune_rs.training.rlso import ProfileScorer, rlso_step, standardize
 from langptune_rs.training.rollout_batches import pack_rollout
 
+MICRO_BATCH_TOKENS = 2048
+"""On a CPU more of them take more memory and no less time."""
+
 
 def step(settings: Settings) -> dict[str, float]:
     keep_freed_memory()
     start_distributed()
     policy = Policy.load(settings.policy, torch.bfloat16)
-    config = RlsoConfig(batch_size=settings.num_sessions, num_profiles=settings.num_profiles, epochs=settings.epochs)
+    config = RlsoConfig(
+        batch_size=settings.num_sessions,
+        micro_batch_tokens=MICRO_BATCH_TOKENS,
+        num_profiles=settings.num_profiles,
+        epochs=settings.epochs,
+    )
     engine = make_engine(ProfileScorer(policy), LEARNING_RATE, config.weight_decay, EngineConfig())
     work = Work(settings, policy)
     clock = Clock()
