@@ -139,7 +139,7 @@ def our_step(**settings: int) -> Step:
     from langptune_rs.models.embedder import Embedder
     from langptune_rs.models.memory import keep_freed_memory
     from langptune_rs.training.config import ContrastiveConfig, EngineConfig
-    from langptune_rs.training.contrastive import contrastive_step
+    from langptune_rs.training.contrastive import ContrastiveBatch, contrastive_step
     from langptune_rs.training.engines import make_engine, start_distributed
 
     keep_freed_memory()
@@ -149,9 +149,8 @@ def our_step(**settings: int) -> Step:
     config = ContrastiveConfig(temperature=TEMPERATURE, **settings)
 
     def step(profiles: list[str], items: list[str], targets: np.ndarray) -> float:
-        values = contrastive_step(
-            engine, embedder, profiles, items, torch.from_numpy(targets).long(), config, LEARNING_RATE
-        )
+        batch = ContrastiveBatch(profiles, items, torch.from_numpy(targets).long())
+        values = contrastive_step(engine, embedder, batch, config, LEARNING_RATE)
         return values["contrastive/loss"]
 
     return step

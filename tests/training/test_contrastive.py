@@ -13,7 +13,7 @@ from tests.experiments.tiny import make_models
 from langptune_rs.models.config import EmbedderConfig
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.training.config import ContrastiveConfig, EngineConfig
-from langptune_rs.training.contrastive import accumulate_gradients, info_nce
+from langptune_rs.training.contrastive import ContrastiveBatch, accumulate_gradients, info_nce
 from langptune_rs.training.engines import make_engine, start_distributed
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,7 @@ def test_gradients_are_those_of_one_graph_however_it_is_cut(
     engine = make_engine(embedder.model, 1e-3, 0.0, EngineConfig(precision="fp32"))
     embedder.model.double()
     config = ContrastiveConfig(micro_batch_tokens=micro_batch_tokens)
-    loss, _ = accumulate_gradients(engine, embedder, profiles, items, targets, config, log_share)
+    loss, _ = accumulate_gradients(engine, embedder, ContrastiveBatch(profiles, items, targets, log_share), config)
     assert loss == pytest.approx(expected_loss, rel=1e-9)
     actual = {name: p.grad for name, p in embedder.model.named_parameters() if p.grad is not None}
     assert actual.keys() == expected.keys()
@@ -125,7 +125,7 @@ from tests.training.test_contrastive import one_batch
 from langptune_rs.models.config import EmbedderConfig
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.training.config import ContrastiveConfig, EngineConfig
-from langptune_rs.training.contrastive import contrastive_step
+from langptune_rs.training.contrastive import ContrastiveBatch, contrastive_step
 from langptune_rs.training.engines import gather_shares, make_engine, rank, shard, start_distributed
 
 start_distributed()
@@ -133,7 +133,7 @@ embedder = Embedder.load(EmbedderConfig(model=sys.argv[1]))
 engine = make_engine(embedder.model, 1e-3, 0.0, EngineConfig(precision="fp32", zero_stage=int(sys.argv[3])))
 profiles, items, targets = one_batch()
 config = ContrastiveConfig(micro_batch_tokens=int(sys.argv[4]))
-values = contrastive_step(engine, embedder, profiles, items, targets, config, 0.0)
+values = contrastive_step(engine, embedder, ContrastiveBatch(profiles, items, targets), config, 0.0)
 rows = torch.arange(7 * 3).view(7, 3)
 assert torch.equal(gather_shares(rows[shard(rows)], 7), rows)
 if rank() == 0:

@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from filelock import FileLock, Timeout
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions, open_source
@@ -31,7 +30,7 @@ from langptune_rs.data.storage import file_hash
 from langptune_rs.errors import LangptuneError, RunError
 from langptune_rs.experiments.evaluate import check_trained, session_seed
 from langptune_rs.experiments.launch import run_processes
-from langptune_rs.files import write_atomically, write_text
+from langptune_rs.files import locked, write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
@@ -240,11 +239,11 @@ def opened_parts(out: Path, made_of: dict[str, Any]) -> Iterator[Path]:
     ):
         raise RunError(f"{parts}, where the parts of {out} would stand, holds something else. Choose another OUT.")
     parts.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(parts / _LOCK).acquire(blocking=False)
-    except Timeout:
-        raise RunError(f"Another process is writing {out}. Wait until it has ended, or choose another OUT.") from None
-    with lock:
+
+    def in_progress(holder: str) -> RunError:
+        return RunError(f"Another process is writing {out}{holder}. Wait until it has ended, or choose another OUT.")
+
+    with locked(parts / _LOCK, in_progress):
         if (parts / _JOB).exists():
             there = json.loads((parts / _JOB).read_text(encoding="utf-8"))
             if there != made_of:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -42,18 +43,23 @@ def info_nce(
     return F.cross_entropy(logits, torch.arange(len(targets_B), device=logits.device))
 
 
+@dataclass(frozen=True)
+class ContrastiveBatch:
+    """The global batch, on every rank alike: B profiles, and of each the text and the index of its target."""
+
+    profiles: Sequence[str]
+    item_texts: Sequence[str]
+    targets: Tensor
+    """int64 (B,)."""
+    log_share: Tensor | None = None
+    """(B,), what `info_nce` corrects popularity by."""
+
+
 def contrastive_step(
-    engine,
-    embedder: Embedder,
-    profiles: Sequence[str],
-    item_texts: Sequence[str],
-    targets: Tensor,
-    config: ContrastiveConfig,
-    learning_rate: float,
-    log_share: Tensor | None = None,
+    engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveConfig, learning_rate: float
 ) -> dict[str, float]:
-    """One optimizer step over the global batch; all arguments describe the global batch, on every rank alike."""
-    loss, accuracy = accumulate_gradients(engine, embedder, profiles, item_texts, targets, config, log_share)
+    """One optimizer step over the global batch."""
+    loss, accuracy = accumulate_gradients(engine, embedder, batch, config)
     set_learning_rate(engine, learning_rate)
     norm = optimizer_step(engine)
     return {
@@ -65,13 +71,7 @@ def contrastive_step(
 
 
 def accumulate_gradients(
-    engine,
-    embedder: Embedder,
-    profiles: Sequence[str],
-    item_texts: Sequence[str],
-    targets: Tensor,
-    config: ContrastiveConfig,
-    log_share: Tensor | None = None,
+    engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveConfig
 ) -> tuple[float, float]:
     """The loss of the global batch and the share of profiles nearest to their target; gradients are left in `engine`.
 
@@ -85,32 +85,32 @@ def accumulate_gradients(
     What flows back into a rank is the gradient of that loss at its own rows, so the sum over ranks is the gradient of
     the global loss, negatives on other ranks included, whatever the world size.
     """
-    own = shard(profiles)
-    texts, text_of_row = _distinct([*embedder.as_queries(profiles[own]), *item_texts[own]])
+    own = shard(batch.profiles)
+    texts, text_of_row = _distinct([*embedder.as_queries(batch.profiles[own]), *batch.item_texts[own]])
     tokens = embedder.tokens(texts)
     first, *others = _as_many_on_every_rank(embedder.batches(tokens, config.micro_batch_tokens))
 
-    def embed(batch: list[int]) -> Tensor:
-        return embedder.embed(engine, [tokens[text] for text in batch])
+    def embed(part: list[int]) -> Tensor:
+        return embedder.embed(engine, [tokens[text] for text in part])
 
     with torch.no_grad():
-        without_graph = [embed(batch) for batch in others]
+        without_graph = [embed(part) for part in others]
     with_graph = embed(first)
     embeddings = with_graph.new_empty(len(texts), embedder.dim)
-    for batch, embedded in zip((first, *others), (with_graph, *without_graph), strict=True):
-        embeddings[batch] = embedded.detach()
+    for part, embedded in zip((first, *others), (with_graph, *without_graph), strict=True):
+        embeddings[part] = embedded.detach()
 
     profiles_BD, items_BD = (gather_rows(side).requires_grad_() for side in embeddings[text_of_row].chunk(2))
-    targets = targets.to(profiles_BD.device)
-    log_share = None if log_share is None else log_share.to(profiles_BD.device)
+    targets = batch.targets.to(profiles_BD.device)
+    log_share = None if batch.log_share is None else batch.log_share.to(profiles_BD.device)
     loss = info_nce(profiles_BD, items_BD, targets, config.temperature, log_share)
     at_rows = torch.cat([grad[own] for grad in torch.autograd.grad(loss, (profiles_BD, items_BD))])
     at_texts = torch.zeros_like(embeddings).index_add_(0, text_of_row.to(at_rows.device), at_rows)
     at_texts /= torch.bincount(torch.tensor([*first, *chain(*others)]))[:, None].to(at_texts.device)
 
     engine.backward((with_graph * at_texts[first]).sum() * world_size())
-    for batch in others:
-        engine.backward((embed(batch) * at_texts[batch]).sum() * world_size())
+    for part in others:
+        engine.backward((embed(part) * at_texts[part]).sum() * world_size())
     with torch.no_grad():
         hits = targets[(profiles_BD @ items_BD.T).argmax(1)] == targets
     return loss.item(), hits.float().mean().item()

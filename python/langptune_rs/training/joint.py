@@ -38,7 +38,7 @@ from langptune_rs.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
-from langptune_rs.training.contrastive import contrastive_step
+from langptune_rs.training.contrastive import ContrastiveBatch, contrastive_step
 from langptune_rs.training.engines import (
     any_rank,
     barrier,
@@ -221,17 +221,16 @@ class Trainer:
             for j in range(self.position.phase_step, config.steps):
                 started = time.monotonic()
                 rows = batches[j]
-                targets = self.train_sessions.targets[rows]
-                values = contrastive_step(
-                    self.engines["embedder"],
-                    self.embedder,
+                items = self.train_sessions.targets[rows]
+                targets = torch.from_numpy(items).long()
+                batch = ContrastiveBatch(
                     [profiles[row] for row in rows.tolist()],
-                    [self.dataset.catalog.texts[item] for item in targets],
-                    torch.from_numpy(targets).long(),
-                    config,
-                    linear_decay(config.learning_rate, k * config.steps + j, total_steps),
-                    None if self.log_shares is None else self.log_shares[torch.from_numpy(targets).long()],
+                    [self.dataset.catalog.texts[item] for item in items],
+                    targets,
+                    None if self.log_shares is None else self.log_shares[targets],
                 )
+                learning_rate = linear_decay(config.learning_rate, k * config.steps + j, total_steps)
+                values = contrastive_step(self.engines["embedder"], self.embedder, batch, config, learning_rate)
                 self._finish_step(k, "contrastive", values, values["contrastive/loss"], started)
                 advance(note=f"loss {values['contrastive/loss']:.4f}")
                 self._checkpoint_if_due()
