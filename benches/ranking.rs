@@ -64,7 +64,6 @@ fn blocks(criterion: &mut Criterion) {
         let items = embeddings(num_items, dim, 2);
         let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
         let mut scores = vec![0.0; num_users * num_items];
-        let panels = Panel::all(items, Kernel::supported()[0]);
         let mut group = criterion.benchmark_group(format!("block {name}"));
         group.warm_up_time(WARM_UP).measurement_time(MEASURED);
         for kernel in Kernel::supported() {
@@ -73,6 +72,7 @@ fn blocks(criterion: &mut Criterion) {
                 b.iter(|| kernel.score_block(users, items, &mut scores));
             });
             let tile = UserTile::new(users, kernel);
+            let panels = Panel::all(items, kernel);
             for &precision in kernel.precisions(dim) {
                 let mut eight = vec![EightBits::default(); panels.len()];
                 if precision == Precision::Eight {
@@ -158,6 +158,7 @@ mod x86 {
     /// (kind of scores, products of each 32 bits of factors, what takes them) of a kernel.
     pub fn arithmetic(kernel: &str) -> Vec<(&'static str, usize, Work)> {
         match kernel {
+            "amx" => vec![("exact", exact_512::SUMS, exact_512::work)],
             "avx512-vnni" => vec![
                 ("exact", exact_512::SUMS, exact_512::work),
                 ("Sixteen", 2 * sixteen_vnni::SUMS, sixteen_vnni::work),

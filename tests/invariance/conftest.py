@@ -23,6 +23,8 @@ ALWAYS = (
     "profile.temperature=4",
 )
 """Two micro-batches a step; profiles long and random enough that some of them end, so that their rewards differ."""
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""Sums have one order then."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Finished:
 
 
 class Trainer:
-    """Runs `langptune train` as a user does, on one thread, so that sums have one order."""
+    """Runs `langptune train` as a user does."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -70,19 +72,24 @@ class Trainer:
             self._done[key] = Finished(folder, process.returncode, stderr)
         return self._done[key]
 
+    def new_folder(self) -> Path:
+        """A folder for the next run."""
+        return self._folder / f"run-{len(list(self._folder.glob('run-*')))}"
+
+    def command(self, folder: Path, *overrides: str) -> list[str]:
+        """`langptune train` into a folder, as one process."""
+        command = [str(Path(sys.executable).with_name("langptune")), "train", "--config", str(self.recipe)]
+        settings = [argument for override in (*ALWAYS, *overrides) for argument in ("--set", override)]
+        return [*command, "--output", str(folder), *settings]
+
     def start(self, *overrides: str, nproc: int = 1, resume: Path | None = None):
         from contextlib import contextmanager
 
         @contextmanager
         def running():
-            folder = resume or self._folder / f"run-{len(list(self._folder.glob('run-*')))}"
-            command = [str(Path(sys.executable).with_name("langptune")), "train", "--config", str(self.recipe)]
-            command += ["--output", str(folder), "--nproc", str(nproc), *(["--resume"] if resume else [])]
-            for override in (*ALWAYS, *overrides):
-                command += ["--set", override]
-            process = subprocess.Popen(
-                command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
-            )
+            folder = resume or self.new_folder()
+            command = [*self.command(folder, *overrides), "--nproc", str(nproc), *(["--resume"] if resume else [])]
+            process = subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
             try:
                 yield process, folder
             finally:
@@ -91,10 +98,12 @@ class Trainer:
 
         return running()
 
-    def stop_at(self, step: int, how: signal.Signals, *overrides: str, phase: str = "") -> Finished:
+    def stop_at(
+        self, step: int, how: signal.Signals, *overrides: str, phase: str = "", nproc: int = 1
+    ) -> Finished:
         """Send a signal once `step`, or its validation, is in metrics.jsonl, and wait for the end."""
         logged = re.compile(rf'"step": {step}, "iteration": \d+, "phase": "{phase}')
-        with self.start(*overrides) as (process, folder):
+        with self.start(*overrides, nproc=nproc) as (process, folder):
             metrics = folder / "metrics.jsonl"
             deadline = time.monotonic() + 120
             while process.poll() is None and time.monotonic() < deadline:

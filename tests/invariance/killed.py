@@ -14,7 +14,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["langptune_rs.experiments.run"])
 
 
-def _work(arguments: list[str], place: dict[str, str], log: Path) -> None:
+def _work(arguments: list[str], place: dict[str, str], log: Path, fault: Callable[[], object] | None) -> None:
     """What `langptune train --nproc N` runs in each process."""
     os.environ.update(place)
     with log.open("a") as file:
@@ -22,18 +22,22 @@ def _work(arguments: list[str], place: dict[str, str], log: Path) -> None:
         os.dup2(file.fileno(), 2)
     from langptune_rs.experiments.run import main
 
+    if fault:
+        fault()
     sys.exit(main(arguments))
 
 
-def start(config: Path, output: Path, log: Path, num_processes: int = 1) -> list[BaseProcess]:
-    """The processes of a run that goes on where the one before was stopped."""
+def start(
+    config: Path, output: Path, log: Path, num_processes: int = 1, fault: Callable[[], object] | None = None
+) -> list[BaseProcess]:
+    """The processes of a run that goes on where the one before was stopped; each calls `fault` before it works."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     arguments = ["--config", str(config), "--output", str(output), "--resume"]
     shared = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     places = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
-    processes = [_CONTEXT.Process(target=_work, args=(arguments, place, log)) for place in places]
+    processes = [_CONTEXT.Process(target=_work, args=(arguments, place, log, fault)) for place in places]
     for process in processes:
         process.start()
     return processes

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from tests.invariance.killed import kill_after, start
 from tests.invariance.test_training import assert_same_weights
 
 from langptune_rs.config import load_config, to_toml
+from langptune_rs.training.lifeline import LOST_ANOTHER
 from langptune_rs.training.metrics_log import read_metrics
 from langptune_rs.training.run_folder import LOCK
 
@@ -66,6 +68,35 @@ def assert_same(expected: Finished, run: Finished) -> None:
     assert run.lines == expected.lines
     assert_same_weights(expected, run)
     assert (run.folder / "report.html").is_file()
+
+
+def fail_on_rank_1() -> None:
+    """Let the second update of the policy raise on rank 1 alone."""
+    from langptune_rs.training import joint
+    from langptune_rs.training.engines import rank
+
+    step, calls = joint.rlso_step, itertools.count(1)
+
+    def failing(*arguments):
+        if next(calls) == 2 and rank() == 1:
+            raise ZeroDivisionError("a fault of this rank alone")
+        return step(*arguments)
+
+    joint.rlso_step = failing
+
+
+def test_an_error_of_one_rank_ends_the_others_within_seconds(recipe, tmp_path):
+    log = tmp_path / "log"
+    processes = start(recipe, tmp_path / "run", log, 2, fail_on_rank_1)
+    processes[1].join(240)
+    failed = time.monotonic()
+    processes[0].join(60)
+    assert time.monotonic() - failed < 30
+    assert [process.exitcode for process in processes] == [LOST_ANOTHER, 1]
+    said = log.read_text()
+    assert said.count("Traceback") == 1
+    assert re.search(r"error: Rank 1 of 2 on .* failed: ZeroDivisionError: a fault of this rank alone", said)
+    assert "run again with --resume" in said
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_broken_one(train):

@@ -198,6 +198,28 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(train, step, phase, every
     assert_same_weights(train(), resumed)
 
 
+@pytest.mark.parametrize(
+    ("options", "nproc"),
+    [
+        (("engine.zero_stage=2",), 2),
+        (("engine.zero_stage=3",), 2),
+        (("engine.zero_stage=1", "engine.offload=optimizer"), 1),
+        (("engine.precision=bf16",), 1),
+        (("policy.train=lora", "policy.lora_rank=4"), 1),
+    ],
+    ids=lambda case: " ".join(case) if isinstance(case, tuple) else f"{case} processes",
+)
+def test_every_kind_of_engine_resumes_to_the_uninterrupted_run(train, options, nproc):
+    options = (*options, "checkpoint.every=1")
+    stopped = train.stop_at(9, signal.SIGINT, *options, nproc=nproc)
+    assert stopped.exit_code == 130, stopped.stderr
+    resumed = train(*options, nproc=nproc, resume=stopped.folder)
+    assert resumed.exit_code == 0, resumed.stderr
+    expected = train(*options, nproc=nproc)
+    assert resumed.lines == expected.lines
+    assert_same_weights(expected, resumed)
+
+
 def test_resuming_with_another_configuration_is_refused_with_the_difference(train):
     run = train("rlso.eta=2.0", resume=train().folder)
     assert run.exit_code == 2
@@ -256,6 +278,14 @@ def test_batches_must_fit_the_processes(train):
     assert "rlso.batch_size = 7 cannot be shared equally by 3 processes" in run.stderr
     assert run.stderr.count("error: ") == 1
     assert "Traceback" not in run.stderr
+
+
+def test_every_process_needs_a_session_of_its_own(train):
+    run = train("data.max_sessions=2", "rlso.batch_size=2", "contrastive.batch_size=2", nproc=3)
+    assert run.exit_code == 2
+    assert "There are 3 processes, but only 2 training sessions (data.max_sessions = 2 of 100)" in run.stderr
+    assert "Start at most 2, or raise data.max_sessions." in run.stderr
+    assert run.stderr.count("error: ") == 1
 
 
 def test_a_second_start_leaves_the_run_in_progress_alone(train):

@@ -51,6 +51,14 @@ class Policy:
                 f"The model {config.model!r} has no chat template, so it cannot be asked for a profile. "
                 "Use an instruction-tuned model."
             )
+        return cls.for_training(model, tokenizer, config)
+
+    @classmethod
+    def for_training(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PolicyConfig) -> Policy:
+        """A policy of which only the weights that the recipe trains are marked as trainable.
+
+        The model must attend by `PACKED`. Raises `ModelError` when it cannot be trained as the recipe asks.
+        """
         _check_attention(model, config)
         model.requires_grad_(False)
         if config.train == "lora":

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from langptune_rs.models.attention import Layout, additive, causal_attention, masked_attention
 
-PROMPTS_PER_BLOCK = 8
+PROMPTS_PER_BLOCK = {"cpu": 8, "cuda": 64}
+"""By device: a GPU would rather compute padding than start many small kernels."""
 WORTH_HOLDING = 0.75
 """Prompts that no sample goes on for leave their block once less than this share of it is in use."""
 
@@ -26,13 +27,12 @@ class ProfileCache:
 
     def __init__(self, lengths: Sequence[int], num_samples: int, max_tokens: int, like: Tensor):
         """For prompts of these lengths, best in ascending order; `like` has the model's dtype and device."""
-        starts = range(0, len(lengths), PROMPTS_PER_BLOCK)
-        self._blocks = [
-            _Block(lengths[start : start + PROMPTS_PER_BLOCK], num_samples, max_tokens, like) for start in starts
-        ]
+        self._device, self._each = like.device, PROMPTS_PER_BLOCK[like.device.type]
+        starts = range(0, len(lengths), self._each)
+        self._blocks = [_Block(lengths[start : start + self._each], num_samples, max_tokens, like) for start in starts]
         self._prefix = _Prefix()
         prompts = np.repeat(np.arange(len(lengths)), num_samples)
-        self._block_of, self._place = prompts // PROMPTS_PER_BLOCK, prompts % PROMPTS_PER_BLOCK
+        self._block_of, self._place = prompts // self._each, prompts % self._each
         self._sample = np.tile(np.arange(num_samples), len(lengths))
 
     def reading_prefix(self) -> Layout:
@@ -44,12 +44,15 @@ class ProfileCache:
 
         Of `last_layer` the attention of each prompt's last token alone is right: no other is looked at.
         """
-        places = [(self._blocks[i // PROMPTS_PER_BLOCK], i % PROMPTS_PER_BLOCK) for i in prompts]
+        places = [(self._blocks[i // self._each], i % self._each) for i in prompts]
         return _ReadPrompts(places, lengths, self._prefix, last_layer)
 
     def writing(self, step: int) -> Layout:
         """The layout of one new token for each row, the 0-based `step` of its profile."""
-        return _WriteTokens(self._blocks, self._block_of, self._place, self._sample, step)
+        bounds = np.searchsorted(self._block_of, np.arange(len(self._blocks) + 1)).tolist()
+        rows = [slice(start, end) for start, end in itertools.pairwise(bounds)]
+        prompts, samples = (torch.from_numpy(x).to(self._device) for x in (self._place, self._sample))
+        return _WriteTokens(self._blocks, rows, prompts, samples, step)
 
     def keep(self, going: np.ndarray) -> None:
         """Go on with the rows where `going`, bool (rows,)."""
@@ -161,12 +164,11 @@ class _WriteTokens:
     """Layout of one new token for each row."""
 
     def __init__(
-        self, blocks: Sequence[_Block], block_of: np.ndarray, prompts: np.ndarray, samples: np.ndarray, step: int
+        self, blocks: Sequence[_Block], rows: Sequence[slice], prompts: Tensor, samples: Tensor, step: int
     ):
-        self._blocks, self._step = blocks, step
-        bounds = np.searchsorted(block_of, np.arange(len(blocks) + 1))
-        self._rows = [slice(a, b) for a, b in itertools.pairwise(bounds.tolist())]
-        self._places = [(torch.from_numpy(prompts[rows]), torch.from_numpy(samples[rows])) for rows in self._rows]
+        """`rows` are those of each block; `prompts` and `samples` say of every row whose it is."""
+        self._blocks, self._rows, self._step = blocks, rows, step
+        self._places = [(prompts[of_block], samples[of_block]) for of_block in rows]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))

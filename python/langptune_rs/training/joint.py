@@ -159,20 +159,26 @@ class Trainer:
         return open_source(self.config.data, self.output / DATA, counters)
 
     def _check_sizes(self) -> None:
-        sessions = len(self.train_sessions)
+        sessions, processes = len(self.train_sessions), world_size()
+        limit, there = self.config.data.max_sessions, self.dataset.sessions.splits.count("train")
+        cause = f" (data.max_sessions = {limit} of {there})" if sessions < there else ""
+        more = "raise data.max_sessions" if cause else "prepare more data"
+        if processes > sessions:
+            raise ConfigError(
+                f"There are {processes} processes, but only {sessions} training sessions{cause}. "
+                f"Start at most {sessions}, or {more}."
+            )
         for section, active in (("contrastive", self.config.trains_embedder), ("rlso", self.config.trains_policy)):
             batch_size = getattr(self.config, section).batch_size
             if active and batch_size > sessions:
-                limit, there = self.config.data.max_sessions, self.dataset.sessions.splits.count("train")
-                cause = f" (data.max_sessions = {limit} of {there})" if sessions < there else ""
                 raise ConfigError(
                     f"{section}.batch_size = {batch_size}, but there are only {sessions} training sessions{cause}. "
-                    f"Set it to at most {sessions}, or {'raise data.max_sessions' if cause else 'prepare more data'}."
+                    f"Set it to at most {sessions}, or {more}."
                 )
-            if active and batch_size % world_size():
+            if active and batch_size % processes:
                 raise ConfigError(
-                    f"{section}.batch_size = {batch_size} cannot be shared equally by {world_size()} processes. "
-                    f"Choose a multiple of {world_size()}."
+                    f"{section}.batch_size = {batch_size} cannot be shared equally by {processes} processes. "
+                    f"Choose a multiple of {processes}."
                 )
 
     def _check_context(self) -> None:

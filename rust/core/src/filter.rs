@@ -38,11 +38,15 @@
 //! So an item is surely above a score `h` if `A > (h + N)/s + (K/s) |x|`, and surely below `l` if
 //! `A < (l - N)/s - (K/s) |x|` ([`Thresholds`]).
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod items;
 mod products;
 mod sift;
 mod users;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::is_available as amx_is_available;
 pub use items::{EightBits, PANEL, Panel};
 pub use products::score_panels;
 pub use sift::sift;
@@ -172,10 +176,10 @@ mod tests {
         #[test]
         fn exact_scores_are_on_the_side_that_approximate_ones_say((dim, users, items) in problem()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-            let panels = Panel::all(items, Kernel::supported()[0]);
-            let norms: Vec<f32> = panels.iter().flat_map(|panel| panel.norms(dim)).collect();
-            let width = norms.len();
             for kernel in Kernel::supported() {
+                let panels = Panel::all(items, kernel);
+                let norms: Vec<f32> = panels.iter().flat_map(|panel| panel.norms(dim)).collect();
+                let width = norms.len();
                 let tile = UserTile::new(users, kernel);
                 for &precision in kernel.precisions(dim) {
                     let mut out = vec![f32::NAN; users.rows() * width];
@@ -209,9 +213,9 @@ mod tests {
         #[test]
         fn every_kernel_gives_the_same_approximate_scores((dim, users, items) in problem()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-            let panels = Panel::all(items, Kernel::supported()[0]);
             let mut by_precision: [Option<Vec<f32>>; 2] = [None, None];
             for kernel in Kernel::supported() {
+                let panels = Panel::all(items, kernel);
                 let tile = UserTile::new(users, kernel);
                 for &precision in kernel.precisions(dim) {
                     let mut out = vec![f32::NAN; users.rows() * panels.len() * PANEL];
@@ -227,8 +231,8 @@ mod tests {
     fn the_bound_is_of_the_size_of_the_rounding() {
         let row: Vec<f32> = (0..512).map(|i| ((i * 37 % 101) as f32 - 50.0) / 660.0).collect();
         let matrix = Matrix::new(&row, 512);
-        let panels = Panel::all(matrix, Kernel::supported()[0]);
         for kernel in Kernel::supported() {
+            let panels = Panel::all(matrix, kernel);
             let tile = UserTile::new(matrix, kernel);
             for &precision in kernel.precisions(512) {
                 let bound = tile.error_bound(0, precision);

@@ -12,7 +12,7 @@
 //! whatever block it is computed. Fused multiply-adds would be as fast on some CPUs and twice as fast on others, but
 //! not the same on all. A lane starts at +0 and a sum of opposite numbers is +0, so no score is ever -0.
 
-use crate::filter::Precision;
+use crate::filter::{self, Precision};
 use crate::{Error, Matrix, Result};
 
 /// Number of partial sums of a dot product.
@@ -38,6 +38,8 @@ pub struct Kernel(Instructions);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Instructions {
     #[cfg(target_arch = "x86_64")]
+    Amx,
+    #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -62,6 +64,8 @@ impl Kernel {
         #[cfg(target_arch = "x86_64")]
         let has_vnni = has_avx512 && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
         let kernels = [
+            #[cfg(target_arch = "x86_64")]
+            (Instructions::Amx, has_vnni && filter::amx_is_available()),
             #[cfg(target_arch = "x86_64")]
             (Instructions::Avx512Vnni, has_vnni),
             #[cfg(target_arch = "x86_64")]
@@ -95,6 +99,8 @@ impl Kernel {
     pub fn name(&self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
+            Instructions::Amx => "amx",
+            #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => "avx512",
@@ -108,6 +114,14 @@ impl Kernel {
 
     pub(crate) fn instructions(self) -> Instructions {
         self.0
+    }
+
+    /// Whether it multiplies tiles of bytes, so that integers lie in another order.
+    pub(crate) fn has_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Instructions::Amx;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// The sizes of integers whose products approximate scores of `dim` dimensions, the fastest first.
@@ -130,7 +144,7 @@ impl Kernel {
         match self.0 {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { x86::score_block_avx512(users, items, out) },
+            Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { x86::score_block_avx512(users, items, out) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { x86::score_block_avx2(users, items, out) },
@@ -149,7 +163,7 @@ impl Kernel {
         match self.0 {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
+            Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
                 x86::score_pairs_avx512(users, items, pairs, out);
             },
             // SAFETY: as above.

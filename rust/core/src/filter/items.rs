@@ -4,6 +4,8 @@ use rayon::prelude::*;
 
 use super::Precision;
 #[cfg(target_arch = "x86_64")]
+use super::amx::Steps;
+#[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
 use crate::matrix::norm;
 use crate::{Interrupt, Kernel, Matrix, Result};
@@ -33,6 +35,8 @@ pub struct Panel {
     loss: [f64; 2],
     /// What makes 8 bits of each item's 16, see [`in_eight`].
     pub(super) factors: [i16; PANEL],
+    /// Whether its integers lie as tiles; see [`super::amx`].
+    pub(super) has_tiles: bool,
 }
 
 /// The items of a panel in 8 bits, made of those in 16 when a block of items is ranked: no copy of the catalog.
@@ -147,15 +151,22 @@ impl Panel {
 
     fn new(items: Matrix, start: usize, kernel: Kernel) -> Self {
         let items = items.slice(start, (start + PANEL).min(items.rows()));
-        match kernel.instructions() {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "tiles are those of AMX"))]
+        let mut panel = match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(items) },
+            Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(items) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { Self::with_avx2(items) },
             _ => Self::of(items),
+        };
+        #[cfg(target_arch = "x86_64")]
+        if kernel.has_tiles() {
+            panel.sixteen.groups = Steps::of(items.dim()).put_items(&panel.sixteen.groups);
+            panel.has_tiles = true;
         }
+        panel
     }
 
     /// The same code, compiled for wider registers: loops, since closures would not be.
@@ -201,7 +212,7 @@ impl Panel {
                 loss = std::array::from_fn(|at| loss[at].max(lost[at] / norm));
             }
         }
-        Self { sixteen, max_norm, loss, factors }
+        Self { sixteen, max_norm, loss, factors, has_tiles: false }
     }
 
     /// Of each item, `|x|` or more: what its scale allows, which is `|x|` but where one value outweighs all others

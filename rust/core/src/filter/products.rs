@@ -1,6 +1,8 @@
 //! Products of integers: the approximate scores of a tile of users and panels of items.
 
 use super::Precision;
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::items::{EightBits, Integers, Line, PANEL, Panel};
 use super::users::{TILE, UserTile};
 use crate::Kernel;
@@ -23,6 +25,14 @@ pub fn score_panels(
 ) {
     let width = panels.len() * PANEL;
     assert_eq!(out.len(), tile.len() * width);
+    assert!(panels.iter().all(|panel| panel.has_tiles == kernel.has_tiles()), "panels of another kernel");
+    #[cfg(target_arch = "x86_64")]
+    if kernel.has_tiles() {
+        assert_eq!(precision, Precision::Sixteen);
+        // SAFETY: a `Kernel` exists only where its functions can run; those of AMX beside AVX-512.
+        unsafe { amx::score(tile, panels, out) };
+        return;
+    }
     for number in 0..panels.len() {
         let (users, items) = match precision {
             Precision::Eight => (&tile.eight, &eight[number].integers),
@@ -31,6 +41,8 @@ pub fn score_panels(
         assert!(!users.is_empty() && users.len() == items.groups.len(), "no {precision:?} bits of {}", kernel.name());
         let mut rows = out[number * PANEL..].chunks_mut(width).map(|row| &mut row[..PANEL]);
         match kernel.instructions() {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Amx => unreachable!("its panels are tiles"),
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => unsafe {

@@ -12,7 +12,7 @@ pub fn sift(kernel: Kernel, scores: &[f32], norms: &[f32], thresholds: Threshold
     match kernel.instructions() {
         // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
+        Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
             x86::sift_avx512(scores, norms, thresholds, doubtful)
         },
         // SAFETY: as above.

@@ -1,5 +1,9 @@
 //! Users as integers, in the order in which products read them.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::Steps;
+#[cfg(target_arch = "x86_64")]
+use super::items::Line;
 use super::items::{nearest, scale_of_sixteen, size};
 use super::{ErrorBound, Precision};
 #[cfg(target_arch = "x86_64")]
@@ -18,6 +22,11 @@ pub struct UserTile {
     pub(super) sixteen: Vec<[u32; TILE]>,
     /// Four of 8 bits a group, 128 added to each; empty for a kernel without.
     pub(super) eight: Vec<[u32; TILE]>,
+    /// Those of 16 bits as tiles, for the kernel that has them; then both others are empty.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) amx: Vec<Line>,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) steps: Steps,
 }
 
 impl UserTile {
@@ -30,7 +39,7 @@ impl UserTile {
         match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(users, kernel) },
+            Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(users, kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { Self::with_avx2(users, kernel) },
@@ -55,10 +64,15 @@ impl UserTile {
     fn of(users: Matrix, kernel: Kernel) -> Self {
         let dim = users.dim();
         let num_quads = if kernel.precisions(dim).contains(&Precision::Eight) { dim.div_ceil(4) } else { 0 };
+        let num_pairs = if kernel.has_tiles() { 0 } else { dim.div_ceil(2) };
         let mut tile = Self {
             bounds: Vec::with_capacity(users.rows()),
-            sixteen: vec![[0; TILE]; dim.div_ceil(2)],
+            sixteen: vec![[0; TILE]; num_pairs],
             eight: vec![[0; TILE]; num_quads],
+            #[cfg(target_arch = "x86_64")]
+            amx: if kernel.has_tiles() { Steps::of(dim).empty_users() } else { Vec::new() },
+            #[cfg(target_arch = "x86_64")]
+            steps: Steps::of(dim),
         };
         for user in 0..users.rows() {
             tile.push(users.row(user));
@@ -74,6 +88,10 @@ impl UserTile {
         let (integers, sixteen) = round(row, norm, scale);
         for (group, pair) in self.sixteen.iter_mut().zip(integers.chunks(2)) {
             group[at] = join(pair, 16);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if !self.amx.is_empty() {
+            self.steps.put_user(&mut self.amx, at, &integers);
         }
         let mut bounds = [ErrorBound::default(), sixteen];
         if !self.eight.is_empty() {

@@ -1,0 +1,236 @@
+"""One RLSO step of a large policy on a GPU: where its time goes, and the share of the hardware's peak in each part.
+
+    python benches/gpu_step.py --policy llama-3-8b --source FOLDER
+    python benches/gpu_step.py --policy gemma-2b --source FOLDER
+    python benches/gpu_step.py --policy smollm2-135m --sessions 4 --profiles 2 --max-tokens 16 --peak 0.4 50
+
+llama-3-8b (its last four layers) and gemma-2b (LoRA of rank 1024) have the shape of these models with random weights,
+which cost what trained ones do when every profile takes all its tokens; smollm2-135m is the embedded model. The
+defaults are the paper's batch: 64 sessions, two profiles of 512 tokens, four epochs. The first step warms up and is not
+counted. Without a GPU in `PEAKS` give its peak: TFLOP/s of bfloat16 products without sparsity, and GB/s of its memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peers.rlso_work import LEARNING_RATE, Settings, Work
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from langptune_rs.models.attention import PACKED
+from langptune_rs.models.config import PolicyConfig
+from langptune_rs.models.policy import Policy
+from langptune_rs.models.shapes import KNOWN, Shape, policy_shape
+from langptune_rs.models.weights import policy_folder
+from langptune_rs.rollout import sampling
+from langptune_rs.rollout.reward import recommender_reward
+from langptune_rs.training.config import EngineConfig, RlsoConfig
+from langptune_rs.training.engines import make_engine, start_distributed
+from langptune_rs.training.plan import kv_bytes_per_token
+from langptune_rs.training.rlso import ProfileScorer, rlso_step, standardize
+from langptune_rs.training.rollout_batches import pack_rollout
+
+PEAKS = {"H100": (989, 3350), "H200": (989, 4800), "A100": (312, 2039), "RTX A6000": (155, 768)}
+"""TFLOP/s and GB/s of NVIDIA's data sheets, by what a GPU's name holds."""
+POLICIES = {
+    "llama-3-8b": PolicyConfig(model="meta-llama/meta-llama-3-8b-instruct", train="last-layers", last_layers=4),
+    "gemma-2b": PolicyConfig(model="google/gemma-2b-it", train="lora", lora_rank=1024, lora_alpha=2048),
+    "smollm2-135m": PolicyConfig(train="last-layers", last_layers=4),
+}
+PARTS = ("prefill", "decode", "score", "update")
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least that a part has to do."""
+
+    flops: float
+    bytes: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", choices=POLICIES, default="llama-3-8b")
+    parser.add_argument("--source", default="ml-100k", help="logs as `langptune data prepare jsonl` reads them")
+    parser.add_argument("--sessions", type=int, default=64)
+    parser.add_argument("--profiles", type=int, default=2)
+    parser.add_argument("--max-tokens", type=int, default=512)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--micro-batch-tokens", type=int, default=8192)
+    parser.add_argument("--steps", type=int, default=1, help="steps that are measured")
+    parser.add_argument("--peak", type=float, nargs=2, metavar=("TFLOPS", "GBS"), help="of a GPU that is not in PEAKS")
+    parser.add_argument("--json", action="store_true", help="print the numbers alone, as JSON")
+    options = parser.parse_args()
+    peak = options.peak or _known_peak()
+    config = POLICIES[options.policy]
+    start_distributed()
+    policy = with_random_weights(config) if config.model in KNOWN else Policy.load(config, torch.bfloat16)
+    settings = Settings(
+        options.source, options.sessions, options.profiles, options.max_tokens, config.last_layers, options.epochs
+    )
+    work = Work(settings, policy)
+    rlso = RlsoConfig(
+        batch_size=options.sessions,
+        micro_batch_tokens=options.micro_batch_tokens,
+        num_profiles=options.profiles,
+        epochs=options.epochs,
+        gradient_checkpointing=config.train == "lora",
+    )
+    scorer = ProfileScorer(policy, checkpointing=rlso.gradient_checkpointing)
+    engine = make_engine(scorer, LEARNING_RATE, rlso.weight_decay, EngineConfig(precision="bf16"))
+    runs = [one_step(policy, engine, work, settings, rlso) for _ in range(options.steps + 1)][1:]
+    seconds = {part: sum(run[0][part] for run in runs) / len(runs) for part in PARTS}
+    numbers = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "policy": options.policy,
+        "seconds_per_step": sum(seconds.values()),
+        "tokens_per_profile": sum(map(len, runs[-1][1].tokens)) / len(runs[-1][1]),
+        "peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
+        "parts": shares(seconds, floors(policy_shape(config.model), config, work, runs[-1][1], settings), peak),
+    }
+    print(json.dumps(numbers, indent=2) if options.json else table(numbers))
+
+
+def _known_peak() -> tuple[float, float]:
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"
+    known = next((peak for part, peak in PEAKS.items() if part in name), None)
+    return known or sys.exit(f"The peak of {name} is not in PEAKS; give it: --peak TFLOPS GBS.")
+
+
+def with_random_weights(config: PolicyConfig) -> Policy:
+    """A policy of a known shape. It reads prompts in the tokens of the embedded model."""
+    kind, values = KNOWN[config.model]
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        shape = AutoConfig.for_model(kind, **values)
+        model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16, attn_implementation=PACKED)
+    return Policy.for_training(model, AutoTokenizer.from_pretrained(policy_folder(PolicyConfig().model)), config)
+
+
+def one_step(
+    policy: Policy, engine, work: Work, settings: Settings, config: RlsoConfig
+) -> tuple[dict[str, float], sampling.Profiles]:
+    """Seconds of each part, and the profiles."""
+    seconds = dict.fromkeys(PARTS, 0.0)
+
+    @contextmanager
+    def timed(part: str) -> Iterator[None]:
+        _wait()
+        start = time.perf_counter()
+        yield
+        _wait()
+        seconds[part] += time.perf_counter() - start
+
+    with _replaced(sampling, "_read_prompts", lambda read: _inside(lambda: timed("prefill"), read)), timed("decode"):
+        profiles = sampling.write_profiles(
+            policy,
+            work.prompts,
+            max_tokens=settings.max_tokens,
+            temperatures=[1.0] * settings.num_profiles,
+            seeds=range(settings.num_sessions),
+            token_budget=2**20,
+            keep_states=True,
+        )
+    seconds["decode"] -= seconds["prefill"]
+    with timed("score"):
+        raw = recommender_reward(work.ranks(profiles.texts), profiles.finished, metric="ndcg", overlong_reward=0.0)
+    rewards = standardize(torch.from_numpy(raw).view(-1, settings.num_profiles)).float().to(policy.model.device)
+    with timed("update"):
+        batches = pack_rollout(policy, work.prompts, profiles, settings.num_profiles, config.micro_batch_tokens)
+        old_logps = None
+        for _ in range(settings.epochs):
+            old_logps, _ = rlso_step(engine, batches, rewards, old_logps, config, LEARNING_RATE)
+    return seconds, profiles
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _inside(context: Callable, work: Callable) -> Callable:
+    def inside(*arguments):
+        with context():
+            return work(*arguments)
+
+    return inside
+
+
+@contextmanager
+def _replaced(module, name: str, by: Callable[[Callable], Callable]) -> Iterator[None]:
+    original = getattr(module, name)
+    setattr(module, name, by(original))
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+def floors(
+    shape: Shape, config: PolicyConfig, work: Work, profiles: sampling.Profiles, settings: Settings
+) -> dict[str, Floor]:
+    """What each part has to compute, and the weights and the key-value cache that it has to read once."""
+    prompts = [len(prompt) for prompt in work.prompts]
+    written = [len(profile) for profile in profiles.tokens]
+    of_prompt = [prompt for prompt in prompts for _ in range(settings.num_profiles)]
+    layers = shape.layers * shape.layer_weights
+    head = shape.vocabulary * shape.width
+    a_pair = 4 * shape.heads * shape.head_width  # operations for a query and a key in one layer
+    reading = sum(n * n / 2 for n in prompts) * a_pair
+    writing = sum(k * (n + k / 2) for n, k in zip(of_prompt, written, strict=True)) * a_pair
+    steps = max(written)
+    cached = sum(sum(min(step, k) for k in written) for step in range(steps)) + steps * sum(prompts)
+    trained = layers if config.train == "lora" else config.last_layers * shape.layer_weights
+    share = trained / layers
+    passes = 1 + (1 if config.train == "lora" else 2)  # forward, and backward at inputs and at trained matrices
+    added = 6 * config.lora_rank * shape.layer_edges * shape.layers if config.train == "lora" else 0
+    row = sum(prompts) + sum(written)
+    per_epoch = 2 * passes * trained * row + added * row + 3 * share * shape.layers * (reading + writing)
+    embedder = sum(p.numel() for p in work.recommender.embedder.model[0].model.encoder.parameters())
+    texts = work.recommender.embedder.tokens(profiles.texts)
+    return {
+        "prefill": Floor(2 * layers * sum(prompts) + shape.layers * reading, 2 * shape.weights),
+        "decode": Floor(
+            2 * (layers + head) * sum(written) + shape.layers * writing,
+            2 * shape.weights * steps + cached * kv_bytes_per_token(shape, "bf16"),
+        ),
+        "score": Floor(2 * embedder * sum(map(len, texts)), 4 * embedder),
+        "update": Floor(
+            settings.epochs * (per_epoch + 4 * head * sum(written)), settings.epochs * 2 * (trained + head) * 2
+        ),
+    }
+
+
+def shares(seconds: dict[str, float], floors: dict[str, Floor], peak: tuple[float, float]) -> dict[str, dict]:
+    tflops, gbs = peak
+    return {
+        part: {
+            "seconds": time,
+            "share_of_flops": floors[part].flops / time / (tflops * 1e12),
+            "share_of_bandwidth": floors[part].bytes / time / (gbs * 1e9),
+        }
+        for part, time in seconds.items()
+    }
+
+
+def table(numbers: dict) -> str:
+    lines = [
+        f"{numbers['policy']} on {numbers['device']}: {numbers['seconds_per_step']:.1f} s a step, "
+        f"{numbers['tokens_per_profile']:.0f} tokens a profile",
+        "",
+        "| | seconds | of peak FLOP/s | of peak bandwidth |",
+        "|---|---:|---:|---:|",
+    ]
+    for part, row in numbers["parts"].items():
+        lines.append(f"| {part} | {row['seconds']:.2f} | {row['share_of_flops']:.1%} | {row['share_of_bandwidth']:.1%} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A run of two processes is the same, whoever starts them: this package, torchrun, DeepSpeed's launcher or SLURM."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.invariance.conftest import ONE_THREAD, Finished
+from tests.invariance.test_training import assert_same_weights
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def finished(commands: list[list[str]], folder: Path, environments: list[dict[str, str]]) -> Finished:
+    """The run that some commands make together."""
+    started = [
+        subprocess.Popen(command, env={**ONE_THREAD, **environment}, stderr=subprocess.PIPE, text=True)
+        for command, environment in zip(commands, environments, strict=True)
+    ]
+    try:
+        said = [process.communicate(timeout=240)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return Finished(folder, max(process.returncode for process in started), "".join(said))
+
+
+def assert_same_run(expected: Finished, run: Finished) -> None:
+    assert run.exit_code == 0, run.stderr
+    assert run.lines == expected.lines
+    assert_same_weights(expected, run)
+    assert (run.folder / "report.html").is_file()
+
+
+def test_torchrun(train):
+    folder = train.new_folder()
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "--master-port", "0"]
+    run = finished([[*torchrun, "--no-python", *train.command(folder)]], folder, [{}])
+    assert_same_run(train(nproc=2), run)
+
+
+def test_slurm(train):
+    """The variables that srun sets, of two tasks on one machine."""
+    folder = train.new_folder()
+    step = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+    }
+    tasks = [step | {"SLURM_PROCID": task, "SLURM_LOCALID": task} for task in ("0", "1")]
+    assert_same_run(train(nproc=2), finished([train.command(folder)] * 2, folder, tasks))
+
+
+def test_a_hostfile_of_this_machine(train, tmp_path):
+    folder, hosts = train.new_folder(), tmp_path / "hosts"
+    hosts.write_text("localhost slots=2\n")
+    run = finished([[*train.command(folder), "--hostfile", str(hosts)]], folder, [{}])
+    assert_same_run(train(nproc=2), run)
+
+
+def test_a_hostfile_of_two_machines(train, tmp_path):
+    """Both are this one: ssh answers for any host, and pdsh runs here what it should run there."""
+    folder, hosts = train.new_folder(), tmp_path / "hosts"
+    hosts.write_text("gpu-1 slots=1\ngpu-2 slots=1\n")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool, script in (("ssh", "echo 127.0.0.1"), ("pdsh", PDSH)):
+        path = tools / tool
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    run = finished([[*train.command(folder), "--hostfile", str(hosts)]], folder, [environment])
+    assert_same_run(train(nproc=2), run)
+
+
+PDSH = """
+while [ "$1" != -w ]; do shift; done
+shift 2
+for node in 0 1; do
+    sh -c "$(echo "$*" | sed "s/%n/$node/g")" &
+    nodes="$nodes $!"
+done
+for node in $nodes; do wait $node || code=$?; done
+exit ${code:-0}"""
+"""`pdsh OPTIONS -w HOSTS COMMAND...`: a remote shell reads the words of the command, in which %n is the host's number."""
