@@ -228,7 +228,9 @@ def table(numbers: dict) -> str:
         "|---|---:|---:|---:|",
     ]
     for part, row in numbers["parts"].items():
-        lines.append(f"| {part} | {row['seconds']:.2f} | {row['share_of_flops']:.1%} | {row['share_of_bandwidth']:.1%} |")
+        lines.append(
+            f"| {part} | {row['seconds']:.2f} | {row['share_of_flops']:.1%} | {row['share_of_bandwidth']:.1%} |"
+        )
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use langptune_core::filter::{EightBits, Panel, Precision, TILE, UserTile, score_panels};
+use langptune_core::filter::{EightBits, Panel, Precision, UserTile, score_panels};
 use langptune_core::{ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties};
 
 /// (name, users, items, dimensions): the paper's largest catalog, and one that no cache holds.
@@ -58,15 +58,17 @@ fn throughput(num_users: usize, num_items: usize, dim: usize, bytes_each: usize)
 
 /// A tile of users and a block of items in the caches, on one thread: exact scores and approximate ones.
 fn blocks(criterion: &mut Criterion) {
-    let (num_users, num_items) = (TILE, 256);
+    let num_items = 256;
     for (name, _, _, dim) in SIZES {
-        let users = embeddings(num_users, dim, 1);
         let items = embeddings(num_items, dim, 2);
-        let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-        let mut scores = vec![0.0; num_users * num_items];
+        let items = Matrix::new(&items, dim);
         let mut group = criterion.benchmark_group(format!("block {name}"));
         group.warm_up_time(WARM_UP).measurement_time(MEASURED);
         for kernel in Kernel::supported() {
+            let num_users = kernel.tile();
+            let users = embeddings(num_users, dim, 1);
+            let users = Matrix::new(&users, dim);
+            let mut scores = vec![0.0; num_users * num_items];
             group.throughput(throughput(num_users, num_items, dim, size_of::<f32>()));
             group.bench_function(BenchmarkId::new("exact", kernel.name()), |b| {
                 b.iter(|| kernel.score_block(users, items, &mut scores));

@@ -8,7 +8,7 @@
 
 use std::io::{BufRead, Read, Result, Write, stdin, stdout};
 
-use langptune_core::filter::{PANEL, Panel, Precision, TILE, UserTile, score_panels};
+use langptune_core::filter::{PANEL, Panel, Precision, UserTile, score_panels};
 use langptune_core::{Kernel, Matrix};
 use rayon::prelude::*;
 
@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     };
 
     let tiles: Vec<Tile> = users
-        .chunks(TILE * dim)
+        .chunks(kernel.tile() * dim)
         .map(|rows| Matrix::new(rows, dim))
         .map(|rows| Tile { rows, rounded: UserTile::new(rows, kernel) })
         .collect();
@@ -100,7 +100,7 @@ fn own_scores<'a>(
         };
         targets.iter().enumerate().map(of_user).collect()
     };
-    tiles.par_iter().zip(targets.par_chunks(TILE)).flat_map_iter(of_tile).collect()
+    tiles.par_iter().zip(targets.par_chunks(kernel.tile())).flat_map_iter(of_tile).collect()
 }
 
 /// The rank of each user's target: 1, and the number of items that score more.
@@ -109,7 +109,8 @@ fn ranks(kernel: Kernel, tiles: &[Tile], blocks: &[Block], own: &[f32]) -> Vec<i
         let mut scores = Vec::new();
         for (at, tile) in tiles.iter().enumerate() {
             let (scores, width) = block.score(kernel, tile, &mut scores);
-            let of_users = own[TILE * at..].iter().zip(&mut counts[TILE * at..]);
+            let first = kernel.tile() * at;
+            let of_users = own[first..].iter().zip(&mut counts[first..]);
             for ((own, count), row) in of_users.zip(scores.chunks(width)) {
                 let num_above: u32 = row[..block.num_items].iter().map(|score| u32::from(score > own)).sum();
                 *count += i64::from(num_above);

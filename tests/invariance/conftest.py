@@ -98,9 +98,7 @@ class Trainer:
 
         return running()
 
-    def stop_at(
-        self, step: int, how: signal.Signals, *overrides: str, phase: str = "", nproc: int = 1
-    ) -> Finished:
+    def stop_at(self, step: int, how: signal.Signals, *overrides: str, phase: str = "", nproc: int = 1) -> Finished:
         """Send a signal once `step`, or its validation, is in metrics.jsonl, and wait for the end."""
         logged = re.compile(rf'"step": {step}, "iteration": \d+, "phase": "{phase}')
         with self.start(*overrides, nproc=nproc) as (process, folder):

@@ -85,4 +85,4 @@ for node in 0 1; do
 done
 for node in $nodes; do wait $node || code=$?; done
 exit ${code:-0}"""
-"""`pdsh OPTIONS -w HOSTS COMMAND...`: a remote shell reads the words of the command, in which %n is the host's number."""
+"""`pdsh OPTIONS -w HOSTS COMMAND...`: a shell there reads the command, in which %n is the host's number."""

@@ -33,7 +33,7 @@ class ItemIndex:
 
     A copy of the items in integers of 16 bits (half their memory and some 10 bytes an item) rules most of them out
     first, under a proven bound on its error, and only the doubtful ones are scored in float32; the results are the
-    same. The environment variable LANGPTUNE_KERNEL forces a kernel: "avx512-vnni", "avx512", "avx2", "neon" or
+    same. The environment variable LANGPTUNE_KERNEL forces a kernel: "amx", "avx512-vnni", "avx512", "avx2", "neon" or
     "portable".
 
     The index keeps a reference to `item_embeddings`: leave the array as it is while the index lives. A memory-mapped

@@ -163,9 +163,7 @@ class _ReadPrompts:
 class _WriteTokens:
     """Layout of one new token for each row."""
 
-    def __init__(
-        self, blocks: Sequence[_Block], rows: Sequence[slice], prompts: Tensor, samples: Tensor, step: int
-    ):
+    def __init__(self, blocks: Sequence[_Block], rows: Sequence[slice], prompts: Tensor, samples: Tensor, step: int):
         """`rows` are those of each block; `prompts` and `samples` say of every row whose it is."""
         self._blocks, self._rows, self._step = blocks, rows, step
         self._places = [(prompts[of_block], samples[of_block]) for of_block in rows]

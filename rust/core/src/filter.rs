@@ -46,11 +46,12 @@ mod sift;
 mod users;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use amx::is_available as amx_is_available;
+pub(crate) use amx::{ROWS as AMX_ROWS, is_available as amx_is_available};
 pub use items::{EightBits, PANEL, Panel};
 pub use products::score_panels;
 pub use sift::sift;
-pub use users::{TILE, UserTile};
+pub(crate) use users::TILE;
+pub use users::UserTile;
 
 /// The size of the integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
 
-use crate::filter::{self, EightBits, ErrorBound, PANEL, Panel, Precision, TILE, UserTile};
+use crate::filter::{self, EightBits, ErrorBound, PANEL, Panel, Precision, UserTile};
 use crate::index::Blocks;
 use crate::matrix::AlignedRows;
 use crate::{ItemIndex, Kernel, Matrix, Ragged, Result};
@@ -130,7 +130,7 @@ impl Trust {
     }
 }
 
-/// Up to [`TILE`] users that are scored together.
+/// Users that are scored together, [`Kernel::tile`] at most.
 struct Group {
     users: Range<usize>,
     rows: AlignedRows,
@@ -270,7 +270,8 @@ impl ItemIndex<'_> {
         // Users first: a state that sees all items has the better scores to sift by.
         let num_tasks = if rayon::current_num_threads() > 1 { 2 * rayon::current_num_threads() } else { 1 };
         let num_blocks = users.rows().div_ceil(self.blocks.users).max(num_tasks.min(users.rows() / Blocks::MIN_USERS));
-        let user_blocks = users.rows().div_ceil(num_blocks.max(1)).next_multiple_of(TILE).min(self.blocks.users);
+        let tile = self.prepared.kernel.tile();
+        let user_blocks = users.rows().div_ceil(num_blocks.max(1)).next_multiple_of(tile).min(self.blocks.users);
         let user_blocks = split(0..users.rows(), user_blocks.max(1));
         let item_blocks = self.num_items().div_ceil(self.blocks.items);
         let item_parts = num_tasks.div_ceil(user_blocks.len().max(1)).min(item_blocks);
@@ -318,7 +319,7 @@ impl ItemIndex<'_> {
                 next_excluded,
             }
         };
-        let mut groups: Vec<Group> = split(user_block.clone(), TILE).into_iter().map(group).collect();
+        let mut groups: Vec<Group> = split(user_block.clone(), kernel.tile()).into_iter().map(group).collect();
         let mut states: Vec<F::State> = user_block.clone().map(|user| fold.start(user)).collect();
         let mut scratch = Scratch::default();
         let mut num_rescored = 0;
@@ -336,7 +337,7 @@ impl ItemIndex<'_> {
             let block = Block::new(items.start - item_part.start, items, self.items, panels);
             scratch.num_eight = 0;
             scratch.num_in_vain = 0;
-            for (group, states) in groups.iter_mut().zip(states.chunks_mut(TILE)) {
+            for (group, states) in groups.iter_mut().zip(states.chunks_mut(kernel.tile())) {
                 self.interrupt.check()?;
                 scratch.excluded.take(exclude, group, ids.clone());
                 num_rescored += self.fold_block(group, &block, fold, states, &mut scratch);

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::filter::{PANEL, Panel, TILE};
+use crate::filter::{PANEL, Panel};
 use crate::{Error, Interrupt, Kernel, Matrix, Result};
 
 /// How an item whose score equals the target's counts for the target's rank.
@@ -113,6 +113,8 @@ impl Blocks {
     const USER_BYTES: usize = 4 * 1024 * 1024;
     /// The same of all threads together, however many there are.
     const ALL_USER_BYTES: usize = 32 * 1024 * 1024;
+    /// A tile of every kernel.
+    const LEAST_USERS: usize = 16;
     /// Fewer users at a time are scored exactly sooner than the items are rounded for them.
     pub(crate) const MIN_USERS_TO_ROUND: usize = 128;
     /// Fewer users at a time are not worth the reading of all items.
@@ -122,7 +124,7 @@ impl Blocks {
         let items = Self::ITEM_BYTES / (dim * (size_of::<f32>() + size_of::<i16>()));
         let user_bytes = Self::USER_BYTES.min(Self::ALL_USER_BYTES / rayon::current_num_threads());
         let users = user_bytes / (dim * (size_of::<f32>() + size_of::<i16>() + size_of::<i8>()));
-        Self { users: users.clamp(TILE, 4096), items: items.clamp(PANEL, 1024) }
+        Self { users: users.clamp(Self::LEAST_USERS, 4096), items: items.clamp(PANEL, 1024) }
     }
 }
 

@@ -124,6 +124,15 @@ impl Kernel {
         false
     }
 
+    /// How many users it scores together.
+    pub fn tile(self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_tiles() {
+            return filter::AMX_ROWS;
+        }
+        filter::TILE
+    }
+
     /// The sizes of integers whose products approximate scores of `dim` dimensions, the fastest first.
     pub fn precisions(self, dim: usize) -> &'static [Precision] {
         match (self.0, dim) {
@@ -144,7 +153,9 @@ impl Kernel {
         match self.0 {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { x86::score_block_avx512(users, items, out) },
+            Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
+                x86::score_block_avx512(users, items, out)
+            },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { x86::score_block_avx2(users, items, out) },

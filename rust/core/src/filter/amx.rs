@@ -11,16 +11,20 @@
 //! on the way; the sum does not, and arithmetic modulo 2^32 finds it. So it is that of every other kernel, four times
 //! as fast as by [`super::products`].
 //!
-//! A tile is 16 rows of 64 bytes. The dimensions are cut into steps of at most 64, all of one size. A step of a panel
-//! is four tiles one behind the other, its first 16 items' upper and lower bytes and those of the other 16: a row holds
-//! four dimensions of 16 items, as it does in any panel. A step of users is two tiles with a row for each user.
+//! A tile is 16 rows of 64 bytes. The dimensions are cut into steps of at most 64, all of one size. A step of 16
+//! items is two tiles, one behind the other, their upper bytes and their lower ones: a row holds four dimensions of all
+//! 16, as it does in any panel. A panel holds all steps of its first 16 items and then those of the others. A step of
+//! users is two tiles as well, with a row for each user.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
 use super::items::{Integers, Line, PANEL, Panel};
-use super::users::{TILE, UserTile};
+use super::users::UserTile;
+
+/// Rows of a tile at most, so users.
+pub(crate) const ROWS: usize = 16;
 
 /// Dimensions in groups of four, cut into steps of equally many groups: one to 16.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +42,7 @@ impl Steps {
 
     /// The tiles of users that are 0 in every dimension.
     pub(super) fn empty_users(self) -> Vec<Line> {
-        vec![Line::default(); self.number * 2 * TILE]
+        vec![Line::default(); self.number * 2 * ROWS]
     }
 
     /// Writes the integers of a user into the tiles.
@@ -48,7 +52,7 @@ impl Steps {
             for (plane, shift) in [(0, 8), (1, 0)] {
                 let byte = |at: usize| (integers.get(at).map_or(0, |integer| integer >> shift) & 0xff).cast_unsigned();
                 let bytes = byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24;
-                tiles[(2 * step + plane) * TILE + user].0[place] = bytes;
+                tiles[(2 * step + plane) * ROWS + user].0[place] = bytes;
             }
         }
     }
@@ -59,10 +63,11 @@ impl Steps {
         let nothing = [Line::default(); 2];
         for (group, pairs) in pairs.chunks(2).enumerate() {
             let (first, second) = (&pairs[0], pairs.get(1).unwrap_or(&nothing));
-            let start = (group / self.groups) * 4 * self.groups + group % self.groups;
+            let start = (group / self.groups) * 2 * self.groups + group % self.groups;
             for side in 0..2 {
                 let lines = tiles.as_flattened_mut();
-                let [high, low] = [0, 1].map(|plane| start + (2 * side + plane) * self.groups);
+                let side_start = side * 2 * self.number * self.groups;
+                let [high, low] = [0, 1].map(|plane| side_start + start + plane * self.groups);
                 for item in 0..16 {
                     let (a, b) = (first[side].0[item], second[side].0[item]);
                     let upper = |pair: u32| (pair >> 8) & 0xff | (pair >> 16) & 0xff00;
@@ -161,7 +166,7 @@ impl Unit {
     /// # Safety
     /// The unit must be available, and no other may be in use by this thread.
     pub(super) unsafe fn new(steps: Steps, num_users: usize) -> Self {
-        assert!((1..=TILE).contains(&num_users));
+        assert!((1..=ROWS).contains(&num_users));
         let mut configuration =
             Configuration { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
         for tile in 0..8 {
@@ -170,7 +175,7 @@ impl Unit {
         }
         // SAFETY: the caller's; the configuration is one that palette 1 allows: 1 to 16 rows, 4 to 64 bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly)) };
-        let sums = [const { Sums([[Line([0; 16]); TILE]; 4]) }; 2];
+        let sums = [const { Sums([[Line([0; 16]); ROWS]; 4]) }; 2];
         Self { steps, num_users, sums }
     }
 
@@ -183,12 +188,12 @@ impl Unit {
         rows: &mut impl Iterator<Item = &'a mut [f32]>,
     ) {
         let Steps { number, groups } = self.steps;
-        assert_eq!((users.len(), items.groups.len()), (2 * number * TILE, 2 * number * groups));
+        assert_eq!((users.len(), items.groups.len()), (2 * number * ROWS, 2 * number * groups));
         let lines = items.groups.as_flattened();
         for (side, sums) in self.sums.iter_mut().enumerate() {
-            // SAFETY: in every step two tiles of users of `TILE` lines are read, of which rows 0 to `num_users`, and
+            // SAFETY: in every step two tiles of users of `ROWS` lines are read, of which rows 0 to `num_users`, and
             // two of items of `groups` lines, by the sizes that were checked; written are `num_users` lines of each
-            // tile of `sums`, which has `TILE`. `Unit::new` made sure of the unit and its configuration.
+            // tile of `sums`, which has `ROWS`. `Unit::new` made sure of the unit and its configuration.
             unsafe {
                 asm!(
                     "tilezero tmm0",
@@ -214,15 +219,15 @@ impl Unit {
                     "tilestored [{sums} + {line}*1 + 2*{tile}], tmm2",
                     "tilestored [{sums} + {line}*1 + 3*{tile}], tmm3",
                     users = inout(reg) users.as_ptr() => _,
-                    items = inout(reg) lines.as_ptr().add(2 * side * groups) => _,
-                    low_items = inout(reg) lines.as_ptr().add((2 * side + 1) * groups) => _,
+                    items = inout(reg) lines.as_ptr().add(2 * side * number * groups) => _,
+                    low_items = inout(reg) lines.as_ptr().add((2 * side * number + 1) * groups) => _,
                     steps = inout(reg) number => _,
                     sums = in(reg) std::ptr::from_mut(sums),
                     line = in(reg) size_of::<Line>(),
-                    items_step = in(reg) 4 * groups * size_of::<Line>(),
-                    low_users = const TILE * size_of::<Line>(),
-                    users_step = const 2 * TILE * size_of::<Line>(),
-                    tile = const TILE * size_of::<Line>(),
+                    items_step = in(reg) 2 * groups * size_of::<Line>(),
+                    low_users = const ROWS * size_of::<Line>(),
+                    users_step = const 2 * ROWS * size_of::<Line>(),
+                    tile = const ROWS * size_of::<Line>(),
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -261,4 +266,4 @@ impl Drop for Unit {
 
 /// The four sums of users and 16 items, tile by tile, each a row of 16 for each user.
 #[repr(C)]
-struct Sums([[Line; TILE]; 4]);
+struct Sums([[Line; ROWS]; 4]);

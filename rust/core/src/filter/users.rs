@@ -11,10 +11,10 @@ use crate::kernel::Instructions;
 use crate::matrix::norm;
 use crate::{Kernel, Matrix};
 
-/// Users of a tile: with a panel of items they take 24 of 32 registers for their sums.
-pub const TILE: usize = 12;
+/// Users of a tile but for AMX: with a panel of items they take 24 of 32 registers for their sums.
+pub(crate) const TILE: usize = 12;
 
-/// Up to `TILE` users, group by group of four bytes, each of all of them. Missing users and dimensions are 0.
+/// As many users as a kernel scores together ([`Kernel::tile`]), group by group of four bytes, each of all of them. Missing users and dimensions are 0.
 pub struct UserTile {
     /// Of each user, at each precision.
     bounds: Vec<[ErrorBound; 2]>,
@@ -33,13 +33,15 @@ impl UserTile {
     /// Rounds users at the precisions of a kernel.
     ///
     /// # Panics
-    /// For more than `TILE` users.
+    /// For more than [`Kernel::tile`] users.
     pub fn new(users: Matrix, kernel: Kernel) -> Self {
-        assert!(users.rows() <= TILE);
+        assert!(users.rows() <= kernel.tile());
         match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(users, kernel) },
+            Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
+                Self::with_avx512(users, kernel)
+            },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { Self::with_avx2(users, kernel) },
