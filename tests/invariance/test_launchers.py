@@ -36,7 +36,7 @@ def assert_same_run(expected: Finished, run: Finished) -> None:
 
 def test_torchrun(train):
     folder = train.new_folder()
-    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2"]
     run = finished([[*torchrun, "--no-python", *train.command(folder)]], folder, [{}])
     assert_same_run(train(nproc=2), run)
 
