@@ -6,7 +6,8 @@
 
 llama-3-8b (its last four layers) and gemma-2b (LoRA of rank 1024) have the shape of these models with random weights,
 which cost what trained ones do when every profile takes all its tokens; smollm2-135m is the embedded model. The
-defaults are the paper's batch: 64 sessions, two profiles of 512 tokens, four epochs. The first step warms up and is not
+defaults are the paper's batch: 64 sessions, two profiles of 512 tokens, four epochs. Prompts are those of the source,
+at most 1,024 tokens from their end. The first step warms up and is not
 counted. Without a GPU in `PEAKS` give its peak: TFLOP/s of bfloat16 products without sparsity, and GB/s of its memory.
 """
 
@@ -44,6 +45,8 @@ POLICIES = {
     "gemma-2b": PolicyConfig(model="google/gemma-2b-it", train="lora", lora_rank=1024, lora_alpha=2048),
     "smollm2-135m": PolicyConfig(train="last-layers", last_layers=4),
 }
+EMBEDDED = "smollm2-135m"
+PROMPT_TOKENS = 1024
 PARTS = ("prefill", "decode", "score", "update")
 
 
@@ -71,11 +74,12 @@ def main() -> None:
     peak = options.peak or _known_peak()
     config = POLICIES[options.policy]
     start_distributed()
-    policy = with_random_weights(config) if config.model in KNOWN else Policy.load(config, torch.bfloat16)
+    policy = Policy.load(config, torch.bfloat16) if options.policy == EMBEDDED else with_random_weights(config)
     settings = Settings(
         options.source, options.sessions, options.profiles, options.max_tokens, config.last_layers, options.epochs
     )
     work = Work(settings, policy)
+    work.prompts = [prompt[-PROMPT_TOKENS:] for prompt in work.prompts]
     rlso = RlsoConfig(
         batch_size=options.sessions,
         micro_batch_tokens=options.micro_batch_tokens,
@@ -108,7 +112,7 @@ def with_random_weights(config: PolicyConfig) -> Policy:
     """A policy of a known shape. It reads prompts in the tokens of the embedded model."""
     kind, values = KNOWN[config.model]
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        shape = AutoConfig.for_model(kind, **values)
+        shape = AutoConfig.for_model(kind, **values, max_position_embeddings=8192)
         model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16, attn_implementation=PACKED)
     return Policy.for_training(model, AutoTokenizer.from_pretrained(policy_folder(PolicyConfig().model)), config)
 
@@ -179,7 +183,10 @@ def floors(
     prompts = [len(prompt) for prompt in work.prompts]
     written = [len(profile) for profile in profiles.tokens]
     of_prompt = [prompt for prompt in prompts for _ in range(settings.num_profiles)]
+    shared = sampling._num_shared_tokens(work.prompts)
+    read = sum(prompts) - shared * (len(prompts) - 1)
     layers = shape.layers * shape.layer_weights
+    before_last = layers - shape.layer_weights  # of the last layer hardly a prompt's token is needed
     head = shape.vocabulary * shape.width
     a_pair = 4 * shape.heads * shape.head_width  # operations for a query and a key in one layer
     reading = sum(n * n / 2 for n in prompts) * a_pair
@@ -191,14 +198,15 @@ def floors(
     passes = 1 + (1 if config.train == "lora" else 2)  # forward, and backward at inputs and at trained matrices
     added = 6 * config.lora_rank * shape.layer_edges * shape.layers if config.train == "lora" else 0
     row = sum(prompts) + sum(written)
-    per_epoch = 2 * passes * trained * row + added * row + 3 * share * shape.layers * (reading + writing)
+    least = trained * row - shape.layer_weights * sum(prompts)
+    per_epoch = 2 * passes * least + added * row + 3 * share * (shape.layers - 1) * (reading + writing)
     embedder = sum(p.numel() for p in work.recommender.embedder.model[0].model.encoder.parameters())
     texts = work.recommender.embedder.tokens(profiles.texts)
     return {
-        "prefill": Floor(2 * layers * sum(prompts) + shape.layers * reading, 2 * shape.weights),
+        "prefill": Floor(2 * before_last * read + (shape.layers - 1) * reading, 2 * layers),
         "decode": Floor(
             2 * (layers + head) * sum(written) + shape.layers * writing,
-            2 * shape.weights * steps + cached * kv_bytes_per_token(shape, "bf16"),
+            2 * (layers + head) * steps + cached * kv_bytes_per_token(shape, "bf16"),
         ),
         "score": Floor(2 * embedder * sum(map(len, texts)), 4 * embedder),
         "update": Floor(
@@ -211,11 +219,11 @@ def shares(seconds: dict[str, float], floors: dict[str, Floor], peak: tuple[floa
     tflops, gbs = peak
     return {
         part: {
-            "seconds": time,
-            "share_of_flops": floors[part].flops / time / (tflops * 1e12),
-            "share_of_bandwidth": floors[part].bytes / time / (gbs * 1e9),
+            "seconds": taken,
+            "share_of_flops": floors[part].flops / taken / (tflops * 1e12),
+            "share_of_bandwidth": floors[part].bytes / taken / (gbs * 1e9),
         }
-        for part, time in seconds.items()
+        for part, taken in seconds.items()
     }
 
 

@@ -160,7 +160,9 @@ mod x86 {
     /// (kind of scores, products of each 32 bits of factors, what takes them) of a kernel.
     pub fn arithmetic(kernel: &str) -> Vec<(&'static str, usize, Work)> {
         match kernel {
-            "amx" => vec![("exact", exact_512::SUMS, exact_512::work)],
+            "amx" => {
+                vec![("exact", exact_512::SUMS, exact_512::work), ("Sixteen", sixteen_amx::PRODUCTS, sixteen_amx::work)]
+            }
             "avx512-vnni" => vec![
                 ("exact", exact_512::SUMS, exact_512::work),
                 ("Sixteen", 2 * sixteen_vnni::SUMS, sixteen_vnni::work),
@@ -232,6 +234,42 @@ mod x86 {
         _mm512_setzero_si512(),
         |sum, a, b| _mm512_dpbusd_epi32(sum, a, b)
     );
+    /// Full tiles of zeros, which are never loaded: four products of bytes stand for one of 16 bits.
+    mod sixteen_amx {
+        /// Of a factor: the products of four tiles for 16 of them.
+        pub const PRODUCTS: usize = 16 * 16 * 64 / 16;
+
+        #[repr(align(64))]
+        struct Configuration([u8; 64]);
+
+        /// The factors say how much to do.
+        pub unsafe fn work(factors: &[i32]) {
+            let mut configuration = Configuration([0; 64]);
+            configuration.0[0] = 1;
+            for tile in 0..8 {
+                (configuration.0[16 + 2 * tile], configuration.0[48 + tile]) = (64, 16);
+            }
+            // SAFETY: the kernel is supported, so the unit is there; its configuration is of full tiles.
+            unsafe {
+                std::arch::asm!(
+                    "ldtilecfg [{configuration}]",
+                    "2:",
+                    "tdpbssd tmm0, tmm4, tmm6",
+                    "tdpbsud tmm1, tmm4, tmm7",
+                    "tdpbusd tmm2, tmm5, tmm6",
+                    "tdpbuud tmm3, tmm5, tmm7",
+                    "dec {times}",
+                    "jnz 2b",
+                    "tilerelease",
+                    configuration = in(reg) &raw const configuration,
+                    times = inout(reg) factors.len() / 16 => _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    }
     products!(sixteen_256, "avx2", 7, |at| _mm256_loadu_si256(at), _mm256_setzero_si256(), |sum, a, b| {
         _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
     });

@@ -1,4 +1,4 @@
-"""A step by this package: what `Trainer.rlso_phase` does, without its logging and checkpoints."""
+"""A step by this package: what `Trainer.rlso_phase` does, without its logging and checkpoints; all profiles at once."""
 
 from __future__ import annotations
 

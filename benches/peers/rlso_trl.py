@@ -21,6 +21,7 @@ SEQUENCES = 8
 def step(settings: Settings) -> dict[str, float]:
     policy = Policy.load(settings.policy, torch.bfloat16)
     work = Work(settings, policy)
+    del policy.model, policy.decoder  # TRL opens its own
     clock = Clock()
     lengths: list[int] = []
 

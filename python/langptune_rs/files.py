@@ -20,6 +20,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -50,6 +51,17 @@ def whole_lines(path: Path) -> list[str]:
     """The lines of a file of UTF-8 text, none where there is no file; a line that a crash cut off is left out."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [line for line in lines if line.endswith("\n")]
+
+
+def flush_names(folder: Path) -> None:
+    """Wait until it is on disk which files `folder` holds, so that no loss of power takes a rename back."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def flush(folder: Path) -> None:

@@ -21,8 +21,11 @@ ALWAYS = (
     "contrastive.micro_batch_tokens=400",
     "profile.max_tokens=96",
     "profile.temperature=4",
+    "rlso.learning_rate=1e-4",
+    "contrastive.learning_rate=1e-4",
 )
-"""Two micro-batches a step; profiles long and random enough that some of them end, so that their rewards differ."""
+"""Two micro-batches a step; profiles long and random enough that some of them end, so that their rewards differ; steps
+that move weights a hundred times as far as rounding does."""
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 """Sums have one order then."""
 
@@ -71,6 +74,12 @@ class Trainer:
                 _, stderr = process.communicate(timeout=240)
             self._done[key] = Finished(folder, process.returncode, stderr)
         return self._done[key]
+
+    def initial(self, model: str) -> dict:
+        """The weights that a run starts with."""
+        from safetensors.torch import load_file
+
+        return load_file(next((self._folder / f"tiny-{model}").glob("*.safetensors")))
 
     def new_folder(self) -> Path:
         """A folder for the next run."""

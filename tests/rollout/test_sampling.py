@@ -86,6 +86,17 @@ def test_sampled_tokens_follow_the_softmax(noise) -> None:
 
 
 @pytest.mark.parametrize("noise", [NumpyNoise, lambda seeds: TorchNoise(seeds, "cpu")])
+def test_no_clock_is_ever_zero(noise) -> None:
+    """It would win against any logit. In numpy's float32 about one in 2^23 is: some twelve of these rows have one."""
+    vocabulary = 49_152
+    logits = torch.zeros(100, vocabulary)
+    logits[:, 7] = 40  # any other token has less than one chance in 10^12
+    for part in range(20):
+        streams = noise([(part, row) for row in range(100)])
+        assert choose(logits, torch.ones(100), streams, range(100)).eq(7).all()
+
+
+@pytest.mark.parametrize("noise", [NumpyNoise, lambda seeds: TorchNoise(seeds, "cpu")])
 def test_a_stream_depends_on_its_seed_alone(noise) -> None:
     like = torch.empty(2, 4)
     pair, single = noise([(7, 0), (7, 1)]), noise([(7, 1)])

@@ -28,12 +28,14 @@ from langptune_rs.training.rlso import ReferenceWeights
 class Engine:
     """Saves a file, or fails as a full disk does in the middle of it."""
 
-    def __init__(self, disk_is_full: bool = False):
-        self.disk_is_full = disk_is_full
+    def __init__(self, disk_is_full: bool = False, fails_with: Exception | None = None):
+        self.disk_is_full, self.fails_with = disk_is_full, fails_with
 
     def save_checkpoint(self, folder: str, tag: str, **options: bool) -> None:
         Path(folder, tag).mkdir(parents=True)
         Path(folder, tag, "weights").write_bytes(b"half")
+        if self.fails_with:
+            raise self.fails_with
         if self.disk_is_full:
             raise OSError(errno.ENOSPC, "No space left on device")
         Path(folder, tag, "weights").write_bytes(b"whole")
@@ -52,6 +54,15 @@ def flip_a_bit(path: Path, place: int = -1) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize("words", ["[gloo/transport] Connection closed by peer", "CUDA error: out of memory"])
+def test_what_no_disk_can_help_is_not_called_a_full_one(tmp_path, words):
+    save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=2)
+    with pytest.raises(RuntimeError, match="closed by peer|out of memory") as raised:
+        save_checkpoint(tmp_path, {"policy": Engine(fails_with=RuntimeError(words))}, position(2), keep=2)
+    assert not isinstance(raised.value, RunError)
+    assert position_in(tmp_path) == position(1)
 
 
 def test_the_newest_position_is_read_back(tmp_path):
@@ -137,7 +148,7 @@ def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("langptune_rs.training.checkpoints.world_size", lambda: 4)
         save_checkpoint(tmp_path, {"policy": Engine()}, position(1), keep=1)
-    with pytest.raises(RunError, match="written by 4 processes, but 1 are running. Resume with --nproc 4"):
+    with pytest.raises(RunError, match="written by 4 processes, but 1 are running. Resume with as many: --nproc 4"):
         position_in(tmp_path)
 
 

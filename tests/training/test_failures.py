@@ -31,7 +31,12 @@ def test_memory_that_the_allocator_refuses_names_the_phase_and_half_of_its_key(p
 
 
 def test_a_gpus_memory_and_pythons_are_explained_too():
-    for error in (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), MemoryError()):
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ):
         assert "profile.token_budget = 16384 (now 32768)" in said(error)
 
 
@@ -46,6 +51,12 @@ def test_a_lost_gpu_says_how_to_go_on():
     message = said(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), RLSO)
     assert "lost its GPU while training the policy" in message or "lost GPU" in message
     assert "--resume" in message
+
+
+def test_a_fault_of_the_program_is_no_lost_gpu():
+    with pytest.raises(RuntimeError) as raised, explained(RLSO, load_config("quickstart")):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+    assert not isinstance(raised.value, TrainingError)
 
 
 def test_a_lost_process_is_told_from_an_error_of_ones_own():

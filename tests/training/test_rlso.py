@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from langptune_rs.models.attention import missing_tokens
 from langptune_rs.models.config import PolicyConfig
 from langptune_rs.models.decoder import last_hidden, run_layers
 from langptune_rs.models.policy import Policy
@@ -144,7 +145,7 @@ def test_states_and_trained_layers_are_the_whole_model_bit_for_bit(policy: Polic
     """Cutting the model where its trained part begins changes no bit of a forward pass in float32."""
     prompts, profiles = rollout
     (batch,) = packed(policy, rollout)
-    everything = torch.arange(batch.states.shape[1])
+    everything = torch.arange(sum(map(len, prompts)) + sum(len(tokens) - 1 for tokens in profiles.tokens))
     layers = policy.decoder.layers
     with torch.no_grad():
         ids = row_of_ids(prompts, profiles)
@@ -191,19 +192,19 @@ def states_of(policy: Policy, prompts: list[list[int]], profiles: Profiles) -> S
     (batch,) = pack_rollout(policy, prompts, blank, NUM_PROFILES, 8192)
     with torch.no_grad():
         row = policy.states(row_of_ids(prompts, profiles), batch.position_ids, batch.layout)[0]
-    parts = row.split([n for session in lengths for n in session])
+    parts = row[: sum(map(sum, lengths))].split([n for session in lengths for n in session])
     each = 1 + NUM_PROFILES
     return States(list(parts[::each]), [part for i, part in enumerate(parts) if i % each])
 
 
 def row_of_ids(prompts: list[list[int]], profiles: Profiles) -> torch.Tensor:
-    """Token ids of the whole rollout in one row, as one micro-batch holds them."""
+    """Token ids of the whole rollout in one row, as one micro-batch holds them, filled up likewise."""
     ids: list[int] = []
     for i, prompt in enumerate(prompts):
         ids += prompt
         for tokens in profiles.tokens[i * NUM_PROFILES : (i + 1) * NUM_PROFILES]:
             ids += tokens[:-1]
-    return torch.tensor([ids])
+    return torch.tensor([ids + [0] * missing_tokens(len(ids))])
 
 
 def test_only_the_last_layers_train(policy: Policy) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,13 @@ def write_tables(folder: Path, items: Path, sessions: Path, hashes: Mapping[str,
     Several processes may do so at once. Raises `DataError` for sessions that cannot be used, and `OSError`.
     """
     paths = _paths(folder, hashes)
-    for name, write in _writers(items, sessions, distinct).items():
-        write_atomically(paths[name], lambda path, write=write: write(str(path)))
+    writers = _writers(items, sessions, distinct)
+
+    def make(name: str) -> None:
+        write_atomically(paths[name], lambda path: writers[name](str(path)))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(make, writers))  # raises what the first of them to fail has raised
     for old in set((folder / ARROW).glob("*.arrow")) - set(paths.values()):
         old.unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -89,11 +90,19 @@ def save(
         for left_over in folder.glob(".*.tmp"):
             left_over.unlink()
         made.mkdir()
-        for name, table in ((ITEMS, items), (SESSIONS, sessions)):
-            write_atomically(made / name, partial(table.write_parquet, row_group_size=_ROWS_PER_GROUP))
         if template_source is not None:
             write_text(made / TEMPLATE, template_source)
-        hashes = {name: file_hash(made / name) for name in FILES if (made / name).is_file()}
+
+        def written(name: str) -> str:
+            """The hash of a file, once it stands in `made`."""
+            table = {ITEMS: items, SESSIONS: sessions}.get(name)
+            if table is not None:
+                write_atomically(made / name, partial(table.write_parquet, row_group_size=_ROWS_PER_GROUP))
+            return file_hash(made / name)
+
+        names = [name for name in FILES if name != TEMPLATE or template_source is not None]
+        with ThreadPoolExecutor() as pool:
+            hashes = dict(zip(names, pool.map(written, names), strict=True))
         info = {"format": FORMAT, **info, "sha256": hashes}
         _make(made, info)
         write_text(made / INFO, _to_toml(info))

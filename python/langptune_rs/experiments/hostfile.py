@@ -53,7 +53,7 @@ def check_reachable(hosts: Sequence[str]) -> None:
     Takes seconds, where DeepSpeed's launcher would wait for one that does not answer.
     """
     away = [host for host in hosts if not is_here(host)]
-    needed = ("ssh", "pdsh") if len(hosts) > 1 else ("ssh",) if away else ()
+    needed = ("ssh", "pdsh") if away or len(hosts) > 1 else ()
     if missing := [tool for tool in needed if not shutil.which(tool)]:
         raise ConfigError(
             f"Machines of a hostfile are started over {' and '.join(needed)}, but {missing[0]} is not installed here. "
@@ -96,6 +96,8 @@ def deepspeed_command(path: Path, hosts: Mapping[str, int], module: Sequence[str
     command += ["--no_ssh_check", "--no_local_rank", "--module", "--master_port", str(port)]
     if all(map(is_here, hosts)):
         command += ["--master_addr", "127.0.0.1"]
+    elif len(hosts) == 1:
+        command += ["--force_multi"]  # the launcher would start a single machine's processes here
     return [*command, *module]
 
 
@@ -108,6 +110,8 @@ def run_on_hosts(path: Path, module: Sequence[str], port: int) -> int:
         code = subprocess.call(command, env={"OMP_NUM_THREADS": str(_threads(hosts)), **os.environ})
     except KeyboardInterrupt:
         return 130
+    if code < 0:
+        return 128 - code
     # The launcher hands on the code of a process that was killed by signal s as -s, of which a shell sees 256 - s.
     return code if code < 192 else 128 + 256 - code
 

@@ -29,7 +29,7 @@ from langptune_rs.data import Dataset, Sessions, open_source
 from langptune_rs.data.storage import file_hash
 from langptune_rs.errors import LangptuneError, RunError
 from langptune_rs.experiments.evaluate import check_trained, session_seed
-from langptune_rs.experiments.launch import run_processes
+from langptune_rs.experiments.launch import check_gpus, run_processes
 from langptune_rs.files import locked, write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
@@ -38,6 +38,8 @@ from langptune_rs.models.tokens import token_counters
 from langptune_rs.progress import progress
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.sampling import write_profiles
+from langptune_rs.training.failures import WRITING, explained
+from langptune_rs.training.lifeline import end_with_parent
 from langptune_rs.training.run_folder import DATA, read_config
 
 ALL = "all"
@@ -71,7 +73,9 @@ def profile_sessions(run: Path, out: Path, *, split: str = ALL, samples: int = 0
             process is at work on them, or they cannot be written.
         DataError: when the data set has no session in `split`.
         ModelError: when a prompt and `profile.max_tokens` do not fit the model's context.
+        ConfigError: when there are GPUs, but fewer than processes.
     """
+    check_gpus(num_processes, torch.cuda.device_count())
     job = Job.open(run, split, samples)
     if _is_complete(out, job.made_of):
         shutil.rmtree(_parts_folder(out), ignore_errors=True)
@@ -136,10 +140,10 @@ class Job:
         return [0.0] + [self.config.profile.temperature] * self.samples
 
 
-def write_share(job: Job, parts: Path, rank: int, size: int, parent: int | None = None) -> None:
+def write_share(job: Job, parts: Path, rank: int, size: int) -> None:
     """Write every part that is missing and whose number is `rank` modulo `size`.
 
-    Raises `RunError` when a part cannot be written, or the process `parent` that started this one is gone.
+    Raises `RunError` when a part cannot be written, `TrainingError` when memory or a GPU is lost.
     """
     missing = [part for part in range(rank, job.num_parts, size) if not _part(parts, part).exists()]
     if not missing:
@@ -154,15 +158,14 @@ def write_share(job: Job, parts: Path, rank: int, size: int, parent: int | None 
 
             def on_batch(written: list[list[int]]) -> None:
                 nonlocal in_hand, shown
-                if parent not in (None, os.getppid()):
-                    raise RunError("The command that started this process has ended.")
                 in_hand += len(written)
                 # Those of the other processes are counted once their parts are whole.
                 now = _num_sessions(job, parts) * each + in_hand
                 advance(now - shown)
                 shown = now
 
-            table = _write_table(job, policy, job.rows(part), on_batch)
+            with explained(WRITING, job.config):
+                table = _write_table(job, policy, job.rows(part), on_batch)
             _save(_part(parts, part), lambda path, table=table: pq.write_table(table, path))
 
 
@@ -286,12 +289,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", required=True)
     parser.add_argument("--samples", type=int, required=True)
     options = parser.parse_args(arguments)
-    parent = os.getppid()
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    end_with_parent()
     try:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         job = Job.open(options.run, options.split, options.samples)
-        write_share(job, options.parts, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), parent)
+        write_share(job, options.parts, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     except LangptuneError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from langptune_rs.config import RunConfig, load_config
@@ -16,9 +17,9 @@ from langptune_rs.experiments.report import write_report
 from langptune_rs.experiments.results import read_results, results_path
 from langptune_rs.experiments.tables import print_results
 from langptune_rs.training.engines import first_to_say, group_store, rank, start_distributed, world_size
-from langptune_rs.training.failures import LostContact
+from langptune_rs.training.failures import EVALUATING, LostContact, explained
 from langptune_rs.training.joint import started_run, train
-from langptune_rs.training.lifeline import lifeline
+from langptune_rs.training.lifeline import end_with_parent, lifeline
 
 SECONDS_TO_HEAR = 10.0
 """How long a process that lost the others waits to hear which of them failed."""
@@ -33,7 +34,8 @@ def run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: boo
     with started_run(config, output, resume=resume, overwrite=overwrite):
         train(output)
         if rank() == 0:
-            results = read_results(output) if results_path(output).is_file() else evaluate_run(output)
+            with explained(EVALUATING, config):
+                results = read_results(output) if results_path(output).is_file() else evaluate_run(output)
             print_results(results)
             print(f"Report: {write_report(output)}")
 
@@ -44,12 +46,13 @@ def run_rank(config: RunConfig, output: Path, *, resume: bool = False, overwrite
     Ends within seconds when another process has failed, wherever this one is. 0: done; 2: an error that the user can
     mend, said by one of the processes; 130: Ctrl-C; 3: another process has failed; 1: anything else, with a traceback.
     """
-    try:
-        start_distributed()
-    except LangptuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    with lifeline(rank(), world_size(), group_store(), os.environ["MASTER_ADDR"]) as line:
+    with ExitStack() as held:
+        try:
+            start_distributed()
+            line = held.enter_context(lifeline(rank(), world_size(), group_store(), os.environ["MASTER_ADDR"]))
+        except LangptuneError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         try:
             run(config, output, resume=resume, overwrite=overwrite)
         except KeyboardInterrupt:
@@ -76,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args(arguments)
+    end_with_parent()
     try:
         config = load_config(options.config)
     except LangptuneError as error:

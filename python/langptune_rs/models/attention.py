@@ -20,6 +20,15 @@ from transformers.masking_utils import sdpa_mask
 
 PACKED = "packed"
 """The name to pass to transformers as `attn_implementation`."""
+MULTIPLE = 64
+"""Rows, and texts within them for their attention, are filled up to a multiple of so many tokens. On a CPU with AMX a
+product is compiled for its sizes and kept: 2 MB for one of a layer, 12 MB for the attention of a text and its gradient,
+so that texts of every length would fill the memory."""
+
+
+def missing_tokens(length: int) -> int:
+    """How many tokens a row of `length` lacks to a multiple of `MULTIPLE`; nothing sees these."""
+    return -length % MULTIPLE
 
 
 class Layout(Protocol):
@@ -48,6 +57,13 @@ def packed_attention(
     return layout.attend(module.layer_idx, query, key, value, scaling), None
 
 
+class Causal:
+    """Layout of one text, each token of which sees those before it."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        return causal_attention(query, key, value, scaling).transpose(1, 2)
+
+
 class Texts:
     """Layout of texts of these lengths: each sees all of itself. Neighbours of one length are one product."""
 
@@ -71,28 +87,45 @@ class Texts:
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     """Attention of a sequence to itself, (batch, heads, tokens, width), in the layout of the arguments above."""
-    return F.scaled_dot_product_attention(
+    length = query.shape[2]
+    missing = missing_tokens(length) if query.device.type == "cpu" else 0
+    if missing:  # tokens behind it, which it does not see
+        query, key, value = (F.pad(x, (0, 0, 0, missing)) for x in (query, key, value))
+    out = F.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
     )
+    return out[:, :, :length]
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
     """Attention (batch, heads, queries, width) of a few queries to many keys.
 
-    `mask` (batch or 1, queries, keys) is added to the scores. The heads that share a key-value head are handed to the
+    `mask`, as `for_heads` makes it, is added to the scores. The heads that share a key-value head are handed to the
     kernel as further queries of that head, so that keys and values are read once instead of once a head.
     """
     batch, heads, num_queries, width = query.shape
-    groups = heads // key.shape[1]
-    grouped = query.reshape(batch, key.shape[1], groups * num_queries, width)
-    if groups > 1:
-        mask = mask[:, None].expand(-1, groups, -1, -1).reshape(mask.shape[0], groups * num_queries, -1)
-    out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask[:, None], scale=scaling)
-    return out.view(batch, heads, num_queries, width)
+    num_rows = heads // key.shape[1] * num_queries
+    grouped = query.reshape(batch, key.shape[1], num_rows, width)
+    missing_rows, missing_keys = mask.shape[2] - num_rows, mask.shape[3] - key.shape[2]
+    if missing_rows or missing_keys:
+        grouped = F.pad(grouped, (0, 0, 0, missing_rows))
+        key, value = (F.pad(x, (0, 0, 0, missing_keys)) for x in (key, value))
+    out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling)
+    return out[:, :, :num_rows].reshape(batch, heads, num_queries, width)
+
+
+def for_heads(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """A mask (batch or 1, queries, keys) for `masked_attention` with these heads: once for all layers is enough."""
+    groups = query.shape[1] // key.shape[1]
+    rows = mask[:, None].expand(-1, groups, -1, -1).reshape(mask.shape[0], 1, groups * mask.shape[1], -1)
+    if rows.device.type != "cpu" or rows.shape[2] < MULTIPLE:  # so few are not worth a copy of the keys
+        return rows
+    rows = F.pad(rows, (0, missing_tokens(rows.shape[3])), value=float("-inf"))
+    return F.pad(rows, (0, 0, 0, missing_tokens(rows.shape[2])))  # these see everything, and nobody looks at them
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask for `masked_attention` from what is visible, bool: 0 there and minus infinity elsewhere."""
+    """A mask for `for_heads` from what is visible, bool: 0 there and minus infinity elsewhere."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
 
 

@@ -14,11 +14,17 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from langptune_rs.errors import ModelError
-from langptune_rs.models.attention import PACKED, Layout
+from langptune_rs.models.attention import PACKED, Causal, Layout
 from langptune_rs.models.config import PolicyConfig
 from langptune_rs.models.decoder import last_hidden, run_layers
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder
+
+_BY_LENGTH = ("dynamic", "longrope")
+"""Rotary positions that depend on the longest text at hand, so on who else is in the batch."""
+_USABLE = (
+    "Use a decoder with full attention and rotary positions, such as Llama, Mistral, Qwen 2 and 3, Gemma or SmolLM 2."
+)
 
 
 class Policy:
@@ -36,6 +42,7 @@ class Policy:
         self.eos_ids = end_of_turn_ids(model, tokenizer)
         self.decoder = model.get_decoder()
         self.cut = 0 if config.train == "lora" else len(self.decoder.layers) - config.last_layers
+        self._check_logits()
 
     @classmethod
     def load(cls, config: PolicyConfig, dtype: torch.dtype = torch.float32) -> Policy:
@@ -126,6 +133,24 @@ class Policy:
         """What bounds the logits of some models: softcap * tanh(logits / softcap)."""
         return getattr(self.model.config, "final_logit_softcapping", None)
 
+    @torch.no_grad()
+    def _check_logits(self) -> None:
+        """Raise `ModelError` where the model does more than its layers: scales its embeddings or logits, for example.
+
+        Its logits of a few tokens are compared with those of this class.
+        """
+        ids = torch.arange(8, device=self.model.device)[None]
+        positions = torch.arange(8, device=self.model.device)[None]
+        states = self.states(ids, positions, Causal())
+        ours = self.logits(self.hidden(states, positions, Causal(), positions[0])).float()
+        own = self.model(ids, use_cache=False).logits[0].float()
+        error = (ours - own).norm(dim=1) / own.norm(dim=1)
+        if not error.median() < 0.1:  # in bfloat16 some 0.01, but for single tokens where much cancels
+            raise ModelError(
+                f"The policy {self.config.model!r} ({self.model.config.model_type}) does more with its tokens than its "
+                f"layers do, which is not supported. {_USABLE}"
+            )
+
 
 def end_of_turn_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Every token that ends the assistant's turn: all of the generation config's, and the tokenizer's own."""
@@ -139,11 +164,12 @@ def _check_attention(model: PreTrainedModel, config: PolicyConfig) -> None:
     decoder = model.get_decoder()
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     softcap = getattr(model.config, "attn_logit_softcapping", None)
-    if kinds != {"full_attention"} or softcap or not hasattr(decoder, "rotary_emb"):
+    rotary = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kinds != {"full_attention"} or softcap or rotary in _BY_LENGTH or not hasattr(decoder, "rotary_emb"):
         reason = f"layers of {', '.join(sorted(kinds))}" + (" with capped scores" if softcap else "")
+        reason += f" and {rotary} positions" if rotary in _BY_LENGTH else ""
         raise ModelError(
-            f"The policy {config.model!r} ({model.config.model_type}) has {reason}, which is not supported. Use a "
-            "decoder with full attention and rotary positions, such as Llama, Mistral, Qwen 2 and 3, Gemma or SmolLM 2."
+            f"The policy {config.model!r} ({model.config.model_type}) has {reason}, which is not supported. {_USABLE}"
         )
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from langptune_rs.models.attention import Layout, additive, causal_attention, masked_attention
+from langptune_rs.models.attention import Layout, additive, causal_attention, for_heads, masked_attention
 
 PROMPTS_PER_BLOCK = {"cpu": 8, "cuda": 64}
 """By device: a GPU would rather compute padding than start many small kernels."""
@@ -40,7 +40,8 @@ class ProfileCache:
         return self._prefix
 
     def reading(self, prompts: Sequence[int], lengths: Sequence[int], last_layer: int) -> Layout:
-        """The layout in which some of the prompts are read, one behind the other, `lengths` without the prefix.
+        """The layout in which some of the prompts are read, one behind the other, `lengths` without the prefix. Tokens
+        behind them see nothing.
 
         Of `last_layer` the attention of each prompt's last token alone is right: no other is looked at.
         """
@@ -80,6 +81,8 @@ class _Block:
         sample = torch.arange(num_samples, device=like.device)[:, None]
         own = (slots >= self.width) & ((slots - self.width) % num_samples == sample)
         self._mask = additive(in_prompt[:, None] | own, like.dtype)
+        self._mask_of_step: tuple[int, Tensor] | None = None
+        """The slots that a step sees, and their mask for all layers."""
 
     def hold(self, layer: int, prompt: int, key: Tensor, value: Tensor) -> None:
         """Keep the keys and values (1, kv_heads, tokens, width) of a prompt."""
@@ -107,13 +110,16 @@ class _Block:
         queries = query.new_zeros(self.num_prompts, self.num_samples, *query.shape[1:])
         queries[prompts, samples] = query
         keys, values = self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
-        out = masked_attention(queries.transpose(1, 2), keys, values, self._mask[:, :, :end], scaling)
+        queries = queries.transpose(1, 2)
+        if self._mask_of_step is None or self._mask_of_step[0] != end:
+            self._mask_of_step = end, for_heads(self._mask[:, :, :end], queries, keys)
+        out = masked_attention(queries, keys, values, self._mask_of_step[1], scaling)
         return out.transpose(1, 2)[prompts, samples]
 
     def keep(self, prompts: np.ndarray) -> None:
         """Let all prompts but these leave."""
         rows = torch.from_numpy(prompts).to(self._mask.device)
-        self.num_prompts, self._mask = len(prompts), self._mask[rows]
+        self.num_prompts, self._mask, self._mask_of_step = len(prompts), self._mask[rows], None
         for held in (self._keys, self._values):
             for layer in held:
                 held[layer] = held[layer][rows]
@@ -150,8 +156,8 @@ class _ReadPrompts:
             keys, values = self._prefix.before(layer, key[:, :, start:end], value[:, :, start:end])
             block.hold(layer, prompt, keys, values)
             if layer == self._last_layer:
-                everything = query.new_zeros(1, 1, keys.shape[2])
                 last = slice(end - 1, end)
+                everything = for_heads(query.new_zeros(1, 1, keys.shape[2]), query, keys)
                 out[:, :, last] = masked_attention(query[:, :, last], keys, values, everything, scaling)
             else:
                 num_before = keys.shape[2] - length

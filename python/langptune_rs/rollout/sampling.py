@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from langptune_rs.errors import ModelError
-from langptune_rs.models.attention import Layout
+from langptune_rs.models.attention import Layout, missing_tokens
 from langptune_rs.models.decoder import packed_weights
+from langptune_rs.models.memory import trim_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.cache import ProfileCache
 
@@ -97,6 +98,7 @@ def write_profiles(
                     _scatter(at_cut[0], batch, states.prompts)
                     _scatter(at_cut[1], rows, states.profiles)
             _scatter(written, rows, tokens)
+    trim_freed_memory()
     finished = np.array([bool(row) and row[-1] in policy.eos_ids for row in tokens], dtype=bool)
     return Profiles(tokens, [policy.decode(row) for row in tokens], finished, states)
 
@@ -116,7 +118,11 @@ class NumpyNoise:
         """The next variables of some rows, in the shape of `like` (rows, vocabulary), float32."""
         noise = np.empty(like.shape, dtype=np.float32)
         for row, out in zip(rows, noise, strict=True):
-            self._streams[row].standard_exponential(dtype=np.float32, out=out)
+            stream = self._streams[row]
+            stream.standard_exponential(dtype=np.float32, out=out)
+            if not out.all():  # numpy rounds what is below 2^-23 to 0, and such a clock would always be the first
+                zeros = np.flatnonzero(out == 0)
+                out[zeros] = (1 - stream.random(len(zeros))) * 2.0**-23
         return torch.from_numpy(noise)
 
 
@@ -223,7 +229,8 @@ def _read_prompts(
     def run(ids: Sequence[int], positions: Sequence[int], layout: Layout, last: Sequence[int]) -> tuple[Tensor, Tensor]:
         ids, positions, rows = (torch.tensor(x, device=device) for x in (ids, positions, last))
         at_cut = policy.states(ids[None], positions[None], layout)
-        return at_cut[0].cpu(), policy.logits(policy.hidden(at_cut, positions[None], layout, rows))
+        states = at_cut[0].cpu() if keep_states else at_cut[0]
+        return states, policy.logits(policy.hidden(at_cut, positions[None], layout, rows))
 
     before = None
     if prefix:
@@ -231,13 +238,15 @@ def _read_prompts(
     states, logits = [], []
     for part in _parts([len(prompt) for prompt in prompts], PROMPT_TOKENS):
         lengths = [len(prompts[i]) for i in part]
-        ids = [token for i in part for token in prompts[i]]
-        positions = [len(prefix) + position for length in lengths for position in range(length)]
+        filling = [0] * missing_tokens(sum(lengths))
+        ids = [token for i in part for token in prompts[i]] + filling
+        positions = [len(prefix) + position for length in lengths for position in range(length)] + filling
         layout = cache.reading(part, lengths, last_layer)
         at_cut, behind = run(ids, positions, layout, np.cumsum(lengths) - 1)
         logits.append(behind)
         if keep_states:
-            states += [own if before is None else torch.cat([before, own]) for own in at_cut.split(lengths)]
+            each = at_cut[: sum(lengths)].split(lengths)
+            states += [own if before is None else torch.cat([before, own]) for own in each]
     return states, torch.cat(logits)
 
 

@@ -18,9 +18,10 @@ from typing import Any
 
 from langptune_rs.data.storage import file_hash
 from langptune_rs.errors import RunError
-from langptune_rs.files import flush, write_text
+from langptune_rs.files import flush, flush_names, write_text
 from langptune_rs.models.quiet import quiet
 from langptune_rs.training.engines import barrier, gather_objects, on_first_rank, rank, world_size
+from langptune_rs.training.failures import is_about_more_than_files
 from langptune_rs.training.saving import not_written
 
 STATE = "state.json"
@@ -68,10 +69,13 @@ def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int, 
             if final.exists():
                 _remove(final)
             temporary.rename(final)
+            flush_names(folder)
             for superseded in _superseded(list_checkpoints(folder), final, keep):
                 _remove(superseded)
     except (OSError, RuntimeError) as error:
         # Raised at once by the process that failed: its exit ends the others, which may be waiting for it.
+        if is_about_more_than_files(error):
+            raise
         shutil.rmtree(temporary, ignore_errors=True)
         raise not_written(final, error, last_checkpoint(folder)) from error
     barrier()
@@ -168,7 +172,7 @@ def _check(checkpoint: Path) -> Position:
     if state["world_size"] != world_size():
         raise RunError(
             f"{checkpoint} was written by {state['world_size']} processes, but {world_size()} are running. "
-            f"Resume with --nproc {state['world_size']}."
+            f"Resume with as many: --nproc {state['world_size']}, or as many slots or tasks in all."
         )
     for name, expected in state["files"].items():
         path = checkpoint / name

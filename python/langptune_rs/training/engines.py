@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -34,6 +35,11 @@ REDUCE_BUCKET = 50_000_000
 """Gradients that ranks sum in one message. DeepSpeed keeps a buffer of this many, of 500 million by default."""
 
 
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others in a collective: one may download data or write profiles for hours, and the
+lifeline tells within seconds when one has ended."""
+
+
 def start_distributed() -> None:
     """Join the process group that torchrun, SLURM or our launcher described, or make a group of one.
 
@@ -54,7 +60,8 @@ def start_distributed() -> None:
         # DeepSpeed's shared-memory operator would be compiled on first use; gloo does the same without a C++ compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         with quiet():
-            deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            deepspeed.init_distributed(dist_backend=backend, timeout=PATIENCE, verbose=False)
 
 
 def _free_port() -> int:
@@ -175,12 +182,16 @@ def gathered(engine) -> Iterator[None]:
 
 
 def gather_rows(local: torch.Tensor) -> torch.Tensor:
-    """Rows of every rank in rank order, (world * n, ...), from equally many rows (n, ...) on each; no gradients."""
+    """Rows of every rank in rank order, (world * n, ...), from equally many rows (n, ...) on each; no gradients.
+
+    They come back to where `local` is. NCCL sends what is on a GPU alone.
+    """
     if world_size() == 1:
         return local.detach()
-    parts = [torch.empty_like(local) for _ in range(world_size())]
-    dist.all_gather(parts, local.detach().contiguous())
-    return torch.cat(parts)
+    own = local.detach().to("cuda" if torch.cuda.is_available() else "cpu").contiguous()
+    parts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(parts, own)
+    return torch.cat(parts).to(local.device)
 
 
 def gather_shares(local: torch.Tensor, n: int) -> torch.Tensor:

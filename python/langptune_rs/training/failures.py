@@ -20,8 +20,11 @@ RANKING = "embedding the catalog and profiles"
 CONTRASTIVE = "training the embedder"
 RLSO = "training the policy"
 
+EVALUATING = "evaluating the trained models"
+
 HALVED = {
     WRITING: "profile.token_budget",
+    EVALUATING: "profile.token_budget",
     CONTRASTIVE: "contrastive.micro_batch_tokens",
     RLSO: "rlso.micro_batch_tokens",
 }
@@ -90,19 +93,27 @@ def remedies(phase: str, config: RunConfig) -> str:
         steps.append(f"{section}.gradient_checkpointing = true, which takes about a third more time")
     engine = config.engine
     if world_size() > 1 and engine.zero_stage < 3:
-        steps.append(f"engine.zero_stage = {max(engine.zero_stage, 1) + 1} (now {engine.zero_stage})")
+        steps.append(f"for a new run engine.zero_stage = {max(engine.zero_stage, 1) + 1} (now {engine.zero_stage})")
     if engine.offload == "none":
         stage = "" if engine.zero_stage else "engine.zero_stage = 1 and "
-        steps.append(f'{stage}engine.offload = "optimizer", which keeps the optimizer in the memory of the CPU')
+        steps.append(
+            f'for a new run {stage}engine.offload = "optimizer", which keeps the optimizer in the memory of the CPU'
+        )
     elif engine.offload == "optimizer" and engine.zero_stage == 3:
-        steps.append('engine.offload = "parameters"')
+        steps.append('for a new run engine.offload = "parameters"')
     if not steps:
         return "Use a smaller model, or a GPU with more memory; `langptune plan` says how much a recipe needs."
     return f"Set {'; or else '.join(steps)}. `langptune plan` says how much a recipe needs."
 
 
+def is_about_more_than_files(error: BaseException) -> bool:
+    """Whether an error while files were written says that memory, a GPU or another process is gone."""
+    return _is_out_of_memory(error) or _is_lost_contact(error) or _is_lost_gpu(error)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
 
 
 def _is_lost_contact(error: BaseException) -> bool:
@@ -113,6 +124,8 @@ def _is_lost_contact(error: BaseException) -> bool:
 
 
 def _is_lost_gpu(error: BaseException) -> bool:
+    if "device-side assert" in str(error):  # a fault of the program
+        return False
     return isinstance(error, torch.AcceleratorError | dist.DistBackendError) or "CUDA error" in str(error)
 
 

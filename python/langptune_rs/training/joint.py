@@ -22,7 +22,7 @@ from langptune_rs.data import Dataset, Sessions, open_source, resolve_config
 from langptune_rs.errors import ConfigError, RunError, TrainingError
 from langptune_rs.files import flush, write_text
 from langptune_rs.models.embedder import Embedder
-from langptune_rs.models.memory import keep_freed_memory
+from langptune_rs.models.memory import free_memory, keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.models.tokens import token_counters
@@ -101,6 +101,8 @@ def train(output: Path) -> None:
         with explained(LOADING, config):
             trainer = Trainer(config, output)
         trainer.run()
+        del trainer
+        free_memory()
 
 
 class Interrupted(Exception):
@@ -132,10 +134,12 @@ class Trainer:
             self.scorer = ProfileScorer(
                 self.policy, config.profile.temperature, checkpointing=config.rlso.gradient_checkpointing
             )
-            self.reference = ReferenceWeights(self.scorer)
             self.engines["policy"] = make_engine(
                 self.scorer, config.rlso.learning_rate, config.rlso.weight_decay, config.engine
             )
+            if config.rlso.kl_penalty:
+                with self._gathered("policy"):
+                    self.reference = ReferenceWeights(self.scorer)
         self._check_context()
         self.position = Position()
         if checkpoint := newest_checkpoint(output / CHECKPOINTS):
@@ -247,7 +251,7 @@ class Trainer:
         """T steps of Eq. 6; every `epochs` of them share a rollout batch rewarded by the embedder as it is now."""
         config = self.config.rlso
         recommender = self._recommender()
-        if config.kl_reference == "iteration":
+        if config.kl_penalty and config.kl_reference == "iteration":
             self._refresh_reference(k)
         total_steps = self.config.iterations * config.steps
         with progress(config.steps, f"iteration {k + 1}: RLSO", self.position.phase_step) as advance:

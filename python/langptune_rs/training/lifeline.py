@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import torch.distributed as dist
+
 from langptune_rs.errors import TrainingError
 
 LOST_ANOTHER = 3
@@ -38,7 +40,7 @@ class Lifeline:
         self._lock, self._failure, self._ended = threading.Lock(), None, False
         try:
             self._connections = _accept(world_size - 1, store) if rank == 0 else [_connect(address, store)]
-        except OSError as error:
+        except (OSError, dist.DistError) as error:
             raise TrainingError(
                 f"Rank {rank} on {socket.gethostname()} found no connection to the other {world_size - 1} processes at "
                 f"{address}: {error}. The machines must reach each other at any port: look at their firewall."
@@ -95,6 +97,18 @@ class Lifeline:
         time.sleep(SECONDS_TO_FINISH)
         if not self._ended:
             os._exit(LOST_ANOTHER)
+
+
+def end_with_parent() -> None:
+    """Let this process end within a second of the one that started it, which may be killed before it can say so."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(LOST_ANOTHER)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def describe(failure: dict, world_size: int) -> str:

@@ -17,7 +17,8 @@ With T trained weights, F frozen weights of the same engine, U weights of a mode
 even in float32. Stage 0 in bfloat16 runs as stage 1. B, the gradients that
 ranks sum in one message, is T or 50 million; stages 1 and 2 hold cB too, during a backward pass alone.
 U is never cut: no engine holds it. While profiles are written, stage 3 gathers all weights; its own share
-stays. Offload moves optimizer and gradients, or also c(T + F)/N of stage 3, to the memory of the CPU.
+stays. With a KL penalty each process holds the trained weights of the reference policy too, cT. Offload moves optimizer
+and gradients, or also c(T + F)/N of stage 3, to the memory of the CPU.
 
 Activations, for each token of a micro-batch and each trained layer, as the layers of transformers keep them for the
 backward pass without gradient checkpointing, with h the width, q and k the widths of all query and of all key heads, f
@@ -181,6 +182,8 @@ def option(config: RunConfig, policy: Shape, embedder: Shape, processes: int, st
     both = (trained_policy(policy, config), trained_embedder(embedder, config))
     held = [engine_memory(t, stage=stage, offload=offload, precision=precision, processes=processes) for t in both]
     fixed = {part: sum(engine[part] for engine in held) for part in ("weights", "gradients", "optimizer")}
+    if config.trains_policy and config.rlso.kl_penalty:
+        fixed["weights"] += c * both[0].trained
     writing = fixed["weights"]
     if stage == 3 and config.trains_policy:  # gathered for the whole rollout, beside this rank's share
         writing += c * (both[0].trained + both[0].frozen)
@@ -197,9 +200,7 @@ def option(config: RunConfig, policy: Shape, embedder: Shape, processes: int, st
         while_writing = Memory(phase, **{**fixed, "weights": writing}, activations=logits, kv_cache=cache)
         if phase == "contrastive":
             tokens = min(config.contrastive.micro_batch_tokens, math.ceil(embedder_tokens(config) / processes))
-            kept = activations(
-                embedder, embedder.layers, tokens, precision, checkpointing=_checkpointing(config, phase)
-            )
+            kept = activations(embedder, embedder.layers, tokens, precision, checkpointing=False)
         else:
             kept = _policy_activations(config, policy, precision)
         if stage in (1, 2):
@@ -212,14 +213,10 @@ def option(config: RunConfig, policy: Shape, embedder: Shape, processes: int, st
 def _policy_activations(config: RunConfig, policy: Shape, precision: str) -> int:
     tokens, c = update_tokens(config), 2 if precision == "bf16" else 4
     layers = policy.layers if config.policy.train == "lora" else min(config.policy.last_layers, policy.layers)
-    kept = activations(policy, layers, tokens, precision, checkpointing=_checkpointing(config, "rlso"))
+    kept = activations(policy, layers, tokens, precision, checkpointing=config.rlso.gradient_checkpointing)
     if config.policy.train == "lora":
         kept += tokens * layers * 7 * config.policy.lora_rank * c
     return kept + min(ROWS, tokens) * policy.vocabulary * 12
-
-
-def _checkpointing(config: RunConfig, section: str) -> bool:
-    return bool(getattr(getattr(config, section), "gradient_checkpointing", False))
 
 
 def options(config: RunConfig, policy: Shape, embedder: Shape, processes: int) -> list[Option]:
@@ -248,8 +245,10 @@ def steps(
 ) -> list[Step]:
     """Tokens and estimated seconds of a step in either phase, when every profile takes all its tokens.
 
-    A token costs 2 operations for each weight it passes forward and 4 more backward. Writing reads the weights and the
-    key-value cache once for each token of a batch. Both at `SHARE_OF_PEAK` of `tflops` and of `bandwidth` (GB/s).
+    A token costs 2 operations for each weight it passes forward and 4 more backward; a written one 2 for each weight
+    of the output matrix and 2 for its gradient, twice as many where that trains. A contrastive batch beyond one
+    micro-batch is passed forward twice. Writing reads the weights and the key-value cache once for each token of a
+    batch. Both at `SHARE_OF_PEAK` of `tflops` and of `bandwidth` (GB/s).
     """
     flops, speed = tflops * 1e12 * SHARE_OF_PEAK, bandwidth * 1e9 * SHARE_OF_PEAK
     prompt, limit, precision = prompt_tokens(config), config.profile.max_tokens, config.engine.precision
@@ -265,7 +264,8 @@ def steps(
     if config.trains_embedder:
         batch = config.contrastive.batch_size
         trained = embedder_tokens(config)
-        seconds = seconds_to_write(batch, 1) + 6 * embedder.weights * trained / processes / flops
+        passes = 6 if math.ceil(trained / processes) <= config.contrastive.micro_batch_tokens else 8
+        seconds = seconds_to_write(batch, 1) + passes * embedder.weights * trained / processes / flops
         result.append(Step("contrastive", batch * limit, trained, seconds))
     if config.trains_policy:
         rlso, parts = config.rlso, trained_policy(policy, config)
@@ -274,10 +274,10 @@ def steps(
         backward = 4 if config.policy.train == "last-layers" else 2
         above = parts.frozen if config.policy.train == "lora" else parts.trained
         update = (2 + backward) * (above + parts.trained * (config.policy.train == "lora"))
+        output = (8 if config.policy.train_lm_head else 4) * policy.vocabulary * policy.width
+        work = (update * tokens + output * written) / processes
         once = seconds_to_write(rlso.batch_size, rlso.num_profiles)
-        result.append(
-            Step("rlso", written // rlso.epochs, tokens, once / rlso.epochs + update * tokens / processes / flops)
-        )
+        result.append(Step("rlso", written // rlso.epochs, tokens, once / rlso.epochs + work / flops))
     return result
 
 

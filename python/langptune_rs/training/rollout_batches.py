@@ -8,9 +8,10 @@ from itertools import chain
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from langptune_rs.models.attention import additive, causal_attention, masked_attention
+from langptune_rs.models.attention import additive, causal_attention, for_heads, masked_attention, missing_tokens
 from langptune_rs.models.policy import Policy
 from langptune_rs.packing import MicroBatch, pack_sequences
 from langptune_rs.rollout.sampling import Profiles
@@ -21,7 +22,8 @@ class RolloutBatch:
     """A few whole sessions in one row: a prompt, its profiles, the next prompt.
 
     A profile sees the prompt and itself, and its positions go on from the prompt, so that each profile is scored as if
-    it stood alone behind the prompt. The last token of a profile predicts nothing and is left out of the row.
+    it stood alone behind the prompt. The last token of a profile predicts nothing and is left out of the row, which is
+    filled up with tokens that nothing sees.
     """
 
     states: Tensor
@@ -83,6 +85,7 @@ def _rollout_batch(
     owners = np.repeat(np.arange(len(written)), [len(rows) for rows in predictors])
     device, last_layer = policy.model.device, len(policy.decoder.layers) - 1
     row = torch.cat([states[i] for i in packed.sequences])
+    num_missing = missing_tokens(len(row))
     lengths = np.diff(packed.cu_seqlens)
     spans = [
         (prompt, group.tolist())
@@ -91,8 +94,8 @@ def _rollout_batch(
         )
     ]
     return RolloutBatch(
-        states=row[None],
-        position_ids=torch.from_numpy(packed.position_ids).to(device)[None],
+        states=F.pad(row, (0, 0, 0, num_missing))[None],
+        position_ids=F.pad(torch.from_numpy(packed.position_ids), (0, num_missing)).to(device)[None],
         layout=SharedPrompts(spans, last_layer, row.new_zeros(0, device=device)),
         predictors=torch.from_numpy(np.concatenate(predictors)).to(device),
         tokens=torch.tensor(tokens, device=device),
@@ -105,6 +108,8 @@ def _rollout_batch(
 class SharedPrompts:
     """Layout of sessions in one row: each prompt sees itself, each profile its prompt and itself.
 
+    Tokens behind the last session see nothing.
+
     Of `last_layer` the attention of a prompt's last token and of its profiles alone is right: no other is looked at.
     """
 
@@ -112,21 +117,26 @@ class SharedPrompts:
         """For the lengths of each session's prompt and profiles; `like` has the model's dtype and device."""
         self._last_layer = last_layer
         self._sessions = [(prompt, _tail_mask(prompt, profiles, like)) for prompt, profiles in sessions]
+        self._masks: list[tuple[Tensor, Tensor]] = []
+        """Of each session: for its prompt's last token and its profiles, and for its profiles alone."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        if not self._masks:
+            masks = [(mask, mask[:, 1:]) for _, mask in self._sessions]
+            self._masks = [tuple(for_heads(mask, query, key) for mask in both) for both in masks]
         parts, start = [], 0
-        for prompt, mask in self._sessions:
+        for (prompt, mask), (of_tail, of_profiles) in zip(self._sessions, self._masks, strict=True):
             end = start + mask.shape[2]
             q, k, v = (states[:, :, start:end] for states in (query, key, value))
             if layer == self._last_layer:
                 parts.append(torch.zeros_like(q[:, :, : prompt - 1]))
-                parts.append(masked_attention(q[:, :, prompt - 1 :], k, v, mask, scaling))
+                parts.append(masked_attention(q[:, :, prompt - 1 :], k, v, of_tail, scaling))
             else:
                 parts.append(causal_attention(*(states[:, :, :prompt] for states in (q, k, v)), scaling))
                 if end > start + prompt:
-                    parts.append(masked_attention(q[:, :, prompt:], k, v, mask[:, 1:], scaling))
+                    parts.append(masked_attention(q[:, :, prompt:], k, v, of_profiles, scaling))
             start = end
-        return torch.cat(parts, 2).transpose(1, 2)
+        return torch.cat([*parts, torch.zeros_like(query[:, :, start:])], 2).transpose(1, 2)
 
 
 def _tail_mask(prompt: int, profiles: Sequence[int], like: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ mod tests {
     /// Less of all under Miri, which takes a thousand times longer.
     fn problem() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
         let (dims, users, items) =
-            if cfg!(miri) { (1..20, 1..=3, 1..40) } else { (1_usize..150, 1..=TILE, 1_usize..70) };
+            if cfg!(miri) { (1..20, 1..=3, 1..40) } else { (1_usize..150, 1_usize..=16, 1_usize..70) };
         (dims, users, items).prop_flat_map(|(dim, users, items)| (Just(dim), rows(dim, users), rows(dim, items)))
     }
 
@@ -173,6 +173,20 @@ mod tests {
         panels.iter().map(take).collect()
     }
 
+    /// The users tile by tile, each with the number of its first.
+    fn tiles(users: Matrix, kernel: Kernel) -> Vec<(usize, UserTile)> {
+        let starts = (0..users.rows()).step_by(kernel.tile());
+        let tile = |start| UserTile::new(users.slice(start, (start + kernel.tile()).min(users.rows())), kernel);
+        starts.map(|start| (start, tile(start))).collect()
+    }
+
+    /// Approximate scores of a tile, row-major.
+    fn approximate(kernel: Kernel, precision: Precision, tile: &UserTile, panels: &[Panel]) -> Vec<f32> {
+        let mut out = vec![f32::NAN; tile.len() * panels.len() * PANEL];
+        score_panels(kernel, precision, tile, panels, &in_eight(kernel, precision, panels), &mut out);
+        out
+    }
+
     proptest! {
         #[test]
         fn exact_scores_are_on_the_side_that_approximate_ones_say((dim, users, items) in problem()) {
@@ -181,29 +195,29 @@ mod tests {
                 let panels = Panel::all(items, kernel);
                 let norms: Vec<f32> = panels.iter().flat_map(|panel| panel.norms(dim)).collect();
                 let width = norms.len();
-                let tile = UserTile::new(users, kernel);
-                for &precision in kernel.precisions(dim) {
-                    let mut out = vec![f32::NAN; users.rows() * width];
-                    score_panels(kernel, precision, &tile, &panels, &in_eight(kernel, precision, &panels), &mut out);
-                    let loss = panels.iter().map(|panel| panel.loss(precision)).fold(0.0, f64::max);
-                    for user in 0..users.rows() {
-                        let bound = tile.error_bound(user, precision);
-                        let slope = bound.slope(loss);
-                        for item in 0..items.rows() {
-                            let exact = kernel::dot(users.row(user), items.row(item));
-                            let approximate = out[user * width + item];
-                            prop_assert!(bound.reached(approximate - slope * norms[item]) <= exact);
-                            for score in [exact, exact.next_up(), exact.next_down(), 0.9 * exact, 1.1 * exact, 0.0] {
-                                let bars = bound.thresholds(score, score, slope);
-                                let mut doubtful = Vec::new();
-                                let above = sift(kernel, &[approximate], &norms[item..=item], bars, &mut doubtful);
-                                let said = (above == 1, doubtful.is_empty());
-                                prop_assert!(
-                                    if exact > score { said.0 || !said.1 }
-                                    else if exact < score { !said.0 }
-                                    else { said == (false, false) },
-                                    "{} {precision:?} exact {exact:e} score {score:e} {said:?}", kernel.name()
-                                );
+                for (first, tile) in tiles(users, kernel) {
+                    for &precision in kernel.precisions(dim) {
+                        let out = approximate(kernel, precision, &tile, &panels);
+                        let loss = panels.iter().map(|panel| panel.loss(precision)).fold(0.0, f64::max);
+                        for user in 0..tile.len() {
+                            let bound = tile.error_bound(user, precision);
+                            let slope = bound.slope(loss);
+                            for item in 0..items.rows() {
+                                let exact = kernel::dot(users.row(first + user), items.row(item));
+                                let approximate = out[user * width + item];
+                                prop_assert!(bound.reached(approximate - slope * norms[item]) <= exact);
+                                for score in [exact, exact.next_up(), exact.next_down(), 0.9 * exact, 1.1 * exact, 0.0] {
+                                    let bars = bound.thresholds(score, score, slope);
+                                    let mut doubtful = Vec::new();
+                                    let above = sift(kernel, &[approximate], &norms[item..=item], bars, &mut doubtful);
+                                    let said = (above == 1, doubtful.is_empty());
+                                    prop_assert!(
+                                        if exact > score { said.0 || !said.1 }
+                                        else if exact < score { !said.0 }
+                                        else { said == (false, false) },
+                                        "{} {precision:?} exact {exact:e} score {score:e} {said:?}", kernel.name()
+                                    );
+                                }
                             }
                         }
                     }
@@ -217,15 +231,27 @@ mod tests {
             let mut by_precision: [Option<Vec<f32>>; 2] = [None, None];
             for kernel in Kernel::supported() {
                 let panels = Panel::all(items, kernel);
-                let tile = UserTile::new(users, kernel);
+                let tiles = tiles(users, kernel);
                 for &precision in kernel.precisions(dim) {
-                    let mut out = vec![f32::NAN; users.rows() * panels.len() * PANEL];
-                    score_panels(kernel, precision, &tile, &panels, &in_eight(kernel, precision, &panels), &mut out);
+                    let of_tile = |(_, tile): &(usize, UserTile)| approximate(kernel, precision, tile, &panels);
+                    let out: Vec<f32> = tiles.iter().flat_map(of_tile).collect();
                     let expected = by_precision[precision as usize].get_or_insert_with(|| out.clone());
                     prop_assert_eq!(&out, expected, "{} {:?}", kernel.name(), precision);
                 }
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "panels of another kernel")]
+    fn panels_of_another_kernel_are_refused() {
+        let row = [0.5; 64];
+        let matrix = Matrix::new(&row, 64);
+        let kernels = Kernel::supported();
+        let (first, last) = (kernels[0], kernels[kernels.len() - 1]);
+        assert!(first.has_tiles() != last.has_tiles(), "panels of another kernel, of which this CPU has none");
+        let tile = UserTile::new(matrix, last);
+        score_panels(last, Precision::Sixteen, &tile, &Panel::all(matrix, first), &[], &mut [0.0; PANEL]);
     }
 
     #[test]

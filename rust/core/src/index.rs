@@ -41,7 +41,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Checks the items and rounds them to 16 bits: half their own memory.
+    /// Checks the items and rounds them to 16 bits: about half their own memory.
     ///
     /// # Errors
     /// [`Error::Empty`] without items; [`Error::NonFinite`] for NaN or infinity.
@@ -113,18 +113,16 @@ impl Blocks {
     const USER_BYTES: usize = 4 * 1024 * 1024;
     /// The same of all threads together, however many there are.
     const ALL_USER_BYTES: usize = 32 * 1024 * 1024;
-    /// A tile of every kernel.
-    const LEAST_USERS: usize = 16;
     /// Fewer users at a time are scored exactly sooner than the items are rounded for them.
     pub(crate) const MIN_USERS_TO_ROUND: usize = 128;
     /// Fewer users at a time are not worth the reading of all items.
     pub(crate) const MIN_USERS: usize = 192;
 
-    fn new(dim: usize) -> Self {
+    fn new(dim: usize, tile: usize) -> Self {
         let items = Self::ITEM_BYTES / (dim * (size_of::<f32>() + size_of::<i16>()));
         let user_bytes = Self::USER_BYTES.min(Self::ALL_USER_BYTES / rayon::current_num_threads());
         let users = user_bytes / (dim * (size_of::<f32>() + size_of::<i16>() + size_of::<i8>()));
-        Self { users: users.clamp(Self::LEAST_USERS, 4096), items: items.clamp(PANEL, 1024) }
+        Self { users: users.clamp(tile, 4096), items: items.clamp(PANEL, 1024) }
     }
 }
 
@@ -140,7 +138,7 @@ impl<'a> ItemIndex<'a> {
 
     /// The index of items that were prepared before.
     pub fn from_prepared(item_embeddings: Matrix<'a>, prepared: Arc<Prepared>) -> Self {
-        let blocks = Blocks::new(item_embeddings.dim());
+        let blocks = Blocks::new(item_embeddings.dim(), prepared.kernel.tile());
         Self { items: item_embeddings, first_item: 0, prepared, blocks, interrupt: Interrupt::NEVER }
     }
 

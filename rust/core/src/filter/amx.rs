@@ -12,18 +12,19 @@
 //! as fast as by [`super::products`].
 //!
 //! A tile is 16 rows of 64 bytes. The dimensions are cut into steps of at most 64, all of one size. A step of 16
-//! items is two tiles, one behind the other, their upper bytes and their lower ones: a row holds four dimensions of all
-//! 16, as it does in any panel. A panel holds all steps of its first 16 items and then those of the others. A step of
+//! items is two tiles, one behind the other, their upper bytes and their lower ones: a row holds four bytes of each
+//! item, as in any panel. A panel holds all steps of its first 16 items and then those of the others. A step of
 //! users is two tiles as well, with a row for each user.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::sync::OnceLock;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::items::{Integers, Line, PANEL, Panel};
 use super::users::UserTile;
 
-/// Rows of a tile at most, so users.
+/// The most rows of a tile, so the most users.
 pub(crate) const ROWS: usize = 16;
 
 /// Dimensions in groups of four, cut into steps of equally many groups: one to 16.
@@ -40,25 +41,9 @@ impl Steps {
         Self { number, groups: groups.div_ceil(number) }
     }
 
-    /// The tiles of users that are 0 in every dimension.
-    pub(super) fn empty_users(self) -> Vec<Line> {
-        vec![Line::default(); self.number * 2 * ROWS]
-    }
-
-    /// Writes the integers of a user into the tiles.
-    pub(super) fn put_user(self, tiles: &mut [Line], user: usize, integers: &[i32]) {
-        for (group, integers) in integers.chunks(4).enumerate() {
-            let (step, place) = (group / self.groups, group % self.groups);
-            for (plane, shift) in [(0, 8), (1, 0)] {
-                let byte = |at: usize| (integers.get(at).map_or(0, |integer| integer >> shift) & 0xff).cast_unsigned();
-                let bytes = byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24;
-                tiles[(2 * step + plane) * ROWS + user].0[place] = bytes;
-            }
-        }
-    }
-
     /// The integers of a panel as tiles, from groups of two dimensions.
-    pub(super) fn put_items(self, pairs: &[[Line; 2]]) -> Vec<[Line; 2]> {
+    #[inline(always)]
+    pub(super) fn tiles_of_items(self, pairs: &[[Line; 2]]) -> Vec<[Line; 2]> {
         let mut tiles = vec![[Line::default(); 2]; 2 * self.number * self.groups];
         let nothing = [Line::default(); 2];
         for (group, pairs) in pairs.chunks(2).enumerate() {
@@ -85,22 +70,59 @@ impl Steps {
     }
 }
 
-/// Whether this CPU has the unit and the operating system lets the process use it, which is asked once.
-pub(crate) fn is_available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| is_on_this_cpu() && is_granted())
+/// The integers of 16 bits of a few users, as tiles.
+pub(super) struct Users {
+    steps: Steps,
+    lines: Vec<Line>,
 }
 
+impl Users {
+    /// Users that are 0 in every dimension.
+    pub(super) fn empty(dim: usize) -> Self {
+        let steps = Steps::of(dim);
+        Self { steps, lines: vec![Line::default(); steps.number * 2 * ROWS] }
+    }
+
+    /// Puts a user in its place.
+    pub(super) fn put(&mut self, user: usize, integers: &[i32]) {
+        for (group, integers) in integers.chunks(4).enumerate() {
+            let (step, place) = (group / self.steps.groups, group % self.steps.groups);
+            for (plane, shift) in [(0, 8), (1, 0)] {
+                let byte = |at: usize| (integers.get(at).map_or(0, |integer| integer >> shift) & 0xff).cast_unsigned();
+                let bytes = byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24;
+                self.lines[(2 * step + plane) * ROWS + user].0[place] = bytes;
+            }
+        }
+    }
+}
+
+/// Whether this CPU has the unit and the operating system lets the process use it.
+pub(crate) fn is_available() -> bool {
+    // No lock, for the reason that `pool` gives: asking twice does no harm.
+    const UNKNOWN: u8 = 2;
+    static AVAILABLE: AtomicU8 = AtomicU8::new(UNKNOWN);
+    let known = AVAILABLE.load(Ordering::Relaxed);
+    if known != UNKNOWN {
+        return known == 1;
+    }
+    let available = is_on_this_cpu() && is_granted();
+    AVAILABLE.store(u8::from(available), Ordering::Relaxed);
+    available
+}
+
+#[allow(unused_unsafe, reason = "newer versions of Rust have CPUID as a safe function")]
 fn is_on_this_cpu() -> bool {
     const TILES_AND_BYTES: u32 = 1 << 24 | 1 << 25;
     if cfg!(miri) {
         return false;
     }
-    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILES_AND_BYTES == TILES_AND_BYTES
+    // SAFETY: every 64-bit x86 CPU has the instruction.
+    unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILES_AND_BYTES == TILES_AND_BYTES }
 }
 
 /// Asks Linux for the tiles' place in a thread's saved state (`Documentation/arch/x86/xstate.rst`). The grant is for
-/// all threads, for good, and for what is forked from the process.
+/// all threads, for good, and for what is forked from the process. From then on Linux refuses signal stacks that are
+/// too small for that state; where a thread has one already, it refuses this.
 #[cfg(target_os = "linux")]
 fn is_granted() -> bool {
     const ARCH_PRCTL: i64 = 158;
@@ -128,17 +150,22 @@ fn is_granted() -> bool {
 ///
 /// # Safety
 /// The unit must be available, and AVX-512.
+///
+/// # Panics
+/// For a tile or panels of another kernel.
 pub(super) unsafe fn score(tile: &UserTile, panels: &[Panel], out: &mut [f32]) {
+    let users = tile.amx.as_ref().expect("a tile of this kernel");
     if tile.is_empty() {
         return;
     }
     let width = panels.len() * PANEL;
-    // SAFETY: the caller's.
-    let mut unit = unsafe { Unit::new(tile.steps, tile.len()) };
+    // SAFETY: the caller's. Nothing else of this thread has the unit in use: tiles do not survive a call by the System V
+    // ABI, so no caller counts on them, and nothing that is called here uses them.
+    let mut unit = unsafe { Unit::new(users.steps, tile.len()) };
     for (number, panel) in panels.iter().enumerate() {
         let mut rows = out[number * PANEL..].chunks_mut(width).map(|row| &mut row[..PANEL]);
         // SAFETY: the caller's.
-        unsafe { unit.score(&tile.amx, &panel.sixteen, &mut rows) };
+        unsafe { unit.score(&users.lines, &panel.sixteen, &mut rows) };
     }
 }
 
@@ -153,11 +180,25 @@ struct Configuration {
 }
 
 /// The unit, set up for one tile of users by this thread; released when it is dropped.
-pub(super) struct Unit {
+struct Unit {
     steps: Steps,
     num_users: usize,
     /// Of the users with both halves of a panel.
     sums: [Sums; 2],
+    /// It is that of its thread.
+    not_send: PhantomData<*const ()>,
+}
+
+/// `asm!` that may change every tile.
+macro_rules! tile_asm {
+    ($($argument:tt)*) => {
+        asm!(
+            $($argument)*
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
 }
 
 impl Unit {
@@ -165,7 +206,7 @@ impl Unit {
     ///
     /// # Safety
     /// The unit must be available, and no other may be in use by this thread.
-    pub(super) unsafe fn new(steps: Steps, num_users: usize) -> Self {
+    unsafe fn new(steps: Steps, num_users: usize) -> Self {
         assert!((1..=ROWS).contains(&num_users));
         let mut configuration =
             Configuration { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
@@ -174,19 +215,14 @@ impl Unit {
             configuration.rows[tile] = if tile < 6 { num_users as u8 } else { steps.groups as u8 };
         }
         // SAFETY: the caller's; the configuration is one that palette 1 allows: 1 to 16 rows, 4 to 64 bytes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly)) };
+        unsafe { tile_asm!("ldtilecfg [{}]", in(reg) &raw const configuration,) };
         let sums = [const { Sums([[Line([0; 16]); ROWS]; 4]) }; 2];
-        Self { steps, num_users, sums }
+        Self { steps, num_users, sums, not_send: PhantomData }
     }
 
     /// Writes the scores of the users with the items of a panel.
     #[target_feature(enable = "avx512f")]
-    pub(super) fn score<'a>(
-        &mut self,
-        users: &[Line],
-        items: &Integers,
-        rows: &mut impl Iterator<Item = &'a mut [f32]>,
-    ) {
+    fn score<'a>(&mut self, users: &[Line], items: &Integers, rows: &mut impl Iterator<Item = &'a mut [f32]>) {
         let Steps { number, groups } = self.steps;
         assert_eq!((users.len(), items.groups.len()), (2 * number * ROWS, 2 * number * groups));
         let lines = items.groups.as_flattened();
@@ -195,7 +231,7 @@ impl Unit {
             // two of items of `groups` lines, by the sizes that were checked; written are `num_users` lines of each
             // tile of `sums`, which has `ROWS`. `Unit::new` made sure of the unit and its configuration.
             unsafe {
-                asm!(
+                tile_asm!(
                     "tilezero tmm0",
                     "tilezero tmm1",
                     "tilezero tmm2",
@@ -228,17 +264,15 @@ impl Unit {
                     low_users = const ROWS * size_of::<Line>(),
                     users_step = const 2 * ROWS * size_of::<Line>(),
                     tile = const ROWS * size_of::<Line>(),
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
                 );
             }
         }
         for (user, row) in (0..self.num_users).zip(rows) {
             let (halves, _) = row.as_chunks_mut::<16>();
             for ((half, scales), sums) in halves.iter_mut().zip(items.scales.as_chunks::<16>().0).zip(&self.sums) {
-                let [high, high_low, low_high, low] = sums.0.each_ref().map(|tile| load(&tile[user]));
-                let middle = _mm512_slli_epi32::<8>(_mm512_add_epi32(high_low, low_high));
+                let Sums([high, high_low, low_high, low]) = sums;
+                let (high, low) = (load(&high[user]), load(&low[user]));
+                let middle = _mm512_slli_epi32::<8>(_mm512_add_epi32(load(&high_low[user]), load(&low_high[user])));
                 let whole = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<16>(high), low), middle);
                 // SAFETY: both hold the 16 values that are read or written, at any alignment.
                 unsafe {
@@ -260,10 +294,89 @@ fn load(line: &Line) -> __m512i {
 impl Drop for Unit {
     fn drop(&mut self) {
         // SAFETY: the unit is there, as `Unit::new` was told.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        unsafe { tile_asm!("tilerelease",) };
     }
 }
 
 /// The four sums of users and 16 items, tile by tile, each a row of 16 for each user.
 #[repr(C)]
 struct Sums([[Line; ROWS]; 4]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Matrix;
+    use crate::filter::items::MAX_NORM;
+
+    /// The byte `at` of a row of groups.
+    fn byte(groups: &[u32], at: usize) -> u8 {
+        groups[at / 4].to_le_bytes()[at % 4]
+    }
+
+    /// What the unit computes of the integers in tiles, without it.
+    fn product(steps: Steps, users: &[Line], user: usize, items: &[Line], item: usize) -> i32 {
+        let mut sum = 0_i32;
+        let side = item / 16 * 2 * steps.number * steps.groups;
+        for step in 0..steps.number {
+            for at in 0..steps.bytes() {
+                let of_user = [0, 1].map(|plane| byte(&users[(2 * step + plane) * ROWS + user].0, at));
+                let of_item = [0, 1].map(|plane| {
+                    let line = &items[side + (2 * step + plane) * steps.groups + at / 4];
+                    line.0[item % 16].to_le_bytes()[at % 4]
+                });
+                let whole = |[high, low]: [u8; 2]| i32::from(i16::from_le_bytes([low, high]));
+                sum = sum.wrapping_add(whole(of_user).wrapping_mul(whole(of_item)));
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn tiles_hold_every_integer_in_its_place() {
+        for dim in [1, 3, 4, 5, 63, 64, 65, 130] {
+            let value = |row: usize, at: usize| ((row * 7919 + at * 104_729) % 65_536) as i32 - 32_768;
+            let steps = Steps::of(dim);
+            let mut pairs = vec![[Line::default(); 2]; dim.div_ceil(2)];
+            for item in 0..PANEL {
+                for at in 0..dim {
+                    let half = u32::from(value(100 + item, at) as u16) << (16 * (at % 2));
+                    pairs[at / 2][item / 16].0[item % 16] |= half;
+                }
+            }
+            let tiles = steps.tiles_of_items(&pairs);
+            let mut users = Users::empty(dim);
+            for user in 0..ROWS {
+                users.put(user, &(0..dim).map(|at| value(user, at)).collect::<Vec<i32>>());
+            }
+            for user in 0..ROWS {
+                for item in 0..PANEL {
+                    let expected = (0..dim)
+                        .map(|at| value(user, at).wrapping_mul(value(100 + item, at)))
+                        .fold(0_i32, i32::wrapping_add);
+                    assert_eq!(product(steps, &users.lines, user, tiles.as_flattened(), item), expected, "dim {dim}");
+                }
+            }
+        }
+    }
+
+    /// The sums of single products leave 32 bits, theirs together just does not.
+    #[test]
+    fn the_largest_sums_are_exact() {
+        for kernel in crate::Kernel::supported().into_iter().filter(|kernel| kernel.has_tiles()) {
+            for dim in [1, 2, 65, 512] {
+                let row: Vec<f32> = (0..dim).map(|at| if at % 2 == 0 { 0.7 } else { -0.7 }).collect();
+                let opposite: Vec<f32> = row.iter().map(|value| -value).collect();
+                let users = Matrix::new(&row, dim);
+                let both = [row.clone(), opposite].concat();
+                let panels = Panel::all(Matrix::new(&both, dim), kernel);
+                let mut out = vec![0.0; PANEL];
+                let tile = UserTile::new(users, kernel);
+                // SAFETY: the kernel is supported.
+                unsafe { score(&tile, &panels, &mut out) };
+                let largest = f64::from(out[0]) / f64::from(panels[0].sixteen.scales[0]);
+                assert!((0.49 * MAX_NORM * MAX_NORM..=MAX_NORM * MAX_NORM).contains(&largest), "{dim} {largest}");
+                assert_eq!(out[1], -out[0]);
+            }
+        }
+    }
+}

@@ -18,7 +18,8 @@ pub const PANEL: usize = 32;
 #[repr(align(64))]
 pub(super) struct Line(pub(super) [u32; 16]);
 
-/// The integers of a panel, group by group of four bytes, each of all its items. Missing items and dimensions are 0.
+/// The integers of a panel, group by group of four bytes, each of all its items; or as tiles, see [`super::amx`].
+/// Missing items and dimensions are 0.
 #[derive(Clone, Default)]
 pub(super) struct Integers {
     pub(super) groups: Vec<[Line; 2]>,
@@ -130,7 +131,7 @@ fn scale_of_eight(scale: f32, factor: i16) -> f32 {
 }
 
 impl Panel {
-    /// The panels of all items; half the size of the items themselves.
+    /// The panels of all items; about half the size of the items themselves.
     pub fn all(items: Matrix, kernel: Kernel) -> Vec<Self> {
         Self::all_until(Interrupt::NEVER, items, kernel).expect("nothing interrupts this")
     }
@@ -151,21 +152,26 @@ impl Panel {
 
     fn new(items: Matrix, start: usize, kernel: Kernel) -> Self {
         let items = items.slice(start, (start + PANEL).min(items.rows()));
-        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "tiles are those of AMX"))]
-        let mut panel = match kernel.instructions() {
+        match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(items) },
+            Instructions::Amx => unsafe { Self::with_amx(items) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(items) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { Self::with_avx2(items) },
             _ => Self::of(items),
-        };
-        #[cfg(target_arch = "x86_64")]
-        if kernel.has_tiles() {
-            panel.sixteen.groups = Steps::of(items.dim()).put_items(&panel.sixteen.groups);
-            panel.has_tiles = true;
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn with_amx(items: Matrix) -> Self {
+        let mut panel = Self::of(items);
+        panel.sixteen.groups = Steps::of(items.dim()).tiles_of_items(&panel.sixteen.groups);
+        panel.has_tiles = true;
         panel
     }
 

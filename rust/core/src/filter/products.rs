@@ -14,7 +14,7 @@ use crate::kernel::Instructions;
 /// `eight` holds the panels in 8 bits; for 16 it is not looked at.
 ///
 /// # Panics
-/// When `out` has another size, or the kernel has no such precision.
+/// When `out` has another size, the kernel has no such precision, or the tile or a panel is of another kernel.
 pub fn score_panels(
     kernel: Kernel,
     precision: Precision,
@@ -178,8 +178,9 @@ impl EightBits {
     /// Takes the upper 8 bits of a panel, in place of what was here.
     ///
     /// # Panics
-    /// When the kernel has no such precision.
+    /// When the kernel has no such precision, and for a panel of another kernel.
     pub fn take(&mut self, panel: &Panel, kernel: Kernel) {
+        assert!(!panel.has_tiles, "a panel of another kernel");
         let Self { integers, .. } = self;
         integers.scales = panel.scales_of_eight();
         integers.groups.resize(panel.sixteen.groups.len().div_ceil(2), [Line::default(); 2]);

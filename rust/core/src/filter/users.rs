@@ -1,9 +1,7 @@
 //! Users as integers, in the order in which products read them.
 
 #[cfg(target_arch = "x86_64")]
-use super::amx::Steps;
-#[cfg(target_arch = "x86_64")]
-use super::items::Line;
+use super::amx;
 use super::items::{nearest, scale_of_sixteen, size};
 use super::{ErrorBound, Precision};
 #[cfg(target_arch = "x86_64")]
@@ -11,10 +9,11 @@ use crate::kernel::Instructions;
 use crate::matrix::norm;
 use crate::{Kernel, Matrix};
 
-/// Users of a tile but for AMX: with a panel of items they take 24 of 32 registers for their sums.
+/// Users of a tile of every kernel but AMX: with a panel of items they take 24 of 32 registers for their sums.
 pub(crate) const TILE: usize = 12;
 
-/// As many users as a kernel scores together ([`Kernel::tile`]), group by group of four bytes, each of all of them. Missing users and dimensions are 0.
+/// As many users as a kernel scores together ([`Kernel::tile`]), group by group of four bytes, each of all of them.
+/// Missing users and dimensions are 0.
 pub struct UserTile {
     /// Of each user, at each precision.
     bounds: Vec<[ErrorBound; 2]>,
@@ -24,9 +23,7 @@ pub struct UserTile {
     pub(super) eight: Vec<[u32; TILE]>,
     /// Those of 16 bits as tiles, for the kernel that has them; then both others are empty.
     #[cfg(target_arch = "x86_64")]
-    pub(super) amx: Vec<Line>,
-    #[cfg(target_arch = "x86_64")]
-    pub(super) steps: Steps,
+    pub(super) amx: Option<amx::Users>,
 }
 
 impl UserTile {
@@ -72,9 +69,7 @@ impl UserTile {
             sixteen: vec![[0; TILE]; num_pairs],
             eight: vec![[0; TILE]; num_quads],
             #[cfg(target_arch = "x86_64")]
-            amx: if kernel.has_tiles() { Steps::of(dim).empty_users() } else { Vec::new() },
-            #[cfg(target_arch = "x86_64")]
-            steps: Steps::of(dim),
+            amx: kernel.has_tiles().then(|| amx::Users::empty(dim)),
         };
         for user in 0..users.rows() {
             tile.push(users.row(user));
@@ -92,8 +87,8 @@ impl UserTile {
             group[at] = join(pair, 16);
         }
         #[cfg(target_arch = "x86_64")]
-        if !self.amx.is_empty() {
-            self.steps.put_user(&mut self.amx, at, &integers);
+        if let Some(tiles) = &mut self.amx {
+            tiles.put(at, &integers);
         }
         let mut bounds = [ErrorBound::default(), sixteen];
         if !self.eight.is_empty() {
