@@ -41,28 +41,27 @@ impl Steps {
         Self { number, groups: groups.div_ceil(number) }
     }
 
-    /// The integers of a panel as tiles, from groups of two dimensions.
+    /// The tiles of a panel without items.
+    pub(super) fn empty_panel(self) -> Vec<[Line; 2]> {
+        vec![[Line::default(); 2]; 2 * self.number * self.groups]
+    }
+
+    /// Puts an item in its place in the tiles of a panel.
     #[inline(always)]
-    pub(super) fn tiles_of_items(self, pairs: &[[Line; 2]]) -> Vec<[Line; 2]> {
-        let mut tiles = vec![[Line::default(); 2]; 2 * self.number * self.groups];
-        let nothing = [Line::default(); 2];
-        for (group, pairs) in pairs.chunks(2).enumerate() {
-            let (first, second) = (&pairs[0], pairs.get(1).unwrap_or(&nothing));
-            let start = (group / self.groups) * 2 * self.groups + group % self.groups;
-            for side in 0..2 {
-                let lines = tiles.as_flattened_mut();
-                let side_start = side * 2 * self.number * self.groups;
-                let [high, low] = [0, 1].map(|plane| side_start + start + plane * self.groups);
-                for item in 0..16 {
-                    let (a, b) = (first[side].0[item], second[side].0[item]);
-                    let upper = |pair: u32| (pair >> 8) & 0xff | (pair >> 16) & 0xff00;
-                    let lower = |pair: u32| pair & 0xff | (pair >> 8) & 0xff00;
-                    lines[high].0[item] = upper(a) | upper(b) << 16;
-                    lines[low].0[item] = lower(a) | lower(b) << 16;
+    pub(super) fn put_item(self, tiles: &mut [[Line; 2]], item: usize, integers: &[i16]) {
+        let lines = tiles.as_flattened_mut();
+        let side = item / 16 * 2 * self.number * self.groups;
+        for (group, integers) in integers.chunks(4).enumerate() {
+            let high = side + group / self.groups * 2 * self.groups + group % self.groups;
+            let bytes = |plane: usize| {
+                let mut bytes = [0; 4];
+                for (byte, integer) in bytes.iter_mut().zip(integers) {
+                    *byte = integer.to_le_bytes()[plane];
                 }
-            }
+                u32::from_le_bytes(bytes)
+            };
+            (lines[high].0[item % 16], lines[high + self.groups].0[item % 16]) = (bytes(1), bytes(0));
         }
-        tiles
     }
 
     fn bytes(self) -> usize {
@@ -336,14 +335,11 @@ mod tests {
         for dim in [1, 3, 4, 5, 63, 64, 65, 130] {
             let value = |row: usize, at: usize| ((row * 7919 + at * 104_729) % 65_536) as i32 - 32_768;
             let steps = Steps::of(dim);
-            let mut pairs = vec![[Line::default(); 2]; dim.div_ceil(2)];
+            let mut tiles = steps.empty_panel();
             for item in 0..PANEL {
-                for at in 0..dim {
-                    let half = u32::from(value(100 + item, at) as u16) << (16 * (at % 2));
-                    pairs[at / 2][item / 16].0[item % 16] |= half;
-                }
+                let integers: Vec<i16> = (0..dim).map(|at| value(100 + item, at) as i16).collect();
+                steps.put_item(&mut tiles, item, &integers);
             }
-            let tiles = steps.tiles_of_items(&pairs);
             let mut users = Users::empty(dim);
             for user in 0..ROWS {
                 users.put(user, &(0..dim).map(|at| value(user, at)).collect::<Vec<i32>>());

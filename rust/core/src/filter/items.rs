@@ -130,6 +130,15 @@ fn scale_of_eight(scale: f32, factor: i16) -> f32 {
     scale * (32_768.0 / f32::from(factor))
 }
 
+/// Puts an item in its place in groups of two dimensions.
+#[inline(always)]
+fn put_pairs(groups: &mut [[Line; 2]], item: usize, values: &[i16]) {
+    for (group, pair) in groups.iter_mut().zip(values.chunks(2)) {
+        let second = pair.get(1).map_or(0, |value| value.cast_unsigned());
+        group[item / 16].0[item % 16] = u32::from(pair[0].cast_unsigned()) | u32::from(second) << 16;
+    }
+}
+
 impl Panel {
     /// The panels of all items; about half the size of the items themselves.
     pub fn all(items: Matrix, kernel: Kernel) -> Vec<Self> {
@@ -169,10 +178,9 @@ impl Panel {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn with_amx(items: Matrix) -> Self {
-        let mut panel = Self::of(items);
-        panel.sixteen.groups = Steps::of(items.dim()).tiles_of_items(&panel.sixteen.groups);
-        panel.has_tiles = true;
-        panel
+        let steps = Steps::of(items.dim());
+        let put = |tiles: &mut [[Line; 2]], item: usize, values: &[i16]| steps.put_item(tiles, item, values);
+        Self { has_tiles: true, ..Self::made_of(items, steps.empty_panel(), put) }
     }
 
     /// The same code, compiled for wider registers: loops, since closures would not be.
@@ -190,31 +198,33 @@ impl Panel {
 
     #[inline(always)]
     fn of(items: Matrix) -> Self {
-        let mut sixteen =
-            Integers { groups: vec![[Line::default(); 2]; items.dim().div_ceil(2)], ..Integers::default() };
+        Self::made_of(items, vec![[Line::default(); 2]; items.dim().div_ceil(2)], put_pairs)
+    }
+
+    /// From groups for all integers, and what puts those of an item into them.
+    #[inline(always)]
+    fn made_of(items: Matrix, groups: Vec<[Line; 2]>, put: impl Fn(&mut [[Line; 2]], usize, &[i16])) -> Self {
+        let mut sixteen = Integers { groups, ..Integers::default() };
         let mut factors = [0; PANEL];
         let mut max_norm = 0.0;
         let mut loss = [0.0_f64; 2];
-        for item in 0..items.rows() {
+        for (item, factor) in factors.iter_mut().enumerate().take(items.rows()) {
             let row = items.row(item);
             let Rounded { values, scale, norm, lost: lost_in_sixteen } = round(row);
-            for (group, pair) in sixteen.groups.iter_mut().zip(values.chunks(2)) {
-                let second = pair.get(1).map_or(0, |value| value.cast_unsigned());
-                group[item / 16].0[item % 16] = u32::from(pair[0].cast_unsigned()) | u32::from(second) << 16;
-            }
+            put(&mut sixteen.groups, item, &values);
             sixteen.scales[item] = scale;
             max_norm = if norm.is_finite() { norm.max(max_norm) } else { f64::INFINITY };
             let mut largest = 0;
             for value in &values {
                 largest = value.unsigned_abs().max(largest);
             }
-            factors[item] = factor_of_eight(largest);
+            *factor = factor_of_eight(largest);
             if norm > 0.0 {
                 let mut eight = vec![0; values.len()];
                 for (eight, value) in eight.iter_mut().zip(&values) {
-                    *eight = in_eight(*value, factors[item]);
+                    *eight = in_eight(*value, *factor);
                 }
-                let lost = [lost(row, &eight, scale_of_eight(scale, factors[item])), lost_in_sixteen];
+                let lost = [lost(row, &eight, scale_of_eight(scale, *factor)), lost_in_sixteen];
                 loss = std::array::from_fn(|at| loss[at].max(lost[at] / norm));
             }
         }
