@@ -7,8 +7,8 @@
 llama-3-8b (its last four layers) and gemma-2b (LoRA of rank 1024) have the shape of these models with random weights,
 which cost what trained ones do when every profile takes all its tokens; smollm2-135m is the embedded model. The
 defaults are the paper's batch: 64 sessions, two profiles of 512 tokens, four epochs. Prompts are those of the source,
-at most 1,024 tokens from their end. The first step warms up and is not
-counted. Without a GPU in `PEAKS` give its peak: TFLOP/s of bfloat16 products without sparsity, and GB/s of its memory.
+at most 1,024 tokens from their end. The first step warms up and is not counted. Without a GPU in `PEAKS` give its peak:
+TFLOP/s of bfloat16 products without sparsity, and GB/s of its memory.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from peers import rlso_ours
 from peers.rlso_work import LEARNING_RATE, Settings, Work
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -132,15 +133,7 @@ def one_step(
         seconds[part] += time.perf_counter() - start
 
     with _replaced(sampling, "_read_prompts", lambda read: _inside(lambda: timed("prefill"), read)), timed("decode"):
-        profiles = sampling.write_profiles(
-            policy,
-            work.prompts,
-            max_tokens=settings.max_tokens,
-            temperatures=[1.0] * settings.num_profiles,
-            seeds=range(settings.num_sessions),
-            token_budget=2**20,
-            keep_states=True,
-        )
+        profiles = rlso_ours.write(policy, work, settings)
     seconds["decode"] -= seconds["prefill"]
     with timed("score"):
         raw = recommender_reward(work.ranks(profiles.texts), profiles.finished, metric="ndcg", overlong_reward=0.0)

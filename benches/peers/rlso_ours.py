@@ -8,7 +8,7 @@ from peers.rlso_work import LEARNING_RATE, Clock, Settings, Work
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.reward import recommender_reward
-from langptune_rs.rollout.sampling import write_profiles
+from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.config import EngineConfig, RlsoConfig
 from langptune_rs.training.engines import make_engine, start_distributed
 from langptune_rs.training.rlso import ProfileScorer, rlso_step, standardize
@@ -32,15 +32,7 @@ def step(settings: Settings) -> dict[str, float]:
     work = Work(settings, policy)
     clock = Clock()
     with clock.timed("rollout"):
-        profiles = write_profiles(
-            policy,
-            work.prompts,
-            max_tokens=settings.max_tokens,
-            temperatures=[1.0] * settings.num_profiles,
-            seeds=range(settings.num_sessions),
-            token_budget=2**20,
-            keep_states=True,
-        )
+        profiles = write(policy, work, settings)
     batches = pack_rollout(policy, work.prompts, profiles, settings.num_profiles, config.micro_batch_tokens)
     raw = recommender_reward(work.ranks(profiles.texts), profiles.finished, metric="ndcg", overlong_reward=0.0)
     rewards = standardize(torch.from_numpy(raw).view(-1, settings.num_profiles)).float()
@@ -49,3 +41,16 @@ def step(settings: Settings) -> dict[str, float]:
         for _ in range(settings.epochs):
             old_logps, _ = rlso_step(engine, batches, rewards, old_logps, config, LEARNING_RATE)
     return clock.results([len(tokens) for tokens in profiles.tokens], settings.epochs)
+
+
+def write(policy: Policy, work: Work, settings: Settings) -> Profiles:
+    """The profiles of a step, all in one batch."""
+    return write_profiles(
+        policy,
+        work.prompts,
+        max_tokens=settings.max_tokens,
+        temperatures=[1.0] * settings.num_profiles,
+        seeds=range(settings.num_sessions),
+        token_budget=2**20,
+        keep_states=True,
+    )
