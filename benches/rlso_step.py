@@ -4,7 +4,7 @@
 
 All start from the same model, sessions and reward, and do the work of one rollout batch: two profiles for each of 32
 sessions, rewarded by the recommender, then four optimizer steps over them. Each runs in a process of its own, one
-after the other, `--rounds` times; times are medians. Needs the packages of benches/peers/requirements.txt.
+after the other, `--rounds` times; times are medians. TRL comes with benches/peers/requirements.txt.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import json
 import statistics
 import subprocess
 import sys
+from importlib import import_module
 
-from peers import rlso_ours, rlso_reference, rlso_trl
 from peers.rlso_work import Settings
 
-PEERS = {"reference": rlso_reference.step, "trl": rlso_trl.step, "ours": rlso_ours.step}
+PEERS = ("reference", "trl", "ours")
 COLUMNS = (
     "seconds_per_step",
     "rollout_seconds",
@@ -47,7 +47,8 @@ def main() -> None:
         options.source, options.sessions, options.profiles, options.max_tokens, options.last_layers, options.epochs
     )
     if options.in_process:
-        print(json.dumps(PEERS[options.in_process](settings)))
+        program = import_module(f"peers.rlso_{options.in_process}")  # TRL is there for its own run alone
+        print(json.dumps(program.step(settings)))
         return
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in options.peers}
     for _ in range(options.rounds):
