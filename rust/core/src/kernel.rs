@@ -139,6 +139,9 @@ impl Kernel {
             // The largest product, 255 x 128, must not leave 32 bits when it is added `dim` times.
             #[cfg(target_arch = "x86_64")]
             (Instructions::Avx512Vnni, ..=65_536) => &[Precision::Eight, Precision::Sixteen],
+            // Nor must two, of 128 x 127.
+            #[cfg(target_arch = "x86_64")]
+            (Instructions::Amx, 65_537..) => &[],
             _ => &[Precision::Sixteen],
         }
     }

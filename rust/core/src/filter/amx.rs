@@ -1,15 +1,14 @@
 //! Products by the matrix unit of Intel's server CPUs, AMX: 16 x 16 sums of products of bytes at a time.
 //!
-//! The unit multiplies bytes. An integer of 16 bits is `256 high + low`, its upper byte signed and its lower one not,
-//! so a product of two is
+//! The unit multiplies bytes. An integer of 16 bits is `256 high + low`, both signed bytes, so a product of two is
 //!
 //! ```text
 //! 65536 high high' + 256 (high low' + low high') + low low'
 //! ```
 //!
-//! and the sums of these four, which the unit takes for any signs, give the sum of the products. They may leave 32 bits
-//! on the way; the sum does not, and arithmetic modulo 2^32 finds it. So it is that of every other kernel, four times
-//! as fast as by [`super::products`].
+//! The unit sums these three apart, in 32 bits each, which hold them for integers of any norm and up to 65,536
+//! dimensions. So the integers fill their 16 bits, where the sum of whole products in 32 bits, as in
+//! [`super::products`], would leave room for a norm of 46,340 only.
 //!
 //! A tile is 16 rows of 64 bytes. The dimensions are cut into steps of at most 64, all of one size. A step of 16
 //! items is two tiles, one behind the other, their upper bytes and their lower ones: a row holds four bytes of each
@@ -53,20 +52,24 @@ impl Steps {
         let side = item / 16 * 2 * self.number * self.groups;
         for (group, integers) in integers.chunks(4).enumerate() {
             let high = side + group / self.groups * 2 * self.groups + group % self.groups;
-            let bytes = |plane: usize| {
-                let mut bytes = [0; 4];
-                for (byte, integer) in bytes.iter_mut().zip(integers) {
-                    *byte = integer.to_le_bytes()[plane];
-                }
-                u32::from_le_bytes(bytes)
-            };
-            (lines[high].0[item % 16], lines[high + self.groups].0[item % 16]) = (bytes(1), bytes(0));
+            let mut bytes = [[0; 4]; 2];
+            for (at, integer) in integers.iter().enumerate() {
+                [bytes[0][at], bytes[1][at]] = halves(*integer);
+            }
+            let [high_bytes, low_bytes] = bytes.map(u32::from_le_bytes);
+            (lines[high].0[item % 16], lines[high + self.groups].0[item % 16]) = (high_bytes, low_bytes);
         }
     }
 
     fn bytes(self) -> usize {
         4 * self.groups
     }
+}
+
+/// The bytes `high` and `low` of an integer from -32,640 to 32,639.
+#[inline(always)]
+fn halves(integer: i16) -> [u8; 2] {
+    [((integer + 128) >> 8) as u8, integer as u8]
 }
 
 /// The integers of 16 bits of a few users, as tiles.
@@ -86,10 +89,12 @@ impl Users {
     pub(super) fn put(&mut self, user: usize, integers: &[i32]) {
         for (group, integers) in integers.chunks(4).enumerate() {
             let (step, place) = (group / self.steps.groups, group % self.steps.groups);
-            for (plane, shift) in [(0, 8), (1, 0)] {
-                let byte = |at: usize| (integers.get(at).map_or(0, |integer| integer >> shift) & 0xff).cast_unsigned();
-                let bytes = byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24;
-                self.lines[(2 * step + plane) * ROWS + user].0[place] = bytes;
+            let mut bytes = [[0; 4]; 2];
+            for (at, integer) in integers.iter().enumerate() {
+                [bytes[0][at], bytes[1][at]] = halves(*integer as i16);
+            }
+            for (plane, bytes) in bytes.into_iter().enumerate() {
+                self.lines[(2 * step + plane) * ROWS + user].0[place] = u32::from_le_bytes(bytes);
             }
         }
     }
@@ -240,10 +245,10 @@ impl Unit {
                     "tileloadd tmm6, [{items} + {line}*1]",
                     "tdpbssd tmm0, tmm4, tmm6",
                     "tileloadd tmm7, [{low_items} + {line}*1]",
-                    "tdpbsud tmm1, tmm4, tmm7",
+                    "tdpbssd tmm1, tmm4, tmm7",
                     "tileloadd tmm5, [{users} + {line}*1 + {low_users}]",
-                    "tdpbusd tmm2, tmm5, tmm6",
-                    "tdpbuud tmm3, tmm5, tmm7",
+                    "tdpbssd tmm2, tmm5, tmm6",
+                    "tdpbssd tmm3, tmm5, tmm7",
                     "add {users}, {users_step}",
                     "add {items}, {items_step}",
                     "add {low_items}, {items_step}",
@@ -270,12 +275,16 @@ impl Unit {
             let (halves, _) = row.as_chunks_mut::<16>();
             for ((half, scales), sums) in halves.iter_mut().zip(items.scales.as_chunks::<16>().0).zip(&self.sums) {
                 let Sums([high, high_low, low_high, low]) = sums;
-                let (high, low) = (load(&high[user]), load(&low[user]));
-                let middle = _mm512_slli_epi32::<8>(_mm512_add_epi32(load(&high_low[user]), load(&low_high[user])));
-                let whole = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<16>(high), low), middle);
+                let middle = _mm512_cvtepi32_ps(_mm512_add_epi32(load(&high_low[user]), load(&low_high[user])));
+                let (high, low) = (_mm512_cvtepi32_ps(load(&high[user])), _mm512_cvtepi32_ps(load(&low[user])));
+                let whole = _mm512_fmadd_ps(
+                    high,
+                    _mm512_set1_ps(65_536.0),
+                    _mm512_fmadd_ps(middle, _mm512_set1_ps(256.0), low),
+                );
                 // SAFETY: both hold the 16 values that are read or written, at any alignment.
                 unsafe {
-                    let score = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_loadu_ps(scales.as_ptr()));
+                    let score = _mm512_mul_ps(whole, _mm512_loadu_ps(scales.as_ptr()));
                     _mm512_storeu_ps(half.as_mut_ptr(), score);
                 }
             }
@@ -304,36 +313,33 @@ struct Sums([[Line; ROWS]; 4]);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Matrix;
-    use crate::filter::items::MAX_NORM;
+    use crate::{Kernel, Matrix};
 
-    /// The byte `at` of a row of groups.
-    fn byte(groups: &[u32], at: usize) -> u8 {
-        groups[at / 4].to_le_bytes()[at % 4]
-    }
-
-    /// What the unit computes of the integers in tiles, without it.
-    fn product(steps: Steps, users: &[Line], user: usize, items: &[Line], item: usize) -> i32 {
-        let mut sum = 0_i32;
+    /// What the unit sums for the integers in tiles, without it: `high high'`, `high low' + low high'`, `low low'`.
+    fn sums(steps: Steps, users: &[Line], user: usize, items: &[Line], item: usize) -> [i64; 3] {
+        let byte = |group: u32, at: usize| i64::from(group.to_le_bytes()[at].cast_signed());
         let side = item / 16 * 2 * steps.number * steps.groups;
+        let mut sums = [0; 3];
         for step in 0..steps.number {
-            for at in 0..steps.bytes() {
-                let of_user = [0, 1].map(|plane| byte(&users[(2 * step + plane) * ROWS + user].0, at));
-                let of_item = [0, 1].map(|plane| {
-                    let line = &items[side + (2 * step + plane) * steps.groups + at / 4];
-                    line.0[item % 16].to_le_bytes()[at % 4]
-                });
-                let whole = |[high, low]: [u8; 2]| i32::from(i16::from_le_bytes([low, high]));
-                sum = sum.wrapping_add(whole(of_user).wrapping_mul(whole(of_item)));
+            for group in 0..steps.groups {
+                let of_user = [0, 1].map(|plane| users[(2 * step + plane) * ROWS + user].0[group]);
+                let of_item = [0, 1].map(|plane| items[side + (2 * step + plane) * steps.groups + group].0[item % 16]);
+                for at in 0..4 {
+                    let ([high, low], [item_high, item_low]) =
+                        (of_user.map(|group| byte(group, at)), of_item.map(|group| byte(group, at)));
+                    sums[0] += high * item_high;
+                    sums[1] += high * item_low + low * item_high;
+                    sums[2] += low * item_low;
+                }
             }
         }
-        sum
+        sums
     }
 
     #[test]
     fn tiles_hold_every_integer_in_its_place() {
         for dim in [1, 3, 4, 5, 63, 64, 65, 130] {
-            let value = |row: usize, at: usize| ((row * 7919 + at * 104_729) % 65_536) as i32 - 32_768;
+            let value = |row: usize, at: usize| ((row * 7919 + at * 104_729) % 65_280) as i32 - 32_640;
             let steps = Steps::of(dim);
             let mut tiles = steps.empty_panel();
             for item in 0..PANEL {
@@ -346,32 +352,42 @@ mod tests {
             }
             for user in 0..ROWS {
                 for item in 0..PANEL {
-                    let expected = (0..dim)
-                        .map(|at| value(user, at).wrapping_mul(value(100 + item, at)))
-                        .fold(0_i32, i32::wrapping_add);
-                    assert_eq!(product(steps, &users.lines, user, tiles.as_flattened(), item), expected, "dim {dim}");
+                    let [high, middle, low] = sums(steps, &users.lines, user, tiles.as_flattened(), item);
+                    let product = |at| i64::from(value(user, at)) * i64::from(value(100 + item, at));
+                    let expected: i64 = (0..dim).map(product).sum();
+                    assert_eq!(65_536 * high + 256 * middle + low, expected, "dim {dim}");
                 }
             }
         }
     }
 
-    /// The sums of single products leave 32 bits, theirs together just does not.
+    /// With the largest sums that there can be: bytes of -128 and 127 in all of the most dimensions.
     #[test]
-    fn the_largest_sums_are_exact() {
-        for kernel in crate::Kernel::supported().into_iter().filter(|kernel| kernel.has_tiles()) {
-            for dim in [1, 2, 65, 512] {
-                let row: Vec<f32> = (0..dim).map(|at| if at % 2 == 0 { 0.7 } else { -0.7 }).collect();
-                let opposite: Vec<f32> = row.iter().map(|value| -value).collect();
-                let users = Matrix::new(&row, dim);
-                let both = [row.clone(), opposite].concat();
-                let panels = Panel::all(Matrix::new(&both, dim), kernel);
-                let mut out = vec![0.0; PANEL];
-                let tile = UserTile::new(users, kernel);
+    fn scores_are_made_of_the_sums() {
+        for kernel in Kernel::supported().into_iter().filter(|kernel| kernel.has_tiles()) {
+            for dim in [1, 2, 65, 512, 65_536] {
+                let row = |seed: usize| (0..dim).map(move |at| ((at * 37 + seed * 101) % 2003) as f32 / 2003.0 - 0.5);
+                // With the first, the scale is 1.
+                let most = || (0..dim).map(|at| if at == 0 { 32_638.0 } else { 127.0 * 256.0 - 128.0 });
+                let users: Vec<f32> = (0..3).flat_map(row).chain(most()).collect();
+                let items: Vec<f32> = (7..26).flat_map(row).chain(most()).chain(most().map(|value| -value)).collect();
+                let panels = Panel::all(Matrix::new(&items, dim), kernel);
+                let tile = UserTile::new(Matrix::new(&users, dim), kernel);
+                let mut scores = vec![0.0; 4 * PANEL];
                 // SAFETY: the kernel is supported.
-                unsafe { score(&tile, &panels, &mut out) };
-                let largest = f64::from(out[0]) / f64::from(panels[0].sixteen.scales[0]);
-                assert!((0.49 * MAX_NORM * MAX_NORM..=MAX_NORM * MAX_NORM).contains(&largest), "{dim} {largest}");
-                assert_eq!(out[1], -out[0]);
+                unsafe { score(&tile, &panels, &mut scores) };
+                let lines = &tile.amx.as_ref().expect("a tile of this kernel").lines;
+                let groups = panels[0].sixteen.groups.as_flattened();
+                for user in 0..4 {
+                    for item in 0..21 {
+                        let parts = sums(Steps::of(dim), lines, user, groups, item);
+                        let [high, middle, low] = parts.map(|sum| i32::try_from(sum).expect("32 bits") as f32);
+                        let whole = high.mul_add(65_536.0, middle.mul_add(256.0, low));
+                        assert_eq!(scores[user * PANEL + item], whole * panels[0].sixteen.scales[item], "dim {dim}");
+                    }
+                }
+                let [.., middle, _] = sums(Steps::of(dim), lines, 3, groups, 19);
+                assert!(dim < 65_536 || middle.abs() > i64::from(i32::MAX) * 99 / 100, "{middle}");
             }
         }
     }

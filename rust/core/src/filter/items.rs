@@ -34,10 +34,16 @@ pub struct Panel {
     pub max_norm: f64,
     /// The largest `|d| / |x|` at each precision.
     loss: [f64; 2],
-    /// What makes 8 bits of each item's 16, see [`in_eight`].
-    pub(super) factors: [i16; PANEL],
-    /// Whether its integers lie as tiles; see [`super::amx`].
-    pub(super) has_tiles: bool,
+    pub(super) layout: Layout,
+}
+
+/// How the integers of a panel lie, and what is kept beside them for each item.
+pub(super) enum Layout {
+    /// In groups of two dimensions, with what makes 8 bits of 16, see [`in_eight`].
+    Groups { factors: [i16; PANEL] },
+    /// In tiles, see [`super::amx`], with the norm in units of the scale, see [`rounded_up`].
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no other CPU has them"))]
+    Tiles { norms: [u16; PANEL] },
 }
 
 /// The items of a panel in 8 bits, made of those in 16 when a block of items is ranked: no copy of the catalog.
@@ -66,11 +72,17 @@ fn max_norm_in_scales(dim: usize) -> f64 {
     MAX_NORM - by_rounding
 }
 
-/// The scale that rounds a vector of some norm and largest value to integers of 16 bits and at most `MAX_NORM`.
-pub(super) fn scale_of_sixteen(norm: f64, largest: f32, dim: usize) -> f32 {
-    let by_norm = norm / max_norm_in_scales(dim);
-    let by_value = f64::from(largest) / 32_766.0;
-    (by_norm.max(by_value) as f32).next_up()
+/// The scale that rounds a vector of some norm and largest value to integers of 16 bits: those in tiles to what two
+/// signed bytes hold, others to a norm of at most `MAX_NORM`.
+pub(super) fn scale_of_sixteen(norm: f64, largest: f32, dim: usize, has_tiles: bool) -> f32 {
+    let largest = f64::from(largest);
+    let scale = if has_tiles { largest / 32_638.0 } else { (norm / max_norm_in_scales(dim)).max(largest / 32_766.0) };
+    (scale as f32).next_up()
+}
+
+/// The upper half of the next f32 that has no lower half: at most 1/128 more.
+fn rounded_up(value: f64) -> u16 {
+    ((value as f32).next_up().to_bits().div_ceil(1 << 16)) as u16
 }
 
 /// The nearest integer of a number between -2^21 and 2^21, ties to even: adding 1.5 x 2^23 leaves it in the lower bits.
@@ -94,9 +106,9 @@ pub(super) fn size(row: &[f32]) -> (f64, f32) {
 }
 
 #[inline(always)]
-fn round(row: &[f32]) -> Rounded {
+fn round(row: &[f32], has_tiles: bool) -> Rounded {
     let (norm, largest) = size(row);
-    let scale = scale_of_sixteen(norm, largest, row.len());
+    let scale = scale_of_sixteen(norm, largest, row.len(), has_tiles);
     let mut values = vec![0; row.len()];
     for (integer, value) in values.iter_mut().zip(row) {
         *integer = nearest(value / scale) as i16;
@@ -130,12 +142,33 @@ fn scale_of_eight(scale: f32, factor: i16) -> f32 {
     scale * (32_768.0 / f32::from(factor))
 }
 
+/// The factor that makes 8 bits of the 16 of a row, and the norm of what they miss of it.
+#[inline(always)]
+fn eight_of(row: &[f32], values: &[i16], scale: f32) -> (i16, f64) {
+    let mut largest = 0;
+    for value in values {
+        largest = value.unsigned_abs().max(largest);
+    }
+    let factor = factor_of_eight(largest);
+    let mut eight = vec![0; values.len()];
+    for (eight, value) in eight.iter_mut().zip(values) {
+        *eight = in_eight(*value, factor);
+    }
+    (factor, lost(row, &eight, scale_of_eight(scale, factor)))
+}
+
 /// Puts an item in its place in groups of two dimensions.
 #[inline(always)]
 fn put_pairs(groups: &mut [[Line; 2]], item: usize, values: &[i16]) {
     for (group, pair) in groups.iter_mut().zip(values.chunks(2)) {
         let second = pair.get(1).map_or(0, |value| value.cast_unsigned());
         group[item / 16].0[item % 16] = u32::from(pair[0].cast_unsigned()) | u32::from(second) << 16;
+    }
+}
+
+impl Layout {
+    fn has_tiles(&self) -> bool {
+        matches!(self, Self::Tiles { .. })
     }
 }
 
@@ -180,7 +213,7 @@ impl Panel {
     fn with_amx(items: Matrix) -> Self {
         let steps = Steps::of(items.dim());
         let put = |tiles: &mut [[Line; 2]], item: usize, values: &[i16]| steps.put_item(tiles, item, values);
-        Self { has_tiles: true, ..Self::made_of(items, steps.empty_panel(), put) }
+        Self::made_of(items, Layout::Tiles { norms: [0; PANEL] }, steps.empty_panel(), put)
     }
 
     /// The same code, compiled for wider registers: loops, since closures would not be.
@@ -198,44 +231,58 @@ impl Panel {
 
     #[inline(always)]
     fn of(items: Matrix) -> Self {
-        Self::made_of(items, vec![[Line::default(); 2]; items.dim().div_ceil(2)], put_pairs)
+        let layout = Layout::Groups { factors: [0; PANEL] };
+        Self::made_of(items, layout, vec![[Line::default(); 2]; items.dim().div_ceil(2)], put_pairs)
     }
 
-    /// From groups for all integers, and what puts those of an item into them.
+    /// From a layout and groups for all integers, and what puts those of an item into them.
     #[inline(always)]
-    fn made_of(items: Matrix, groups: Vec<[Line; 2]>, put: impl Fn(&mut [[Line; 2]], usize, &[i16])) -> Self {
+    fn made_of(
+        items: Matrix,
+        mut layout: Layout,
+        groups: Vec<[Line; 2]>,
+        put: impl Fn(&mut [[Line; 2]], usize, &[i16]),
+    ) -> Self {
         let mut sixteen = Integers { groups, ..Integers::default() };
-        let mut factors = [0; PANEL];
         let mut max_norm = 0.0;
         let mut loss = [0.0_f64; 2];
-        for (item, factor) in factors.iter_mut().enumerate().take(items.rows()) {
+        for item in 0..items.rows() {
             let row = items.row(item);
-            let Rounded { values, scale, norm, lost: lost_in_sixteen } = round(row);
+            let Rounded { values, scale, norm, lost: lost_in_sixteen } = round(row, layout.has_tiles());
             put(&mut sixteen.groups, item, &values);
             sixteen.scales[item] = scale;
             max_norm = if norm.is_finite() { norm.max(max_norm) } else { f64::INFINITY };
-            let mut largest = 0;
-            for value in &values {
-                largest = value.unsigned_abs().max(largest);
-            }
-            *factor = factor_of_eight(largest);
-            if norm > 0.0 {
-                let mut eight = vec![0; values.len()];
-                for (eight, value) in eight.iter_mut().zip(&values) {
-                    *eight = in_eight(*value, *factor);
+            let lost_in_eight = match &mut layout {
+                Layout::Groups { factors } => {
+                    let (factor, lost) = eight_of(row, &values, scale);
+                    factors[item] = factor;
+                    lost
                 }
-                let lost = [lost(row, &eight, scale_of_eight(scale, *factor)), lost_in_sixteen];
+                Layout::Tiles { norms } => {
+                    norms[item] = rounded_up(norm / f64::from(scale));
+                    0.0
+                }
+            };
+            if norm > 0.0 {
+                let lost = [lost_in_eight, lost_in_sixteen];
                 loss = std::array::from_fn(|at| loss[at].max(lost[at] / norm));
             }
         }
-        Self { sixteen, max_norm, loss, factors, has_tiles: false }
+        Self { sixteen, max_norm, loss, layout }
     }
 
-    /// Of each item, `|x|` or more: what its scale allows, which is `|x|` but where one value outweighs all others
-    /// together, and then less than 1.5 `|x|`.
+    pub(super) fn has_tiles(&self) -> bool {
+        self.layout.has_tiles()
+    }
+
+    /// Of each item, `|x|` or a little more. Where it is not kept it is what the scale allows, which is `|x|` but where
+    /// one value outweighs all others together, and then less than 1.5 `|x|`.
     pub fn norms(&self, dim: usize) -> [f32; PANEL] {
-        let most = max_norm_in_scales(dim);
-        self.sixteen.scales.map(|scale| ((f64::from(scale) * most) as f32).next_up())
+        let in_scales = |item| match &self.layout {
+            Layout::Groups { .. } => max_norm_in_scales(dim),
+            Layout::Tiles { norms } => f64::from(f32::from_bits(u32::from(norms[item]) << 16)),
+        };
+        std::array::from_fn(|item| ((f64::from(self.sixteen.scales[item]) * in_scales(item)) as f32).next_up())
     }
 
     /// The largest share of an item's norm that rounding took.
@@ -243,9 +290,24 @@ impl Panel {
         self.loss[precision as usize]
     }
 
+    /// What makes 8 bits of each item's 16; 0 for a missing one.
+    ///
+    /// # Panics
+    /// For tiles.
+    pub(super) fn factors_of_eight(&self) -> &[i16; PANEL] {
+        match &self.layout {
+            Layout::Groups { factors } => factors,
+            Layout::Tiles { .. } => panic!("a panel of another kernel"),
+        }
+    }
+
     /// The scales of the items in 8 bits; 0 for a missing one.
+    ///
+    /// # Panics
+    /// For tiles.
     pub(super) fn scales_of_eight(&self) -> [f32; PANEL] {
-        std::array::from_fn(|item| match self.factors[item] {
+        let factors = self.factors_of_eight();
+        std::array::from_fn(|item| match factors[item] {
             0 => 0.0,
             factor => scale_of_eight(self.sixteen.scales[item], factor),
         })

@@ -25,7 +25,7 @@ pub fn score_panels(
 ) {
     let width = panels.len() * PANEL;
     assert_eq!(out.len(), tile.len() * width);
-    assert!(panels.iter().all(|panel| panel.has_tiles == kernel.has_tiles()), "panels of another kernel");
+    assert!(panels.iter().all(|panel| panel.has_tiles() == kernel.has_tiles()), "panels of another kernel");
     #[cfg(target_arch = "x86_64")]
     if kernel.has_tiles() {
         assert_eq!(precision, Precision::Sixteen);
@@ -180,7 +180,6 @@ impl EightBits {
     /// # Panics
     /// When the kernel has no such precision, and for a panel of another kernel.
     pub fn take(&mut self, panel: &Panel, kernel: Kernel) {
-        assert!(!panel.has_tiles, "a panel of another kernel");
         let Self { integers, .. } = self;
         integers.scales = panel.scales_of_eight();
         integers.groups.resize(panel.sixteen.groups.len().div_ceil(2), [Line::default(); 2]);
@@ -269,7 +268,7 @@ mod x86 {
         );
         let to_upper = _mm512_set4_epi32(0x0e0c_8080, 0x0a08_8080, 0x0604_8080, 0x0200_8080);
         // Each item's factor, for both its integers in a lane.
-        let factors: [u32; PANEL] = panel.factors.map(|factor| u32::from(factor.cast_unsigned()) * 0x1_0001);
+        let factors: [u32; PANEL] = panel.factors_of_eight().map(|factor| u32::from(factor.cast_unsigned()) * 0x1_0001);
         // SAFETY: a chunk holds the 16 values that are read, at any alignment.
         let factors = [0, 16].map(|start| unsafe { _mm512_loadu_si512(factors[start..][..16].as_ptr().cast()) });
         let ones = _mm512_set1_epi8(1);

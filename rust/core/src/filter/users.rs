@@ -81,8 +81,8 @@ impl UserTile {
     fn push(&mut self, row: &[f32]) {
         let at = self.bounds.len();
         let (norm, largest) = size(row);
-        let scale = scale_of_sixteen(norm, largest, row.len());
-        let (integers, sixteen) = round(row, norm, scale);
+        let scale = scale_of_sixteen(norm, largest, row.len(), self.has_tiles());
+        let (integers, sixteen) = round(row, norm, scale, self.has_tiles());
         for (group, pair) in self.sixteen.iter_mut().zip(integers.chunks(2)) {
             group[at] = join(pair, 16);
         }
@@ -92,7 +92,7 @@ impl UserTile {
         }
         let mut bounds = [ErrorBound::default(), sixteen];
         if !self.eight.is_empty() {
-            let (mut integers, eight) = round(row, norm, (largest / 127.0).next_up());
+            let (mut integers, eight) = round(row, norm, (largest / 127.0).next_up(), false);
             integers.iter_mut().for_each(|integer| *integer += 128);
             for (group, quad) in self.eight.iter_mut().zip(integers.chunks(4)) {
                 group[at] = join(quad, 8);
@@ -100,6 +100,14 @@ impl UserTile {
             bounds[Precision::Eight as usize] = eight;
         }
         self.bounds.push(bounds);
+    }
+
+    #[inline(always)]
+    fn has_tiles(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.amx.is_some();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// Number of users.
@@ -120,7 +128,7 @@ impl UserTile {
 
 /// The nearest integers of a row of known norm in units of `scale`, and the bound on what their products miss.
 #[inline(always)]
-fn round(row: &[f32], row_norm: f64, scale: f32) -> (Vec<i32>, ErrorBound) {
+fn round(row: &[f32], row_norm: f64, scale: f32, has_tiles: bool) -> (Vec<i32>, ErrorBound) {
     let mut integers = vec![0; row.len()];
     for (integer, value) in integers.iter_mut().zip(row) {
         *integer = nearest(value / scale);
@@ -129,7 +137,7 @@ fn round(row: &[f32], row_norm: f64, scale: f32) -> (Vec<i32>, ErrorBound) {
     let of = &integers[..row.len()];
     let rounded = norm(row.len(), |at| scale * f64::from(of[at]));
     let lost = norm(row.len(), |at| f64::from(row[at]) - scale * f64::from(of[at]));
-    (integers, ErrorBound::new(row.len(), scale, row_norm, rounded, lost))
+    (integers, ErrorBound::new(row.len(), scale, row_norm, rounded, lost, has_tiles))
 }
 
 /// The lower `bits` of each integer, the first in the lowest.
