@@ -135,6 +135,16 @@ impl ErrorBound {
         let score = f64::from(least) * self.scale;
         ((score - self.constant - Self::MARGIN * score.abs()) as f32).next_down()
     }
+
+    /// What the exact score of an item surely lies between, by its approximate one and `error`, which is `slope * norm`.
+    pub fn around(&self, approximate: f32, error: f32) -> (f32, f32) {
+        let (least, most) = (approximate - error, approximate + error);
+        if least.is_finite() && most.is_finite() {
+            (self.reached(least), -self.reached(-most))
+        } else {
+            (f32::NEG_INFINITY, f32::INFINITY)
+        }
+    }
 }
 
 #[cfg(test)]

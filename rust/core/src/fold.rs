@@ -21,6 +21,9 @@ pub(crate) const EXCLUDED: f32 = f32::NEG_INFINITY;
 pub(crate) trait Fold: Sync {
     type State: Send;
 
+    /// Whether sifted items must come with their scores.
+    const NEEDS_SCORES: bool;
+
     fn start(&self, user: usize) -> Self::State;
 
     /// Takes in the exact scores of the items from `first_item` on, some of which may be [`EXCLUDED`].
@@ -32,15 +35,16 @@ pub(crate) trait Fold: Sync {
     /// The pairs of scores (low, high) that the same items are to be sifted by.
     fn bars(&self, state: &Self::State, user: usize, row: &Row, bars: &mut Vec<(f32, f32)>);
 
-    /// Takes in the items sifted by one of these: the number of those that surely score more than `high`, and the
-    /// exact scores of all others that do not surely score less than `low`, by increasing item.
+    /// Takes in the items sifted by one of these: the number of those that surely score more than `high`, and all others
+    /// that do not surely score less than `low`, by increasing item, each with two scores that its own lies between.
+    /// Both are its own where the fold needs it, and where it was computed.
     fn take_sifted(
         &self,
         state: &mut Self::State,
         user: usize,
         bar: usize,
         num_above: u64,
-        doubtful: impl Iterator<Item = (usize, f32)>,
+        doubtful: impl Iterator<Item = (usize, f32, f32)>,
     );
 
     /// Takes in a state of the same user.
@@ -248,7 +252,7 @@ struct Scratch {
 #[derive(Default)]
 struct Doubts {
     /// (user of the tile, item of the block).
-    pairs: Vec<(u32, u32)>,
+    pairs: Vec<(usize, usize)>,
     /// (user of the tile, bar, items surely above, end of its pairs).
     rows: Vec<(usize, usize, u64, usize)>,
 }
@@ -370,16 +374,31 @@ impl ItemIndex<'_> {
             if is_promising && sifts(block) {
                 group.trust.is_earned = true;
                 scratch.num_in_vain = 0;
-                let Scratch { doubts, exact, .. } = scratch;
-                kernel.score_pairs(group.rows.rows(), block.items, &doubts.pairs, exact);
+                let Scratch { doubts, exact, scores, .. } = scratch;
+                // What 8 bits say is too rough to keep: a later bar would be much lower than by exact scores.
+                let scores_doubts = F::NEEDS_SCORES || tried == Precision::Eight;
+                if scores_doubts {
+                    kernel.score_pairs(group.rows.rows(), block.items, &doubts.pairs, exact);
+                }
+                let width = block.panels.len() * PANEL;
                 let mut start = 0;
                 for &(user, bar, num_above, end) in &doubts.rows {
-                    let items = doubts.pairs[start..end].iter().map(|(_, place)| block.first_item + *place as usize);
-                    let doubtful = items.zip(exact[start..end].iter().copied());
+                    let bound = group.tile.error_bound(user, tried);
+                    let slope = bound.slope(block.loss[tried as usize]);
+                    let between = |at: usize| {
+                        let (_, place) = doubts.pairs[at];
+                        let (low, high) = if scores_doubts {
+                            (exact[at], exact[at])
+                        } else {
+                            bound.around(scores[user * width + place], slope * block.norms[place])
+                        };
+                        (block.first_item + place, low, high)
+                    };
+                    let doubtful = (start..end).map(between);
                     fold.take_sifted(&mut states[user], group.users.start + user, bar, num_above, doubtful);
                     start = end;
                 }
-                return doubts.pairs.len();
+                return if scores_doubts { doubts.pairs.len() } else { 0 };
             }
             precision = group.trust.disappointed_by(tried);
             scratch.num_in_vain += usize::from(precision.is_none());
@@ -435,7 +454,7 @@ fn sift_block<F: Fold>(
                 // An excluded one is in doubt where all are that score little.
                 places.retain(|place| scores[*place as usize] > EXCLUDED || !excluded.contains(at, *place));
             }
-            doubts.pairs.extend(places.iter().map(|place| (at as u32, *place)));
+            doubts.pairs.extend(places.iter().map(|place| (at, *place as usize)));
             doubts.rows.push((at, bar, above, doubts.pairs.len()));
         }
         if doubts.pairs.len() > max_doubts {

@@ -107,8 +107,9 @@ pub struct Blocks {
 
 impl Blocks {
     /// Bytes of a block of items, in f32 and in 16 bits: they stay in a second-level cache of 1 MiB while all users of
-    /// a block pass by.
+    /// a block pass by, or of 2 MiB, which all CPUs with tiles have.
     const ITEM_BYTES: usize = 768 * 1024;
+    const ITEM_BYTES_WITH_TILES: usize = 2 * Self::ITEM_BYTES;
     /// Bytes of a block of users, in f32, in 16 bits and in 8: what each thread holds.
     const USER_BYTES: usize = 4 * 1024 * 1024;
     /// The same of all threads together, however many there are.
@@ -118,11 +119,12 @@ impl Blocks {
     /// Fewer users at a time are not worth the reading of all items.
     pub(crate) const MIN_USERS: usize = 192;
 
-    fn new(dim: usize, tile: usize) -> Self {
-        let items = Self::ITEM_BYTES / (dim * (size_of::<f32>() + size_of::<i16>()));
+    fn new(dim: usize, kernel: Kernel) -> Self {
+        let item_bytes = if kernel.has_tiles() { Self::ITEM_BYTES_WITH_TILES } else { Self::ITEM_BYTES };
+        let items = item_bytes / (dim * (size_of::<f32>() + size_of::<i16>()));
         let user_bytes = Self::USER_BYTES.min(Self::ALL_USER_BYTES / rayon::current_num_threads());
         let users = user_bytes / (dim * (size_of::<f32>() + size_of::<i16>() + size_of::<i8>()));
-        Self { users: users.clamp(tile, 4096), items: items.clamp(PANEL, 1024) }
+        Self { users: users.clamp(kernel.tile(), 4096), items: items.clamp(PANEL, 1024) }
     }
 }
 
@@ -138,7 +140,7 @@ impl<'a> ItemIndex<'a> {
 
     /// The index of items that were prepared before.
     pub fn from_prepared(item_embeddings: Matrix<'a>, prepared: Arc<Prepared>) -> Self {
-        let blocks = Blocks::new(item_embeddings.dim(), prepared.kernel.tile());
+        let blocks = Blocks::new(item_embeddings.dim(), prepared.kernel);
         Self { items: item_embeddings, first_item: 0, prepared, blocks, interrupt: Interrupt::NEVER }
     }
 

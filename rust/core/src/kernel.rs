@@ -172,7 +172,7 @@ impl Kernel {
     ///
     /// # Panics
     /// When the dimensions differ or a pair holds a user or an item that is none.
-    pub(crate) fn score_pairs(self, users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
+    pub(crate) fn score_pairs(self, users: Matrix, items: Matrix, pairs: &[(usize, usize)], out: &mut Vec<f32>) {
         assert_eq!(users.dim(), items.dim());
         match self.0 {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
@@ -256,16 +256,21 @@ fn score_rows<A: Accumulator, const U: usize, const I: usize>(users: [&[f32]; U]
 /// Takes `P` pairs at a time, of one user where they are: its vector is then read once. A last group that is short
 /// repeats its last pair.
 #[inline(always)]
-fn score_pairs<A: Accumulator, const P: usize>(users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
+fn score_pairs<A: Accumulator, const P: usize>(
+    users: Matrix,
+    items: Matrix,
+    pairs: &[(usize, usize)],
+    out: &mut Vec<f32>,
+) {
     out.clear();
     for group in pairs.chunks(P) {
         let pair = |at: usize| group[at.min(group.len() - 1)];
-        let item_rows = std::array::from_fn(|at| items.row(pair(at).1 as usize));
+        let item_rows = std::array::from_fn(|at| items.row(pair(at).1));
         let scores = if pair(0).0 == pair(P - 1).0 {
-            let [scores] = tile::<A, 1, P>([users.row(pair(0).0 as usize)], item_rows);
+            let [scores] = tile::<A, 1, P>([users.row(pair(0).0)], item_rows);
             scores
         } else {
-            dots::<A, P>(std::array::from_fn(|at| users.row(pair(at).0 as usize)), item_rows)
+            dots::<A, P>(std::array::from_fn(|at| users.row(pair(at).0)), item_rows)
         };
         out.extend_from_slice(&scores[..group.len()]);
     }
@@ -364,15 +369,15 @@ mod x86 {
         score_tiles::<Avx2, 2, 2>(users, items, out);
     }
 
-    /// Four pairs at a time hide the latency of the sums.
+    /// Eight pairs at a time hide the latency of the sums.
     #[target_feature(enable = "avx512f")]
-    pub(super) fn score_pairs_avx512(users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
-        super::score_pairs::<Avx512, 4>(users, items, pairs, out);
+    pub(super) fn score_pairs_avx512(users: Matrix, items: Matrix, pairs: &[(usize, usize)], out: &mut Vec<f32>) {
+        super::score_pairs::<Avx512, 8>(users, items, pairs, out);
     }
 
     /// As above; each sum takes two registers.
     #[target_feature(enable = "avx2")]
-    pub(super) fn score_pairs_avx2(users: Matrix, items: Matrix, pairs: &[(u32, u32)], out: &mut Vec<f32>) {
+    pub(super) fn score_pairs_avx2(users: Matrix, items: Matrix, pairs: &[(usize, usize)], out: &mut Vec<f32>) {
         super::score_pairs::<Avx2, 4>(users, items, pairs, out);
     }
 
@@ -516,8 +521,8 @@ mod tests {
         #[test]
         fn every_kernel_gives_the_bits_of_the_definition((dim, users, items) in block()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
-            let pairs: Vec<(u32, u32)> = (0..users.rows() as u32)
-                .flat_map(|user| (0..items.rows() as u32).rev().map(move |item| (user, item)))
+            let pairs: Vec<(usize, usize)> = (0..users.rows())
+                .flat_map(|user| (0..items.rows()).rev().map(move |item| (user, item)))
                 .collect();
             for kernel in Kernel::supported() {
                 let mut out = vec![f32::NAN; users.rows() * items.rows()];

@@ -80,6 +80,8 @@ impl Fold for Count<'_> {
     /// The items that pass each bar, or for a ladder, those that pass this bar and none above.
     type State = Vec<u64>;
 
+    const NEEDS_SCORES: bool = true;
+
     fn start(&self, user: usize) -> Vec<u64> {
         vec![0; self.bars(user).len()]
     }
@@ -114,10 +116,10 @@ impl Fold for Count<'_> {
         user: usize,
         bar: usize,
         num_above: u64,
-        doubtful: impl Iterator<Item = (usize, f32)>,
+        doubtful: impl Iterator<Item = (usize, f32, f32)>,
     ) {
         let passed = &self.bars(user)[bar];
-        counts[bar] += num_above + doubtful.filter(|(item, score)| passed.is_passed(*item, *score)).count() as u64;
+        counts[bar] += num_above + doubtful.filter(|(item, score, _)| passed.is_passed(*item, *score)).count() as u64;
     }
 
     fn merge(&self, counts: &mut Vec<u64>, other: Vec<u64>) {
@@ -238,7 +240,7 @@ impl ItemIndex<'_> {
         Ok(counts.into_iter().map(|count| count as f64).collect())
     }
 
-    fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {
+    pub(crate) fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {
         kernel::dot(users.row(user), self.items.row(item))
     }
 }

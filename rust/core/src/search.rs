@@ -1,13 +1,13 @@
 //! The best items of every user.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
 
 use crate::fold::{EXCLUDED, Fold, Row, Sieve};
 use crate::rank::check_rows;
-use crate::{Error, Interrupt, ItemIndex, Matrix, Ragged, Result};
+use crate::{Error, ItemIndex, Matrix, Ragged, Result};
 
 /// The best items of every user, best first.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,75 +30,48 @@ impl Found {
         if let Some(other) = of_shards.iter().find(|found| found.items.rows() != rows) {
             return Err(Error::Rows { name: "found", rows: other.items.rows(), users: rows });
         }
-        let best: Result<Vec<Best>> = (0..rows).into_par_iter().map(|row| Best::merged(of_shards, row, k)).collect();
-        Self::from_best(best?, Interrupt::NEVER)
+        let best: Result<Vec<_>> = (0..rows).into_par_iter().map(|row| Scored::merged(of_shards, row, k)).collect();
+        Ok(Self::from_rows(best?.iter().map(|row| row.iter().copied())))
     }
 
-    fn from_best(best: Vec<Best>, interrupt: Interrupt) -> Result<Self> {
-        let sorted = |best: Best| interrupt.check().map(|()| best.heap.into_sorted_vec());
-        let sorted = best.into_par_iter().map(sorted).collect::<Result<Vec<Vec<Candidate>>>>()?;
-        let flat = || sorted.iter().flatten();
-        let items = Ragged::from_lengths(sorted.iter().map(Vec::len), flat().map(|c| c.item).collect());
-        Ok(Self { items, scores: flat().map(|c| c.score).collect() })
+    /// From sorted rows.
+    fn from_rows<'a, Row: ExactSizeIterator<Item = Scored>>(rows: impl Iterator<Item = Row> + Clone + 'a) -> Self {
+        let flat = || rows.clone().flatten();
+        let items = Ragged::from_lengths(rows.clone().map(|row| row.len()), flat().map(|c| c.item).collect());
+        Self { items, scores: flat().map(|c| c.score).collect() }
     }
 
-    fn candidates(&self, row: usize) -> impl Iterator<Item = Candidate> {
+    fn row(&self, row: usize) -> impl Iterator<Item = Scored> {
         let scores = &self.scores[self.items.span(row)];
         // No score is -0, but one from outside may be.
-        self.items.row(row).iter().zip(scores).map(|(item, score)| Candidate { score: *score + 0.0, item: *item })
+        self.items.row(row).iter().zip(scores).map(|(item, score)| Scored { score: *score + 0.0, item: *item })
     }
 }
 
 /// An item with its score. The order is that of the ranking: the better one is the smaller.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
+struct Scored {
     score: f32,
     item: usize,
 }
 
-impl Ord for Candidate {
+impl Scored {
     fn cmp(&self, other: &Self) -> Ordering {
         other.score.total_cmp(&self.score).then(self.item.cmp(&other.item))
     }
-}
 
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Candidate {}
-
-/// The `k` best candidates so far, the worst of them on top of the heap.
-struct Best {
-    k: usize,
-    heap: BinaryHeap<Candidate>,
-}
-
-impl Best {
-    fn of(k: usize) -> Self {
-        Self { k, heap: BinaryHeap::new() }
-    }
-
-    fn offer(&mut self, candidate: Candidate) {
-        if self.heap.len() < self.k {
-            self.heap.push(candidate);
-        } else if let Some(mut worst) = self.heap.peek_mut()
-            && candidate < *worst
-        {
-            *worst = candidate;
+    /// The `k` best, best first.
+    fn best(mut all: Vec<Self>, k: usize) -> Vec<Self> {
+        if all.len() > k {
+            all.select_nth_unstable_by(k - 1, Self::cmp);
+            all.truncate(k);
         }
+        all.sort_unstable_by(Self::cmp);
+        all
     }
 
     /// The best of one row of what all shards found.
-    fn merged(of_shards: &[Found], row: usize, k: usize) -> Result<Self> {
+    fn merged(of_shards: &[Found], row: usize, k: usize) -> Result<Vec<Self>> {
         let mut items: Vec<usize> = of_shards.iter().flat_map(|found| found.items.row(row)).copied().collect();
         items.sort_unstable();
         if let Some(pair) = items.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -107,58 +80,132 @@ impl Best {
         if items.len() < k {
             return Err(Error::TooFewItems { row, left: items.len(), k });
         }
-        let mut best = Self::of(k);
-        for candidate in of_shards.iter().flat_map(|found| found.candidates(row)) {
-            if !candidate.score.is_finite() {
-                return Err(Error::NonFiniteScore { name: "scores", row, value: candidate.score.into() });
-            }
-            best.offer(candidate);
+        let all: Vec<Self> = of_shards.iter().flat_map(|found| found.row(row)).collect();
+        if let Some(scored) = all.iter().find(|scored| !scored.score.is_finite()) {
+            return Err(Error::NonFiniteScore { name: "scores", row, value: scored.score.into() });
         }
-        Ok(best)
+        Ok(Self::best(all, k))
     }
+}
 
-    /// Whether an item of this score could still enter; an item of a higher index than all before must score more.
-    fn may_enter(&self, score: f32) -> bool {
-        score > if self.heap.len() < self.k { EXCLUDED } else { self.worst() }
+/// An item of the index and between which scores its own lies: the same two, once it is known.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    item: usize,
+    low: f32,
+    high: f32,
+}
+
+impl Candidate {
+    /// As [`Scored::cmp`], of items whose scores are known.
+    fn cmp_settled(&self, other: &Self) -> Ordering {
+        other.low.total_cmp(&self.low).then(self.item.cmp(&other.item))
     }
+}
 
-    /// The score of the worst, once there are k.
-    fn worst(&self) -> f32 {
-        self.heap.peek().map_or(f32::INFINITY, |worst| worst.score)
+/// The items that may be among the `k` best of a user, and some that are not.
+struct Best {
+    candidates: Vec<Candidate>,
+    /// What `k` of them surely score: none that scores less need be kept.
+    bar: f32,
+}
+
+impl Best {
+    /// Raises the bar to what `k` candidates surely score, and drops those that surely score less.
+    fn raise_bar(&mut self, k: usize) {
+        if self.candidates.len() >= k {
+            let (_, at_bar, _) = self.candidates.select_nth_unstable_by(k - 1, |a, b| b.low.total_cmp(&a.low));
+            self.bar = self.bar.max(at_bar.low);
+            self.candidates.retain(|candidate| candidate.high >= self.bar);
+        }
     }
 }
 
 /// Once this many times k items were seen, few of those to come are among the best or near them.
 const MANY: usize = 40;
 
-/// Keeps the best items.
-struct Search {
+/// Keeps the items that may be among the best, and scores exactly those alone that are left when all were seen.
+struct Search<'a> {
     k: usize,
-    /// What the index of the first item is to those who asked.
-    first_item: usize,
+    index: &'a ItemIndex<'a>,
+    users: Matrix<'a>,
 }
 
-impl Search {
-    fn offer(&self, best: &mut Best, item: usize, score: f32) {
-        if best.may_enter(score) {
-            best.offer(Candidate { score, item: self.first_item + item });
+impl Search<'_> {
+    /// More candidates than this are looked through for some to drop.
+    fn most(&self) -> usize {
+        self.k + self.k / 2 + 16
+    }
+
+    /// Candidates come by increasing item, so one that scores no more than the bar comes after `k` others.
+    fn offer(&self, best: &mut Best, user: usize, candidates: impl Iterator<Item = Candidate>) {
+        for candidate in candidates {
+            if candidate.high > best.bar {
+                best.candidates.push(candidate);
+                if best.candidates.len() > self.most() {
+                    best.raise_bar(self.k);
+                }
+                if best.candidates.len() > self.most() {
+                    self.settle(best, user, &mut Scratch::default());
+                }
+            }
+        }
+        if best.bar == f32::NEG_INFINITY {
+            best.raise_bar(self.k);
         }
     }
-}
 
-impl Fold for Search {
-    type State = Best;
-
-    fn start(&self, _: usize) -> Best {
-        Best::of(self.k)
+    /// Scores the candidates exactly and keeps the `k` best, in any order.
+    fn settle(&self, best: &mut Best, user: usize, scratch: &mut Scratch) {
+        let is_unknown = |candidate: &&mut Candidate| candidate.low < candidate.high;
+        let Scratch { pairs, scores } = scratch;
+        pairs.clear();
+        pairs.extend(best.candidates.iter_mut().filter(is_unknown).map(|candidate| (user, candidate.item)));
+        self.index.prepared.kernel.score_pairs(self.users, self.index.items, pairs, scores);
+        for (candidate, score) in best.candidates.iter_mut().filter(is_unknown).zip(&*scores) {
+            (candidate.low, candidate.high) = (*score, *score);
+        }
+        self.index.prepared.num_rescored.fetch_add(scores.len() as u64, Relaxed);
+        if best.candidates.len() >= self.k {
+            best.candidates.select_nth_unstable_by(self.k - 1, Candidate::cmp_settled);
+            best.candidates.truncate(self.k);
+            best.bar = best.candidates[self.k - 1].low;
+        }
     }
 
-    fn take(&self, best: &mut Best, _: usize, first_item: usize, scores: &[f32]) {
-        (first_item..).zip(scores).for_each(|(item, score)| self.offer(best, item, *score));
+    /// Leaves the best of a user, best first.
+    fn finish(&self, best: &mut Best, user: usize, scratch: &mut Scratch) -> Result<()> {
+        self.index.interrupt.check()?;
+        best.raise_bar(self.k);
+        self.settle(best, user, scratch);
+        best.candidates.sort_unstable_by(Candidate::cmp_settled);
+        Ok(())
+    }
+}
+
+/// Buffers to score candidates exactly.
+#[derive(Default)]
+struct Scratch {
+    pairs: Vec<(usize, usize)>,
+    scores: Vec<f32>,
+}
+
+impl Fold for Search<'_> {
+    type State = Best;
+
+    const NEEDS_SCORES: bool = false;
+
+    fn start(&self, _: usize) -> Best {
+        Best { candidates: Vec::with_capacity((self.most() + 1).min(256)), bar: f32::NEG_INFINITY }
+    }
+
+    fn take(&self, best: &mut Best, user: usize, first_item: usize, scores: &[f32]) {
+        let scored = (first_item..).zip(scores).filter(|(_, score)| **score > EXCLUDED);
+        self.offer(best, user, scored.map(|(item, score)| Candidate { item, low: *score, high: *score }));
     }
 
     fn sieve(&self, _: usize, best: &Best, num_before: usize, num_items: usize) -> Sieve {
-        match self.k - best.heap.len() {
+        match self.k.saturating_sub(best.candidates.len()) {
             0 if num_before >= MANY * self.k => Sieve::Fine,
             missing if missing <= num_items / 4 => Sieve::Coarse,
             _ => Sieve::None,
@@ -166,19 +213,28 @@ impl Fold for Search {
     }
 
     fn bars(&self, best: &Best, _: usize, row: &Row, bars: &mut Vec<(f32, f32)>) {
-        let low = match self.k - best.heap.len() {
-            0 => best.worst(),
-            missing => best.worst().min(row.reached_by(missing)),
+        let low = match self.k.saturating_sub(best.candidates.len()) {
+            0 => best.bar,
+            missing => best.candidates.iter().map(|candidate| candidate.low).fold(row.reached_by(missing), f32::min),
         };
         bars.push((low, f32::INFINITY));
     }
 
-    fn take_sifted(&self, best: &mut Best, _: usize, _: usize, _: u64, doubtful: impl Iterator<Item = (usize, f32)>) {
-        doubtful.for_each(|(item, score)| self.offer(best, item, score));
+    fn take_sifted(
+        &self,
+        best: &mut Best,
+        user: usize,
+        _: usize,
+        _: u64,
+        doubtful: impl Iterator<Item = (usize, f32, f32)>,
+    ) {
+        self.offer(best, user, doubtful.map(|(item, low, high)| Candidate { item, low, high }));
     }
 
     fn merge(&self, best: &mut Best, other: Best) {
-        other.heap.into_iter().for_each(|candidate| best.offer(candidate));
+        best.candidates.extend(other.candidates);
+        best.bar = best.bar.max(other.bar);
+        best.raise_bar(self.k);
     }
 }
 
@@ -227,8 +283,12 @@ impl ItemIndex<'_> {
     }
 
     fn best(&self, users: Matrix, k: usize, exclude: &Ragged) -> Result<Found> {
-        let search = Search { k, first_item: self.first_item };
-        Found::from_best(self.fold_scores(users, exclude, &search)?, self.interrupt)
+        let search = Search { k, index: self, users };
+        let mut best = self.fold_scores(users, exclude, &search)?;
+        let all = best.par_iter_mut().enumerate();
+        all.try_for_each_init(Scratch::default, |scratch, (user, best)| search.finish(best, user, scratch))?;
+        let scored = |c: &Candidate| Scored { score: c.low, item: self.first_item + c.item };
+        Ok(Found::from_rows(best.iter().map(|best| best.candidates.iter().map(scored))))
     }
 }
 

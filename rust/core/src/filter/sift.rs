@@ -70,18 +70,21 @@ mod x86 {
             let (scores, norms) = unsafe {
                 (_mm512_maskz_loadu_ps(present, chunk.as_ptr()), _mm512_maskz_loadu_ps(present, norms.as_ptr()))
             };
-            let error = _mm512_mul_ps(slope, norms);
-            let above = _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(present, scores, _mm512_add_ps(high, error));
-            let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(scores, _mm512_sub_ps(low, error));
+            let (highest, lowest) = (_mm512_fmadd_ps(slope, norms, high), _mm512_fnmadd_ps(slope, norms, low));
+            let above = _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(present, scores, highest);
+            let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(scores, lowest);
             above_by_lane = _mm512_mask_add_epi32(above_by_lane, above, above_by_lane, one);
             let open = present & !above & !below;
-            let packed = _mm512_maskz_compress_epi32(open, places);
-            let len = doubtful.len();
-            // SAFETY: no more places were pushed than scores came before, so that the 16 written now lie within what was
-            // reserved; the bits of `open` count how many of them the new length takes in, and those are packed first.
-            unsafe {
-                _mm512_storeu_si512(doubtful.as_mut_ptr().add(len).cast(), packed);
-                doubtful.set_len(len + open.count_ones() as usize);
+            if open != 0 {
+                let packed = _mm512_maskz_compress_epi32(open, places);
+                let len = doubtful.len();
+                // SAFETY: no more places were pushed than scores came before, so that the 16 written now lie within what
+                // was reserved; the bits of `open` count how many of them the new length takes in, and those are packed
+                // first.
+                unsafe {
+                    _mm512_storeu_si512(doubtful.as_mut_ptr().add(len).cast(), packed);
+                    doubtful.set_len(len + open.count_ones() as usize);
+                }
             }
             places = _mm512_add_epi32(places, _mm512_set1_epi32(16));
         }
