@@ -69,13 +69,16 @@ def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     whole numbers from 0.
     """
     mask = np.ones(len(users), dtype=bool)
-    num_left = len(users)
+    left, counts = [users, items], [np.bincount(users), np.bincount(items)]
     while True:
-        few_of_user, few_of_item = (np.bincount(codes[mask]) < k for codes in (users, items))
-        mask[mask] = ~(few_of_user[users[mask]] | few_of_item[items[mask]])
-        num_before, num_left = num_left, int(mask.sum())
-        if num_left == num_before:
+        few_of_user, few_of_item = (count < k for count in counts)
+        dropped = few_of_user[left[0]] | few_of_item[left[1]]
+        if not dropped.any():
             return mask
+        for codes, count in zip(left, counts, strict=True):
+            count -= np.bincount(codes[dropped], minlength=len(count))
+        left = [codes[~dropped] for codes in left]
+        mask[mask] = ~dropped
 
 
 def without_duplicates(interactions: pl.DataFrame) -> pl.DataFrame:
