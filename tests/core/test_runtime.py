@@ -236,6 +236,8 @@ def test_an_unknown_kernel_is_refused(monkeypatch):
 
 @pytest.mark.parametrize(("dim", "spread"), [(32, 0.001), (64, 0.002), (128, 0.004)])
 def test_no_user_has_more_items_in_doubt_than_pay(dim, spread):
+    if ItemIndex.kernels()[0] == "amx":
+        spread /= 5  # it rounds to integers that are so much larger
     rng = np.random.default_rng(0)
     users = rng.standard_normal((24, dim)).astype(np.float32)
     items = (rng.standard_normal(dim) + spread * rng.standard_normal((20_000, dim))).astype(np.float32)

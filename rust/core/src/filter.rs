@@ -11,8 +11,9 @@
 //! that `U.X` never leaves 32 bits, so it is exact, in whatever order it is summed. The approximate score in units of
 //! `s` is `A = fl(fl(U.X) t)`, two roundings to f32. It is compared in these units, so that `s` is never multiplied.
 //!
-//! A kernel that multiplies tiles of bytes (`filter/amx.rs`) sums the products of upper and of lower bytes apart, so
-//! its integers of 16 bits may be larger, which leaves less to rounding. It takes `U.X` from these sums in f32.
+//! A kernel that multiplies tiles of bytes (`filter/amx.rs`) is another matter: it sums the products of upper and of
+//! lower bytes apart, each sum exact in 32 bits, so its integers of 16 bits may be larger, which leaves less to
+//! rounding. It adds these sums in f32 to what stands for `fl(U.X)`.
 //!
 //! # The bound
 //!
@@ -24,10 +25,11 @@
 //! ```
 //!
 //! with the norms of what was really lost, which are known. To that comes what f32 arithmetic takes. An operation errs
-//! by a factor of at most 1 +- 2^-24, so `A` is within `2^-22 |s U| |t X|` of `s t U.X`. Where it comes from sums of
-//! bytes it passes four operations, and what they round is no more than `(|256 H| + |L|) (|256 H'| + |L'|)` with the
-//! upper and lower bytes `H`, `L` of `U` and `H'`, `L'` of `X`. Neither byte's part of an integer is more than twice
-//! the integer, and the lower one no more than it, so `2^-22` is 9 times as much there. In an exact score (see
+//! by a factor of at most 1 +- 2^-24, so `A` is within `c |s U| |t X|` of `s t U.X`, with `c = 2^-22`. Of sums of bytes,
+//! upper ones `H`, `H'` and lower ones `L`, `L'`, every part passes four operations, so what they take is at most
+//! `2^-22 (|256 H| + |L|) (|256 H'| + |L'|)`, but for squares of 2^-24, which a margin covers. The lower byte's part of an
+//! integer is no more than the integer and the upper one's no more than twice of it, so that `c = 3 x 3 x 2^-22` there.
+//! In an exact score (see
 //! [`crate::kernel`]) a term passes a product and at most `n/16 + 5` sums; with `g(m) = m 2^-24 / (1 - m 2^-24)`
 //! (N. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1) and again Cauchy-Schwarz it is within
 //! `g(n/16 + 6) |u| |x|` of `u.x`. A product below the normal range of f32 loses at most 2^-149 whatever its size: `n`
@@ -36,11 +38,11 @@
 //! With `delta`, the largest `|d| / |x|` of a block of items, the sum is `K |x| + N`, where
 //!
 //! ```text
-//! K = |s U| delta + |e| + 2^-22 |s U| (1 + delta) + g(n/16 + 6) |u|        N = (n + s) 2^-149
+//! K = |s U| delta + |e| + c |s U| (1 + delta) + g(n/16 + 6) |u|        N = (n + s) 2^-149
 //! ```
 //!
-//! (`|x|` is kept roughly or not at all: an upper bound of it, at most half as much again, follows from the scale `t`
-//! where that was made for a norm; see [`Panel::norms`].)
+//! (`|x|` is kept roughly or not at all: an upper bound of it follows from the scale `t` where that was made for a norm;
+//! see [`Panel::norms`].)
 //!
 //! So an item is surely above a score `h` if `A > (h + N)/s + (K/s) |x|`, and surely below `l` if
 //! `A < (l - N)/s - (K/s) |x|` ([`Thresholds`]).
@@ -53,7 +55,7 @@ mod sift;
 mod users;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use amx::{ROWS as AMX_ROWS, is_available as amx_is_available};
+pub(crate) use amx::{MAX_DIM as AMX_MAX_DIM, ROWS as AMX_ROWS, is_available as amx_is_available};
 pub use items::{EightBits, PANEL, Panel};
 pub use products::score_panels;
 pub use sift::sift;
@@ -223,6 +225,8 @@ mod tests {
                                 let exact = kernel::dot(users.row(first + user), items.row(item));
                                 let approximate = out[user * width + item];
                                 prop_assert!(bound.reached(approximate - slope * norms[item]) <= exact);
+                                let (low, high) = bound.around(approximate, slope * norms[item]);
+                                prop_assert!(low <= exact && exact <= high && low < high);
                                 for score in [exact, exact.next_up(), exact.next_down(), 0.9 * exact, 1.1 * exact, 0.0] {
                                     let bars = bound.thresholds(score, score, slope);
                                     let mut doubtful = Vec::new();
@@ -255,6 +259,33 @@ mod tests {
                     let expected = by_precision[precision as usize].get_or_insert_with(|| out.clone());
                     prop_assert_eq!(&out, expected, "{} {:?}", kernel.name(), precision);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_of_an_approximate_score_that_is_not_finite() {
+        let row = [0.5; 64];
+        let kernel = Kernel::supported()[0];
+        let tile = UserTile::new(Matrix::new(&row, 64), kernel);
+        let bound = tile.error_bound(0, Precision::Sixteen);
+        for approximate in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(bound.around(approximate, 1.0), (f32::NEG_INFINITY, f32::INFINITY));
+        }
+        assert_eq!(bound.around(1.0, f32::INFINITY), (f32::NEG_INFINITY, f32::INFINITY));
+    }
+
+    /// Norms are upper bounds, and where they are kept close ones.
+    #[test]
+    fn norms_are_rounded_up() {
+        let rows: Vec<f32> = (0..40 * 37).map(|at| ((at * 7919 % 10_007) as f32 - 5_000.0) * 1e-3).collect();
+        let items = Matrix::new(&rows, 37);
+        let exact = items.norms("items").unwrap();
+        for kernel in Kernel::supported() {
+            let norms = Panel::all(items, kernel).iter().flat_map(|panel| panel.norms(37)).collect::<Vec<f32>>();
+            for (norm, exact) in norms.iter().zip(&exact) {
+                let most = if kernel.has_tiles() { 1.0 + 1.01 / 128.0 } else { 1.5 };
+                assert!((*exact..=exact * most).contains(&f64::from(*norm)), "{} {norm} {exact}", kernel.name());
             }
         }
     }

@@ -21,8 +21,8 @@ pub(crate) const EXCLUDED: f32 = f32::NEG_INFINITY;
 pub(crate) trait Fold: Sync {
     type State: Send;
 
-    /// Whether sifted items must come with their scores.
-    const NEEDS_SCORES: bool;
+    /// Whether sifted items, so many for so many users, must come with their scores.
+    fn needs_scores(&self, num_items: usize, num_users: usize) -> bool;
 
     fn start(&self, user: usize) -> Self::State;
 
@@ -47,7 +47,12 @@ pub(crate) trait Fold: Sync {
         doubtful: impl Iterator<Item = (usize, f32, f32)>,
     );
 
-    /// Takes in a state of the same user.
+    /// Ends the states of some users, which have seen all items of a part.
+    fn settle(&self, _states: &mut [Self::State], _first_user: usize) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes in a state of the same user, of other items; both were settled.
     fn merge(&self, state: &mut Self::State, other: Self::State);
 }
 
@@ -112,7 +117,8 @@ impl Trust {
     }
 
     /// How many doubts are too many: above this share of the pairs, what comes next would be faster. The fewer the
-    /// dimensions, the more of the time it takes to score a single pair goes into anything but its products.
+    /// dimensions, the more of the time it takes to score a single pair goes into anything but its products. (A fold
+    /// that keeps doubts for later might bear more of them; it too has to score them in the end where they stay.)
     fn max_doubts(precision: Precision, dim: usize, num_pairs: usize) -> usize {
         let (share, overhead) = match precision {
             Precision::Eight => (0.12, 48.0),
@@ -308,10 +314,12 @@ impl ItemIndex<'_> {
     ) -> Result<Vec<F::State>> {
         let kernel = self.prepared.kernel;
         let panels = self.prepared.panels.as_deref();
-        let sifts = panels.is_some() || user_block.len() >= Blocks::MIN_USERS_TO_ROUND;
+        let precisions = kernel.precisions(users.dim());
+        let is_worth_it = panels.is_some() || user_block.len() >= Blocks::MIN_USERS_TO_ROUND;
+        let sifts = is_worth_it && !precisions.is_empty();
         let group = |range: Range<usize>| {
             let rows = users.slice(range.start, range.end);
-            let trust = Trust::new(if sifts { kernel.precisions(rows.dim()) } else { &[] });
+            let trust = Trust::new(if sifts { precisions } else { &[] });
             let first_id = self.first_item + item_part.start;
             let next = |user| exclude.row(user).partition_point(|item| *item < first_id);
             let next_excluded = range.clone().map(next).collect();
@@ -347,6 +355,7 @@ impl ItemIndex<'_> {
                 num_rescored += self.fold_block(group, &block, fold, states, &mut scratch);
             }
         }
+        fold.settle(&mut states, user_block.start)?;
         let num_scores = user_block.len() * item_part.len();
         self.prepared.num_scores.fetch_add(num_scores as u64, Ordering::Relaxed);
         self.prepared.num_rescored.fetch_add(num_rescored as u64, Ordering::Relaxed);
@@ -376,7 +385,8 @@ impl ItemIndex<'_> {
                 scratch.num_in_vain = 0;
                 let Scratch { doubts, exact, scores, .. } = scratch;
                 // What 8 bits say is too rough to keep: a later bar would be much lower than by exact scores.
-                let scores_doubts = F::NEEDS_SCORES || tried == Precision::Eight;
+                let is_rough = tried == Precision::Eight;
+                let scores_doubts = is_rough || fold.needs_scores(doubts.pairs.len(), group.users.len());
                 if scores_doubts {
                     kernel.score_pairs(group.rows.rows(), block.items, &doubts.pairs, exact);
                 }

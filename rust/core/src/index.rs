@@ -63,7 +63,7 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::new`], and [`Error::Interrupted`].
     pub fn until(interrupt: Interrupt, items: Matrix, kernel: Kernel, keep_rounded: bool) -> Result<Self> {
-        if keep_rounded {
+        if keep_rounded && !kernel.precisions(items.dim()).is_empty() {
             // Read once: items on disk may be more than memory holds.
             let panels = Panel::all_until(interrupt, items, kernel)?;
             let max_norm = panels.iter().map(|panel| panel.max_norm).fold(0.0, f64::max);

@@ -133,15 +133,15 @@ impl Kernel {
         filter::TILE
     }
 
-    /// The sizes of integers whose products approximate scores of `dim` dimensions, the fastest first.
+    /// The sizes of integers whose products approximate scores of `dim` dimensions, the fastest first; none where there
+    /// are too many.
     pub fn precisions(self, dim: usize) -> &'static [Precision] {
         match (self.0, dim) {
             // The largest product, 255 x 128, must not leave 32 bits when it is added `dim` times.
             #[cfg(target_arch = "x86_64")]
             (Instructions::Avx512Vnni, ..=65_536) => &[Precision::Eight, Precision::Sixteen],
-            // Nor must two, of 128 x 127.
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Amx, 65_537..) => &[],
+            (Instructions::Amx, _) if dim > filter::AMX_MAX_DIM => &[],
             _ => &[Precision::Sixteen],
         }
     }
@@ -168,7 +168,7 @@ impl Kernel {
         }
     }
 
-    /// Writes the scores of the pairs (user, item), in increasing order of users, to `out`.
+    /// Writes the scores of the pairs (user, item) to `out`.
     ///
     /// # Panics
     /// When the dimensions differ or a pair holds a user or an item that is none.
@@ -266,7 +266,7 @@ fn score_pairs<A: Accumulator, const P: usize>(
     for group in pairs.chunks(P) {
         let pair = |at: usize| group[at.min(group.len() - 1)];
         let item_rows = std::array::from_fn(|at| items.row(pair(at).1));
-        let scores = if pair(0).0 == pair(P - 1).0 {
+        let scores = if group.iter().all(|(user, _)| *user == pair(0).0) {
             let [scores] = tile::<A, 1, P>([users.row(pair(0).0)], item_rows);
             scores
         } else {

@@ -80,8 +80,6 @@ impl Fold for Count<'_> {
     /// The items that pass each bar, or for a ladder, those that pass this bar and none above.
     type State = Vec<u64>;
 
-    const NEEDS_SCORES: bool = true;
-
     fn start(&self, user: usize) -> Vec<u64> {
         vec![0; self.bars(user).len()]
     }
@@ -100,6 +98,10 @@ impl Fold for Count<'_> {
                 counts[highest] += 1;
             }
         }
+    }
+
+    fn needs_scores(&self, _: usize, _: usize) -> bool {
+        true
     }
 
     fn sieve(&self, user: usize, _: &Vec<u64>, _: usize, _: usize) -> Sieve {
@@ -240,7 +242,7 @@ impl ItemIndex<'_> {
         Ok(counts.into_iter().map(|count| count as f64).collect())
     }
 
-    pub(crate) fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {
+    fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {
         kernel::dot(users.row(user), self.items.row(item))
     }
 }

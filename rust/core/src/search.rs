@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
 
-use crate::fold::{EXCLUDED, Fold, Row, Sieve};
+use crate::fold::{Fold, Row, Sieve};
 use crate::rank::check_rows;
 use crate::{Error, ItemIndex, Matrix, Ragged, Result};
 
@@ -31,14 +31,18 @@ impl Found {
             return Err(Error::Rows { name: "found", rows: other.items.rows(), users: rows });
         }
         let best: Result<Vec<_>> = (0..rows).into_par_iter().map(|row| Scored::merged(of_shards, row, k)).collect();
-        Ok(Self::from_rows(best?.iter().map(|row| row.iter().copied())))
+        let best = best?;
+        let flat = || best.iter().flatten();
+        let items = Ragged::from_lengths(best.iter().map(Vec::len), flat().map(|scored| scored.item).collect());
+        Ok(Self { items, scores: flat().map(|scored| scored.score).collect() })
     }
 
-    /// From sorted rows.
-    fn from_rows<'a, Row: ExactSizeIterator<Item = Scored>>(rows: impl Iterator<Item = Row> + Clone + 'a) -> Self {
-        let flat = || rows.clone().flatten();
-        let items = Ragged::from_lengths(rows.clone().map(|row| row.len()), flat().map(|c| c.item).collect());
-        Self { items, scores: flat().map(|c| c.score).collect() }
+    /// Of an index whose first item is this one, from sorted candidates whose scores are known.
+    fn from_settled(best: &[Best], first_item: usize) -> Self {
+        let flat = || best.iter().flat_map(|best| &best.candidates);
+        let lengths = best.iter().map(|best| best.candidates.len());
+        let items = Ragged::from_lengths(lengths, flat().map(|candidate| first_item + candidate.item).collect());
+        Self { items, scores: flat().map(|candidate| candidate.low).collect() }
     }
 
     fn row(&self, row: usize) -> impl Iterator<Item = Scored> {
@@ -119,34 +123,48 @@ impl Best {
             self.candidates.retain(|candidate| candidate.high >= self.bar);
         }
     }
+
+    /// Leaves the `k` best of candidates whose scores are known, in any order.
+    fn keep(&mut self, k: usize) {
+        if self.candidates.len() >= k {
+            self.candidates.select_nth_unstable_by(k - 1, Candidate::cmp_settled);
+            self.candidates.truncate(k);
+            self.bar = self.candidates[k - 1].low;
+        }
+    }
 }
 
 /// Once this many times k items were seen, few of those to come are among the best or near them.
 const MANY: usize = 40;
 
+/// About how many candidates are scored exactly at a time.
+const MOST_UNKNOWN: usize = 1 << 18;
+
 /// Keeps the items that may be among the best, and scores exactly those alone that are left when all were seen.
 struct Search<'a> {
+    /// At most the number of items.
     k: usize,
     index: &'a ItemIndex<'a>,
     users: Matrix<'a>,
 }
 
 impl Search<'_> {
-    /// More candidates than this are looked through for some to drop.
-    fn most(&self) -> usize {
-        self.k + self.k / 2 + 16
+    /// How many candidates a user may have, beyond `k`, before they are looked through for some to drop.
+    fn slack(&self) -> usize {
+        self.k / 2 + 16
     }
 
     /// Candidates come by increasing item, so one that scores no more than the bar comes after `k` others.
     fn offer(&self, best: &mut Best, user: usize, candidates: impl Iterator<Item = Candidate>) {
         for candidate in candidates {
-            if candidate.high > best.bar {
-                best.candidates.push(candidate);
-                if best.candidates.len() > self.most() {
-                    best.raise_bar(self.k);
-                }
-                if best.candidates.len() > self.most() {
-                    self.settle(best, user, &mut Scratch::default());
+            if candidate.high <= best.bar {
+                continue; // as are those that are excluded, by any bar
+            }
+            best.candidates.push(candidate);
+            if best.candidates.len() > self.k + self.slack() {
+                best.raise_bar(self.k);
+                if best.candidates.len() > self.k + self.slack() / 2 {
+                    self.score_unknown(std::slice::from_mut(best), user);
                 }
             }
         }
@@ -155,53 +173,45 @@ impl Search<'_> {
         }
     }
 
-    /// Scores the candidates exactly and keeps the `k` best, in any order.
-    fn settle(&self, best: &mut Best, user: usize, scratch: &mut Scratch) {
-        let is_unknown = |candidate: &&mut Candidate| candidate.low < candidate.high;
-        let Scratch { pairs, scores } = scratch;
-        pairs.clear();
-        pairs.extend(best.candidates.iter_mut().filter(is_unknown).map(|candidate| (user, candidate.item)));
-        self.index.prepared.kernel.score_pairs(self.users, self.index.items, pairs, scores);
-        for (candidate, score) in best.candidates.iter_mut().filter(is_unknown).zip(&*scores) {
+    /// Scores the candidates of some users exactly and leaves the `k` best of each.
+    ///
+    /// By increasing item, so that of items which several users are left with, or which lie on disk, much is read once.
+    fn score_unknown(&self, bests: &mut [Best], first_user: usize) {
+        let mut unknown = Vec::new();
+        for (number, best) in bests.iter_mut().enumerate() {
+            best.raise_bar(self.k);
+            let places = best.candidates.iter().enumerate().filter(|(_, candidate)| candidate.low < candidate.high);
+            unknown.extend(places.map(|(place, candidate)| (candidate.item, number, place)));
+        }
+        unknown.sort_unstable();
+        let pairs: Vec<(usize, usize)> = unknown.iter().map(|(item, number, _)| (first_user + number, *item)).collect();
+        let mut scores = Vec::new();
+        self.index.prepared.kernel.score_pairs(self.users, self.index.items, &pairs, &mut scores);
+        for (&(_, number, place), score) in unknown.iter().zip(&scores) {
+            let candidate = &mut bests[number].candidates[place];
             (candidate.low, candidate.high) = (*score, *score);
         }
         self.index.prepared.num_rescored.fetch_add(scores.len() as u64, Relaxed);
-        if best.candidates.len() >= self.k {
-            best.candidates.select_nth_unstable_by(self.k - 1, Candidate::cmp_settled);
-            best.candidates.truncate(self.k);
-            best.bar = best.candidates[self.k - 1].low;
-        }
+        bests.iter_mut().for_each(|best| best.keep(self.k));
     }
-
-    /// Leaves the best of a user, best first.
-    fn finish(&self, best: &mut Best, user: usize, scratch: &mut Scratch) -> Result<()> {
-        self.index.interrupt.check()?;
-        best.raise_bar(self.k);
-        self.settle(best, user, scratch);
-        best.candidates.sort_unstable_by(Candidate::cmp_settled);
-        Ok(())
-    }
-}
-
-/// Buffers to score candidates exactly.
-#[derive(Default)]
-struct Scratch {
-    pairs: Vec<(usize, usize)>,
-    scores: Vec<f32>,
 }
 
 impl Fold for Search<'_> {
     type State = Best;
 
-    const NEEDS_SCORES: bool = false;
-
     fn start(&self, _: usize) -> Best {
-        Best { candidates: Vec::with_capacity((self.most() + 1).min(256)), bar: f32::NEG_INFINITY }
+        let capacity = (self.k + self.slack() + 1).min(256);
+        Best { candidates: Vec::with_capacity(capacity), bar: f32::NEG_INFINITY }
     }
 
     fn take(&self, best: &mut Best, user: usize, first_item: usize, scores: &[f32]) {
-        let scored = (first_item..).zip(scores).filter(|(_, score)| **score > EXCLUDED);
-        self.offer(best, user, scored.map(|(item, score)| Candidate { item, low: *score, high: *score }));
+        let candidate = |(item, score): (usize, &f32)| Candidate { item, low: *score, high: *score };
+        self.offer(best, user, (first_item..).zip(scores).map(candidate));
+    }
+
+    /// Where more come than can be kept, most are scored in the end, and together they are sooner.
+    fn needs_scores(&self, num_items: usize, num_users: usize) -> bool {
+        num_items > (self.k + self.slack()) * num_users
     }
 
     fn sieve(&self, _: usize, best: &Best, num_before: usize, num_items: usize) -> Sieve {
@@ -231,10 +241,18 @@ impl Fold for Search<'_> {
         self.offer(best, user, doubtful.map(|(item, low, high)| Candidate { item, low, high }));
     }
 
+    fn settle(&self, bests: &mut [Best], first_user: usize) -> Result<()> {
+        let num_users = (MOST_UNKNOWN / self.k).max(1);
+        for (number, bests) in bests.chunks_mut(num_users).enumerate() {
+            self.index.interrupt.check()?;
+            self.score_unknown(bests, first_user + number * num_users);
+        }
+        Ok(())
+    }
+
     fn merge(&self, best: &mut Best, other: Best) {
         best.candidates.extend(other.candidates);
-        best.bar = best.bar.max(other.bar);
-        best.raise_bar(self.k);
+        best.keep(self.k);
     }
 }
 
@@ -283,12 +301,14 @@ impl ItemIndex<'_> {
     }
 
     fn best(&self, users: Matrix, k: usize, exclude: &Ragged) -> Result<Found> {
-        let search = Search { k, index: self, users };
+        let search = Search { k: k.min(self.num_items()), index: self, users };
         let mut best = self.fold_scores(users, exclude, &search)?;
-        let all = best.par_iter_mut().enumerate();
-        all.try_for_each_init(Scratch::default, |scratch, (user, best)| search.finish(best, user, scratch))?;
-        let scored = |c: &Candidate| Scored { score: c.low, item: self.first_item + c.item };
-        Ok(Found::from_rows(best.iter().map(|best| best.candidates.iter().map(scored))))
+        best.par_iter_mut().try_for_each(|best| {
+            self.interrupt.check()?;
+            best.candidates.sort_unstable_by(Candidate::cmp_settled);
+            Ok(())
+        })?;
+        Ok(Found::from_settled(&best, self.first_item))
     }
 }
 

@@ -375,6 +375,11 @@ fn an_index_needs_items_and_finite_ones() {
         let error = |dim| prepare(Matrix::new(&items, dim), Kernel::supported()[0]).err().unwrap();
         assert!(matches!(error(1), Error::NonFinite { row: 2, column: 0, .. }));
         assert!(matches!(error(3), Error::NonFinite { row: 0, column: 2, .. }));
+        let other_nan = [1.0, f32::from_bits(0x7fc0_7fff)];
+        for kernel in Kernel::supported() {
+            let error = prepare(Matrix::new(&other_nan, 2), kernel).err().unwrap();
+            assert!(matches!(error, Error::NonFinite { row: 0, column: 1, .. }), "{}", kernel.name());
+        }
     }
 }
 
@@ -414,6 +419,65 @@ fn few_items_are_left_in_doubt_and_sifting_is_given_up_where_it_leaves_many() {
         let share = share_rescored(users, Matrix::new(&items, 256), kernel);
         assert!(1e-4 < share && share < 0.1, "{} {share}", kernel.name());
         assert!(share_rescored(users, Matrix::new(&alike, 256), kernel) > 0.9, "{}", kernel.name());
+    }
+}
+
+/// Many items tie and more nearly do, so that candidates must be scored before all items were seen; users are enough for
+/// items to be rounded without a copy of them too.
+#[test]
+#[cfg_attr(miri, ignore = "too slow")]
+fn search_settles_ties_of_many_items_on_any_number_of_threads() {
+    const DIM: usize = 64;
+    let mut items = random(5000, DIM, 1);
+    let best = random(1, DIM, 2);
+    for (number, item) in items.chunks_mut(DIM).enumerate().filter(|(number, _)| number % 16 == 9) {
+        item.copy_from_slice(&best);
+        item[0] += (number % 3) as f32 * f32::EPSILON; // two of three below or above the third
+    }
+    let users: Vec<f32> = random(300, DIM, 3).iter().zip(best.iter().cycle()).map(|(u, b)| u / 8.0 + b).collect();
+    let case = Case { dim: DIM, users, items, targets: Vec::new(), exclude: vec![vec![9]; 300] };
+    let excluded = ragged("exclude", &case.exclude, 5000);
+    for k in [1, 3, 200, 700] {
+        let expected: Vec<Vec<(f32, usize)>> = (0..300).map(|user| case.sorted(user)[..k].to_vec()).collect();
+        for threads in [1, 4] {
+            for (kernel, index) in case.indexes(Blocks { users: 1200, items: 512 }) {
+                let found = in_threads(threads, || index.search(case.users(), k, &excluded)).unwrap();
+                for (user, expected) in expected.iter().enumerate() {
+                    let scores = found.scores[found.items.span(user)].iter().copied();
+                    let row: Vec<(f32, usize)> = scores.zip(found.items.row(user).iter().copied()).collect();
+                    assert_eq!(&row, expected, "{} {threads} threads, k {k}, user {user}", kernel.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shard_gives_all_it_has_for_any_k() {
+    let case =
+        Case { dim: 2, users: USERS.to_vec(), items: ITEMS.to_vec(), targets: vec![], exclude: vec![vec![1], vec![]] };
+    let excluded = ragged("exclude", &case.exclude, 3);
+    for k in [2, 3, 4, usize::MAX] {
+        let found = ItemIndex::new(case.items()).unwrap().candidates(case.users(), k, &excluded).unwrap();
+        for user in 0..2 {
+            let expected: Vec<usize> = case.sorted(user).iter().map(|(_, item)| *item).take(k).collect();
+            assert_eq!(found.items.row(user), expected);
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too slow")]
+fn vectors_too_long_for_products_of_bytes_are_scored_exactly() {
+    const DIM: usize = 65_537;
+    let (users, items) = (random(130, DIM, 1), random(5, DIM, 2));
+    let case = Case { dim: DIM, users, items, targets: Vec::new(), exclude: vec![Vec::new(); 130] };
+    for (kernel, index) in case.indexes(Blocks { users: 1200, items: 512 }) {
+        let found = index.search(case.users(), 5, &Ragged::empty(130)).unwrap();
+        for user in [0, 129] {
+            let expected: Vec<usize> = case.sorted(user).iter().map(|(_, item)| *item).collect();
+            assert_eq!(found.items.row(user), expected, "{}", kernel.name());
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 //! 65536 high high' + 256 (high low' + low high') + low low'
 //! ```
 //!
-//! The unit sums these three apart, in 32 bits each, which hold them for integers of any norm and up to 65,536
-//! dimensions. So the integers fill their 16 bits, where the sum of whole products in 32 bits, as in
+//! The unit sums these four products apart, in 32 bits each, which hold them, and the two of the middle together, for
+//! integers of any norm and up to `MAX_DIM` dimensions. So the integers fill their 16 bits, where the sum of whole products in 32 bits, as in
 //! [`super::products`], would leave room for a norm of 46,340 only.
 //!
 //! A tile is 16 rows of 64 bytes. The dimensions are cut into steps of at most 64, all of one size. A step of 16
@@ -25,6 +25,9 @@ use super::users::UserTile;
 
 /// The most rows of a tile, so the most users.
 pub(crate) const ROWS: usize = 16;
+
+/// The most dimensions: as many pairs of products of 127 x 128, the largest there are, stay in 32 bits.
+pub(crate) const MAX_DIM: usize = 65_536;
 
 /// Dimensions in groups of four, cut into steps of equally many groups: one to 16.
 #[derive(Debug, Clone, Copy)]
@@ -66,10 +69,11 @@ impl Steps {
     }
 }
 
-/// The bytes `high` and `low` of an integer from -32,640 to 32,639.
+/// The bytes `high` and `low` of an integer from -32,640 to 32,639; of any other, which a value that is not finite may
+/// leave, no matter what.
 #[inline(always)]
 fn halves(integer: i16) -> [u8; 2] {
-    [((integer + 128) >> 8) as u8, integer as u8]
+    [(integer.wrapping_add(128) >> 8) as u8, integer as u8]
 }
 
 /// The integers of 16 bits of a few users, as tiles.
@@ -156,9 +160,10 @@ fn is_granted() -> bool {
 /// The unit must be available, and AVX-512.
 ///
 /// # Panics
-/// For a tile or panels of another kernel.
+/// For a tile or panels of another kernel, and for more than `MAX_DIM` dimensions.
 pub(super) unsafe fn score(tile: &UserTile, panels: &[Panel], out: &mut [f32]) {
     let users = tile.amx.as_ref().expect("a tile of this kernel");
+    assert!(users.steps.number * users.steps.bytes() <= MAX_DIM, "too many dimensions");
     if tile.is_empty() {
         return;
     }
@@ -361,13 +366,24 @@ mod tests {
         }
     }
 
+    /// What the factor of the bound on their sums comes from.
+    #[test]
+    fn halves_make_the_integer_and_are_not_much_more() {
+        for integer in -32_640..=32_639_i32 {
+            let [high, low] = halves(integer as i16).map(|byte| i32::from(byte.cast_signed()));
+            assert_eq!(256 * high + low, integer);
+            assert!(low.abs() <= integer.abs() && (256 * high).abs() <= 2 * integer.abs(), "{integer}");
+            assert!(integer.abs() > 32_638 || high.abs() <= 127, "{integer}");
+        }
+    }
+
     /// With the largest sums that there can be: bytes of -128 and 127 in all of the most dimensions.
     #[test]
     fn scores_are_made_of_the_sums() {
         for kernel in Kernel::supported().into_iter().filter(|kernel| kernel.has_tiles()) {
             for dim in [1, 2, 65, 512, 65_536] {
                 let row = |seed: usize| (0..dim).map(move |at| ((at * 37 + seed * 101) % 2003) as f32 / 2003.0 - 0.5);
-                // With the first, the scale is 1.
+                // With the first, the scale is as good as 1.
                 let most = || (0..dim).map(|at| if at == 0 { 32_638.0 } else { 127.0 * 256.0 - 128.0 });
                 let users: Vec<f32> = (0..3).flat_map(row).chain(most()).collect();
                 let items: Vec<f32> = (7..26).flat_map(row).chain(most()).chain(most().map(|value| -value)).collect();

@@ -276,7 +276,8 @@ impl Panel {
     }
 
     /// Of each item, `|x|` or a little more. Where it is not kept it is what the scale allows, which is `|x|` but where
-    /// one value outweighs all others together, and then less than 1.5 `|x|`.
+    /// one value outweighs all others together, and then less than 1.5 `|x|`; more, where the scale is below f32's normal
+    /// range.
     pub fn norms(&self, dim: usize) -> [f32; PANEL] {
         let in_scales = |item| match &self.layout {
             Layout::Groups { .. } => max_norm_in_scales(dim),

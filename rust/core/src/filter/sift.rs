@@ -62,7 +62,7 @@ mod x86 {
         let one = _mm512_set1_epi32(1);
         let mut above_by_lane = _mm512_setzero_si512();
         let mut places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        // All could be in doubt, and every step writes 16 places, the last of which the next one overwrites.
+        // All could be in doubt, and a step that finds one writes 16 places, of which the next one overwrites the rest.
         doubtful.reserve(scores.len() + 16);
         for (chunk, norms) in scores.chunks(16).zip(norms.chunks(16)) {
             let present = u16::MAX >> (16 - chunk.len());
