@@ -1,6 +1,6 @@
 """Runs every comparison with other libraries and writes the tables: python benches/peers/results.py, or make bench.
 
-Writes benches/results/<machine>-<date>.md and a plot beside it. Takes about twenty minutes on two quiet cores; leave
+Writes benches/results/<machine>-<date>.md and a plot beside it. Takes about forty minutes on two quiet cores; leave
 the machine alone meanwhile. With --try FOLDER the problems are small, and what is written says nothing.
 """
 
@@ -253,10 +253,10 @@ def main() -> None:
     plot(ranking, folder / f"{name}.png")
     parts = [
         f"# {machine()}, {today}",
-        "Written by `make bench`. Each contender runs in a process of its own with its threads pinned, after one "
-        "warm-up and a check of its result; they take turns, and the median of 7 rounds counts. Ratios compare within "
-        "a table; times move with the machine's other load. At the large size the kernels but the fastest take their "
-        "turns after all others, as memory has no room for them beside these.",
+        "Written by `make bench`. Each contender runs in a process of its own with its threads pinned, and "
+        "its result is checked first; they take turns, warm up at each, and the median of 7 rounds counts. Ratios "
+        "compare within a table; times move with the machine's other load. At the large size the kernels but the "
+        "fastest take their turns after all others, as memory has no room for them beside these.",
         ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
         + f", Python {platform.python_version()}; kernels of this CPU: {', '.join(ItemIndex.kernels())}.",
         f"![Time of every way to rank]({name}.png)",

@@ -7,7 +7,6 @@ every round it warms up.
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import statistics
@@ -79,10 +78,11 @@ def _seconds(work: Callable[[], Any]) -> float:
 
     Work of over a second makes too little of that to be done twice.
     """
-    begin = time.perf_counter()
-    for number in itertools.count():
+    seconds: list[float] = []
+    while len(seconds) < 2 or sum(seconds) < 0.2:
         start = time.perf_counter()
         work()
-        end = time.perf_counter()
-        if end - start > 1 or (number and end - begin > 0.2):
-            return end - start
+        seconds.append(time.perf_counter() - start)
+        if seconds[-1] > 1:
+            break
+    return seconds[-1]

@@ -48,8 +48,8 @@ class ItemIndex:
             the catalog wherever they are given or returned. `score`, `count_above` and `candidates` are what a shard
             contributes; `ShardedIndex` puts it together.
         keep_rounded: False keeps no copy of the items, for a catalog whose copy in 16 bits does not fit into memory:
-            blocks of items are rounded again whenever they are ranked. The results are the same, and take from 1.3
-            times as long, for thousands of users in a call, to 3 times as long for few.
+            blocks of items are rounded again whenever they are ranked. The results are the same, and take from 1.6
+            times as long, for thousands of users in a call, to 4 times as long for few.
 
     Raises:
         InputError: for another dtype, shape or layout, for no items, for a row with NaN or infinity, and for a
