@@ -25,15 +25,16 @@
 //! ```
 //!
 //! with the norms of what was really lost, which are known. To that comes what f32 arithmetic takes. An operation errs
-//! by a factor of at most 1 +- 2^-24, so `A` is within `c |s U| |t X|` of `s t U.X`, with `c = 2^-22`. Of sums of bytes,
-//! upper ones `H`, `H'` and lower ones `L`, `L'`, every part passes four operations, so what they take is at most
-//! `2^-22 (|256 H| + |L|) (|256 H'| + |L'|)`, but for squares of 2^-24, which a margin covers. The lower byte's part of an
-//! integer is no more than the integer and the upper one's no more than twice of it, so that `c = 3 x 3 x 2^-22` there.
-//! In an exact score (see
-//! [`crate::kernel`]) a term passes a product and at most `n/16 + 5` sums; with `g(m) = m 2^-24 / (1 - m 2^-24)`
-//! (N. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1) and again Cauchy-Schwarz it is within
-//! `g(n/16 + 6) |u| |x|` of `u.x`. A product below the normal range of f32 loses at most 2^-149 whatever its size: `n`
-//! of them in an exact score and one in `A`.
+//! by a factor of at most 1 +- 2^-24, so `s A` is within `c |s U| |t X|` of `s t U.X`, with `c = 2^-22`. Of sums of
+//! bytes, upper ones `H`, `H'` and lower ones `L`, `L'`, every part passes at most four operations, so what they take is
+//! at most `2^-22 (|256 H| + |L|) (|256 H'| + |L'|)`, but for squares of 2^-24, which a margin covers. The lower byte's
+//! part of an integer is no more than the integer and the upper one's no more than twice of it, so that
+//! `c = 3 x 3 x 2^-22` there.
+//!
+//! In an exact score (see [`crate::kernel`]) a term passes a product and at most `n/16 + 5` sums; with
+//! `g(m) = m 2^-24 / (1 - m 2^-24)` (N. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1) and again
+//! Cauchy-Schwarz it is within `g(n/16 + 6) |u| |x|` of `u.x`. A product below the normal range of f32 loses at most
+//! 2^-149 whatever its size: `n` of them in an exact score and one in `A`.
 //!
 //! With `delta`, the largest `|d| / |x|` of a block of items, the sum is `K |x| + N`, where
 //!
@@ -92,7 +93,7 @@ pub struct ErrorBound {
     /// `K / s` is `fixed + by_loss * delta`.
     fixed: f64,
     by_loss: f64,
-    /// `N`, doubled.
+    /// `N`, doubled and a little more, for what is lost below the normal range on the way from one unit to the other.
     constant: f64,
 }
 
@@ -103,9 +104,10 @@ impl ErrorBound {
     /// From `s`, `|u|`, `|s U|` and `|e|`.
     fn new(dim: usize, scale: f64, norm: f64, rounded: f64, lost: f64, has_tiles: bool) -> Self {
         let n = dim as f64;
-        let errors = (n / 16.0 + 7.0) * 2.0_f64.powi(-24);
+        let errors = (n / 16.0 + 7.0) * 2.0_f64.powi(-24); // n/16 is rounded up
         let summation = if errors < 0.5 { errors / (1.0 - errors) } else { f64::INFINITY };
-        let conversion = if has_tiles { 9.0 } else { 1.0 } * 2.0_f64.powi(-22) * rounded;
+        let parts = if has_tiles { 9.0 } else { 1.0 };
+        let conversion = parts * 2.0_f64.powi(-22) * rounded;
         let inflated = (1.0 + Self::MARGIN) / scale;
         Self {
             scale,

@@ -34,7 +34,7 @@ pub struct ItemIndex<'a> {
 pub struct Prepared {
     pub(crate) kernel: Kernel,
     max_norm: f64,
-    /// The items in 16 bits; none where each block is rounded when its turn comes.
+    /// The items in 16 bits; none where each block is rounded when its turn comes, or where the kernel rounds none.
     pub(crate) panels: Option<Vec<Panel>>,
     pub(crate) num_scores: AtomicU64,
     pub(crate) num_rescored: AtomicU64,

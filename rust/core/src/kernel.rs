@@ -529,6 +529,11 @@ mod tests {
                 kernel.score_block(users, items, &mut out);
                 let mut backwards = Vec::new();
                 kernel.score_pairs(users, items, &pairs, &mut backwards);
+                let by_item: Vec<(usize, usize)> = (0..items.rows())
+                    .flat_map(|item| (0..users.rows()).map(move |user| (user, item)))
+                    .collect();
+                let mut mixed = Vec::new();
+                kernel.score_pairs(users, items, &by_item, &mut mixed);
                 for user in 0..users.rows() {
                     for item in 0..items.rows() {
                         let score = out[user * items.rows() + item];
@@ -536,6 +541,7 @@ mod tests {
                         prop_assert_eq!(score.to_bits(), expected.to_bits(), "{} {} {}", kernel.name(), user, item);
                         prop_assert_eq!(score.to_bits(), dot(users.row(user), items.row(item)).to_bits());
                         prop_assert_eq!(score.to_bits(), backwards[(user + 1) * items.rows() - 1 - item].to_bits());
+                        prop_assert_eq!(score.to_bits(), mixed[item * users.rows() + user].to_bits());
                     }
                 }
             }

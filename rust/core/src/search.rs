@@ -30,65 +30,24 @@ impl Found {
         if let Some(other) = of_shards.iter().find(|found| found.items.rows() != rows) {
             return Err(Error::Rows { name: "found", rows: other.items.rows(), users: rows });
         }
-        let best: Result<Vec<_>> = (0..rows).into_par_iter().map(|row| Scored::merged(of_shards, row, k)).collect();
-        let best = best?;
-        let flat = || best.iter().flatten();
-        let items = Ragged::from_lengths(best.iter().map(Vec::len), flat().map(|scored| scored.item).collect());
-        Ok(Self { items, scores: flat().map(|scored| scored.score).collect() })
+        let best: Vec<Result<Best>> = (0..rows).into_par_iter().map(|row| Best::merged(of_shards, row, k)).collect();
+        let best: Result<Vec<Best>> = best.into_iter().collect(); // the error of the first row that has one
+        Ok(Self::from_sorted(&best?, 0))
     }
 
-    /// Of an index whose first item is this one, from sorted candidates whose scores are known.
-    fn from_settled(best: &[Best], first_item: usize) -> Self {
+    /// From sorted candidates whose scores are known, of an index whose first item is this one.
+    fn from_sorted(best: &[Best], first_item: usize) -> Self {
         let flat = || best.iter().flat_map(|best| &best.candidates);
         let lengths = best.iter().map(|best| best.candidates.len());
         let items = Ragged::from_lengths(lengths, flat().map(|candidate| first_item + candidate.item).collect());
         Self { items, scores: flat().map(|candidate| candidate.low).collect() }
     }
 
-    fn row(&self, row: usize) -> impl Iterator<Item = Scored> {
+    fn row(&self, row: usize) -> impl Iterator<Item = Candidate> {
         let scores = &self.scores[self.items.span(row)];
         // No score is -0, but one from outside may be.
-        self.items.row(row).iter().zip(scores).map(|(item, score)| Scored { score: *score + 0.0, item: *item })
-    }
-}
-
-/// An item with its score. The order is that of the ranking: the better one is the smaller.
-#[derive(Debug, Clone, Copy)]
-struct Scored {
-    score: f32,
-    item: usize,
-}
-
-impl Scored {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then(self.item.cmp(&other.item))
-    }
-
-    /// The `k` best, best first.
-    fn best(mut all: Vec<Self>, k: usize) -> Vec<Self> {
-        if all.len() > k {
-            all.select_nth_unstable_by(k - 1, Self::cmp);
-            all.truncate(k);
-        }
-        all.sort_unstable_by(Self::cmp);
-        all
-    }
-
-    /// The best of one row of what all shards found.
-    fn merged(of_shards: &[Found], row: usize, k: usize) -> Result<Vec<Self>> {
-        let mut items: Vec<usize> = of_shards.iter().flat_map(|found| found.items.row(row)).copied().collect();
-        items.sort_unstable();
-        if let Some(pair) = items.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::FoundTwice { row, item: pair[0] });
-        }
-        if items.len() < k {
-            return Err(Error::TooFewItems { row, left: items.len(), k });
-        }
-        let all: Vec<Self> = of_shards.iter().flat_map(|found| found.row(row)).collect();
-        if let Some(scored) = all.iter().find(|scored| !scored.score.is_finite()) {
-            return Err(Error::NonFiniteScore { name: "scores", row, value: scored.score.into() });
-        }
-        Ok(Self::best(all, k))
+        let scored = self.items.row(row).iter().zip(scores);
+        scored.map(|(item, score)| Candidate { item: *item, low: *score + 0.0, high: *score + 0.0 })
     }
 }
 
@@ -101,8 +60,8 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// As [`Scored::cmp`], of items whose scores are known.
-    fn cmp_settled(&self, other: &Self) -> Ordering {
+    /// The order of the ranking, of items whose scores are known: the better one is the smaller.
+    fn cmp(&self, other: &Self) -> Ordering {
         other.low.total_cmp(&self.low).then(self.item.cmp(&other.item))
     }
 }
@@ -115,6 +74,26 @@ struct Best {
 }
 
 impl Best {
+    /// The best of one row of what all shards found, sorted.
+    fn merged(of_shards: &[Found], row: usize, k: usize) -> Result<Self> {
+        let mut items: Vec<usize> = of_shards.iter().flat_map(|found| found.items.row(row)).copied().collect();
+        items.sort_unstable();
+        if let Some(pair) = items.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::FoundTwice { row, item: pair[0] });
+        }
+        if items.len() < k {
+            return Err(Error::TooFewItems { row, left: items.len(), k });
+        }
+        let candidates: Vec<Candidate> = of_shards.iter().flat_map(|found| found.row(row)).collect();
+        if let Some(candidate) = candidates.iter().find(|candidate| !candidate.low.is_finite()) {
+            return Err(Error::NonFiniteScore { name: "scores", row, value: candidate.low.into() });
+        }
+        let mut best = Self { candidates, bar: f32::NEG_INFINITY };
+        best.keep(k);
+        best.candidates.sort_unstable_by(Candidate::cmp);
+        Ok(best)
+    }
+
     /// Raises the bar to what `k` candidates surely score, and drops those that surely score less.
     fn raise_bar(&mut self, k: usize) {
         if self.candidates.len() >= k {
@@ -127,7 +106,7 @@ impl Best {
     /// Leaves the `k` best of candidates whose scores are known, in any order.
     fn keep(&mut self, k: usize) {
         if self.candidates.len() >= k {
-            self.candidates.select_nth_unstable_by(k - 1, Candidate::cmp_settled);
+            self.candidates.select_nth_unstable_by(k - 1, Candidate::cmp);
             self.candidates.truncate(k);
             self.bar = self.candidates[k - 1].low;
         }
@@ -137,10 +116,11 @@ impl Best {
 /// Once this many times k items were seen, few of those to come are among the best or near them.
 const MANY: usize = 40;
 
-/// About how many candidates are scored exactly at a time.
+/// The most candidates that are scored exactly at a time, but for a single user with more.
 const MOST_UNKNOWN: usize = 1 << 18;
 
-/// Keeps the items that may be among the best, and scores exactly those alone that are left when all were seen.
+/// Keeps the items that may be among the best, and scores exactly those that are left when all were seen; sooner where
+/// they would be too many.
 struct Search<'a> {
     /// At most the number of items.
     k: usize,
@@ -164,7 +144,7 @@ impl Search<'_> {
             if best.candidates.len() > self.k + self.slack() {
                 best.raise_bar(self.k);
                 if best.candidates.len() > self.k + self.slack() / 2 {
-                    self.score_unknown(std::slice::from_mut(best), user);
+                    self.settle_some(std::slice::from_mut(best), user);
                 }
             }
         }
@@ -176,10 +156,9 @@ impl Search<'_> {
     /// Scores the candidates of some users exactly and leaves the `k` best of each.
     ///
     /// By increasing item, so that of items which several users are left with, or which lie on disk, much is read once.
-    fn score_unknown(&self, bests: &mut [Best], first_user: usize) {
+    fn settle_some(&self, bests: &mut [Best], first_user: usize) {
         let mut unknown = Vec::new();
-        for (number, best) in bests.iter_mut().enumerate() {
-            best.raise_bar(self.k);
+        for (number, best) in bests.iter().enumerate() {
             let places = best.candidates.iter().enumerate().filter(|(_, candidate)| candidate.low < candidate.high);
             unknown.extend(places.map(|(place, candidate)| (candidate.item, number, place)));
         }
@@ -242,10 +221,12 @@ impl Fold for Search<'_> {
     }
 
     fn settle(&self, bests: &mut [Best], first_user: usize) -> Result<()> {
-        let num_users = (MOST_UNKNOWN / self.k).max(1);
+        let num_users = (MOST_UNKNOWN / (self.k + self.slack())).max(1);
         for (number, bests) in bests.chunks_mut(num_users).enumerate() {
             self.index.interrupt.check()?;
-            self.score_unknown(bests, first_user + number * num_users);
+            bests.iter_mut().for_each(|best| best.raise_bar(self.k));
+            self.settle_some(bests, first_user + number * num_users);
+            bests.iter_mut().for_each(|best| best.candidates.shrink_to_fit());
         }
         Ok(())
     }
@@ -305,10 +286,10 @@ impl ItemIndex<'_> {
         let mut best = self.fold_scores(users, exclude, &search)?;
         best.par_iter_mut().try_for_each(|best| {
             self.interrupt.check()?;
-            best.candidates.sort_unstable_by(Candidate::cmp_settled);
+            best.candidates.sort_unstable_by(Candidate::cmp);
             Ok(())
         })?;
-        Ok(Found::from_settled(&best, self.first_item))
+        Ok(Found::from_sorted(&best, self.first_item))
     }
 }
 

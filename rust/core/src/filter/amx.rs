@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The unit sums these four products apart, in 32 bits each, which hold them, and the two of the middle together, for
-//! integers of any norm and up to `MAX_DIM` dimensions. So the integers fill their 16 bits, where the sum of whole products in 32 bits, as in
-//! [`super::products`], would leave room for a norm of 46,340 only.
+//! integers of any norm and up to `MAX_DIM` dimensions. So the integers fill their 16 bits, where the sum of whole
+//! products in 32 bits, as in [`super::products`], would leave room for a norm of 46,340 only.
 //!
 //! A tile is 16 rows of 64 bytes. The dimensions are cut into steps of at most 64, all of one size. A step of 16
 //! items is two tiles, one behind the other, their upper bytes and their lower ones: a row holds four bytes of each
@@ -26,7 +26,8 @@ use super::users::UserTile;
 /// The most rows of a tile, so the most users.
 pub(crate) const ROWS: usize = 16;
 
-/// The most dimensions: as many pairs of products of 127 x 128, the largest there are, stay in 32 bits.
+/// The most dimensions: so many times two products of the middle, of 127 x 128 at most, stay in 32 bits, and so many
+/// products of lower bytes, of 128 x 128.
 pub(crate) const MAX_DIM: usize = 65_536;
 
 /// Dimensions in groups of four, cut into steps of equally many groups: one to 16.
