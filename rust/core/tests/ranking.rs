@@ -417,7 +417,8 @@ fn few_items_are_left_in_doubt_and_sifting_is_given_up_where_it_leaves_many() {
     let users = Matrix::new(&users, 256);
     for kernel in Kernel::supported() {
         let share = share_rescored(users, Matrix::new(&items, 256), kernel);
-        assert!(1e-4 < share && share < 0.1, "{} {share}", kernel.name());
+        let expected = if kernel.name() == "amx" { 1e-4..0.01 } else { 0.001..0.1 };
+        assert!(expected.contains(&share), "{} {share}", kernel.name());
         assert!(share_rescored(users, Matrix::new(&alike, 256), kernel) > 0.9, "{}", kernel.name());
     }
 }
