@@ -89,7 +89,7 @@ def test_a_byte_order_mark_and_crlf_are_read(write_logs):
         (
             [ITEM],
             [TAKEN, "", '{"user_id": "u", '],
-            r"interactions\.jsonl, line 3: broken JSON, .*: \{\"user_id\": \"u\",",
+            r"interactions\.jsonl, line 3: broken JSON, .*: \{\"user_id\": \"u\",\. Mend",
         ),
         ([ITEM], ["[1]"], r"interactions\.jsonl, line 1: no JSON object but \[1\]"),
         ([ITEM], ["[" * 100_000], r"interactions\.jsonl, line 1: broken JSON, nested too deeply"),

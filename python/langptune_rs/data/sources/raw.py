@@ -56,7 +56,8 @@ class BadLines:
         """Raise `DataError` for a row, or count it."""
         message = f"{file}, line {line}: {problem}"
         if self.policy == "error":
-            raise DataError(f"{message} Mend the line, or leave such lines out with --on-bad-line skip.")
+            stop = "" if message.endswith(".") else "."  # behind an excerpt of the line
+            raise DataError(f"{message}{stop} Mend the line, or leave such lines out with --on-bad-line skip.")
         self.num_rows += 1
         if len(self.first) < self.MAX_LISTED:
             self.first.append(message)
