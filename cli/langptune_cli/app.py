@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from langptune_cli import config, data, evaluate, plan, profile, profiles, recommend, report, train
 from langptune_rs.errors import LangptuneError
+from langptune_rs.training.group import end_process
 
 USER_MENDS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
 """What a file system may refuse without a fault of ours."""
@@ -68,4 +69,7 @@ def _options(
 
 def main() -> None:
     """The entry point of the command."""
-    app(prog_name="langptune")
+    try:
+        app(prog_name="langptune")
+    except SystemExit as ended:
+        end_process(ended.code)

@@ -11,6 +11,7 @@ from torch import nn
 
 from langptune_rs.training.config import EngineConfig
 from langptune_rs.training.engines import make_engine, optimizer_step, start_distributed
+from langptune_rs.training.group import end_process
 
 WIDTH, TRAINED, FROZEN = 512, 4, 2
 
@@ -40,3 +41,4 @@ def main(folder: Path, stage: str, precision: str, offload: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), *sys.argv[2:])
+    end_process(0)

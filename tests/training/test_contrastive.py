@@ -127,6 +127,7 @@ from langptune_rs.models.embedder import Embedder
 from langptune_rs.training.config import ContrastiveConfig, EngineConfig
 from langptune_rs.training.contrastive import ContrastiveBatch, contrastive_step
 from langptune_rs.training.engines import gather_shares, make_engine, rank, shard, start_distributed
+from langptune_rs.training.group import end_process
 
 start_distributed()
 embedder = Embedder.load(EmbedderConfig(model=sys.argv[1]))
@@ -138,7 +139,7 @@ rows = torch.arange(7 * 3).view(7, 3)
 assert torch.equal(gather_shares(rows[shard(rows)], 7), rows)
 if rank() == 0:
     torch.save(values, sys.argv[2])
-torch.distributed.destroy_process_group()
+end_process(0)
 """
 
 

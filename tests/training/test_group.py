@@ -1,5 +1,8 @@
 """Places of processes, from what torchrun and SLURM say."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,3 +78,21 @@ def test_each_process_has_its_own_gpu():
     assert gpu_index(3, 1, one_each=True) == 0
     with pytest.raises(ConfigError, match="Start at most 2 processes"):
         gpu_index(2, 2, one_each=False)
+
+
+@pytest.mark.parametrize(
+    ("start", "shuts_down"), [("", True), ("from langptune_rs.training.engines import *; start_distributed()", False)]
+)
+def test_a_process_of_a_group_ends_with_its_code_and_output_and_no_shutdown(start, shuts_down):
+    """Whatever happens while an interpreter shuts down, such as an abort of gloo's threads, is kept out of its end."""
+    program = f"""
+{start}
+import atexit, os
+from langptune_rs.training.group import end_process
+atexit.register(os._exit, 70)
+print("said", end="")
+end_process(130)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == (70 if shuts_down else 130), ended.stderr
+    assert shuts_down or ended.stdout == "said"

@@ -18,6 +18,7 @@ from langptune_rs.experiments.results import read_results, results_path
 from langptune_rs.experiments.tables import print_results
 from langptune_rs.training.engines import first_to_say, group_store, rank, start_distributed, world_size
 from langptune_rs.training.failures import EVALUATING, LostContact, explained
+from langptune_rs.training.group import end_process
 from langptune_rs.training.joint import started_run, train
 from langptune_rs.training.lifeline import end_with_parent, lifeline
 
@@ -89,4 +90,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())
