@@ -137,7 +137,7 @@ def one_step(
     seconds["decode"] -= seconds["prefill"]
     with timed("score"):
         raw = recommender_reward(work.ranks(profiles.texts), profiles.finished, metric="ndcg", overlong_reward=0.0)
-    rewards = standardize(torch.from_numpy(raw).view(-1, settings.num_profiles)).float().to(policy.model.device)
+    rewards = standardize(torch.from_numpy(raw).view(-1, settings.num_profiles)).to(policy.model.device)
     with timed("update"):
         batches = pack_rollout(policy, work.prompts, profiles, settings.num_profiles, config.micro_batch_tokens)
         old_logps = None

@@ -35,7 +35,7 @@ def step(settings: Settings) -> dict[str, float]:
         profiles = write(policy, work, settings)
     batches = pack_rollout(policy, work.prompts, profiles, settings.num_profiles, config.micro_batch_tokens)
     raw = recommender_reward(work.ranks(profiles.texts), profiles.finished, metric="ndcg", overlong_reward=0.0)
-    rewards = standardize(torch.from_numpy(raw).view(-1, settings.num_profiles)).float()
+    rewards = standardize(torch.from_numpy(raw).view(-1, settings.num_profiles))
     with clock.timed("update"):
         old_logps = None
         for _ in range(settings.epochs):

@@ -309,9 +309,9 @@ class Trainer:
         rewards_BG = raw_BG
         stats = {}
         if config.kl_penalty:
-            rewards_BG = penalize(raw_BG, old_logps.cpu().double(), reference_logps.cpu().double(), config.kl_penalty)
-            stats["kl/reference"] = gather_rows((old_logps - reference_logps).double()).mean().item()
-        everyone = standardize(gather_rows(rewards_BG)).float()
+            rewards_BG = penalize(raw_BG, old_logps.cpu(), reference_logps.cpu(), config.kl_penalty)
+            stats["kl/reference"] = gather_rows(old_logps - reference_logps).mean().item()
+        everyone = standardize(gather_rows(rewards_BG))
         rewards = everyone[shard(rows)].to(self.policy.model.device)
         stats |= self._rollout_stats(gather_rows(raw_BG), profiles, own)
         return batches, rewards, old_logps, stats

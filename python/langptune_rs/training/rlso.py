@@ -23,7 +23,7 @@ from langptune_rs.training.saving import not_written
 
 
 def rlso_loss(rewards_BG: Tensor, logps_BG: Tensor, old_logps_BG: Tensor, eta: float) -> Tensor:
-    """Squared loss of Eq. 6 for each session, float32 (B,): the mean over the pairs of its G profiles.
+    """Squared loss of Eq. 6 for each session, (B,): the mean over the pairs of its G profiles.
 
     With p and p' two profiles of one session, a pair's loss is
     ((r - r') - (1/eta) (ln pi(p)/pi_t(p) - ln pi(p')/pi_t(p')))^2.
@@ -51,7 +51,8 @@ class ProfileScorer(nn.Module):
 
     The distribution is the one profiles are sampled from, so logits are divided by the same `temperature`. Only the
     positions that predict a profile token meet the output matrix, and the log-sum-exp is in float32: in bfloat16 its
-    error would swamp the ratio of two policies.
+    error would swamp the ratio of two policies. For the same reason a profile's sum is in float64: one of a few hundred
+    tokens rounds by 3e-5 in float32, as much as a step of training may move it.
     """
 
     def __init__(self, policy: Policy, temperature: float = 1.0, *, checkpointing: bool = False):
@@ -61,7 +62,7 @@ class ProfileScorer(nn.Module):
         self._policy, self._checkpointing = policy, checkpointing
 
     def forward(self, batch: RolloutBatch) -> Tensor:
-        """Log-probabilities, float32 (sessions, profiles per session)."""
+        """Log-probabilities, float64 (sessions, profiles per session)."""
         hidden = self._policy.hidden(
             batch.states.to(batch.position_ids.device),
             batch.position_ids,
@@ -69,7 +70,7 @@ class ProfileScorer(nn.Module):
             batch.predictors,
             checkpointing=self._checkpointing,
         )
-        token_logps = self.token_logps(hidden, batch.tokens)
+        token_logps = self.token_logps(hidden, batch.tokens).double()
         sums = token_logps.new_zeros(len(batch.sessions) * batch.num_profiles)
         return sums.index_add(0, batch.owners, token_logps).view(-1, batch.num_profiles)
 
@@ -110,7 +111,7 @@ class ReferenceWeights:
 
 @torch.no_grad()
 def score(scorer: ProfileScorer, batches: Sequence[RolloutBatch]) -> Tensor:
-    """Log-probabilities of all profiles, float32 (sessions, profiles per session), without gradients."""
+    """Log-probabilities of all profiles, float64 (sessions, profiles per session), without gradients."""
     return in_session_order(batches, [scorer(batch) for batch in batches])
 
 
@@ -147,7 +148,7 @@ def rlso_step(
     norm = optimizer_step(engine)
     old_logps_BG = in_session_order(batches, logps) if old_logps_BG is None else old_logps_BG
     return old_logps_BG, {
-        "rlso/loss": gather_rows(in_session_order(batches, losses)).double().mean().item(),
+        "rlso/loss": gather_rows(in_session_order(batches, losses)).mean().item(),
         "rlso/grad_norm": norm,
         "rlso/learning_rate": learning_rate,
     }
