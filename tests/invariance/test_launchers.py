@@ -1,14 +1,18 @@
 """A run of two processes is the same, whoever starts them: this package, torchrun, DeepSpeed's launcher or SLURM."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from tests.invariance.conftest import ONE_THREAD, Finished
 from tests.invariance.test_training import assert_same_weights
+
+from langptune_rs.training.run_folder import TRAINED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -63,7 +67,62 @@ def test_a_hostfile_of_this_machine(train, tmp_path):
 
 def test_a_hostfile_of_two_machines(train, tmp_path):
     """Both are this one: ssh answers for any host, and pdsh runs here what it should run there."""
-    folder, hosts = train.new_folder(), tmp_path / "hosts"
+    hosts, environment = two_machines(tmp_path)
+    folder = train.new_folder()
+    run = finished([[*train.command(folder), "--hostfile", str(hosts)]], folder, [environment])
+    assert_same_run(train(nproc=2), run)
+
+
+def test_ctrl_c_reaches_every_machine_of_a_hostfile(train, tmp_path):
+    hosts, environment = two_machines(tmp_path)
+    folder = train.new_folder()
+    stopped = stopped_at([*train.command(folder), "--hostfile", str(hosts)], folder, environment, [signal.SIGINT])
+    assert stopped.exit_code == 130, stopped.stderr
+    assert "Stopping after this step" in stopped.stderr
+    assert not (folder / TRAINED).exists()
+    assert_same_run(train(nproc=2), train(nproc=2, resume=folder))
+
+
+def test_a_second_ctrl_c_ends_the_processes_of_a_hostfile_at_once(train, tmp_path):
+    hosts, environment = two_machines(tmp_path)
+    folder = train.new_folder()
+    command = [*train.command(folder), "--hostfile", str(hosts)]
+    stopped = stopped_at(command, folder, environment, [signal.SIGINT, signal.SIGINT])
+    assert stopped.exit_code == 130, stopped.stderr
+    assert not (folder / TRAINED).exists()
+    assert_same_run(train(nproc=2), train(nproc=2, resume=folder))
+
+
+def test_sigterm_lets_processes_of_torchrun_save(train):
+    folder = train.new_folder()
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2"]
+    stopped = stopped_at([*torchrun, "--no-python", *train.command(folder)], folder, {}, [signal.SIGTERM])
+    assert "Stopping after this step" in stopped.stderr
+    assert not (folder / TRAINED).exists()
+    assert_same_run(train(nproc=2), train(nproc=2, resume=folder))
+
+
+def stopped_at(
+    command: list[str], folder: Path, environment: dict[str, str], signals: list[signal.Signals]
+) -> Finished:
+    """The run of a command that gets signals a second apart once its first steps are done."""
+    process = subprocess.Popen(command, env={**ONE_THREAD, **environment}, stderr=subprocess.PIPE, text=True)
+    metrics = folder / "metrics.jsonl"
+    try:
+        while process.poll() is None and not (metrics.is_file() and '"step": 5,' in metrics.read_text()):
+            time.sleep(0.01)
+        for signum in signals:
+            process.send_signal(signum)
+            time.sleep(1)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    return Finished(folder, process.returncode, said)
+
+
+def two_machines(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A hostfile, and the environment in which its machines are found."""
+    hosts = tmp_path / "hosts"
     hosts.write_text("gpu-1 slots=1\ngpu-2 slots=1\n")
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -71,9 +130,7 @@ def test_a_hostfile_of_two_machines(train, tmp_path):
         path = tools / tool
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
-    run = finished([[*train.command(folder), "--hostfile", str(hosts)]], folder, [environment])
-    assert_same_run(train(nproc=2), run)
+    return hosts, {"PATH": f"{tools}:{os.environ['PATH']}"}
 
 
 PDSH = """

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from langptune_rs.errors import ConfigError
 
 SECONDS_TO_REACH = 5
+SECONDS_TO_END = 5.0
+"""How long the launcher may take to end the processes of all machines."""
 EXAMPLE = "Each line names a machine and its GPUs, such as: gpu-node-1 slots=8"
 
 
@@ -101,19 +106,45 @@ def deepspeed_command(path: Path, hosts: Mapping[str, int], module: Sequence[str
     return [*command, *module]
 
 
-def run_on_hosts(path: Path, module: Sequence[str], port: int) -> int:
-    """Run `module` on the machines of the hostfile and return the exit code. Raises `ConfigError` before any start."""
+def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) -> int:
+    """Run `module` on the machines of the hostfile and return the exit code. Raises `ConfigError` before any start.
+
+    The launcher passes no Ctrl-C on: it ends the processes. So a first one makes the file `interrupt`, for which they
+    look and which all machines see, and then they save and stop; SIGTERM does too. A second Ctrl-C ends them.
+    """
     hosts = read_hostfile(path)
     check_reachable(list(hosts))
-    command = deepspeed_command(path, hosts, module, port)
+    command = [*deepspeed_command(path, hosts, module, port), "--interrupt", str(interrupt)]
+    environment = {"OMP_NUM_THREADS": str(_threads(hosts)), **os.environ}
+    signals: list[int] = []
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {signum: signal.signal(signum, lambda signum, frame: signals.append(signum)) for signum in watched}
     try:
-        code = subprocess.call(command, env={"OMP_NUM_THREADS": str(_threads(hosts)), **os.environ})
-    except KeyboardInterrupt:
+        launcher = subprocess.Popen(command, env=environment, start_new_session=True)
+        while (code := launcher.poll()) is None:
+            if signal.SIGHUP in signals or signals.count(signal.SIGINT) > 1:
+                _end(launcher)
+            elif signals:
+                interrupt.touch()
+            time.sleep(0.1)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    if signals:
         return 130
     if code < 0:
         return 128 - code
     # The launcher hands on the code of a process that was killed by signal s as -s, of which a shell sees 256 - s.
     return code if code < 192 else 128 + 256 - code
+
+
+def _end(launcher: subprocess.Popen) -> None:
+    """Let the launcher end its processes on all machines, then kill what is left of those on this one."""
+    os.killpg(launcher.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        launcher.wait(SECONDS_TO_END)
+    with suppress(ProcessLookupError):
+        os.killpg(launcher.pid, signal.SIGKILL)
 
 
 def _threads(hosts: Mapping[str, int]) -> int:

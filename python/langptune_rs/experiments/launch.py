@@ -39,8 +39,8 @@ def launch(
     """Run `experiments.run` in several processes and return their exit code: 0, or that of the one that failed first.
 
     `nproc` of them on this machine, or those of a `hostfile`. The recipe lies beside `output` meanwhile, where all
-    machines see it. Ctrl-C reaches every process on this machine exactly once, so that all of them stop after the same
-    step and save. Raises `ConfigError` before anything is started when a machine or a GPU is missing.
+    machines see it. Ctrl-C reaches every process exactly once, so that all of them stop after the same step and save.
+    Raises `ConfigError` before anything is started when a machine or a GPU is missing.
     """
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent) as folder:
@@ -49,7 +49,7 @@ def launch(
         module = ["langptune_rs.experiments.run", "--config", str(recipe), "--output", str(output.absolute())]
         module += ["--resume"] * resume + ["--overwrite"] * overwrite
         if hostfile:
-            return run_on_hosts(hostfile, module, _free_port())
+            return run_on_hosts(hostfile, module, _free_port(), Path(folder) / "interrupt")
         num_processes = nproc or 1
         check_gpus(num_processes, torch.cuda.device_count())
         return run_processes([sys.executable, "-m", *module], num_processes)

@@ -20,7 +20,7 @@ from langptune_rs.training.engines import first_to_say, group_store, rank, start
 from langptune_rs.training.failures import EVALUATING, LostContact, explained
 from langptune_rs.training.group import end_process
 from langptune_rs.training.joint import started_run, train
-from langptune_rs.training.lifeline import end_with_parent, lifeline
+from langptune_rs.training.lifeline import end_with_parent, interrupt_when, lifeline
 
 SECONDS_TO_HEAR = 10.0
 """How long a process that lost the others waits to hear which of them failed."""
@@ -73,14 +73,17 @@ def run_rank(config: RunConfig, output: Path, *, resume: bool = False, overwrite
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """What each process of `langptune train --nproc N` runs; also under torchrun, DeepSpeed's launcher and srun."""
+    """What each process of `langptune train --nproc N` runs; also under DeepSpeed's launcher."""
     parser = argparse.ArgumentParser(prog="langptune_rs.experiments.run")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--interrupt", type=Path, help="the file that presses Ctrl-C once it is there")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args(arguments)
     end_with_parent()
+    if options.interrupt:
+        interrupt_when(options.interrupt)
     try:
         config = load_config(options.config)
     except LangptuneError as error:

@@ -543,22 +543,25 @@ def _seed(*parts: int | str) -> int:
 
 @contextmanager
 def _interruption():
-    """Yield a function that says whether Ctrl-C was pressed; a second Ctrl-C stops at once."""
-    pressed = False
+    """Yield a function that says whether Ctrl-C was pressed or SIGTERM sent, as job schedulers do before they kill.
 
-    def on_sigint(signum, frame) -> None:
-        nonlocal pressed
-        if pressed:
+    A second Ctrl-C stops at once. SIGTERM may come beside the first one: torchrun sends both.
+    """
+    asked: set[int] = set()
+
+    def on_signal(signum: int, frame) -> None:
+        if signum == signal.SIGINT and signum in asked:
             raise KeyboardInterrupt
-        pressed = True
-        if rank() == 0:
+        if not asked and rank() == 0:
             print(
                 "Stopping after this step or batch of profiles, with a checkpoint; press Ctrl-C again to stop at once.",
                 file=sys.stderr,
             )
+        asked.add(signum)
 
-    before = signal.signal(signal.SIGINT, on_sigint)
+    before = {signum: signal.signal(signum, on_signal) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: pressed
+        yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch.distributed as dist
 
@@ -107,6 +109,17 @@ def end_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(LOST_ANOTHER)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def interrupt_when(asked: Path) -> None:
+    """Press Ctrl-C in this process once the file `asked` is there, where no signal comes from another machine."""
+
+    def watch() -> None:
+        while not asked.exists():
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
 
