@@ -1,6 +1,7 @@
 """The plan against what is measured: a real engine's bytes, a real model's weights, activations and keys and values."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,10 +22,12 @@ from langptune_rs.training.plan import (
     kv_bytes_per_token,
     layer_activation,
     options,
+    prompt_tokens,
     trained_policy,
 )
 
 ENGINE = Path(__file__).with_name("engine_bytes.py")
+STEP = Path(__file__).with_name("step_bytes.py")
 MATRIX = 512 * 512
 LAST_STAYS = ((1, "fp32"), (2, "fp32"), (2, "bf16"))
 
@@ -115,6 +118,22 @@ def test_a_trained_layer_keeps_what_the_plan_says(precision):
     measured = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     plan = 4 * tokens * layer_activation(policy_shape("smollm2-135m-instruct"), precision)
     assert measured == pytest.approx(plan, rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from Linux's /proc")
+@pytest.mark.parametrize("engine", [("engine.precision=bf16",), ("rlso.gradient_checkpointing=true",)], ids=" ".join)
+def test_updates_take_as_much_memory_as_the_plan_says(engine):
+    """The whole process, as its machine sees it, with whatever the libraries hold for a moment and what stays free."""
+    small = ("rlso.batch_size=8", "policy.last_layers=4", "data.max_history_tokens=384", "profile.max_tokens=32")
+    overrides = ["method=LangPTune-RLSO", "rlso.micro_batch_tokens=2048", *small, *engine]
+    config = load_config("quickstart", overrides)
+    shapes = policy_shape(config.policy.model), embedder_shape(config.embedder.model)
+    (plan,) = options(config, *shapes, 1)[config.engine.zero_stage].phases
+    assert plan.kv_cache == 0, "the most memory is to be that of updates"
+    command = [sys.executable, str(STEP), str(prompt_tokens(config)), *overrides]
+    taken = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    assert int(taken.stdout.split()[-1]) == pytest.approx(plan.total - plan.weights, rel=0.2)
 
 
 @pytest.mark.parametrize("recipe", ["gemma-2b", "llama-3-8b", "quickstart"])

@@ -1,0 +1,59 @@
+"""Prints how much memory two updates of SmolLM2 take beyond the weights: the growth of this process at its peak, bytes.
+
+python step_bytes.py PROMPT_TOKENS KEY=VALUE ...
+"""
+
+import gc
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from langptune_rs.config import load_config
+from langptune_rs.models.memory import trim_freed_memory
+from langptune_rs.models.policy import Policy
+from langptune_rs.rollout.sampling import write_profiles
+from langptune_rs.training.engines import make_engine, start_distributed
+from langptune_rs.training.group import end_process
+from langptune_rs.training.rlso import ProfileScorer, rlso_step, score
+from langptune_rs.training.rollout_batches import pack_rollout
+
+
+def memory(line: str) -> int:
+    """A line of this process's status, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(text.split()[1]) for text in lines if text.startswith(line))
+
+
+def main(prompt_tokens: int, overrides: list[str]) -> None:
+    config = load_config("quickstart", overrides)
+    num_sessions, num_profiles = config.rlso.batch_size, config.rlso.num_profiles
+    start_distributed()
+    policy = Policy.load(config.policy, {"fp32": torch.float32, "bf16": torch.bfloat16}[config.engine.precision])
+    profiles = write_profiles(
+        policy,
+        prompts := np.random.default_rng(0).integers(100, 40000, (num_sessions, prompt_tokens)).tolist(),
+        max_tokens=config.profile.max_tokens,
+        temperatures=[1.0] * num_profiles,
+        seeds=range(num_sessions),
+        token_budget=config.profile.token_budget,
+        keep_states=True,
+    )
+    batches = pack_rollout(policy, prompts, profiles, num_profiles, config.rlso.micro_batch_tokens)
+    scorer = ProfileScorer(policy, checkpointing=config.rlso.gradient_checkpointing)
+    score(scorer, batches[:1])  # what the libraries keep from the first pass on
+    gc.collect()
+    trim_freed_memory()
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    engine = make_engine(scorer, 1e-6, 0.0, config.engine)
+    rewards, logps = torch.randn(num_sessions, num_profiles, dtype=torch.float64), None
+    for _ in range(2):
+        logps, _ = rlso_step(engine, batches, rewards, logps, config.rlso, 1e-6)
+    print(memory("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
+    end_process(0)
