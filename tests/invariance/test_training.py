@@ -339,6 +339,7 @@ def test_batches_must_fit_the_processes(train):
     assert "rlso.batch_size = 7 cannot be shared equally by 3 processes" in run.stderr
     assert run.stderr.count("error: ") == 1
     assert "Traceback" not in run.stderr
+    assert "c10d" not in run.stderr, "nothing is asked of rank 0 when it has ended"
 
 
 def test_every_process_needs_a_session_of_its_own(train):

@@ -26,6 +26,8 @@ LOST_ANOTHER = 3
 """Exit code of a process that stops because another has failed."""
 SECONDS_TO_FINISH = 2.0
 """How long a process may go on by itself after another has failed, such as to say the same error in its own words."""
+SECONDS_TO_OUTLIVE = 5.0
+"""How long rank 0 may wait for the others at its end."""
 SECONDS_TO_CONNECT = 60.0
 PORT = "langptune/lifeline"
 
@@ -49,8 +51,9 @@ class Lifeline:
             ) from error
         self._place = {"rank": rank, "host": socket.gethostname(), "process": os.getpid()}
         self._send({"place": self._place})
-        for connection in self._connections:
-            threading.Thread(target=self._watch, args=(connection,), daemon=True).start()
+        self._watchers = [threading.Thread(target=self._watch, args=(c,), daemon=True) for c in self._connections]
+        for watcher in self._watchers:
+            watcher.start()
 
     def fail(self, error: str, *, said: bool) -> None:
         """Tell the others why this process ends; `said`: the user has been told already."""
@@ -61,6 +64,12 @@ class Lifeline:
         """Tell the others that this process ends well."""
         self._ended = True
         self._send({"end": True})
+
+    def await_others(self) -> None:
+        """Wait until the others have ended too, where this is rank 0: they may ask its key-value store to the end."""
+        deadline = time.monotonic() + SECONDS_TO_OUTLIVE
+        for watcher in self._watchers if self._rank == 0 else ():
+            watcher.join(max(0.0, deadline - time.monotonic()))
 
     def await_failure(self, seconds: float) -> None:
         """Wait for news of another's failure, which ends this process; returns when there is none."""
@@ -145,6 +154,7 @@ def lifeline(rank: int, world_size: int, store, address: str) -> Iterator[Lifeli
     finally:
         if not held._ended:
             held.end()
+        held.await_others()
 
 
 def _accept(count: int, store) -> list[socket.socket]:
