@@ -58,16 +58,16 @@ pub fn score_panels(
             // SAFETY: as above; those of AVX-512 are found only beside AVX2.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 | Instructions::Avx2 => unsafe {
-                x86::score_avx2(users, tile.len(), items, &mut rows);
+                x86::score_avx2(tile, items, &mut rows);
             },
             #[cfg(target_arch = "x86_64")]
-            Instructions::Portable => score_sixteen::<x86::Sse2>(users, tile.len(), items, &mut rows),
+            Instructions::Portable => score_sixteen::<x86::Sse2>(tile, items, &mut rows),
             #[cfg(target_arch = "aarch64")]
             Instructions::Neon | Instructions::Portable => {
-                score_sixteen::<neon::Neon>(users, tile.len(), items, &mut rows);
+                score_sixteen::<neon::Neon>(tile, items, &mut rows);
             }
             #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-            Instructions::Portable => score_sixteen::<Lane>(users, tile.len(), items, &mut rows),
+            Instructions::Portable => score_sixteen::<Lane>(tile, items, &mut rows),
         }
     }
 }
@@ -81,8 +81,12 @@ trait Registers {
     type Sums: Copy;
 
     fn zero() -> Self::Sums;
+    /// Two integers as a tile of users keeps them.
+    type User: 'static;
+    /// Group by group, those of `U` users from `first` on, which is 0 or half a tile.
+    fn users<const U: usize>(tile: &UserTile, first: usize) -> impl Iterator<Item = &[Self::User; U]>;
     /// The same two integers in every lane.
-    fn splat(pair: u32) -> Self::Pairs;
+    fn splat(user: &Self::User) -> Self::Pairs;
     /// Loads `LANES` pairs from the start of a slice.
     fn load(pairs: &[u32]) -> Self::Pairs;
     /// Adds both products of every lane to its sum.
@@ -91,10 +95,16 @@ trait Registers {
     fn write_scores(sums: Self::Sums, scales: &[f32], out: &mut [f32]);
 }
 
+/// `U` users from `first` on, for registers into which one value is loaded for all lanes.
+#[inline(always)]
+fn one_each<const U: usize>(tile: &UserTile, first: usize) -> impl Iterator<Item = &[u32; U]> {
+    tile.sixteen.iter().map(move |group| group[first..].first_chunk().expect("of half a tile"))
+}
+
 /// `U` users from `first` on, with two registers of items at a time: 14 of 16 registers for six users.
 #[inline(always)]
 fn products<'a, R: Registers, const U: usize>(
-    users: &[[u32; TILE]],
+    tile: &UserTile,
     first: usize,
     items: &Integers,
     rows: &mut impl Iterator<Item = &'a mut [f32]>,
@@ -102,11 +112,11 @@ fn products<'a, R: Registers, const U: usize>(
     let mut scores = [[0.0; PANEL]; U];
     for start in (0..PANEL).step_by(2 * R::LANES) {
         let mut sums = [[R::zero(); 2]; U];
-        for (users, lines) in users.iter().zip(&items.groups) {
+        for (users, lines) in R::users::<U>(tile, first).zip(&items.groups) {
             let pairs = &lines[start / 16].0[start % 16..];
             let items = [R::load(pairs), R::load(&pairs[R::LANES..])];
-            for (user, sums) in users[first..first + U].iter().zip(&mut sums) {
-                let user = R::splat(*user);
+            for (user, sums) in users.iter().zip(&mut sums) {
+                let user = R::splat(user);
                 for (sum, items) in sums.iter_mut().zip(items) {
                     *sum = R::add_products(*sum, user, items);
                 }
@@ -126,19 +136,14 @@ fn products<'a, R: Registers, const U: usize>(
 
 /// Six users at a time.
 #[inline(always)]
-fn score_sixteen<'a, R: Registers>(
-    users: &[[u32; TILE]],
-    num_users: usize,
-    items: &Integers,
-    rows: &mut impl Iterator<Item = &'a mut [f32]>,
-) {
-    for first in (0..num_users).step_by(6) {
-        let rows = &mut rows.take(6);
-        match num_users - first {
-            1 => products::<R, 1>(users, first, items, rows),
-            2 => products::<R, 2>(users, first, items, rows),
-            3..=4 => products::<R, 4>(users, first, items, rows),
-            _ => products::<R, 6>(users, first, items, rows),
+fn score_sixteen<'a, R: Registers>(tile: &UserTile, items: &Integers, rows: &mut impl Iterator<Item = &'a mut [f32]>) {
+    for first in (0..tile.len()).step_by(TILE / 2) {
+        let rows = &mut rows.take(TILE / 2);
+        match tile.len() - first {
+            1 => products::<R, 1>(tile, first, items, rows),
+            2 => products::<R, 2>(tile, first, items, rows),
+            3..=4 => products::<R, 4>(tile, first, items, rows),
+            _ => products::<R, { TILE / 2 }>(tile, first, items, rows),
         }
     }
 }
@@ -150,19 +155,25 @@ struct Lane;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 impl Registers for Lane {
     const LANES: usize = 1;
+    type User = u32;
     type Pairs = [i32; 2];
     type Sums = i32;
+
+    #[inline(always)]
+    fn users<const U: usize>(tile: &UserTile, first: usize) -> impl Iterator<Item = &[u32; U]> {
+        one_each(tile, first)
+    }
 
     fn zero() -> i32 {
         0
     }
 
-    fn splat(pair: u32) -> [i32; 2] {
+    fn splat(pair: &u32) -> [i32; 2] {
         [0, 16].map(|shift| i32::from((pair >> shift) as u16 as i16))
     }
 
     fn load(pairs: &[u32]) -> [i32; 2] {
-        Self::splat(pairs[0])
+        Self::splat(&pairs[0])
     }
 
     fn add_products(sum: i32, users: [i32; 2], items: [i32; 2]) -> i32 {
@@ -301,13 +312,8 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub(super) fn score_avx2<'a>(
-        users: &[[u32; TILE]],
-        num_users: usize,
-        items: &Integers,
-        rows: &mut impl Iterator<Item = &'a mut [f32]>,
-    ) {
-        score_sixteen::<Avx2>(users, num_users, items, rows);
+    pub(super) fn score_avx2<'a>(tile: &UserTile, items: &Integers, rows: &mut impl Iterator<Item = &'a mut [f32]>) {
+        score_sixteen::<Avx2>(tile, items, rows);
     }
 
     /// Private to this module and used by none but the function that enables AVX2, which makes its intrinsics sound;
@@ -316,8 +322,14 @@ mod x86 {
 
     impl Registers for Avx2 {
         const LANES: usize = 8;
+        type User = u32;
         type Pairs = __m256i;
         type Sums = __m256i;
+
+        #[inline(always)]
+        fn users<const U: usize>(tile: &UserTile, first: usize) -> impl Iterator<Item = &[u32; U]> {
+            one_each(tile, first)
+        }
 
         #[inline(always)]
         fn zero() -> __m256i {
@@ -326,7 +338,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn splat(pair: u32) -> __m256i {
+        fn splat(pair: &u32) -> __m256i {
             // SAFETY: see `Avx2`.
             unsafe { _mm256_set1_epi32(pair.cast_signed()) }
         }
@@ -359,8 +371,14 @@ mod x86 {
 
     impl Registers for Sse2 {
         const LANES: usize = 4;
+        type User = [u32; 4];
         type Pairs = __m128i;
         type Sums = __m128i;
+
+        #[inline(always)]
+        fn users<const U: usize>(tile: &UserTile, first: usize) -> impl Iterator<Item = &[[u32; 4]; U]> {
+            tile.four_times[first / (TILE / 2)].iter().map(|group| group.first_chunk().expect("of half a tile"))
+        }
 
         #[inline(always)]
         fn zero() -> __m128i {
@@ -369,9 +387,9 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn splat(pair: u32) -> __m128i {
+        fn splat(pairs: &[u32; 4]) -> __m128i {
             // SAFETY: see `Sse2`.
-            unsafe { _mm_set1_epi32(pair.cast_signed()) }
+            unsafe { _mm_loadu_si128(pairs.as_ptr().cast()) }
         }
 
         #[inline(always)]
@@ -401,7 +419,7 @@ mod x86 {
 mod neon {
     use std::arch::aarch64::*;
 
-    use super::Registers;
+    use super::{Registers, UserTile, one_each};
 
     /// Every 64-bit ARM target of Rust enables NEON, which makes its intrinsics sound; they read or write the 4 values at
     /// the start of a slice, at any alignment.
@@ -409,9 +427,15 @@ mod neon {
 
     impl Registers for Neon {
         const LANES: usize = 4;
+        type User = u32;
         /// The first integers of four lanes, and the second ones.
         type Pairs = [int16x4_t; 2];
         type Sums = int32x4_t;
+
+        #[inline(always)]
+        fn users<const U: usize>(tile: &UserTile, first: usize) -> impl Iterator<Item = &[u32; U]> {
+            one_each(tile, first)
+        }
 
         #[inline(always)]
         fn zero() -> int32x4_t {
@@ -420,7 +444,7 @@ mod neon {
         }
 
         #[inline(always)]
-        fn splat(pair: u32) -> [int16x4_t; 2] {
+        fn splat(pair: &u32) -> [int16x4_t; 2] {
             // SAFETY: see `Neon`.
             [0, 16].map(|shift| unsafe { vdup_n_s16((pair >> shift) as u16 as i16) })
         }

@@ -22,23 +22,36 @@ pub fn sift(kernel: Kernel, scores: &[f32], norms: &[f32], thresholds: Threshold
     }
 }
 
-/// Sixteen at a time: bits are set for those in doubt, and read where there are any.
+/// Sixteen at a time, lane by lane, so that a compiler finds vectors in it.
 #[inline(always)]
 fn sift_portable(scores: &[f32], norms: &[f32], thresholds: Thresholds, doubtful: &mut Vec<u32>) -> u64 {
-    let Thresholds { low, high, slope } = thresholds;
-    let mut num_above = 0;
-    for (number, (scores, norms)) in scores.chunks(16).zip(norms.chunks(16)).enumerate() {
-        let mut open = 0_u32;
-        for (at, (score, norm)) in scores.iter().zip(norms).enumerate() {
-            let error = slope * norm;
-            let is_above = *score > high + error;
-            let is_below = *score < low - error; // false for NaN, which is in doubt
-            num_above += u64::from(is_above);
-            open |= u32::from(!is_above && !is_below) << at;
+    let ((chunks, rest), (norm_chunks, norm_rest)) = (scores.as_chunks::<16>(), norms.as_chunks::<16>());
+    let mut above_by_lane = [0_u32; 16];
+    for (number, (scores, norms)) in chunks.iter().zip(norm_chunks).enumerate() {
+        let mut open_by_lane = [0_u32; 16];
+        for lane in 0..16 {
+            let [above, open] = compare(scores[lane], norms[lane], thresholds);
+            above_by_lane[lane] += above;
+            open_by_lane[lane] = open << lane;
         }
-        push_places(open, 16 * number as u32, doubtful);
+        push_places(open_by_lane.into_iter().fold(0, |all, one| all | one), 16 * number as u32, doubtful);
+    }
+    let mut num_above = above_by_lane.into_iter().map(u64::from).sum();
+    for (at, (score, norm)) in rest.iter().zip(norm_rest).enumerate() {
+        let [above, open] = compare(*score, *norm, thresholds);
+        num_above += u64::from(above);
+        push_places(open, (16 * chunks.len() + at) as u32, doubtful);
     }
     num_above
+}
+
+/// Whether a score is surely above, and whether it is in doubt: 0 or 1.
+#[inline(always)]
+fn compare(score: f32, norm: f32, Thresholds { low, high, slope }: Thresholds) -> [u32; 2] {
+    let error = slope * norm;
+    let is_above = u32::from(score > high + error);
+    let is_below = u32::from(score < low - error); // 0 for NaN, which is in doubt
+    [is_above, (is_above | is_below) ^ 1]
 }
 
 #[inline(always)]

@@ -4,7 +4,6 @@
 use super::amx;
 use super::items::{nearest, scale_of_sixteen, size};
 use super::{ErrorBound, Precision};
-#[cfg(target_arch = "x86_64")]
 use crate::kernel::Instructions;
 use crate::matrix::norm;
 use crate::{Kernel, Matrix};
@@ -19,6 +18,9 @@ pub struct UserTile {
     bounds: Vec<[ErrorBound; 2]>,
     /// Two integers of 16 bits a group.
     pub(super) sixteen: Vec<[u32; TILE]>,
+    /// Those of 16 bits of either half of the users, four times over: for registers of four lanes that would spread one
+    /// value by a shuffle. Empty for kernels that load one value into all lanes.
+    pub(super) four_times: [Vec<[[u32; 4]; TILE / 2]>; 2],
     /// Four of 8 bits a group, 128 added to each; empty for a kernel without.
     pub(super) eight: Vec<[u32; TILE]>,
     /// Those of 16 bits as tiles, for the kernel that has them; then both others are empty.
@@ -67,12 +69,18 @@ impl UserTile {
         let mut tile = Self {
             bounds: Vec::with_capacity(users.rows()),
             sixteen: vec![[0; TILE]; num_pairs],
+            four_times: [Vec::new(), Vec::new()],
             eight: vec![[0; TILE]; num_quads],
             #[cfg(target_arch = "x86_64")]
             amx: kernel.has_tiles().then(|| amx::Users::empty(dim)),
         };
         for user in 0..users.rows() {
             tile.push(users.row(user));
+        }
+        if cfg!(target_arch = "x86_64") && kernel.instructions() == Instructions::Portable {
+            let four_times =
+                |half: usize, group: &[u32; TILE]| std::array::from_fn(|user| [group[half * TILE / 2 + user]; 4]);
+            tile.four_times = [0, 1].map(|half| tile.sixteen.iter().map(|group| four_times(half, group)).collect());
         }
         tile
     }
