@@ -335,12 +335,12 @@ impl ItemIndex<'_> {
         let mut states: Vec<F::State> = user_block.clone().map(|user| fold.start(user)).collect();
         let mut scratch = Scratch::default();
         let mut num_rescored = 0;
+        let mut rounded = Vec::new();
         for items in split(item_part.clone(), self.blocks.items.next_multiple_of(PANEL)) {
-            let rounded;
             let panels = match panels {
                 Some(panels) => &panels[items.start / PANEL..items.end.div_ceil(PANEL)],
                 None if sifts => {
-                    rounded = Panel::block(self.items.slice(items.start, items.end), kernel);
+                    rounded = Panel::block(self.items.slice(items.start, items.end), kernel, rounded);
                     &rounded[..]
                 }
                 None => &[],

@@ -66,7 +66,7 @@ impl Prepared {
         if keep_rounded && !kernel.precisions(items.dim()).is_empty() {
             // Read once: items on disk may be more than memory holds.
             let panels = Panel::all_until(interrupt, items, kernel)?;
-            let max_norm = panels.iter().map(|panel| panel.max_norm).fold(0.0, f64::max);
+            let max_norm = panels.iter().map(Panel::max_norm).fold(0.0, f64::max);
             Self::of(items, kernel, max_norm, Some(panels))
         } else {
             Self::of(items, kernel, items.max_norm(interrupt)?, None)

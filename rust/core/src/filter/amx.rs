@@ -44,9 +44,9 @@ impl Steps {
         Self { number, groups: groups.div_ceil(number) }
     }
 
-    /// The tiles of a panel without items.
-    pub(super) fn empty_panel(self) -> Vec<[Line; 2]> {
-        vec![[Line::default(); 2]; 2 * self.number * self.groups]
+    /// Pairs of lines in the tiles of a panel.
+    pub(super) fn num_pairs(self) -> usize {
+        2 * self.number * self.groups
     }
 
     /// Puts an item in its place in the tiles of a panel.
@@ -175,7 +175,7 @@ pub(super) unsafe fn score(tile: &UserTile, panels: &[Panel], out: &mut [f32]) {
     for (number, panel) in panels.iter().enumerate() {
         let mut rows = out[number * PANEL..].chunks_mut(width).map(|row| &mut row[..PANEL]);
         // SAFETY: the caller's.
-        unsafe { unit.score(&users.lines, &panel.sixteen, &mut rows) };
+        unsafe { unit.score(&users.lines, &panel.integers(), &mut rows) };
     }
 }
 
@@ -234,7 +234,7 @@ impl Unit {
     #[target_feature(enable = "avx512f")]
     fn score<'a>(&mut self, users: &[Line], items: &Integers, rows: &mut impl Iterator<Item = &'a mut [f32]>) {
         let Steps { number, groups } = self.steps;
-        assert_eq!((users.len(), items.groups.len()), (2 * number * ROWS, 2 * number * groups));
+        assert_eq!((users.len(), items.groups.len()), (2 * number * ROWS, self.steps.num_pairs()));
         let lines = items.groups.as_flattened();
         for (side, sums) in self.sums.iter_mut().enumerate() {
             // SAFETY: in every step two tiles of users of `ROWS` lines are read, of which rows 0 to `num_users`, and
@@ -347,7 +347,7 @@ mod tests {
         for dim in [1, 3, 4, 5, 63, 64, 65, 130] {
             let value = |row: usize, at: usize| ((row * 7919 + at * 104_729) % 65_280) as i32 - 32_640;
             let steps = Steps::of(dim);
-            let mut tiles = steps.empty_panel();
+            let mut tiles = vec![[Line::default(); 2]; steps.num_pairs()];
             for item in 0..PANEL {
                 let integers: Vec<i16> = (0..dim).map(|at| value(100 + item, at) as i16).collect();
                 steps.put_item(&mut tiles, item, &integers);
@@ -384,26 +384,27 @@ mod tests {
         for kernel in Kernel::supported().into_iter().filter(|kernel| kernel.has_tiles()) {
             for dim in [1, 2, 65, 512, 65_536] {
                 let row = |seed: usize| (0..dim).map(move |at| ((at * 37 + seed * 101) % 2003) as f32 / 2003.0 - 0.5);
-                // With the first, the scale is as good as 1.
-                let most = || (0..dim).map(|at| if at == 0 { 32_638.0 } else { 127.0 * 256.0 - 128.0 });
-                let users: Vec<f32> = (0..3).flat_map(row).chain(most()).collect();
-                let items: Vec<f32> = (7..26).flat_map(row).chain(most()).chain(most().map(|value| -value)).collect();
+                // With the first, the scale is 1 or as good as 1; that of items is rounded up.
+                let most = |first| (0..dim).map(move |at| if at == 0 { first } else { 127.0 * 256.0 - 128.0 });
+                let users: Vec<f32> = (0..3).flat_map(row).chain(most(32_638.0)).collect();
+                let opposite = most(32_637.0).map(|value| -value);
+                let items: Vec<f32> = (7..26).flat_map(row).chain(most(32_637.0)).chain(opposite).collect();
                 let panels = Panel::all(Matrix::new(&items, dim), kernel);
                 let tile = UserTile::new(Matrix::new(&users, dim), kernel);
                 let mut scores = vec![0.0; 4 * PANEL];
                 // SAFETY: the kernel is supported.
                 unsafe { score(&tile, &panels, &mut scores) };
                 let lines = &tile.amx.as_ref().expect("a tile of this kernel").lines;
-                let groups = panels[0].sixteen.groups.as_flattened();
+                let Integers { groups, scales } = panels[0].integers();
                 for user in 0..4 {
                     for item in 0..21 {
-                        let parts = sums(Steps::of(dim), lines, user, groups, item);
+                        let parts = sums(Steps::of(dim), lines, user, groups.as_flattened(), item);
                         let [high, middle, low] = parts.map(|sum| i32::try_from(sum).expect("32 bits") as f32);
                         let whole = high.mul_add(65_536.0, middle.mul_add(256.0, low));
-                        assert_eq!(scores[user * PANEL + item], whole * panels[0].sixteen.scales[item], "dim {dim}");
+                        assert_eq!(scores[user * PANEL + item], whole * scales[item], "dim {dim}");
                     }
                 }
-                let [.., middle, _] = sums(Steps::of(dim), lines, 3, groups, 19);
+                let [.., middle, _] = sums(Steps::of(dim), lines, 3, groups.as_flattened(), 19);
                 assert!(dim < 65_536 || middle.abs() > i64::from(i32::MAX) * 99 / 100, "{middle}");
             }
         }

@@ -1,5 +1,7 @@
 //! Items as integers, in the order in which products read them.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::Precision;
@@ -20,25 +22,43 @@ pub(super) struct Line(pub(super) [u32; 16]);
 
 /// The integers of a panel, group by group of four bytes, each of all its items; or as tiles, see [`super::amx`].
 /// Missing items and dimensions are 0.
-#[derive(Clone, Default)]
-pub(super) struct Integers {
-    pub(super) groups: Vec<[Line; 2]>,
+pub(super) struct Integers<'a> {
+    pub(super) groups: &'a [[Line; 2]],
     /// `t` of each item.
     pub(super) scales: [f32; PANEL],
 }
 
-/// `PANEL` items in 16 bits, and what is needed to make 8 of them.
+/// `PANEL` items in 16 bits, and what is needed to make 8 of them: some 5 bytes an item beside its integers.
 pub struct Panel {
-    pub(super) sixteen: Integers,
-    /// The largest `|x|`; infinite where a value is not finite.
-    pub max_norm: f64,
+    made: Arc<Made>,
+    /// Which of those made together it is.
+    number: u32,
+}
+
+/// Panels that are made together: at most so many, and so few that there is work for many threads.
+const MOST_TOGETHER: usize = 512;
+const FEWEST_PARTS: usize = 64;
+
+/// Panels that were made together, since every allocation costs some bytes.
+struct Made {
+    groups: Vec<[Line; 2]>,
+    groups_of_each: usize,
+    beside: Vec<Beside>,
+    /// The largest `|x|` of all their items; infinite where a value is not finite.
+    max_norm: f64,
+}
+
+/// What is kept of a panel beside its integers.
+struct Beside {
     /// The largest `|d| / |x|` at each precision.
-    loss: [f64; 2],
-    pub(super) layout: Layout,
+    loss: [f32; 2],
+    /// `t` of each item, see [`rounded_up`].
+    scales: [u16; PANEL],
+    layout: Layout,
 }
 
 /// How the integers of a panel lie, and what is kept beside them for each item.
-pub(super) enum Layout {
+enum Layout {
     /// In groups of two dimensions, with what makes 8 bits of 16, see [`in_eight`].
     Groups { factors: [i16; PANEL] },
     /// In tiles, see [`super::amx`], with the norm in units of the scale, see [`rounded_up`].
@@ -49,7 +69,8 @@ pub(super) enum Layout {
 /// The items of a panel in 8 bits, made of those in 16 when a block of items is ranked: no copy of the catalog.
 #[derive(Clone, Default)]
 pub struct EightBits {
-    pub(super) integers: Integers,
+    pub(super) groups: Vec<[Line; 2]>,
+    pub(super) scales: [f32; PANEL],
     /// What a product counts too much for each item.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only products of 8 bits have them"))]
     pub(super) offsets: [i32; PANEL],
@@ -58,7 +79,7 @@ pub struct EightBits {
 /// An item as integers of 16 bits.
 struct Rounded {
     values: Vec<i16>,
-    scale: f32,
+    scale: u16,
     norm: f64,
     lost: f64,
 }
@@ -85,6 +106,12 @@ fn rounded_up(value: f64) -> u16 {
     ((value as f32).next_up().to_bits().div_ceil(1 << 16)) as u16
 }
 
+/// The f32 of an upper half.
+#[inline(always)]
+fn whole(upper_half: u16) -> f32 {
+    f32::from_bits(u32::from(upper_half) << 16)
+}
+
 /// The nearest integer of a number between -2^21 and 2^21, ties to even: adding 1.5 x 2^23 leaves it in the lower bits.
 #[inline(always)]
 pub(super) fn nearest(value: f32) -> i32 {
@@ -108,12 +135,12 @@ pub(super) fn size(row: &[f32]) -> (f64, f32) {
 #[inline(always)]
 fn round(row: &[f32], has_tiles: bool) -> Rounded {
     let (norm, largest) = size(row);
-    let scale = scale_of_sixteen(norm, largest, row.len(), has_tiles);
+    let scale = rounded_up(f64::from(scale_of_sixteen(norm, largest, row.len(), has_tiles)));
     let mut values = vec![0; row.len()];
     for (integer, value) in values.iter_mut().zip(row) {
-        *integer = nearest(value / scale) as i16;
+        *integer = nearest(value / whole(scale)) as i16;
     }
-    let lost = lost(row, &values, scale);
+    let lost = lost(row, &values, whole(scale));
     Rounded { values, scale, norm, lost }
 }
 
@@ -166,6 +193,12 @@ fn put_pairs(groups: &mut [[Line; 2]], item: usize, values: &[i16]) {
     }
 }
 
+impl EightBits {
+    pub(super) fn integers(&self) -> Integers<'_> {
+        Integers { groups: &self.groups, scales: self.scales }
+    }
+}
+
 impl Layout {
     fn has_tiles(&self) -> bool {
         matches!(self, Self::Tiles { .. })
@@ -183,112 +216,159 @@ impl Panel {
     /// # Errors
     /// [`crate::Error::Interrupted`].
     pub fn all_until(interrupt: Interrupt, items: Matrix, kernel: Kernel) -> Result<Vec<Self>> {
-        let starts = (0..items.rows()).into_par_iter().step_by(PANEL);
-        starts.map(|start| interrupt.check().map(|()| Self::new(items, start, kernel))).collect()
+        let num_panels = items.rows().div_ceil(PANEL);
+        let together = PANEL * (num_panels / FEWEST_PARTS).clamp(1, MOST_TOGETHER);
+        let starts = (0..items.rows()).into_par_iter().step_by(together);
+        let made = starts.map(|start| {
+            Self::together(interrupt, items.slice(start, (start + together).min(items.rows())), kernel, Vec::new())
+        });
+        let mut panels = Vec::with_capacity(num_panels);
+        made.collect::<Result<Vec<_>>>()?.into_iter().for_each(|made| panels.extend(made));
+        Ok(panels)
     }
 
-    /// The panels of a block of items, made by this thread alone.
-    pub fn block(items: Matrix, kernel: Kernel) -> Vec<Self> {
-        (0..items.rows()).step_by(PANEL).map(|start| Self::new(items, start, kernel)).collect()
+    /// The panels of a block of items, made by this thread alone in the memory of those of another block.
+    pub fn block(items: Matrix, kernel: Kernel, used: Vec<Self>) -> Vec<Self> {
+        let used = used.into_iter().find_map(|panel| Arc::into_inner(panel.made)).map(|made| made.groups);
+        Self::together(Interrupt::NEVER, items, kernel, used.unwrap_or_default()).expect("nothing interrupts this")
     }
 
-    fn new(items: Matrix, start: usize, kernel: Kernel) -> Self {
-        let items = items.slice(start, (start + PANEL).min(items.rows()));
+    fn together(interrupt: Interrupt, items: Matrix, kernel: Kernel, used: Vec<[Line; 2]>) -> Result<Vec<Self>> {
         match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Amx => unsafe { Self::with_amx(items) },
+            Instructions::Amx => unsafe { Self::with_amx(interrupt, items, used) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(items) },
+            Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { Self::with_avx512(interrupt, items, used) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => unsafe { Self::with_avx2(items) },
-            _ => Self::of(items),
+            Instructions::Avx2 => unsafe { Self::with_avx2(interrupt, items, used) },
+            _ => Self::of(interrupt, items, used),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn with_amx(items: Matrix) -> Self {
+    fn with_amx(interrupt: Interrupt, items: Matrix, used: Vec<[Line; 2]>) -> Result<Vec<Self>> {
         let steps = Steps::of(items.dim());
         let put = |tiles: &mut [[Line; 2]], item: usize, values: &[i16]| steps.put_item(tiles, item, values);
-        Self::made_of(items, Layout::Tiles { norms: [0; PANEL] }, steps.empty_panel(), put)
+        Self::made_of(interrupt, items, used, || Layout::Tiles { norms: [0; PANEL] }, steps.num_pairs(), put)
     }
 
     /// The same code, compiled for wider registers: loops, since closures would not be.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f")]
-    fn with_avx512(items: Matrix) -> Self {
-        Self::of(items)
+    fn with_avx512(interrupt: Interrupt, items: Matrix, used: Vec<[Line; 2]>) -> Result<Vec<Self>> {
+        Self::of(interrupt, items, used)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn with_avx2(items: Matrix) -> Self {
-        Self::of(items)
+    fn with_avx2(interrupt: Interrupt, items: Matrix, used: Vec<[Line; 2]>) -> Result<Vec<Self>> {
+        Self::of(interrupt, items, used)
     }
 
     #[inline(always)]
-    fn of(items: Matrix) -> Self {
-        let layout = Layout::Groups { factors: [0; PANEL] };
-        Self::made_of(items, layout, vec![[Line::default(); 2]; items.dim().div_ceil(2)], put_pairs)
+    fn of(interrupt: Interrupt, items: Matrix, used: Vec<[Line; 2]>) -> Result<Vec<Self>> {
+        Self::made_of(
+            interrupt,
+            items,
+            used,
+            || Layout::Groups { factors: [0; PANEL] },
+            items.dim().div_ceil(2),
+            put_pairs,
+        )
     }
 
-    /// From a layout and groups for all integers, and what puts those of an item into them.
+    /// Panels of so many groups each, in place of those that are passed, with what puts the integers of an item into
+    /// them.
     #[inline(always)]
     fn made_of(
+        interrupt: Interrupt,
         items: Matrix,
-        mut layout: Layout,
-        groups: Vec<[Line; 2]>,
+        mut groups: Vec<[Line; 2]>,
+        layout: impl Fn() -> Layout,
+        groups_of_each: usize,
         put: impl Fn(&mut [[Line; 2]], usize, &[i16]),
-    ) -> Self {
-        let mut sixteen = Integers { groups, ..Integers::default() };
-        let mut max_norm = 0.0;
-        let mut loss = [0.0_f64; 2];
-        for item in 0..items.rows() {
-            let row = items.row(item);
-            let Rounded { values, scale, norm, lost: lost_in_sixteen } = round(row, layout.has_tiles());
-            put(&mut sixteen.groups, item, &values);
-            sixteen.scales[item] = scale;
-            max_norm = if norm.is_finite() { norm.max(max_norm) } else { f64::INFINITY };
-            let lost_in_eight = match &mut layout {
-                Layout::Groups { factors } => {
-                    let (factor, lost) = eight_of(row, &values, scale);
-                    factors[item] = factor;
-                    lost
+    ) -> Result<Vec<Self>> {
+        let starts = (0..items.rows()).step_by(PANEL);
+        groups.clear();
+        groups.resize(starts.len() * groups_of_each, [Line::default(); 2]);
+        let beside = Vec::with_capacity(starts.len());
+        let mut made = Made { groups, groups_of_each, beside, max_norm: 0.0 };
+        for (number, start) in starts.enumerate() {
+            interrupt.check()?;
+            let (mut scales, mut layout) = ([0; PANEL], layout());
+            let mut loss = [0.0_f64; 2];
+            let groups = &mut made.groups[number * groups_of_each..][..groups_of_each];
+            for item in start..(start + PANEL).min(items.rows()) {
+                let (row, item) = (items.row(item), item - start);
+                let Rounded { values, scale, norm, lost: lost_in_sixteen } = round(row, layout.has_tiles());
+                put(groups, item, &values);
+                scales[item] = scale;
+                made.max_norm = if norm.is_finite() { norm.max(made.max_norm) } else { f64::INFINITY };
+                let lost_in_eight = match &mut layout {
+                    Layout::Groups { factors } => {
+                        let (factor, lost) = eight_of(row, &values, whole(scale));
+                        factors[item] = factor;
+                        lost
+                    }
+                    Layout::Tiles { norms } => {
+                        norms[item] = rounded_up(norm / f64::from(whole(scale)));
+                        0.0
+                    }
+                };
+                if norm > 0.0 {
+                    let lost = [lost_in_eight, lost_in_sixteen];
+                    loss = std::array::from_fn(|at| loss[at].max(lost[at] / norm));
                 }
-                Layout::Tiles { norms } => {
-                    norms[item] = rounded_up(norm / f64::from(scale));
-                    0.0
-                }
-            };
-            if norm > 0.0 {
-                let lost = [lost_in_eight, lost_in_sixteen];
-                loss = std::array::from_fn(|at| loss[at].max(lost[at] / norm));
             }
+            made.beside.push(Beside { loss: loss.map(|loss| (loss as f32).next_up()), scales, layout });
         }
-        Self { sixteen, max_norm, loss, layout }
+        let made = Arc::new(made);
+        Ok((0..made.beside.len() as u32).map(|number| Self { made: made.clone(), number }).collect())
+    }
+
+    /// The largest norm of its items and those of the panels that were made with it; infinite where a value is not
+    /// finite.
+    pub fn max_norm(&self) -> f64 {
+        self.made.max_norm
+    }
+
+    fn beside(&self) -> &Beside {
+        &self.made.beside[self.number as usize]
+    }
+
+    pub(super) fn integers(&self) -> Integers<'_> {
+        let Made { groups, groups_of_each, .. } = &*self.made;
+        let start = self.number as usize * groups_of_each;
+        let mut scales = [0.0; PANEL];
+        for (scale, half) in scales.iter_mut().zip(self.beside().scales) {
+            *scale = whole(half);
+        }
+        Integers { groups: &groups[start..start + groups_of_each], scales }
     }
 
     pub(super) fn has_tiles(&self) -> bool {
-        self.layout.has_tiles()
+        self.beside().layout.has_tiles()
     }
 
-    /// Of each item, `|x|` or a little more. Where it is not kept it is what the scale allows, which is `|x|` but where
-    /// one value outweighs all others together, and then less than 1.5 `|x|`; more, where the scale is below f32's normal
-    /// range.
+    /// Of each item, `|x|` or a little more. Where it is not kept it is what the scale allows, which is `|x|` or 1/128
+    /// more but where one value outweighs all others together, and then less than 1.5 `|x|`; more, where the scale is
+    /// below f32's normal range.
     pub fn norms(&self, dim: usize) -> [f32; PANEL] {
-        let in_scales = |item| match &self.layout {
+        let Beside { scales, layout, .. } = self.beside();
+        let in_scales = |item| match layout {
             Layout::Groups { .. } => max_norm_in_scales(dim),
-            Layout::Tiles { norms } => f64::from(f32::from_bits(u32::from(norms[item]) << 16)),
+            Layout::Tiles { norms } => f64::from(whole(norms[item])),
         };
-        std::array::from_fn(|item| ((f64::from(self.sixteen.scales[item]) * in_scales(item)) as f32).next_up())
+        std::array::from_fn(|item| ((f64::from(whole(scales[item])) * in_scales(item)) as f32).next_up())
     }
 
     /// The largest share of an item's norm that rounding took.
     pub fn loss(&self, precision: Precision) -> f64 {
-        self.loss[precision as usize]
+        f64::from(self.beside().loss[precision as usize])
     }
 
     /// What makes 8 bits of each item's 16; 0 for a missing one.
@@ -296,7 +376,7 @@ impl Panel {
     /// # Panics
     /// For tiles.
     pub(super) fn factors_of_eight(&self) -> &[i16; PANEL] {
-        match &self.layout {
+        match &self.beside().layout {
             Layout::Groups { factors } => factors,
             Layout::Tiles { .. } => panic!("a panel of another kernel"),
         }
@@ -310,7 +390,7 @@ impl Panel {
         let factors = self.factors_of_eight();
         std::array::from_fn(|item| match factors[item] {
             0 => 0.0,
-            factor => scale_of_eight(self.sixteen.scales[item], factor),
+            factor => scale_of_eight(whole(self.beside().scales[item]), factor),
         })
     }
 }

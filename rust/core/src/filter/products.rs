@@ -35,8 +35,8 @@ pub fn score_panels(
     }
     for number in 0..panels.len() {
         let (users, items) = match precision {
-            Precision::Eight => (&tile.eight, &eight[number].integers),
-            Precision::Sixteen => (&tile.sixteen, &panels[number].sixteen),
+            Precision::Eight => (&tile.eight, &eight[number].integers()),
+            Precision::Sixteen => (&tile.sixteen, &panels[number].integers()),
         };
         assert!(!users.is_empty() && users.len() == items.groups.len(), "no {precision:?} bits of {}", kernel.name());
         let mut rows = out[number * PANEL..].chunks_mut(width).map(|row| &mut row[..PANEL]);
@@ -112,7 +112,7 @@ fn products<'a, R: Registers, const U: usize>(
     let mut scores = [[0.0; PANEL]; U];
     for start in (0..PANEL).step_by(2 * R::LANES) {
         let mut sums = [[R::zero(); 2]; U];
-        for (users, lines) in R::users::<U>(tile, first).zip(&items.groups) {
+        for (users, lines) in R::users::<U>(tile, first).zip(items.groups) {
             let pairs = &lines[start / 16].0[start % 16..];
             let items = [R::load(pairs), R::load(&pairs[R::LANES..])];
             for (user, sums) in users.iter().zip(&mut sums) {
@@ -191,14 +191,14 @@ impl EightBits {
     /// # Panics
     /// When the kernel has no such precision, and for a panel of another kernel.
     pub fn take(&mut self, panel: &Panel, kernel: Kernel) {
-        let Self { integers, .. } = self;
-        integers.scales = panel.scales_of_eight();
-        integers.groups.resize(panel.sixteen.groups.len().div_ceil(2), [Line::default(); 2]);
+        let sixteen = panel.integers().groups;
+        self.scales = panel.scales_of_eight();
+        self.groups.resize(sixteen.len().div_ceil(2), [Line::default(); 2]);
         match kernel.instructions() {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => unsafe {
-                x86::take_eight(panel, &mut integers.groups, &mut self.offsets);
+                x86::take_eight(panel, &mut self.groups, &mut self.offsets);
             },
             _ => panic!("{} has no products of 8 bits", kernel.name()),
         }
@@ -238,7 +238,7 @@ mod x86 {
         rows: &mut impl Iterator<Item = &'a mut [f32]>,
     ) {
         let mut sums = [[_mm512_setzero_si512(); 2]; U];
-        for (users, lines) in users.iter().zip(&items.groups) {
+        for (users, lines) in users.iter().zip(items.groups) {
             let items = [load(&lines[0]), load(&lines[1])];
             for (user, sums) in users.iter().zip(&mut sums) {
                 let user = _mm512_set1_epi32(user.cast_signed());
@@ -285,7 +285,7 @@ mod x86 {
         let ones = _mm512_set1_epi8(1);
         let nothing = [Line::default(); 2];
         let mut sums = [_mm512_setzero_si512(); 2];
-        for (group, pairs) in groups.iter_mut().zip(panel.sixteen.groups.chunks(2)) {
+        for (group, pairs) in groups.iter_mut().zip(panel.integers().groups.chunks(2)) {
             let second = pairs.get(1).unwrap_or(&nothing);
             for side in 0..2 {
                 let in_eight = |line: &Line| _mm512_mulhrs_epi16(load(line), factors[side]);
