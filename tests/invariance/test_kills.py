@@ -73,7 +73,7 @@ def assert_same(expected: Finished, run: Finished) -> None:
 def fail_on_rank_1() -> None:
     """Let the second update of the policy raise on rank 1 alone."""
     from langptune_rs.training import joint
-    from langptune_rs.training.engines import rank
+    from langptune_rs.training.collectives import rank
 
     step, calls = joint.rlso_step, itertools.count(1)
 

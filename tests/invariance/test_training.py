@@ -9,6 +9,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -103,6 +104,18 @@ def test_two_processes_give_the_losses_of_one(train):
     assert run.exit_code == 0, run.stderr
     assert run.losses == pytest.approx(train().losses, rel=1e-6)
     assert_trained_alike(train, train(), run)
+
+
+def test_processes_share_the_evaluation(train):
+    """Also where there are fewer sessions than processes. Both runs train the policy alone, from profiles that agree."""
+    same = ("method=LangPTune-RLSO", "evaluation.samples=2")
+    one, two = train(*same), train(*same, nproc=2)
+    first, second = (json.loads((run.folder / "results.json").read_text()) for run in (one, two))
+    assert first["methods"] == second["methods"]
+    assert first["sampled"] == second["sampled"]
+    written = [pl.read_parquet(run.folder / "profiles.parquet") for run in (one, two)]
+    assert written[0].equals(written[1])
+    assert train("evaluation.max_sessions=1", nproc=2).exit_code == 0
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])

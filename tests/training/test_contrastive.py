@@ -126,7 +126,8 @@ from langptune_rs.models.config import EmbedderConfig
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.training.config import ContrastiveConfig, EngineConfig
 from langptune_rs.training.contrastive import ContrastiveBatch, contrastive_step
-from langptune_rs.training.engines import gather_shares, make_engine, rank, shard, start_distributed
+from langptune_rs.training.collectives import gather_shares, rank, shard
+from langptune_rs.training.engines import make_engine, start_distributed
 from langptune_rs.training.group import end_process
 
 start_distributed()

@@ -33,6 +33,7 @@ from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender
 from langptune_rs.rollout.sampling import Profiles, write_profiles
+from langptune_rs.training.collectives import gather_objects, rank, shard
 from langptune_rs.training.model_card import write_model_cards
 from langptune_rs.training.run_folder import DATA, read_config
 
@@ -47,12 +48,13 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     """Compare the trained models with the untrained ones and with the baselines, on every session of a split.
 
     Writes the split's results, per-user scores and profiles into `run`; on the test split also both model cards.
+    Where a run has several processes each writes the profiles of its share of the sessions, and rank 0 does the rest.
 
     Returns:
         The content of results.json: "methods" with one greedy profile per session, "sampled" with
         `evaluation.samples` of them at the recipe's temperature, and, where both models were trained, "parts":
         the trained embedder on the initial policy's profiles ("contrastive") and the trained policy's profiles for
-        the initial embedder ("rlso").
+        the initial embedder ("rlso"). Nothing on other ranks than 0.
 
     Raises:
         RunError: when `run` is no run or has not finished training.
@@ -68,6 +70,8 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     bar = show_progress if progress else _no_progress
 
     profiles = _write_all_profiles(run, config, dataset, sessions, bar)
+    if rank() > 0:
+        return {}
     tables = _rank_all(run, config, dataset, sessions, profiles, bar)
     metrics = metric_names(config.evaluation.k)
     scores = {table: {name: score_sessions(r, metrics) for name, r in ranks.items()} for table, ranks in tables.items()}
@@ -139,19 +143,21 @@ def _write_sets(
 
     Samples are seeded by session, so both policies read the same random numbers for a session.
     """
-    prompts = encode_prompts(policy, dataset, sessions, config.profile)
+    own = sessions.take(np.arange(len(sessions))[shard(sessions)])
+    prompts = encode_prompts(policy, dataset, own, config.profile)
     titles = ["\n".join(dataset.catalog.titles[item] for item in history) for history in sessions.histories]
     temperatures = [0.0] + [config.profile.temperature] * config.evaluation.samples
     with bar(len(prompts) * len(temperatures), f"{name}: profiles") as advance:
-        profiles = write_profiles(
+        written_here = write_profiles(
             policy,
             prompts,
             max_tokens=config.profile.max_tokens,
             temperatures=temperatures,
-            seeds=[session_seed(config.seed, int(session)) for session in sessions.session_ids],
+            seeds=[session_seed(config.seed, int(session)) for session in own.session_ids],
             token_budget=config.profile.token_budget,
             on_batch=lambda written: advance(len(written)),
         )
+    profiles = Profiles.joined(gather_objects(written_here))
 
     def written(rows: np.ndarray) -> WrittenProfiles:
         """The profiles at `rows` (sessions, samples)."""
@@ -159,7 +165,7 @@ def _write_sets(
         shares = [copied_share(text, titles[i // rows.shape[1]]) for i, text in enumerate(some.texts)]
         return WrittenProfiles(some, np.array(shares), rows.shape[1])
 
-    rows = np.arange(len(profiles)).reshape(len(prompts), len(temperatures))
+    rows = np.arange(len(profiles)).reshape(len(sessions), len(temperatures))
     return ProfileSets(written(rows[:, :1]), written(rows[:, 1:]) if config.evaluation.samples else None)
 
 

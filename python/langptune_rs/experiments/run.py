@@ -16,7 +16,8 @@ from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.experiments.report import write_report
 from langptune_rs.experiments.results import read_results, results_path
 from langptune_rs.experiments.tables import print_results
-from langptune_rs.training.engines import first_to_say, group_store, rank, start_distributed, world_size
+from langptune_rs.training.collectives import first_to_say, gather_objects, group_store, rank, world_size
+from langptune_rs.training.engines import start_distributed
 from langptune_rs.training.failures import EVALUATING, LostContact, explained
 from langptune_rs.training.group import end_process
 from langptune_rs.training.joint import started_run, train
@@ -29,15 +30,17 @@ SECONDS_TO_HEAR = 10.0
 def run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train as the recipe says, then evaluate once on the test split, print the table and write the report.
 
-    Every process of a distributed run calls this; only rank 0 evaluates. What is finished is not done again. Raises
-    what `started_run` and `train` raise.
+    Every process of a distributed run calls this. What is finished is not done again. Raises what `started_run` and
+    `train` raise.
     """
     with started_run(config, output, resume=resume, overwrite=overwrite):
         train(output)
+        with explained(EVALUATING, config):
+            is_evaluated = gather_objects(results_path(output).is_file())[0]
+            if not is_evaluated:
+                evaluate_run(output)
         if rank() == 0:
-            with explained(EVALUATING, config):
-                results = read_results(output) if results_path(output).is_file() else evaluate_run(output)
-            print_results(results)
+            print_results(read_results(output))
             print(f"Report: {write_report(output)}")
 
 

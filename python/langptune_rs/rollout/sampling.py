@@ -50,6 +50,12 @@ class Profiles:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @staticmethod
+    def joined(parts: Sequence[Profiles]) -> Profiles:
+        """The profiles of all parts, one part after the other, without states."""
+        tokens, texts = ([one for part in parts for one in getattr(part, name)] for name in ("tokens", "texts"))
+        return Profiles(tokens, texts, np.concatenate([part.finished for part in parts]))
+
     def take(self, rows: np.ndarray) -> Profiles:
         """The profiles at `rows`, in that order."""
         return Profiles([self.tokens[i] for i in rows], [self.texts[i] for i in rows], self.finished[rows])

@@ -11,15 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from langptune_rs.models.embedder import Embedder
+from langptune_rs.training.collectives import gather_objects, gather_rows, shard, world_size
 from langptune_rs.training.config import ContrastiveConfig
-from langptune_rs.training.engines import (
-    gather_objects,
-    gather_rows,
-    optimizer_step,
-    set_learning_rate,
-    shard,
-    world_size,
-)
+from langptune_rs.training.engines import optimizer_step, set_learning_rate
 
 
 def info_nce(

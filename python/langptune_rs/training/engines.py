@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -16,8 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from langptune_rs.errors import ConfigError, LangptuneError
+from langptune_rs.errors import ConfigError
 from langptune_rs.models.quiet import quiet
+from langptune_rs.training.collectives import world_size
 from langptune_rs.training.config import EngineConfig
 from langptune_rs.training.group import group_from_environment
 
@@ -83,14 +84,6 @@ def gpu_index(local_rank: int, num_gpus: int, *, one_each: bool) -> int:
             f"Start at most {num_gpus} processes on this machine."
         )
     return local_rank
-
-
-def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, config: EngineConfig):
@@ -179,78 +172,3 @@ def gathered(engine) -> Iterator[None]:
             yield
     finally:
         offload._register_deepspeed_module(offload.module)
-
-
-def gather_rows(local: torch.Tensor) -> torch.Tensor:
-    """Rows of every rank in rank order, (world * n, ...), from equally many rows (n, ...) on each; no gradients.
-
-    They come back to where `local` is. NCCL sends what is on a GPU alone.
-    """
-    if world_size() == 1:
-        return local.detach()
-    own = local.detach().to("cuda" if torch.cuda.is_available() else "cpu").contiguous()
-    parts = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(parts, own)
-    return torch.cat(parts).to(local.device)
-
-
-def gather_shares(local: torch.Tensor, n: int) -> torch.Tensor:
-    """The whole of n rows, (n, ...), from each rank's `shard` of them; no gradients."""
-    size = world_size()
-    longest = -(-n // size)
-    padded = local.new_zeros(longest, *local.shape[1:])
-    padded[: len(local)] = local
-    parts = gather_rows(padded).split(longest)
-    return torch.cat([part[: n * (r + 1) // size - n * r // size] for r, part in enumerate(parts)])
-
-
-def gather_objects(local: object) -> list:
-    """One picklable object of every rank, in rank order."""
-    if world_size() == 1:
-        return [local]
-    parts: list = [None] * world_size()
-    dist.all_gather_object(parts, local)
-    return parts
-
-
-def shard(rows: Sequence) -> slice:
-    """This rank's contiguous share of `rows`; shares differ by one at most."""
-    n, size, r = len(rows), world_size(), rank()
-    return slice(n * r // size, n * (r + 1) // size)
-
-
-def barrier() -> None:
-    if world_size() > 1:
-        dist.barrier()
-
-
-def on_first_rank(work: Callable[[], object]) -> None:
-    """Do `work` on rank 0 while the others wait; a `LangptuneError` that it raises is raised on every rank."""
-    error = None
-    if rank() == 0:
-        try:
-            work()
-        except LangptuneError as raised:
-            error = raised
-    if error := gather_objects(error)[0]:
-        raise error
-
-
-def group_store():
-    """The key-value store of the process group, which rank 0 keeps."""
-    return dist.distributed_c10d._get_default_store()
-
-
-def first_to_say(message: str) -> bool:
-    """Whether no other process has said `message`. False too once rank 0, which keeps the count, has ended."""
-    if world_size() == 1:
-        return True
-    try:
-        return group_store().add(message, 1) == 1
-    except dist.DistError:
-        return False
-
-
-def any_rank(flag: bool) -> bool:
-    """True on every rank when it is true on one."""
-    return any(gather_objects(flag))

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from langptune_rs.config import RunConfig
 from langptune_rs.errors import TrainingError
-from langptune_rs.training.engines import rank, world_size
+from langptune_rs.training.collectives import rank, world_size
 
 LOADING = "loading the models"
 WRITING = "writing profiles"

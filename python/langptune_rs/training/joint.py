@@ -38,21 +38,19 @@ from langptune_rs.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
-from langptune_rs.training.contrastive import ContrastiveBatch, contrastive_step
-from langptune_rs.training.engines import (
+from langptune_rs.training.collectives import (
     any_rank,
     barrier,
     gather_objects,
     gather_rows,
     gather_shares,
-    gathered,
-    make_engine,
     on_first_rank,
     rank,
     shard,
-    start_distributed,
     world_size,
 )
+from langptune_rs.training.contrastive import ContrastiveBatch, contrastive_step
+from langptune_rs.training.engines import gathered, make_engine, start_distributed
 from langptune_rs.training.failures import CONTRASTIVE, LOADING, RANKING, RLSO, WRITING, during, explained
 from langptune_rs.training.kept_profiles import KeptProfiles, read_texts, save_texts
 from langptune_rs.training.metrics_log import MetricsLog, read_metrics

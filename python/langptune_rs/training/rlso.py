@@ -16,8 +16,9 @@ from langptune_rs.files import write_atomically
 from langptune_rs.models.log_probs import TokenLogps
 from langptune_rs.models.policy import Policy
 from langptune_rs.training.checkpoints import last_checkpoint
+from langptune_rs.training.collectives import gather_rows, world_size
 from langptune_rs.training.config import RlsoConfig
-from langptune_rs.training.engines import gather_rows, optimizer_step, set_learning_rate, world_size
+from langptune_rs.training.engines import optimizer_step, set_learning_rate
 from langptune_rs.training.rollout_batches import RolloutBatch
 from langptune_rs.training.saving import not_written
 
