@@ -107,7 +107,7 @@ def test_two_processes_give_the_losses_of_one(train):
 
 
 def test_processes_share_the_evaluation(train):
-    """Also where there are fewer sessions than processes. Both runs train the policy alone, from profiles that agree."""
+    """Also where there are fewer sessions than processes. The policy alone trains, as what it writes then agrees."""
     same = ("method=LangPTune-RLSO", "evaluation.samples=2")
     one, two = train(*same), train(*same, nproc=2)
     first, second = (json.loads((run.folder / "results.json").read_text()) for run in (one, two))
