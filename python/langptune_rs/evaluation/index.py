@@ -31,7 +31,7 @@ class ItemIndex:
     lists are the same to the bit for any number of threads, any batch of users and any CPU. They follow the total
     order (-score, item index). Give unit rows for cosine similarity.
 
-    A copy of the items in integers of 16 bits (half their memory and some 10 bytes an item; by AMX up to a sixteenth
+    A copy of the items in integers of 16 bits (half their memory and some 5 bytes an item; by AMX up to a sixteenth
     more, or three values an item where dim is small) rules most of them out first, under a proven bound on its error,
     and only the doubtful ones are scored in float32; the results are the same. The environment variable
     LANGPTUNE_KERNEL forces a kernel: "amx", "avx512-vnni", "avx512", "avx2", "neon" or "portable".

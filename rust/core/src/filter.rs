@@ -213,7 +213,8 @@ mod tests {
         fn exact_scores_are_on_the_side_that_approximate_ones_say((dim, users, items) in problem()) {
             let (users, items) = (Matrix::new(&users, dim), Matrix::new(&items, dim));
             for kernel in Kernel::supported() {
-                let panels = Panel::all(items, kernel);
+                // Made in the memory of others, as those of a block are.
+                let panels = Panel::block(items, kernel, Panel::block(users, kernel, Vec::new()));
                 let norms: Vec<f32> = panels.iter().flat_map(|panel| panel.norms(dim)).collect();
                 let width = norms.len();
                 for (first, tile) in tiles(users, kernel) {
@@ -293,17 +294,43 @@ mod tests {
     }
 
     #[test]
-    fn panels_of_another_kernel_are_refused() {
+    fn a_tile_and_panels_of_another_kernel_are_refused() {
         let row = [0.5; 64];
         let matrix = Matrix::new(&row, 64);
-        for users in Kernel::supported() {
-            for items in Kernel::supported() {
+        for kernel in Kernel::supported() {
+            let is_refused = |users: Kernel, items: Kernel| {
                 let score = || {
                     let tile = UserTile::new(matrix, users);
                     let panels = Panel::all(matrix, items);
-                    score_panels(users, Precision::Sixteen, &tile, &panels, &[], &mut [0.0; PANEL]);
+                    score_panels(kernel, Precision::Sixteen, &tile, &panels, &[], &mut [0.0; PANEL]);
                 };
-                assert_eq!(std::panic::catch_unwind(score).is_err(), users.has_tiles() != items.has_tiles());
+                std::panic::catch_unwind(score).is_err()
+            };
+            for other in Kernel::supported() {
+                assert_eq!(is_refused(other, kernel), other != kernel);
+                assert_eq!(is_refused(kernel, other), other.has_tiles() != kernel.has_tiles());
+            }
+        }
+    }
+
+    /// However many are made together.
+    #[test]
+    fn every_panel_is_that_of_its_items() {
+        let rows: Vec<f32> = (0..5_000 * 3).map(|at| ((at * 7919 % 10_007) as f32 - 5_000.0) * 1e-3).collect();
+        let items = Matrix::new(&rows, 3);
+        let users = Matrix::new(&rows[..9], 3);
+        for kernel in Kernel::supported() {
+            let tile = UserTile::new(users, kernel);
+            let score = |panels: &[Panel]| {
+                let mut out = vec![f32::NAN; 3 * panels.len() * PANEL];
+                score_panels(kernel, Precision::Sixteen, &tile, panels, &[], &mut out);
+                out
+            };
+            for (number, panel) in Panel::all(items, kernel).iter().enumerate() {
+                let start = number * PANEL;
+                let alone = Panel::block(items.slice(start, (start + PANEL).min(5_000)), kernel, Vec::new());
+                assert_eq!(score(std::slice::from_ref(panel)), score(&alone));
+                assert_eq!(panel.norms(3), alone[0].norms(3));
             }
         }
     }

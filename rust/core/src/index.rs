@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::filter::{PANEL, Panel};
+use crate::filter::{PANEL, Panel, UserTile};
 use crate::{Error, Interrupt, Kernel, Matrix, Result};
 
 /// How an item whose score equals the target's counts for the target's rank.
@@ -66,7 +66,7 @@ impl Prepared {
         if keep_rounded && !kernel.precisions(items.dim()).is_empty() {
             // Read once: items on disk may be more than memory holds.
             let panels = Panel::all_until(interrupt, items, kernel)?;
-            let max_norm = panels.iter().map(Panel::max_norm).fold(0.0, f64::max);
+            let max_norm = panels.iter().map(Panel::max_norm_together).fold(0.0, f64::max);
             Self::of(items, kernel, max_norm, Some(panels))
         } else {
             Self::of(items, kernel, items.max_norm(interrupt)?, None)
@@ -110,7 +110,7 @@ impl Blocks {
     /// a block pass by, or of 2 MiB, which all CPUs with tiles have.
     const ITEM_BYTES: usize = 768 * 1024;
     const ITEM_BYTES_WITH_TILES: usize = 2 * Self::ITEM_BYTES;
-    /// Bytes of a block of users, in f32, in 16 bits and in 8: what each thread holds.
+    /// Bytes of a block of users, in f32 and as integers: what each thread holds.
     const USER_BYTES: usize = 4 * 1024 * 1024;
     /// The same of all threads together, however many there are.
     const ALL_USER_BYTES: usize = 32 * 1024 * 1024;
@@ -123,7 +123,7 @@ impl Blocks {
         let item_bytes = if kernel.has_tiles() { Self::ITEM_BYTES_WITH_TILES } else { Self::ITEM_BYTES };
         let items = item_bytes / (dim * (size_of::<f32>() + size_of::<i16>()));
         let user_bytes = Self::USER_BYTES.min(Self::ALL_USER_BYTES / rayon::current_num_threads());
-        let users = user_bytes / (dim * (size_of::<f32>() + size_of::<i16>() + size_of::<i8>()));
+        let users = user_bytes / (dim * (size_of::<f32>() + UserTile::bytes_per_value(kernel)));
         Self { users: users.clamp(kernel.tile(), 4096), items: items.clamp(PANEL, 1024) }
     }
 }

@@ -35,9 +35,9 @@ pub struct Panel {
     number: u32,
 }
 
-/// Panels that are made together: at most so many, and so few that there is work for many threads.
+/// Panels that are made together: at most so many, and so few that there are some parts for each thread.
 const MOST_TOGETHER: usize = 512;
-const FEWEST_PARTS: usize = 64;
+const PARTS_PER_THREAD: usize = 8;
 
 /// Panels that were made together, since every allocation costs some bytes.
 struct Made {
@@ -50,7 +50,7 @@ struct Made {
 
 /// What is kept of a panel beside its integers.
 struct Beside {
-    /// The largest `|d| / |x|` at each precision.
+    /// The largest `|d| / |x|` at each precision, or a little more.
     loss: [f32; 2],
     /// `t` of each item, see [`rounded_up`].
     scales: [u16; PANEL],
@@ -101,7 +101,10 @@ pub(super) fn scale_of_sixteen(norm: f64, largest: f32, dim: usize, has_tiles: b
     (scale as f32).next_up()
 }
 
-/// The upper half of the next f32 that has no lower half: at most 1/128 more.
+/// The upper half of the next f32 that has no lower half: at most 1/128 more, but for numbers below f32's normal range.
+///
+/// Of scales those are of items whose largest value is below 1e-33 or so: they lose more the smaller they are, up to all
+/// of them below 1e-40, and leave their block in doubt.
 fn rounded_up(value: f64) -> u16 {
     ((value as f32).next_up().to_bits().div_ceil(1 << 16)) as u16
 }
@@ -217,7 +220,8 @@ impl Panel {
     /// [`crate::Error::Interrupted`].
     pub fn all_until(interrupt: Interrupt, items: Matrix, kernel: Kernel) -> Result<Vec<Self>> {
         let num_panels = items.rows().div_ceil(PANEL);
-        let together = PANEL * (num_panels / FEWEST_PARTS).clamp(1, MOST_TOGETHER);
+        let num_parts = PARTS_PER_THREAD * rayon::current_num_threads();
+        let together = PANEL * (num_panels / num_parts).clamp(1, MOST_TOGETHER);
         let starts = (0..items.rows()).into_par_iter().step_by(together);
         let made = starts.map(|start| {
             Self::together(interrupt, items.slice(start, (start + together).min(items.rows())), kernel, Vec::new())
@@ -294,14 +298,15 @@ impl Panel {
     ) -> Result<Vec<Self>> {
         let starts = (0..items.rows()).step_by(PANEL);
         groups.clear();
-        groups.resize(starts.len() * groups_of_each, [Line::default(); 2]);
+        groups.reserve_exact(starts.len() * groups_of_each);
         let beside = Vec::with_capacity(starts.len());
         let mut made = Made { groups, groups_of_each, beside, max_norm: 0.0 };
         for (number, start) in starts.enumerate() {
             interrupt.check()?;
             let (mut scales, mut layout) = ([0; PANEL], layout());
             let mut loss = [0.0_f64; 2];
-            let groups = &mut made.groups[number * groups_of_each..][..groups_of_each];
+            made.groups.resize((number + 1) * groups_of_each, [Line::default(); 2]);
+            let groups = &mut made.groups[number * groups_of_each..];
             for item in start..(start + PANEL).min(items.rows()) {
                 let (row, item) = (items.row(item), item - start);
                 let Rounded { values, scale, norm, lost: lost_in_sixteen } = round(row, layout.has_tiles());
@@ -332,7 +337,7 @@ impl Panel {
 
     /// The largest norm of its items and those of the panels that were made with it; infinite where a value is not
     /// finite.
-    pub fn max_norm(&self) -> f64 {
+    pub fn max_norm_together(&self) -> f64 {
         self.made.max_norm
     }
 

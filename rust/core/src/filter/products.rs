@@ -25,6 +25,7 @@ pub fn score_panels(
 ) {
     let width = panels.len() * PANEL;
     assert_eq!(out.len(), tile.len() * width);
+    assert_eq!(tile.kernel(), kernel, "a tile of another kernel");
     assert!(panels.iter().all(|panel| panel.has_tiles() == kernel.has_tiles()), "panels of another kernel");
     #[cfg(target_arch = "x86_64")]
     if kernel.has_tiles() {
@@ -38,7 +39,8 @@ pub fn score_panels(
             Precision::Eight => (&tile.eight, &eight[number].integers()),
             Precision::Sixteen => (&tile.sixteen, &panels[number].integers()),
         };
-        assert!(!users.is_empty() && users.len() == items.groups.len(), "no {precision:?} bits of {}", kernel.name());
+        let num_groups = users.len().max(if precision == Precision::Sixteen { tile.four_times[0].len() } else { 0 });
+        assert!(num_groups > 0 && num_groups == items.groups.len(), "no {precision:?} bits of {}", kernel.name());
         let mut rows = out[number * PANEL..].chunks_mut(width).map(|row| &mut row[..PANEL]);
         match kernel.instructions() {
             #[cfg(target_arch = "x86_64")]
@@ -365,8 +367,8 @@ mod x86 {
         }
     }
 
-    /// Every 64-bit x86 CPU has SSE2, which makes its intrinsics sound; they read or write the 4 values at the start of
-    /// a slice, at any alignment.
+    /// Every 64-bit x86 CPU has SSE2, which makes its intrinsics sound; they read or write the 4 values of an
+    /// array or at the start of a slice, at any alignment.
     pub(super) struct Sse2;
 
     impl Registers for Sse2 {

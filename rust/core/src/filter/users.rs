@@ -14,16 +14,17 @@ pub(crate) const TILE: usize = 12;
 /// As many users as a kernel scores together ([`Kernel::tile`]), group by group of four bytes, each of all of them.
 /// Missing users and dimensions are 0.
 pub struct UserTile {
+    kernel: Kernel,
     /// Of each user, at each precision.
     bounds: Vec<[ErrorBound; 2]>,
     /// Two integers of 16 bits a group.
     pub(super) sixteen: Vec<[u32; TILE]>,
-    /// Those of 16 bits of either half of the users, four times over: for registers of four lanes that would spread one
-    /// value by a shuffle. Empty for kernels that load one value into all lanes.
+    /// In place of those, for the kernel whose registers of four lanes would spread one value by a shuffle: the same of
+    /// either half of the users, four times over.
     pub(super) four_times: [Vec<[[u32; 4]; TILE / 2]>; 2],
     /// Four of 8 bits a group, 128 added to each; empty for a kernel without.
     pub(super) eight: Vec<[u32; TILE]>,
-    /// Those of 16 bits as tiles, for the kernel that has them; then both others are empty.
+    /// Those of 16 bits as tiles, for the kernel that has them; then all others are empty.
     #[cfg(target_arch = "x86_64")]
     pub(super) amx: Option<amx::Users>,
 }
@@ -67,6 +68,7 @@ impl UserTile {
         let num_quads = if kernel.precisions(dim).contains(&Precision::Eight) { dim.div_ceil(4) } else { 0 };
         let num_pairs = if kernel.has_tiles() { 0 } else { dim.div_ceil(2) };
         let mut tile = Self {
+            kernel,
             bounds: Vec::with_capacity(users.rows()),
             sixteen: vec![[0; TILE]; num_pairs],
             four_times: [Vec::new(), Vec::new()],
@@ -77,10 +79,11 @@ impl UserTile {
         for user in 0..users.rows() {
             tile.push(users.row(user));
         }
-        if cfg!(target_arch = "x86_64") && kernel.instructions() == Instructions::Portable {
+        if Self::is_four_times_over(kernel) {
             let four_times =
                 |half: usize, group: &[u32; TILE]| std::array::from_fn(|user| [group[half * TILE / 2 + user]; 4]);
             tile.four_times = [0, 1].map(|half| tile.sixteen.iter().map(|group| four_times(half, group)).collect());
+            tile.sixteen = Vec::new();
         }
         tile
     }
@@ -112,10 +115,21 @@ impl UserTile {
 
     #[inline(always)]
     fn has_tiles(&self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return self.amx.is_some();
-        #[cfg(not(target_arch = "x86_64"))]
-        false
+        self.kernel.has_tiles()
+    }
+
+    fn is_four_times_over(kernel: Kernel) -> bool {
+        cfg!(target_arch = "x86_64") && kernel.instructions() == Instructions::Portable
+    }
+
+    /// Bytes that a tile of whole users takes for each of their values.
+    pub fn bytes_per_value(kernel: Kernel) -> usize {
+        if Self::is_four_times_over(kernel) { 4 * size_of::<i16>() } else { size_of::<i16>() + size_of::<i8>() }
+    }
+
+    /// The kernel that it is for.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
     }
 
     /// Number of users.
