@@ -1,6 +1,7 @@
 """The `langptune` command: its parts, and how errors reach the user."""
 
 import errno
+import traceback
 from typing import Annotated
 
 import typer
@@ -73,3 +74,6 @@ def main() -> None:
         app(prog_name="langptune")
     except SystemExit as ended:
         end_process(ended.code)
+    except Exception:
+        traceback.print_exc()
+        end_process(1)

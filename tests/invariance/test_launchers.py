@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,9 @@ def test_a_second_ctrl_c_ends_the_processes_of_a_hostfile_at_once(train, tmp_pat
     hosts, environment = two_machines(tmp_path)
     folder = train.new_folder()
     command = [*train.command(folder), "--hostfile", str(hosts)]
-    stopped = stopped_at(command, folder, environment, [signal.SIGINT, signal.SIGINT])
+    stopped = stopped_at(command, folder, environment, [signal.SIGINT, signal.SIGTERM])
     assert stopped.exit_code == 130, stopped.stderr
+    assert "Stopping after this step" not in stopped.stderr, "no process was asked to save"
     assert not (folder / TRAINED).exists()
     assert_same_run(train(nproc=2), train(nproc=2, resume=folder))
 
@@ -105,17 +107,19 @@ def test_sigterm_lets_processes_of_torchrun_save(train):
 def stopped_at(
     command: list[str], folder: Path, environment: dict[str, str], signals: list[signal.Signals]
 ) -> Finished:
-    """The run of a command that gets signals a second apart once its first steps are done."""
+    """The run of a command that gets signals, all at once, when its first step is done."""
     process = subprocess.Popen(command, env={**ONE_THREAD, **environment}, stderr=subprocess.PIPE, text=True)
     metrics = folder / "metrics.jsonl"
     try:
-        while process.poll() is None and not (metrics.is_file() and '"step": 5,' in metrics.read_text()):
+        while process.poll() is None and not (metrics.is_file() and '"step": 1,' in metrics.read_text()):
             time.sleep(0.01)
         for signum in signals:
             process.send_signal(signum)
-            time.sleep(1)
         said = process.communicate(timeout=60)[1]
     finally:
+        process.send_signal(signal.SIGHUP)  # ends what the command has started, too
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=60)
         process.kill()
     return Finished(folder, process.returncode, said)
 
@@ -126,7 +130,7 @@ def two_machines(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     hosts.write_text("gpu-1 slots=1\ngpu-2 slots=1\n")
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool, script in (("ssh", "echo 127.0.0.1"), ("pdsh", PDSH)):
+    for tool, script in (("ssh", "echo 127.0.0.1"), ("pdsh", PDSH), ("pkill", "exit")):
         path = tools / tool
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)

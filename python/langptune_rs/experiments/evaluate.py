@@ -17,7 +17,7 @@ import polars as pl
 
 from langptune_rs.baselines import embedding, most_popular, random
 from langptune_rs.config import RunConfig
-from langptune_rs.data import Dataset, Sessions, open_source
+from langptune_rs.data import Dataset, Sessions
 from langptune_rs.errors import RunError
 from langptune_rs.evaluation import Result
 from langptune_rs.experiments.results import BASELINE, TEST, per_user_path, profiles_path, results_path
@@ -27,15 +27,14 @@ from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
-from langptune_rs.models.tokens import token_counters
 from langptune_rs.progress import progress as show_progress
 from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender
 from langptune_rs.rollout.sampling import Profiles, write_profiles
-from langptune_rs.training.collectives import gather_objects, rank, shard
+from langptune_rs.training.collectives import after_first_rank, gather_objects, rank, shard
 from langptune_rs.training.model_card import write_model_cards
-from langptune_rs.training.run_folder import DATA, read_config
+from langptune_rs.training.run_folder import open_dataset, read_config
 
 PACKAGES = ("langptune-rs", "torch", "transformers", "peft", "deepspeed", "sentence-transformers", "numpy", "polars")
 """Whose versions can change a result, recorded with it."""
@@ -65,7 +64,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     run = Path(run)
     config = read_config(run)
     check_trained(run)
-    dataset = open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
+    dataset = after_first_rank(lambda: open_dataset(config, run))
     sessions = dataset.sessions.select(split).sample(config.evaluation.max_sessions, config.data.seed)
     bar = show_progress if progress else _no_progress
 
@@ -145,7 +144,7 @@ def _write_sets(
     """
     own = sessions.take(np.arange(len(sessions))[shard(sessions)])
     prompts = encode_prompts(policy, dataset, own, config.profile)
-    titles = ["\n".join(dataset.catalog.titles[item] for item in history) for history in sessions.histories]
+    titles = ["\n".join(dataset.catalog.titles[item] for item in history) for history in own.histories]
     temperatures = [0.0] + [config.profile.temperature] * config.evaluation.samples
     with bar(len(prompts) * len(temperatures), f"{name}: profiles") as advance:
         written_here = write_profiles(
@@ -157,13 +156,13 @@ def _write_sets(
             token_budget=config.profile.token_budget,
             on_batch=lambda written: advance(len(written)),
         )
-    profiles = Profiles.joined(gather_objects(written_here))
+    copied_here = [copied_share(text, titles[i // len(temperatures)]) for i, text in enumerate(written_here.texts)]
+    parts, shares = zip(*gather_objects((written_here, copied_here)), strict=True)
+    profiles, copied = Profiles.joined(parts), np.concatenate(shares)
 
     def written(rows: np.ndarray) -> WrittenProfiles:
         """The profiles at `rows` (sessions, samples)."""
-        some = profiles.take(rows.ravel())
-        shares = [copied_share(text, titles[i // rows.shape[1]]) for i, text in enumerate(some.texts)]
-        return WrittenProfiles(some, np.array(shares), rows.shape[1])
+        return WrittenProfiles(profiles.take(rows.ravel()), copied[rows.ravel()], rows.shape[1])
 
     rows = np.arange(len(profiles)).reshape(len(sessions), len(temperatures))
     return ProfileSets(written(rows[:, :1]), written(rows[:, 1:]) if config.evaluation.samples else None)

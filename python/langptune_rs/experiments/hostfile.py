@@ -16,10 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from langptune_rs.errors import ConfigError
+from langptune_rs.files import write_text
+from langptune_rs.training.lifeline import AT_ONCE, INTERRUPTED
 
 SECONDS_TO_REACH = 5
-SECONDS_TO_END = 5.0
-"""How long the launcher may take to end the processes of all machines."""
+SECONDS_TO_END = 40.0
+"""How long the processes of all machines may take to hear that they must end, and the launcher to end them then."""
 EXAMPLE = "Each line names a machine and its GPUs, such as: gpu-node-1 slots=8"
 
 
@@ -110,7 +112,7 @@ def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) 
     """Run `module` on the machines of the hostfile and return the exit code. Raises `ConfigError` before any start.
 
     The launcher passes no Ctrl-C on: it ends the processes. So a first one makes the file `interrupt`, for which they
-    look and which all machines see, and then they save and stop; SIGTERM does too. A second Ctrl-C ends them.
+    look and which all machines see, and then they save and stop; SIGTERM does too. A second one ends them at once.
     """
     hosts = read_hostfile(path)
     check_reachable(list(hosts))
@@ -119,32 +121,37 @@ def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) 
     signals: list[int] = []
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {signum: signal.signal(signum, lambda signum, frame: signals.append(signum)) for signum in watched}
+    launcher = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        launcher = subprocess.Popen(command, env=environment, start_new_session=True)
         while (code := launcher.poll()) is None:
-            if signal.SIGHUP in signals or signals.count(signal.SIGINT) > 1:
-                _end(launcher)
-            elif signals:
+            if signal.SIGHUP in signals or len(signals) > 1:
+                _end(launcher, interrupt)
+                return INTERRUPTED
+            if signals and not interrupt.exists():
+                print("The processes are asked to save and stop; press Ctrl-C again to end them.", file=sys.stderr)
                 interrupt.touch()
             time.sleep(0.1)
+    except BaseException:
+        _end(launcher, interrupt)
+        raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    if signals:
-        return 130
     if code < 0:
         return 128 - code
     # The launcher hands on the code of a process that was killed by signal s as -s, of which a shell sees 256 - s.
     return code if code < 192 else 128 + 256 - code
 
 
-def _end(launcher: subprocess.Popen) -> None:
-    """Let the launcher end its processes on all machines, then kill what is left of those on this one."""
-    os.killpg(launcher.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        launcher.wait(SECONDS_TO_END)
-    with suppress(ProcessLookupError):
-        os.killpg(launcher.pid, signal.SIGKILL)
+def _end(launcher: subprocess.Popen, interrupt: Path) -> None:
+    """End the processes of all machines through the file, then by the launcher, then at least those of this machine."""
+    with suppress(OSError):
+        write_text(interrupt, AT_ONCE)
+    for signum in (None, signal.SIGTERM, signal.SIGKILL):
+        if signum and launcher.poll() is None:
+            os.killpg(launcher.pid, signum)
+        with suppress(subprocess.TimeoutExpired):
+            launcher.wait(SECONDS_TO_END)
 
 
 def _threads(hosts: Mapping[str, int]) -> int:

@@ -18,10 +18,7 @@ import torch
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.errors import ConfigError
 from langptune_rs.experiments.hostfile import run_on_hosts
-from langptune_rs.training.lifeline import LOST_ANOTHER
-
-TOLD_THE_USER, INTERRUPTED = 2, 130
-"""Exit codes of a process that has said an error that the user can mend, and of one that Ctrl-C stopped."""
+from langptune_rs.training.lifeline import INTERRUPTED, LOST_ANOTHER, TOLD_THE_USER
 
 SECONDS_TO_FOLLOW = 15.0
 """How long the other processes may take to end by themselves after one has failed or was interrupted."""
@@ -65,14 +62,20 @@ def check_gpus(num_processes: int, num_gpus: int) -> None:
 
 
 def run_processes(command: Sequence[str], num_processes: int) -> int:
-    """Run `command` once for each rank, with the variables that torch.distributed reads, and return the exit code."""
-    with _workers(command, num_processes) as workers:
-        return _wait(workers)
+    """Run `command` once for each rank, with the variables that torch.distributed reads, and return the exit code.
+
+    Signals are handed on to all of them. A second one of a kind ends them within seconds, also where they hang.
+    """
+    with _workers(command, num_processes) as (workers, signals):
+        return _wait(workers, signals)
 
 
 @contextmanager
-def _workers(command: Sequence[str], num_processes: int) -> Iterator[list[subprocess.Popen]]:
-    """One process for each rank, none of them left behind. Each has its own process group: signals come from here."""
+def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[subprocess.Popen], list[int]]]:
+    """One process for each rank, none of them left behind, and the signals that were handed on to them.
+
+    Each has its own process group: signals come from here.
+    """
     shared = {
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
@@ -81,8 +84,10 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[list[subpro
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes))),
     }
     workers: list[subprocess.Popen] = []
+    signals: list[int] = []
 
     def forward(signum: int, frame: object) -> None:
+        signals.append(signum)
         for worker in workers:
             if worker.poll() is None:
                 worker.send_signal(signum)
@@ -92,7 +97,7 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[list[subpro
         for rank in map(str, range(num_processes)):
             place = {"RANK": rank, "LOCAL_RANK": rank}
             workers.append(subprocess.Popen(command, env=os.environ | shared | place, start_new_session=True))
-        yield workers
+        yield workers, signals
     finally:
         for worker in workers:
             worker.kill()
@@ -101,17 +106,18 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[list[subpro
             signal.signal(signum, handler)
 
 
-def _wait(workers: Sequence[subprocess.Popen]) -> int:
+def _wait(workers: Sequence[subprocess.Popen], signals: Sequence[int]) -> int:
     """Wait until all have ended, or for a while after the first has failed: the others may wait for it in vain."""
     deadline = float("inf")
     while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
-        if deadline == float("inf") and any(worker.poll() for worker in workers):
+        is_urgent = len(signals) > len(set(signals))
+        if deadline == float("inf") and (is_urgent or any(worker.poll() for worker in workers)):
             deadline = time.monotonic() + SECONDS_TO_FOLLOW
     codes = [worker.poll() for worker in workers]
     failed = culprit(codes)
     if failed is None:
-        return 0
+        return INTERRUPTED if None in codes else 0
     if message := _ending(failed, codes, workers[failed].pid):
         print(f"error: {message}", file=sys.stderr)
     return 128 - codes[failed] if codes[failed] < 0 else codes[failed]

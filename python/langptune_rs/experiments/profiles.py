@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 
 from langptune_rs.config import RunConfig
-from langptune_rs.data import Dataset, Sessions, open_source
+from langptune_rs.data import Dataset, Sessions
 from langptune_rs.data.storage import file_hash
 from langptune_rs.errors import LangptuneError, RunError
 from langptune_rs.experiments.evaluate import check_trained, session_seed
@@ -34,13 +34,12 @@ from langptune_rs.files import locked, write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
-from langptune_rs.models.tokens import token_counters
 from langptune_rs.progress import progress
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.sampling import write_profiles
 from langptune_rs.training.failures import WRITING, explained
 from langptune_rs.training.lifeline import end_with_parent
-from langptune_rs.training.run_folder import DATA, read_config
+from langptune_rs.training.run_folder import open_dataset, read_config
 
 ALL = "all"
 SESSIONS_PER_PART = 256
@@ -107,7 +106,7 @@ class Job:
     def open(cls, run: Path, split: str, samples: int) -> Job:
         config = read_config(run)
         check_trained(run, ["policy"])
-        dataset = open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
+        dataset = open_dataset(config, run)
         sessions = dataset.sessions if split == ALL else dataset.sessions.select(split)
         return cls(run, config, dataset, sessions, split, samples)
 

@@ -14,15 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from langptune_rs.config import RunConfig, to_toml
-from langptune_rs.data import Dataset, open_source
+from langptune_rs.data import Dataset
 from langptune_rs.data.text import shorten
 from langptune_rs.experiments.charts import Series, interval_chart, line_chart
 from langptune_rs.experiments.results import BASELINE, per_user_path, profiles_path, read_results
 from langptune_rs.experiments.tables import headline_metric, label, p_text
 from langptune_rs.files import write_text
-from langptune_rs.models.tokens import token_counters
 from langptune_rs.training.metrics_log import read_metrics
-from langptune_rs.training.run_folder import DATA, read_config
+from langptune_rs.training.run_folder import open_dataset, read_config
 
 NUM_EXAMPLES = 5
 EXAMPLE_RULE = (
@@ -40,7 +39,7 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     config, results = read_config(run), read_results(run)
-    dataset = open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
+    dataset = open_dataset(config, run)
     per_user, profiles = pl.read_parquet(per_user_path(run)), pl.read_parquet(profiles_path(run))
     metrics = read_metrics(run)
     path = run / "report.html"

@@ -21,7 +21,7 @@ from langptune_rs.training.engines import start_distributed
 from langptune_rs.training.failures import EVALUATING, LostContact, explained
 from langptune_rs.training.group import end_process
 from langptune_rs.training.joint import started_run, train
-from langptune_rs.training.lifeline import end_with_parent, interrupt_when, lifeline
+from langptune_rs.training.lifeline import INTERRUPTED, TOLD_THE_USER, end_with_parent, interrupt_when, lifeline
 
 SECONDS_TO_HEAR = 10.0
 """How long a process that lost the others waits to hear which of them failed."""
@@ -48,30 +48,40 @@ def run_rank(config: RunConfig, output: Path, *, resume: bool = False, overwrite
     """`run` as one process of several; returns its exit code.
 
     Ends within seconds when another process has failed, wherever this one is. 0: done; 2: an error that the user can
-    mend, said by one of the processes; 130: Ctrl-C; 3: another process has failed; 1: anything else, with a traceback.
+    mend, said by one of the processes; 130: Ctrl-C or SIGTERM; 3: another process has failed; 1: anything else, with a
+    traceback.
     """
-    with ExitStack() as held:
-        try:
-            start_distributed()
-            line = held.enter_context(lifeline(rank(), world_size(), group_store(), os.environ["MASTER_ADDR"]))
-        except LangptuneError as error:
+    try:
+        with ExitStack() as held:
+            return _run_in_group(held, config, output, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run_in_group(held: ExitStack, config: RunConfig, output: Path, *, resume: bool, overwrite: bool) -> int:
+    try:
+        start_distributed()
+        line = held.enter_context(lifeline(rank(), world_size(), group_store(), os.environ["MASTER_ADDR"]))
+    except LangptuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return TOLD_THE_USER
+    try:
+        run(config, output, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt:
+        if line:  # the others may wait for this process in vain
+            line.fail("Ctrl-C", said=True)
+        return INTERRUPTED
+    except Exception as error:
+        if line and isinstance(error, LostContact):
+            line.await_failure(SECONDS_TO_HEAR)
+        said = isinstance(error, LangptuneError)
+        if not said:
+            traceback.print_exc()
+        elif first_to_say(str(error)):
             print(f"error: {error}", file=sys.stderr)
-            return 2
-        try:
-            run(config, output, resume=resume, overwrite=overwrite)
-        except KeyboardInterrupt:
-            return 130
-        except Exception as error:
-            if line and isinstance(error, LostContact):
-                line.await_failure(SECONDS_TO_HEAR)
-            said = isinstance(error, LangptuneError)
-            if not said:
-                traceback.print_exc()
-            elif first_to_say(str(error)):
-                print(f"error: {error}", file=sys.stderr)
-            if line:
-                line.fail(f"{type(error).__name__}: {error}", said=said)
-            return 2 if said else 1
+        if line:
+            line.fail(f"{type(error).__name__}: {error}", said=said)
+        return TOLD_THE_USER if said else 1
     return 0
 
 
@@ -91,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(options.config)
     except LangptuneError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return TOLD_THE_USER
     return run_rank(config, options.output, resume=options.resume, overwrite=options.overwrite)
 
 

@@ -13,15 +13,14 @@ import numpy as np
 
 from langptune_rs import ItemIndex
 from langptune_rs.config import RunConfig
-from langptune_rs.data import Catalog, Dataset, open_source
+from langptune_rs.data import Catalog, Dataset
 from langptune_rs.data.catalog import nearest
 from langptune_rs.errors import DataError, InputError, RunError
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
-from langptune_rs.models.tokens import token_counters
 from langptune_rs.rollout.sampling import write_profiles
-from langptune_rs.training.run_folder import DATA, read_config
+from langptune_rs.training.run_folder import open_dataset, read_config
 
 
 class Recommender:
@@ -41,8 +40,7 @@ class Recommender:
                     f"{run} has no trained {name} yet: there is no folder {name} in it. "
                     f"Finish the training with `langptune train --output {run} --resume`."
                 )
-        counters = token_counters(config.embedder.model, config.policy.model)
-        return cls(run, config, open_source(config.data, run / DATA, counters))
+        return cls(run, config, open_dataset(config, run))
 
     @property
     def catalog(self) -> Catalog:

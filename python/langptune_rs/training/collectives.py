@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -71,6 +72,12 @@ def on_first_rank(work: Callable[[], object]) -> None:
             error = raised
     if error := gather_objects(error)[0]:
         raise error
+
+
+def after_first_rank(work: Callable[[], Any]) -> Any:
+    """What `work` returns, done on rank 0 and then on every rank: what it prepares, the others find."""
+    on_first_rank(work)
+    return work()
 
 
 def group_store():

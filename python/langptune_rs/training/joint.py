@@ -18,14 +18,13 @@ import torch
 from safetensors import SafetensorError
 
 from langptune_rs.config import RunConfig
-from langptune_rs.data import Dataset, Sessions, open_source, resolve_config
+from langptune_rs.data import Sessions, resolve_config
 from langptune_rs.errors import ConfigError, RunError, TrainingError
 from langptune_rs.files import flush, write_text
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import free_memory, keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
-from langptune_rs.models.tokens import token_counters
 from langptune_rs.progress import progress
 from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
@@ -39,6 +38,7 @@ from langptune_rs.training.checkpoints import (
     save_checkpoint,
 )
 from langptune_rs.training.collectives import (
+    after_first_rank,
     any_rank,
     barrier,
     gather_objects,
@@ -63,7 +63,7 @@ from langptune_rs.training.rlso import (
     standardize,
 )
 from langptune_rs.training.rollout_batches import RolloutBatch, pack_rollout
-from langptune_rs.training.run_folder import CHECKPOINTS, DATA, TRAINED, has_config, opened_run, read_config
+from langptune_rs.training.run_folder import CHECKPOINTS, TRAINED, has_config, open_dataset, opened_run, read_config
 from langptune_rs.training.saving import not_written
 from langptune_rs.training.schedules import batch_rows, linear_decay
 
@@ -112,7 +112,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig, output: Path):
         self.config, self.output = config, output
-        self.dataset = self._open_dataset()
+        self.dataset = after_first_rank(lambda: open_dataset(config, output))
         self.train_sessions = self.dataset.sessions.select("train").sample(config.data.max_sessions, config.seed)
         shares = target_shares(self.dataset.sessions.select("train").targets, len(self.dataset.catalog))
         self.log_shares = torch.from_numpy(np.log(shares)).float() if config.contrastive.popularity_correction else None
@@ -153,12 +153,6 @@ class Trainer:
                     f"There is no checkpoint in {output} yet: the training starts from the beginning.", file=sys.stderr
                 )
             self.log = MetricsLog(output, config.logging, self.position.step, config.model_dump())
-
-    def _open_dataset(self) -> Dataset:
-        """Rank 0 prepares the data set where it has to be, the others read what it wrote."""
-        counters = token_counters(self.config.embedder.model, self.config.policy.model)
-        on_first_rank(lambda: open_source(self.config.data, self.output / DATA, counters))
-        return open_source(self.config.data, self.output / DATA, counters)
 
     def _check_sizes(self) -> None:
         sessions, processes = len(self.train_sessions), world_size()
@@ -543,12 +537,12 @@ def _seed(*parts: int | str) -> int:
 def _interruption():
     """Yield a function that says whether Ctrl-C was pressed or SIGTERM sent, as job schedulers do before they kill.
 
-    A second Ctrl-C stops at once. SIGTERM may come beside the first one: torchrun sends both.
+    A second signal of the same kind stops at once. One of each may come together, from a launcher and its user.
     """
     asked: set[int] = set()
 
     def on_signal(signum: int, frame) -> None:
-        if signum == signal.SIGINT and signum in asked:
+        if signum in asked:
             raise KeyboardInterrupt
         if not asked and rank() == 0:
             print(

@@ -22,12 +22,14 @@ import torch.distributed as dist
 
 from langptune_rs.errors import TrainingError
 
+TOLD_THE_USER, INTERRUPTED = 2, 130
+"""Exit codes of a process that has said an error that the user can mend, and of one that Ctrl-C or SIGTERM stopped."""
 LOST_ANOTHER = 3
 """Exit code of a process that stops because another has failed."""
 SECONDS_TO_FINISH = 2.0
 """How long a process may go on by itself after another has failed, such as to say the same error in its own words."""
-SECONDS_TO_OUTLIVE = 5.0
-"""How long rank 0 may wait for the others at its end."""
+SECONDS_TO_WAIT = 5.0
+"""How long rank 0 waits for the others at its end."""
 SECONDS_TO_CONNECT = 60.0
 PORT = "langptune/lifeline"
 
@@ -66,8 +68,8 @@ class Lifeline:
         self._send({"end": True})
 
     def await_others(self) -> None:
-        """Wait until the others have ended too, where this is rank 0: they may ask its key-value store to the end."""
-        deadline = time.monotonic() + SECONDS_TO_OUTLIVE
+        """Wait a while for the others to say that they end, where this is rank 0: they may ask its store before."""
+        deadline = time.monotonic() + SECONDS_TO_WAIT
         for watcher in self._watchers if self._rank == 0 else ():
             watcher.join(max(0.0, deadline - time.monotonic()))
 
@@ -122,13 +124,25 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+AT_ONCE = "at once"
+
+
 def interrupt_when(asked: Path) -> None:
-    """Press Ctrl-C in this process once the file `asked` is there, where no signal comes from another machine."""
+    """Press Ctrl-C in this process once the file `asked` is there, where no signal comes from another machine.
+
+    End the process when it says `AT_ONCE`, whatever it is doing.
+    """
 
     def watch() -> None:
-        while not asked.exists():
+        is_pressed = False
+        while True:
+            with suppress(OSError):  # none yet; or a file system over a network, which may fail and come back
+                if asked.read_text(encoding="utf-8") == AT_ONCE:
+                    os._exit(INTERRUPTED)
+                if not is_pressed:
+                    os.kill(os.getpid(), signal.SIGINT)
+                is_pressed = True
             time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
 

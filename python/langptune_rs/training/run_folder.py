@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from langptune_rs.config import RunConfig, load_config, to_toml
+from langptune_rs.data import Dataset, open_source
 from langptune_rs.data.storage import OWN as DATA_WRITTEN
 from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.files import locked, write_text
+from langptune_rs.models.tokens import token_counters
 
 CONFIG = "config.toml"
 LOCK = ".lock"
@@ -150,6 +152,11 @@ def _children(folder: Path) -> list[Path]:
 def has_config(run: Path) -> bool:
     """Whether the configuration of a run is in `run`, as far as this machine sees."""
     return (run / CONFIG).is_file()
+
+
+def open_dataset(config: RunConfig, run: Path) -> Dataset:
+    """The data set of a run, prepared where it has to be. Raises what `open_source` raises."""
+    return open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
 
 
 def read_config(run: Path) -> RunConfig:
