@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -68,3 +69,34 @@ def test_ctrl_c_reaches_every_process_exactly_once(tmp_path):
     os.killpg(launcher.pid, signal.SIGINT)
     assert launcher.wait(timeout=60) == 130
     assert [(tmp_path / f"presses{rank}").read_text() for rank in range(2)] == ["1", "1"]
+
+
+def test_a_hangup_is_not_handed_on_under_nohup(tmp_path):
+    code = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "from langptune_rs.experiments.launch import run_processes; sys.exit(run_processes(sys.argv[1:], 2))"
+    )
+    worker = f"open(f'{tmp_path}/ready{{rank}}', 'w').close(); time.sleep(2)"
+    launcher = subprocess.Popen([sys.executable, "-c", code, *python(worker)])
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("ready*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    launcher.send_signal(signal.SIGHUP)
+    assert launcher.wait(timeout=60) == 0
+
+
+def test_a_second_ctrl_c_ends_what_hangs(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch, "SECONDS_TO_FOLLOW", 0.5)
+    worker = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); open(f'{tmp_path}/{{rank}}', 'w').close(); "
+    press = threading.Thread(target=press_twice_when, args=(lambda: len(list(tmp_path.iterdir())) == 2,))
+    press.start()
+    assert run_processes(python(worker + "time.sleep(600)"), 2) == 130
+    press.join()
+
+
+def press_twice_when(begun):
+    while not begun():
+        time.sleep(0.05)
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)

@@ -29,7 +29,7 @@ def finished(commands: list[list[str]], folder: Path, environments: list[dict[st
     finally:
         for process in started:
             process.kill()
-    return Finished(folder, max(process.returncode for process in started), "".join(said))
+    return Finished(folder, next((process.returncode for process in started if process.returncode), 0), "".join(said))
 
 
 def assert_same_run(expected: Finished, run: Finished) -> None:

@@ -32,15 +32,16 @@ def assert_same_weights(first, second) -> None:
 
 
 def assert_trained_alike(train, first, second, share: float = 1e-3) -> None:
-    """The weights of each model are apart by at most this share of how far training has moved them."""
+    """The weights of each model agree to 1e-6 of their norm, and to this share of how far training has moved them."""
     distances = []
     for model in ("policy", "embedder"):
         initial, expected, actual = train.initial(model), first.weights(model), second.weights(model)
         assert expected.keys() == actual.keys()
-        apart, moved = (
-            sum((expected[name] - other[name]).double().square().sum().item() for name in expected) ** 0.5
-            for other in (actual, initial)
+        apart, moved, norm = (
+            sum((expected[name] - other).double().square().sum().item() for name, other in others.items()) ** 0.5
+            for others in (actual, {name: initial[name] for name in expected}, dict.fromkeys(expected, 0))
         )
+        assert apart <= 1e-6 * norm
         assert apart <= share * moved
         distances.append(moved)
     assert max(distances) > 0.01

@@ -1,5 +1,6 @@
 """Places of processes, from what torchrun and SLURM say."""
 
+import os
 import subprocess
 import sys
 
@@ -96,3 +97,18 @@ end_process(130)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert ended.returncode == (70 if shuts_down else 130), ended.stderr
     assert shuts_down or ended.stdout == "said"
+
+
+def test_a_process_that_others_do_not_come_to_says_so():
+    program = """
+import datetime
+from langptune_rs.training import engines
+engines.TIME_TO_MEET = datetime.timedelta(seconds=1)
+engines.start_distributed()
+"""
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=os.environ | place
+    )
+    assert "TrainingError: Rank 0 on" in ended.stderr
+    assert "did not meet all 2 processes" in ended.stderr

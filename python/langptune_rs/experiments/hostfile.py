@@ -119,8 +119,7 @@ def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) 
     command = [*deepspeed_command(path, hosts, module, port), "--interrupt", str(interrupt)]
     environment = {"OMP_NUM_THREADS": str(_threads(hosts)), **os.environ}
     signals: list[int] = []
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {signum: signal.signal(signum, lambda signum, frame: signals.append(signum)) for signum in watched}
+    before = {signum: signal.signal(signum, lambda signum, frame: signals.append(signum)) for signum in handed_on()}
     launcher = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         while (code := launcher.poll()) is None:
@@ -141,6 +140,12 @@ def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) 
         return 128 - code
     # The launcher hands on the code of a process that was killed by signal s as -s, of which a shell sees 256 - s.
     return code if code < 192 else 128 + 256 - code
+
+
+def handed_on() -> list[signal.Signals]:
+    """The signals that processes hear of from the one that started them; a hangup is none under `nohup`."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * hangs_up
 
 
 def _end(launcher: subprocess.Popen, interrupt: Path) -> None:

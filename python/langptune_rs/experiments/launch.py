@@ -17,7 +17,7 @@ import torch
 
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.errors import ConfigError
-from langptune_rs.experiments.hostfile import run_on_hosts
+from langptune_rs.experiments.hostfile import handed_on, run_on_hosts
 from langptune_rs.training.lifeline import INTERRUPTED, LOST_ANOTHER, TOLD_THE_USER
 
 SECONDS_TO_FOLLOW = 15.0
@@ -92,7 +92,7 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[
             if worker.poll() is None:
                 worker.send_signal(signum)
 
-    before = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {signum: signal.signal(signum, forward) for signum in handed_on()}
     try:
         for rank in map(str, range(num_processes)):
             place = {"RANK": rank, "LOCAL_RANK": rank}

@@ -20,7 +20,7 @@ from langptune_rs.training.collectives import first_to_say, gather_objects, grou
 from langptune_rs.training.engines import start_distributed
 from langptune_rs.training.failures import EVALUATING, LostContact, explained
 from langptune_rs.training.group import end_process
-from langptune_rs.training.joint import started_run, train
+from langptune_rs.training.joint import Stopped, started_run, train
 from langptune_rs.training.lifeline import INTERRUPTED, TOLD_THE_USER, end_with_parent, interrupt_when, lifeline
 
 SECONDS_TO_HEAR = 10.0
@@ -67,20 +67,18 @@ def _run_in_group(held: ExitStack, config: RunConfig, output: Path, *, resume: b
         return TOLD_THE_USER
     try:
         run(config, output, resume=resume, overwrite=overwrite)
-    except KeyboardInterrupt:
-        if line:  # the others may wait for this process in vain
-            line.fail("Ctrl-C", said=True)
+    except Stopped:
         return INTERRUPTED
     except Exception as error:
         if line and isinstance(error, LostContact):
             line.await_failure(SECONDS_TO_HEAR)
         said = isinstance(error, LangptuneError)
+        if line:
+            line.fail(f"{type(error).__name__}: {error}", said=said)
         if not said:
             traceback.print_exc()
         elif first_to_say(str(error)):
             print(f"error: {error}", file=sys.stderr)
-        if line:
-            line.fail(f"{type(error).__name__}: {error}", said=said)
         return TOLD_THE_USER if said else 1
     return 0
 
@@ -95,13 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args(arguments)
     end_with_parent()
-    if options.interrupt:
-        interrupt_when(options.interrupt)
     try:
+        if options.interrupt:
+            interrupt_when(options.interrupt)
         config = load_config(options.config)
     except LangptuneError as error:
         print(f"error: {error}", file=sys.stderr)
         return TOLD_THE_USER
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return run_rank(config, options.output, resume=options.resume, overwrite=options.overwrite)
 
 

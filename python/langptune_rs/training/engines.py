@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from langptune_rs.errors import ConfigError
+from langptune_rs.errors import ConfigError, TrainingError
 from langptune_rs.models.quiet import quiet
 from langptune_rs.training.collectives import world_size
 from langptune_rs.training.config import EngineConfig
@@ -36,6 +36,8 @@ REDUCE_BUCKET = 50_000_000
 """Gradients that ranks sum in one message. DeepSpeed keeps a buffer of this many, of 500 million by default."""
 
 
+TIME_TO_MEET = timedelta(minutes=10)
+"""How long the processes of a run may take to start: one that cannot is never heard of."""
 PATIENCE = timedelta(days=7)
 """How long a process waits for the others in a collective: one may download data or write profiles for hours, and the
 lifeline tells within seconds when one has ended."""
@@ -44,7 +46,8 @@ lifeline tells within seconds when one has ended."""
 def start_distributed() -> None:
     """Join the process group that torchrun, SLURM or our launcher described, or make a group of one.
 
-    Raises `ConfigError` when the description is not whole, or where there are fewer GPUs than processes.
+    Raises `ConfigError` when the description is not whole, or where there are fewer GPUs than processes, and
+    `TrainingError` when one of the others does not come.
     """
     deepspeed_logger.setLevel(logging.ERROR)
     group = group_from_environment(os.environ)
@@ -58,11 +61,28 @@ def start_distributed() -> None:
         torch.cuda.set_device(gpu)
     os.environ.update(group)
     if not dist.is_initialized():
+        store, rank, size = _meet()
         # DeepSpeed's shared-memory operator would be compiled on first use; gloo does the same without a C++ compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         with quiet():
             backend = "nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
             deepspeed.init_distributed(dist_backend=backend, timeout=PATIENCE, verbose=False)
+
+
+def _meet() -> tuple[dist.Store, int, int]:
+    """The key-value store of the processes that the environment describes, this one's rank, and how many there are."""
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=TIME_TO_MEET))
+    except dist.DistError as error:
+        raise TrainingError(
+            f"Rank {os.environ['RANK']} on {socket.gethostname()} did not meet all {os.environ['WORLD_SIZE']} "
+            f"processes at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within {TIME_TO_MEET} "
+            f"({str(error).splitlines()[0].rstrip('.')}). Look for the error of one that has ended, and whether the "
+            "machines reach each other."
+        ) from error
+    store.set_timeout(PATIENCE)
+    return store, rank, size
 
 
 def _free_port() -> int:

@@ -92,15 +92,19 @@ def train(output: Path) -> None:
     """Train as the recipe in `output` says and save both models there; a run that is trained already is left as it is.
 
     Raises `ConfigError` when the recipe does not fit the data or the number of processes, `TrainingError` when a loss
-    is not a number, `RunError` when something cannot be saved, `KeyboardInterrupt` after saving on Ctrl-C.
+    is not a number, `RunError` when something cannot be saved, `Stopped` after saving on Ctrl-C.
     """
-    if not (output / TRAINED).is_file():
+    if not gather_objects((output / TRAINED).is_file())[0]:
         config = read_config(output)
         with explained(LOADING, config):
             trainer = Trainer(config, output)
         trainer.run()
         del trainer
         free_memory()
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C was pressed, and every rank has saved: none waits for another."""
 
 
 class Interrupted(Exception):
@@ -207,7 +211,7 @@ class Trainer:
         except Interrupted:
             if self.position != self._saved:
                 self._save_checkpoint()
-            raise KeyboardInterrupt from None
+            raise Stopped from None
 
     @during(CONTRASTIVE)
     def contrastive_phase(self, k: int) -> None:
@@ -544,12 +548,15 @@ def _interruption():
     def on_signal(signum: int, frame) -> None:
         if signum in asked:
             raise KeyboardInterrupt
-        if not asked and rank() == 0:
-            print(
-                "Stopping after this step or batch of profiles, with a checkpoint; press Ctrl-C again to stop at once.",
-                file=sys.stderr,
-            )
+        is_first = not asked
         asked.add(signum)
+        if is_first and rank() == 0:
+            with suppress(OSError, RuntimeError):  # what reads it was stopped as well, or a line is being written
+                print(
+                    "Stopping after this step or batch of profiles, with a checkpoint; "
+                    "press Ctrl-C again to stop at once.",
+                    file=sys.stderr,
+                )
 
     before = {signum: signal.signal(signum, on_signal) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -158,16 +158,20 @@ def describe(failure: dict, world_size: int) -> str:
 
 @contextmanager
 def lifeline(rank: int, world_size: int, store, address: str) -> Iterator[Lifeline | None]:
-    """Hold the connections inside the block; none is needed for one process."""
+    """Hold the connections inside the block, and tell the others how it ended; none is needed for one process."""
     if world_size == 1:
         yield None
         return
     held = Lifeline(rank, world_size, store, address)
     try:
         yield held
-    finally:
         if not held._ended:
             held.end()
+    except BaseException as error:  # the others may wait for this process in vain
+        if not held._ended:
+            held.fail(type(error).__name__, said=isinstance(error, KeyboardInterrupt))
+        raise
+    finally:
         held.await_others()
 
 
