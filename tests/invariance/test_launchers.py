@@ -13,7 +13,7 @@ import pytest
 from tests.invariance.conftest import ONE_THREAD, Finished
 from tests.invariance.test_training import assert_same_weights
 
-from langptune_rs.training.run_folder import TRAINED
+from langptune_rs.training.run_folder import CHECKPOINTS, TRAINED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -79,7 +79,8 @@ def test_ctrl_c_reaches_every_machine_of_a_hostfile(train, tmp_path):
     folder = train.new_folder()
     stopped = stopped_at([*train.command(folder), "--hostfile", str(hosts)], folder, environment, [signal.SIGINT])
     assert stopped.exit_code == 130, stopped.stderr
-    assert "Stopping after this step" in stopped.stderr
+    assert "asked to save" in stopped.stderr
+    assert list((folder / CHECKPOINTS).glob("step-*")), "no process has saved"
     assert not (folder / TRAINED).exists()
     assert_same_run(train(nproc=2), train(nproc=2, resume=folder))
 
