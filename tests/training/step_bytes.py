@@ -1,6 +1,6 @@
 """Prints how much memory two updates of SmolLM2 take beyond the weights: the growth of this process at its peak, bytes.
 
-python step_bytes.py PROMPT_TOKENS KEY=VALUE ...
+Takes the tokens of each prompt, then overrides of the quickstart recipe such as rlso.batch_size=6.
 """
 
 import gc
@@ -13,6 +13,7 @@ import torch
 from langptune_rs.config import load_config
 from langptune_rs.models.memory import trim_freed_memory
 from langptune_rs.models.policy import Policy
+from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.rollout.sampling import write_profiles
 from langptune_rs.training.engines import make_engine, start_distributed
 from langptune_rs.training.group import end_process
@@ -30,10 +31,11 @@ def main(prompt_tokens: int, overrides: list[str]) -> None:
     config = load_config("quickstart", overrides)
     num_sessions, num_profiles = config.rlso.batch_size, config.rlso.num_profiles
     start_distributed()
-    policy = Policy.load(config.policy, {"fp32": torch.float32, "bf16": torch.bfloat16}[config.engine.precision])
+    policy = Policy.load(config.policy, COMPUTE_DTYPES[config.engine.precision])
+    prompts = np.random.default_rng(0).integers(100, 40000, (num_sessions, prompt_tokens)).tolist()
     profiles = write_profiles(
         policy,
-        prompts := np.random.default_rng(0).integers(100, 40000, (num_sessions, prompt_tokens)).tolist(),
+        prompts,
         max_tokens=config.profile.max_tokens,
         temperatures=[1.0] * num_profiles,
         seeds=range(num_sessions),
