@@ -126,6 +126,6 @@ def test_the_trained_models_load_in_their_own_libraries(tmp_path):
 
 
 def test_the_tables_stand_beside_their_commands():
-    """The README shows the three seeds, the command that made them, and no placeholder."""
+    """The README shows its seeds, the command that made them, and no placeholder."""
     assert "--set seed=1" in README
     assert "{{" not in README
