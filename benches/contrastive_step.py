@@ -88,9 +88,10 @@ def measured(make_step: Callable[[], Step], source: str, steps: int) -> dict[str
 
 def pairs(source: str, num_batches: int) -> list[tuple[list[str], list[str], np.ndarray]]:
     """Batches of stand-ins for profiles, item texts and targets, none twice: the losses differ in that."""
+    from langptune_rs.config.data import DataConfig
+    from langptune_rs.config.embedder import EmbedderConfig
+    from langptune_rs.config.policy import PolicyConfig
     from langptune_rs.data import open_source
-    from langptune_rs.data.config import DataConfig
-    from langptune_rs.models.config import EmbedderConfig, PolicyConfig
     from langptune_rs.models.tokens import token_counters
 
     folder = Path(tempfile.gettempdir()) / "langptune-contrastive-step" / Path(source).name
@@ -135,12 +136,14 @@ def sentence_transformers_step(cached: bool) -> Step:
 def our_step(**settings: int) -> Step:
     import torch
 
-    from langptune_rs.models.config import EmbedderConfig
+    from langptune_rs.config.contrastive import ContrastiveConfig
+    from langptune_rs.config.embedder import EmbedderConfig
+    from langptune_rs.config.engine import EngineConfig
+    from langptune_rs.distributed.start import start_distributed
     from langptune_rs.models.embedder import Embedder
     from langptune_rs.models.memory import keep_freed_memory
-    from langptune_rs.training.config import ContrastiveConfig, EngineConfig
-    from langptune_rs.training.contrastive import ContrastiveBatch, contrastive_step
-    from langptune_rs.training.engines import make_engine, start_distributed
+    from langptune_rs.training.contrastive_step import ContrastiveBatch, contrastive_step
+    from langptune_rs.training.engines import make_engine
 
     keep_freed_memory()
     start_distributed()

@@ -26,17 +26,19 @@ from peers import rlso_ours
 from peers.rlso_work import LEARNING_RATE, Settings, Work
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from langptune_rs.config.engine import EngineConfig
+from langptune_rs.config.policy import PolicyConfig
+from langptune_rs.config.rlso import RlsoConfig
+from langptune_rs.distributed.start import start_distributed
 from langptune_rs.models.attention import PACKED
-from langptune_rs.models.config import PolicyConfig
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.shapes import KNOWN, Shape, policy_shape
 from langptune_rs.models.weights import policy_folder
 from langptune_rs.rollout import sampling
 from langptune_rs.rollout.reward import recommender_reward
-from langptune_rs.training.config import EngineConfig, RlsoConfig
-from langptune_rs.training.engines import make_engine, start_distributed
+from langptune_rs.training.engines import make_engine
 from langptune_rs.training.plan import kv_bytes_per_token
-from langptune_rs.training.rlso import ProfileScorer, rlso_step, standardize
+from langptune_rs.training.policy_step import ProfileScorer, rlso_step, standardize
 from langptune_rs.training.rollout_batches import pack_rollout
 
 PEAKS = {"H100": (989, 3350), "H200": (989, 4800), "A100": (312, 2039), "RTX A6000": (155, 768)}

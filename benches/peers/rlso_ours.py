@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from peers.rlso_work import LEARNING_RATE, Clock, Settings, Work
 
+from langptune_rs.config.engine import EngineConfig
+from langptune_rs.config.rlso import RlsoConfig
+from langptune_rs.distributed.start import start_distributed
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.reward import recommender_reward
 from langptune_rs.rollout.sampling import Profiles, write_profiles
-from langptune_rs.training.config import EngineConfig, RlsoConfig
-from langptune_rs.training.engines import make_engine, start_distributed
-from langptune_rs.training.rlso import ProfileScorer, rlso_step, standardize
+from langptune_rs.training.engines import make_engine
+from langptune_rs.training.policy_step import ProfileScorer, rlso_step, standardize
 from langptune_rs.training.rollout_batches import pack_rollout
 
 MICRO_BATCH_TOKENS = 2048

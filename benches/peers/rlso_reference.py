@@ -15,7 +15,7 @@ import torch
 from peers.rlso_work import LEARNING_RATE, Clock, Settings, Work
 
 from langptune_rs.models.policy import Policy
-from langptune_rs.training.rlso import rlso_loss
+from langptune_rs.training.policy_step import rlso_loss
 
 PROMPT_TOKENS = 1024
 SEQUENCES = 8

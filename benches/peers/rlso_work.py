@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from langptune_rs.config.data import DataConfig
+from langptune_rs.config.embedder import EmbedderConfig
+from langptune_rs.config.policy import PolicyConfig
+from langptune_rs.config.profile import ProfileConfig
 from langptune_rs.data import Dataset, Sessions, open_source
-from langptune_rs.data.config import DataConfig
-from langptune_rs.models.config import EmbedderConfig, PolicyConfig
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.tokens import token_counters
-from langptune_rs.rollout.config import ProfileConfig
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender
 

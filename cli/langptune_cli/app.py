@@ -8,8 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 from langptune_cli import config, data, evaluate, plan, profile, profiles, recommend, report, train
+from langptune_rs.distributed.group import end_process
 from langptune_rs.errors import LangptuneError
-from langptune_rs.training.group import end_process
 
 USER_MENDS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
 """What a file system may refuse without a fault of ours."""

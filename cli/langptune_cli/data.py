@@ -101,8 +101,8 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Filter raw logs, cut them into sessions, split these and report what leaks."""
+    from langptune_rs.config.data import make_config
     from langptune_rs.data import prepare as run
-    from langptune_rs.data.config import make_config
     from langptune_rs.data.download import downloaded
     from langptune_rs.data.sources.raw import Files, column_map
     from langptune_rs.models.tokens import token_counters

@@ -15,7 +15,7 @@ def evaluate(
 ) -> None:
     """Compare the trained models with the untrained ones and the baselines on every session of a split."""
     from langptune_rs.experiments.evaluate import evaluate_run
-    from langptune_rs.experiments.tables import print_results
+    from langptune_rs.experiments.report.tables import print_results
 
     results = evaluate_run(run, split=split)
     if as_json:

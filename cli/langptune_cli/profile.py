@@ -21,7 +21,7 @@ def profile(
     """Write the profile of a user of the data set, or of a history in a file."""
     exactly_one(user=user, history=history)
     from langptune_rs.data import read_history
-    from langptune_rs.serving.recommender import Recommender
+    from langptune_rs.serving.service import Recommender
 
     recommender = Recommender.open(run)
     past = recommender.history_of(user) if history is None else read_history(history, recommender.catalog)

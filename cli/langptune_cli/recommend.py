@@ -19,7 +19,7 @@ def recommend(
 ) -> None:
     """Recommend items for a user of the data set, without those in the user's history, or for a profile."""
     exactly_one(user=user, profile=profile)
-    from langptune_rs.serving.recommender import Recommender
+    from langptune_rs.serving.service import Recommender
 
     recommender = Recommender.open(run)
     history: list[int] = []

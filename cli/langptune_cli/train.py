@@ -8,7 +8,7 @@ import typer
 
 from langptune_cli.arguments import Overrides
 from langptune_rs.config import DEFAULT_RECIPE, load_config
-from langptune_rs.training.group import group_from_environment
+from langptune_rs.distributed.group import group_from_environment
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
 
         raise typer.Exit(run_rank(config, output, resume=resume, overwrite=overwrite))
     if hostfile or (nproc or 1) > 1:
-        from langptune_rs.experiments.launch import launch
+        from langptune_rs.distributed.launch import launch
 
         code = launch(config, output, nproc=nproc, hostfile=hostfile, resume=resume, overwrite=overwrite)
         raise typer.Exit(code)

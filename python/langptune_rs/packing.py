@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langptune_rs import _core
+from langptune_rs.arrays import INTEGERS, NUMBERS, Ragged, check_whole, flat_row
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import INTEGERS, NUMBERS, Ragged, check_whole, flat_row
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,7 +50,7 @@ def test_a_file_system_that_refuses_is_named(error_of, monkeypatch, number):
     def refuse(run):
         raise OSError(number, "no", str(run / "report.html"))
 
-    monkeypatch.setattr("langptune_rs.experiments.report.write_report", refuse)
+    monkeypatch.setattr("langptune_rs.experiments.report.report.write_report", refuse)
     assert error_of("report", "some/run") == "error: some/run/report.html cannot be written or read: no."
 
 
@@ -58,7 +58,7 @@ def test_a_fault_of_ours_keeps_its_traceback(langptune, monkeypatch):
     def fail(run):
         raise FileNotFoundError(errno.ENOENT, "no such file", "lost")
 
-    monkeypatch.setattr("langptune_rs.experiments.report.write_report", fail)
+    monkeypatch.setattr("langptune_rs.experiments.report.report.write_report", fail)
     with pytest.raises(FileNotFoundError):
         langptune("report", "some/run")
 

@@ -95,5 +95,5 @@ def test_evaluate_prints_the_table_and_writes_the_results(langptune, error_of, r
 def test_evaluate_and_report_as_json(langptune, monkeypatch, tmp_path):
     monkeypatch.setattr("langptune_rs.experiments.evaluate.evaluate_run", lambda run, *, split: {"split": split})
     assert json.loads(langptune("evaluate", tmp_path, "--split", "train", "--json").stdout) == {"split": "train"}
-    monkeypatch.setattr("langptune_rs.experiments.report.write_report", lambda run: run / "report.html")
+    monkeypatch.setattr("langptune_rs.experiments.report.report.write_report", lambda run: run / "report.html")
     assert json.loads(langptune("report", tmp_path, "--json").stdout) == {"report": str(tmp_path / "report.html")}

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from langptune_cli.app import app
+from langptune_rs.config.data import DataConfig
 from langptune_rs.data import load, prepare
-from langptune_rs.data.config import DataConfig
 from langptune_rs.data.sources.raw import Files
 from langptune_rs.data.tokens import TokenCounters
 from langptune_rs.errors import DataError

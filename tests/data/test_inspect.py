@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from langptune_cli.app import app
+from langptune_rs.config.data import DataConfig
 from langptune_rs.data import inspect_dataset, load, prepare
-from langptune_rs.data.config import DataConfig
 from langptune_rs.data.inspect import bin_counts, bin_edges, summary
 from langptune_rs.data.inspect_charts import draw
 from langptune_rs.data.inspect_tables import LENGTH_LABELS, bar, bin_label

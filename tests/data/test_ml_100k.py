@@ -7,8 +7,8 @@ from functools import partial
 import polars as pl
 import pytest
 
+from langptune_rs.config.data import DataConfig
 from langptune_rs.data import prepare
-from langptune_rs.data.config import DataConfig
 from langptune_rs.data.passes import read_keys
 from langptune_rs.data.sources import ml_100k
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, read_all

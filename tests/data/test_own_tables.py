@@ -5,8 +5,8 @@ import json
 import polars as pl
 import pytest
 
+from langptune_rs.config.data import DataConfig
 from langptune_rs.data import prepare
-from langptune_rs.data.config import DataConfig
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, column_map, read_all
 from langptune_rs.data.sources.registry import SOURCES, find_source
 from langptune_rs.errors import DataError

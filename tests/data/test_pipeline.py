@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from langptune_rs.config.data import DataConfig, make_config
 from langptune_rs.data import load, open_source, prepare, resolve_config
-from langptune_rs.data.config import DataConfig, make_config
 from langptune_rs.errors import ConfigError, DataError
 
 unlimited = partial(DataConfig, max_item_tokens=None, max_history_tokens=None)
@@ -181,7 +181,7 @@ def test_windows_follow_the_split_unless_set():
 
 
 def test_reading_a_recipe_loads_no_table_library():
-    code = "import sys, langptune_rs.data.config; print({'polars', 'torch'} & sys.modules.keys())"
+    code = "import sys, langptune_rs.config.data; print({'polars', 'torch'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

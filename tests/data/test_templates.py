@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from langptune_cli.app import app
+from langptune_rs.config.data import TEMPLATES, DataConfig
 from langptune_rs.data import load, templates
-from langptune_rs.data.config import TEMPLATES, DataConfig
 from langptune_rs.data.templates import Item, PromptStyle, domain_of, item_title, make_template
 from langptune_rs.errors import DataError
 

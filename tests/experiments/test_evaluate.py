@@ -12,11 +12,11 @@ from tests.experiments.tiny import NUM_ITEMS, make_run
 from langptune_rs.data import open_source
 from langptune_rs.errors import DataError, RunError
 from langptune_rs.evaluation.significance import holm, paired_permutation_test
+from langptune_rs.evaluation.summary import metric_names, score_sessions
 from langptune_rs.experiments.evaluate import evaluate_run
-from langptune_rs.experiments.results import read_results
-from langptune_rs.experiments.scores import metric_names, score_sessions
 from langptune_rs.models.tokens import token_counters
-from langptune_rs.training.run_folder import read_config
+from langptune_rs.runs.folder import read_config
+from langptune_rs.runs.results import read_results
 
 METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20", "ndcg"]
 

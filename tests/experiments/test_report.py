@@ -10,12 +10,12 @@ import pytest
 
 from langptune_rs.data import open_source
 from langptune_rs.errors import RunError
-from langptune_rs.experiments.charts import Series, line_chart, running_mean
-from langptune_rs.experiments.report import choose_examples, render, verdict, write_report
-from langptune_rs.experiments.results import read_results
+from langptune_rs.experiments.report.charts import Series, line_chart, running_mean
+from langptune_rs.experiments.report.report import choose_examples, render, verdict, write_report
 from langptune_rs.models.tokens import token_counters
-from langptune_rs.training.metrics_log import read_metrics
-from langptune_rs.training.run_folder import read_config
+from langptune_rs.runs.folder import read_config
+from langptune_rs.runs.metrics_log import read_metrics
+from langptune_rs.runs.results import read_results
 
 LOADS = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
 VOID = {"meta", "link", "br", "img", "input", "hr"}

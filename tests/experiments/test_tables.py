@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from langptune_rs.experiments.results import read_results
-from langptune_rs.experiments.tables import markdown, p_text, print_results
+from langptune_rs.experiments.report.tables import markdown, p_text, print_results
+from langptune_rs.runs.results import read_results
 
 METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20"]
 

@@ -11,9 +11,9 @@ from tests.invariance.killed import kill_after, start
 from tests.invariance.test_training import assert_same_weights, assert_trained_alike
 
 from langptune_rs.config import load_config, to_toml
-from langptune_rs.training.lifeline import LOST_ANOTHER
-from langptune_rs.training.metrics_log import read_metrics
-from langptune_rs.training.run_folder import LOCK
+from langptune_rs.distributed.lifeline import LOST_ANOTHER
+from langptune_rs.runs.folder import LOCK
+from langptune_rs.runs.metrics_log import read_metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -72,17 +72,17 @@ def assert_same(expected: Finished, run: Finished) -> None:
 
 def fail_on_rank_1() -> None:
     """Let the second update of the policy raise on rank 1 alone."""
-    from langptune_rs.training import joint
-    from langptune_rs.training.collectives import rank
+    from langptune_rs.distributed.collectives import rank
+    from langptune_rs.training import trainer
 
-    step, calls = joint.rlso_step, itertools.count(1)
+    step, calls = trainer.rlso_step, itertools.count(1)
 
     def failing(*arguments):
         if next(calls) == 2 and rank() == 1:
             raise ZeroDivisionError("a fault of this rank alone")
         return step(*arguments)
 
-    joint.rlso_step = failing
+    trainer.rlso_step = failing
 
 
 def test_an_error_of_one_rank_ends_the_others_within_seconds(recipe, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from tests.invariance.conftest import ONE_THREAD, Finished
 from tests.invariance.test_training import assert_same_weights
 
-from langptune_rs.training.run_folder import CHECKPOINTS, TRAINED
+from langptune_rs.runs.folder import CHECKPOINTS, TRAINED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from langptune_rs.models.quiet import quiet
-from langptune_rs.training.run_folder import LOCK, WRITTEN
+from langptune_rs.runs.folder import LOCK, WRITTEN
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

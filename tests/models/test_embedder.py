@@ -11,8 +11,8 @@ from tests.experiments.tiny import make_models
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
 
+from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import ModelError
-from langptune_rs.models.config import EmbedderConfig
 from langptune_rs.models.embedder import Embedder
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -4,9 +4,9 @@ import pytest
 from tests.experiments.tiny import make_models
 from transformers import AutoTokenizer, GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.attention import PACKED
-from langptune_rs.models.config import PolicyConfig
 from langptune_rs.models.policy import Policy
 
 SHAPE = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
-from langptune_rs.models.config import PolicyConfig
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.sampling import NumpyNoise, TorchNoise, choose, write_profiles
 

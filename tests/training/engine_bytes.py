@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from langptune_rs.training.config import EngineConfig
-from langptune_rs.training.engines import make_engine, optimizer_step, start_distributed
-from langptune_rs.training.group import end_process
+from langptune_rs.config.engine import EngineConfig
+from langptune_rs.distributed.group import end_process
+from langptune_rs.distributed.start import start_distributed
+from langptune_rs.training.engines import make_engine, optimizer_step
 
 WIDTH, TRAINED, FROZEN = 512, 4, 2
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from langptune_rs.config import load_config
+from langptune_rs.distributed.group import end_process
+from langptune_rs.distributed.start import start_distributed
 from langptune_rs.models.memory import trim_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.rollout.sampling import write_profiles
-from langptune_rs.training.engines import make_engine, start_distributed
-from langptune_rs.training.group import end_process
-from langptune_rs.training.rlso import ProfileScorer, rlso_step, score
+from langptune_rs.training.engines import make_engine
+from langptune_rs.training.policy_step import ProfileScorer, rlso_step, score
 from langptune_rs.training.rollout_batches import pack_rollout
 
 

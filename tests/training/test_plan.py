@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from langptune_rs.config import load_config
+from langptune_rs.config.policy import PolicyConfig
+from langptune_rs.distributed.launch import run_processes
 from langptune_rs.errors import ModelError
-from langptune_rs.experiments.launch import run_processes
-from langptune_rs.models.config import PolicyConfig
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.shapes import embedder_shape, policy_shape
 from langptune_rs.training.plan import (

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from langptune_rs.config.data import DataConfig
 from langptune_rs.data import filters, leakage, splits
-from langptune_rs.data.config import DataConfig
 from langptune_rs.data.passes import ITEM_FIELDS, Keys, read_items, read_keys, read_reviews
 from langptune_rs.data.sessions import SPLITS
 from langptune_rs.data.sources.published import Published

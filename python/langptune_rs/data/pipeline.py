@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from langptune_rs.config.data import DataConfig
 from langptune_rs.data.building import Built, build, build_published
-from langptune_rs.data.config import DataConfig
 from langptune_rs.data.dataset import Dataset
 from langptune_rs.data.sources import published
 from langptune_rs.data.sources.raw import NO_FILES, Files

@@ -1,6 +1,6 @@
 """From embeddings to ranks, from ranks to metrics, from metrics to what they prove."""
 
-from langptune_rs.evaluation.arrays import Ragged
+from langptune_rs.arrays import Ragged
 from langptune_rs.evaluation.beyond_accuracy import coverage, gini, novelty
 from langptune_rs.evaluation.comparison import Comparison, compare
 from langptune_rs.evaluation.index import ItemIndex

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from langptune_rs.arrays import INTEGERS, Ragged, Rows, as_ragged, check_whole, flat_row
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import INTEGERS, Ragged, Rows, as_ragged, check_whole, flat_row
 
 
 def coverage(ids: Rows, num_items: int) -> float:

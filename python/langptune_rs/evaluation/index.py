@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langptune_rs import _core
-from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import (
+from langptune_rs.arrays import (
     LARGEST,
     SCORES,
     Ragged,
@@ -20,6 +19,7 @@ from langptune_rs.evaluation.arrays import (
     in_form_of,
     rows_of,
 )
+from langptune_rs.errors import InputError
 
 Ties = Literal["index", "min", "max", "mean"]
 

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langptune_rs import _core
+from langptune_rs.arrays import NUMBERS, Rows, as_ragged, flat_row, is_one_per_row
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import NUMBERS, Rows, as_ragged, flat_row, is_one_per_row
 
 METRICS = ("ndcg", "mrr", "recall", "precision", "hit_rate", "map")
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langptune_rs import _core
+from langptune_rs.arrays import Rows
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation import metrics as ranking_metrics
-from langptune_rs.evaluation.arrays import Rows
 from langptune_rs.evaluation.significance import IntervalMethod, bootstrap_interval, bootstrap_intervals
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langptune_rs import _core
+from langptune_rs.arrays import SCORES, Ragged, Rows, as_ragged, check_embeddings, in_form_of, rows_of
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import SCORES, Ragged, Rows, as_ragged, check_embeddings, in_form_of, rows_of
 from langptune_rs.evaluation.index import ItemIndex, Ties, check_k
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]

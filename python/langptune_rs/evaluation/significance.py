@@ -8,8 +8,8 @@ from typing import Literal
 from numpy.typing import ArrayLike
 
 from langptune_rs import _core
+from langptune_rs.arrays import NUMBERS, check_number, check_whole, flat_row
 from langptune_rs.errors import InputError
-from langptune_rs.evaluation.arrays import NUMBERS, check_number, check_whole, flat_row
 
 IntervalMethod = Literal["percentile", "bca"]
 

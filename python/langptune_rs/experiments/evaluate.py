@@ -18,10 +18,10 @@ import polars as pl
 from langptune_rs.baselines import embedding, most_popular, random
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
+from langptune_rs.distributed.collectives import after_first_rank, gather_objects, rank, shard
 from langptune_rs.errors import RunError
 from langptune_rs.evaluation import Result
-from langptune_rs.experiments.results import BASELINE, TEST, per_user_path, profiles_path, results_path
-from langptune_rs.experiments.scores import metric_names, score_sessions, summarize
+from langptune_rs.evaluation.summary import metric_names, score_sessions, summarize
 from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
@@ -32,9 +32,9 @@ from langptune_rs.rollout.copying import copied_share
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.reward import Recommender
 from langptune_rs.rollout.sampling import Profiles, write_profiles
-from langptune_rs.training.collectives import after_first_rank, gather_objects, rank, shard
-from langptune_rs.training.model_card import write_model_cards
-from langptune_rs.training.run_folder import open_dataset, read_config
+from langptune_rs.runs.folder import open_dataset, read_config
+from langptune_rs.runs.model_card import write_model_cards
+from langptune_rs.runs.results import BASELINE, TEST, per_user_path, profiles_path, results_path
 
 PACKAGES = ("langptune-rs", "torch", "transformers", "peft", "deepspeed", "sentence-transformers", "numpy", "polars")
 """Whose versions can change a result, recorded with it."""

@@ -27,9 +27,11 @@ import torch
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.data.storage import file_hash
+from langptune_rs.distributed.failures import WRITING, explained
+from langptune_rs.distributed.launch import check_gpus, run_processes
+from langptune_rs.distributed.lifeline import end_with_parent
 from langptune_rs.errors import LangptuneError, RunError
 from langptune_rs.experiments.evaluate import check_trained, session_seed
-from langptune_rs.experiments.launch import check_gpus, run_processes
 from langptune_rs.files import locked, write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
@@ -37,9 +39,7 @@ from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.progress import progress
 from langptune_rs.rollout.prompts import encode_prompts
 from langptune_rs.rollout.sampling import write_profiles
-from langptune_rs.training.failures import WRITING, explained
-from langptune_rs.training.lifeline import end_with_parent
-from langptune_rs.training.run_folder import open_dataset, read_config
+from langptune_rs.runs.folder import open_dataset, read_config
 
 ALL = "all"
 SESSIONS_PER_PART = 256

@@ -11,17 +11,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from langptune_rs.config import RunConfig, load_config
+from langptune_rs.distributed.collectives import first_to_say, gather_objects, group_store, rank, world_size
+from langptune_rs.distributed.failures import EVALUATING, LostContact, explained
+from langptune_rs.distributed.group import end_process
+from langptune_rs.distributed.lifeline import INTERRUPTED, TOLD_THE_USER, end_with_parent, interrupt_when, lifeline
+from langptune_rs.distributed.start import start_distributed
 from langptune_rs.errors import LangptuneError
 from langptune_rs.experiments.evaluate import evaluate_run
-from langptune_rs.experiments.report import write_report
-from langptune_rs.experiments.results import read_results, results_path
-from langptune_rs.experiments.tables import print_results
-from langptune_rs.training.collectives import first_to_say, gather_objects, group_store, rank, world_size
-from langptune_rs.training.engines import start_distributed
-from langptune_rs.training.failures import EVALUATING, LostContact, explained
-from langptune_rs.training.group import end_process
-from langptune_rs.training.joint import Stopped, started_run, train
-from langptune_rs.training.lifeline import INTERRUPTED, TOLD_THE_USER, end_with_parent, interrupt_when, lifeline
+from langptune_rs.experiments.report.report import write_report
+from langptune_rs.experiments.report.tables import print_results
+from langptune_rs.runs.results import read_results, results_path
+from langptune_rs.training.trainer import Stopped, started_run, train
 
 SECONDS_TO_HEAR = 10.0
 """How long a process that lost the others waits to hear which of them failed."""

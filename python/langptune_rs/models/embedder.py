@@ -13,9 +13,9 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.attention import PACKED, Texts
-from langptune_rs.models.config import EmbedderConfig
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import embedder_folder
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.attention import PACKED, Causal, Layout
-from langptune_rs.models.config import PolicyConfig
 from langptune_rs.models.decoder import last_hidden, run_layers
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder

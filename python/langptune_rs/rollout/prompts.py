@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from langptune_rs.config.profile import ProfileConfig
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.models.policy import Policy
-from langptune_rs.rollout.config import ProfileConfig
 
 
 def encode_prompts(policy: Policy, dataset: Dataset, sessions: Sessions, config: ProfileConfig) -> list[list[int]]:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from langptune_rs.data.storage import file_hash
+from langptune_rs.distributed.collectives import barrier, gather_objects, on_first_rank, rank, world_size
+from langptune_rs.distributed.failures import is_about_more_than_files
 from langptune_rs.errors import RunError
 from langptune_rs.files import flush, flush_names, write_text
 from langptune_rs.models.quiet import quiet
-from langptune_rs.training.collectives import barrier, gather_objects, on_first_rank, rank, world_size
-from langptune_rs.training.failures import is_about_more_than_files
-from langptune_rs.training.saving import not_written
+from langptune_rs.runs.saving import not_written
 
 STATE = "state.json"
 """In every checkpoint, written last: the position, the number of processes, and size and SHA-256 of each file."""

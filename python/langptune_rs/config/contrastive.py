@@ -1,0 +1,23 @@
+"""How the embedder is trained."""
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from langptune_rs.config.section import Section
+
+
+class ContrastiveConfig(Section):
+    """Contrastive training of the embedder (section 3.2, Eq. 7)."""
+
+    steps: NonNegativeInt = 800
+    """J: optimizer steps in each iteration."""
+    batch_size: PositiveInt = 256
+    """Profiles in the global batch; the targets of the others are the negatives."""
+    micro_batch_tokens: PositiveInt = 8192
+    """Tokens of texts in one forward pass, or one text's if it is longer. Changes memory and time, not the result: what
+    fits into one micro-batch on each process is embedded once, the rest a second time for its gradients."""
+    learning_rate: PositiveFloat = 1e-5
+    temperature: PositiveFloat = 0.1
+    """Divides the similarities; 1.0 is Eq. 7 to the letter."""
+    popularity_correction: bool = False
+    """Correct for popular items being negatives more often than others; the paper does not."""
+    weight_decay: NonNegativeFloat = 1e-6

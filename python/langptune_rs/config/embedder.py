@@ -1,0 +1,18 @@
+"""The text encoder that embeds profiles and items."""
+
+from pydantic import PositiveInt
+
+from langptune_rs.config.section import Section
+
+
+class EmbedderConfig(Section):
+    """The text encoder that embeds profiles and items."""
+
+    model: str = "all-minilm-l6-v2"
+    """An embedded model's name, a local SentenceTransformer folder, or a hub id."""
+    dim: PositiveInt | None = None
+    """Keep the first `dim` coordinates (Matryoshka truncation), normalised again; none keeps all."""
+    max_tokens: PositiveInt = 256
+    """Longer texts are cut here; at most the encoder's own limit."""
+    query_prompt: str = ""
+    """Put before a profile, never before an item. The paper uses none."""

@@ -1,0 +1,25 @@
+"""Configuration of profile sampling. Imports no model library."""
+
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from langptune_rs.config.section import Section
+
+
+class ProfileConfig(Section):
+    """How profiles are written."""
+
+    max_tokens: PositiveInt = 512
+    """A profile with no end-of-turn token within this many tokens is overlong."""
+    temperature: PositiveFloat = 1.0
+    """Of the samples that train, and of the distribution whose log-probabilities RLSO regresses; evaluation decodes
+    greedily beside its samples."""
+    instruction: str | None = None
+    """What the policy is told before the history; none takes the data set template's own words (appendix B)."""
+    closing: str = ""
+    """Asked again after the history, where a small model needs the reminder; empty in the paper."""
+    history_text: Literal["full", "brief"] = "full"
+    """Show the policy each history item's whole text (appendix B), or one line: title, categories, rating, review."""
+    token_budget: PositiveInt = 32768
+    """Tokens of prompts and profiles decoded together, an upper bound on the key-value cache."""

@@ -1,0 +1,63 @@
+"""The whole configuration of a run, made of one section for each part."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt, model_validator
+
+from langptune_rs.config.checkpoint import CheckpointConfig
+from langptune_rs.config.contrastive import ContrastiveConfig
+from langptune_rs.config.data import DataConfig
+from langptune_rs.config.embedder import EmbedderConfig
+from langptune_rs.config.engine import EngineConfig
+from langptune_rs.config.evaluation import EvaluationConfig
+from langptune_rs.config.logging import LoggingConfig
+from langptune_rs.config.policy import PolicyConfig
+from langptune_rs.config.profile import ProfileConfig
+from langptune_rs.config.rlso import RlsoConfig
+from langptune_rs.config.section import Section
+
+
+class RunConfig(Section):
+    """Everything that decides a run."""
+
+    seed: NonNegativeInt = 0
+    iterations: PositiveInt = 1
+    """K: alternations of contrastive and RLSO training."""
+    method: Literal["LangPTune", "LangPTune-CL", "LangPTune-RLSO"] = "LangPTune"
+    """Train both models, the embedder alone, or the policy alone."""
+    data: DataConfig = DataConfig()
+    policy: PolicyConfig = PolicyConfig()
+    embedder: EmbedderConfig = EmbedderConfig()
+    profile: ProfileConfig = ProfileConfig()
+    contrastive: ContrastiveConfig = ContrastiveConfig()
+    rlso: RlsoConfig = RlsoConfig()
+    engine: EngineConfig = EngineConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @property
+    def trains_embedder(self) -> bool:
+        return self.method != "LangPTune-RLSO"
+
+    @property
+    def trains_policy(self) -> bool:
+        return self.method != "LangPTune-CL"
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> RunConfig:
+        if self.trains_embedder and not self.contrastive.steps:
+            raise ValueError(
+                'contrastive.steps = 0 trains no embedder; set method = "LangPTune-RLSO" to train the policy alone'
+            )
+        if self.trains_policy and not self.rlso.steps:
+            raise ValueError('rlso.steps = 0 trains no policy; set method = "LangPTune-CL" to train the embedder alone')
+        if self.trains_policy and self.rlso.steps % self.rlso.epochs:
+            nearest = max(self.rlso.epochs, self.rlso.steps - self.rlso.steps % self.rlso.epochs)
+            raise ValueError(
+                f"rlso.steps = {self.rlso.steps} is no multiple of rlso.epochs = {self.rlso.epochs}: every rollout "
+                f"batch serves {self.rlso.epochs} optimizer steps; set rlso.steps = {nearest}"
+            )
+        return self

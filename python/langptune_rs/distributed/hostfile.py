@@ -1,0 +1,164 @@
+"""A run on several machines, started by DeepSpeed's launcher over ssh."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from langptune_rs.distributed.lifeline import AT_ONCE, INTERRUPTED
+from langptune_rs.errors import ConfigError
+from langptune_rs.files import write_text
+
+SECONDS_TO_REACH = 5
+SECONDS_TO_END = 40.0
+"""How long the processes of all machines may take to hear that they must end, and the launcher to end them then."""
+EXAMPLE = "Each line names a machine and its GPUs, such as: gpu-node-1 slots=8"
+
+
+def read_hostfile(path: Path) -> dict[str, int]:
+    """Processes for each host, in order, from lines `host slots=N`; `#` begins a comment.
+
+    Raises `ConfigError` naming the line that cannot be read or names a host a second time.
+    """
+    if not path.is_file():
+        raise ConfigError(f"There is no hostfile {path}. {EXAMPLE}")
+    hosts: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        entry = re.fullmatch(r"([\w.:@-]+)\s+slots=([1-9]\d*)", text)
+        if not entry:
+            raise ConfigError(f"{path}, line {number}: {text!r} is not of the form `host slots=N`. {EXAMPLE}")
+        host, slots = entry.groups()
+        if host in hosts:
+            raise ConfigError(f"{path}, line {number}: {host} is there twice. Give its slots in one line.")
+        hosts[host] = int(slots)
+    if not hosts:
+        raise ConfigError(f"The hostfile {path} names no machine. {EXAMPLE}")
+    return hosts
+
+
+def is_here(host: str) -> bool:
+    """Whether a hostfile's name is that of this machine."""
+    return host in ("localhost", "127.0.0.1", "::1", socket.gethostname(), socket.getfqdn())
+
+
+def check_reachable(hosts: Sequence[str]) -> None:
+    """Raise `ConfigError` unless every host can be logged into by ssh without a password, all asked at once.
+
+    Takes seconds, where DeepSpeed's launcher would wait for one that does not answer.
+    """
+    away = [host for host in hosts if not is_here(host)]
+    needed = ("ssh", "pdsh") if away or len(hosts) > 1 else ()
+    if missing := [tool for tool in needed if not shutil.which(tool)]:
+        raise ConfigError(
+            f"Machines of a hostfile are started over {' and '.join(needed)}, but {missing[0]} is not installed here. "
+            "Install it, or start the run with torchrun or srun on every machine."
+        )
+    with ThreadPoolExecutor(max_workers=max(1, len(away))) as threads:
+        answers = dict(zip(away, threads.map(_answer, away), strict=True))
+    if failed := {host: answer for host, answer in answers.items() if answer}:
+        said = "; ".join(f"{host}: {answer}" for host, answer in failed.items())
+        raise ConfigError(
+            f"{len(failed)} of {len(hosts)} machines of the hostfile cannot be reached by ssh ({said}). "
+            "`ssh HOST true` must work from here without a password."
+        )
+
+
+def _answer(host: str) -> str | None:
+    """What ssh complains of when it logs into `host`; none when it works."""
+    options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={SECONDS_TO_REACH}"]
+    try:
+        done = subprocess.run(
+            ["ssh", *options, host, "true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=2 * SECONDS_TO_REACH,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {2 * SECONDS_TO_REACH} s"
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+
+
+def deepspeed_command(path: Path, hosts: Mapping[str, int], module: Sequence[str], port: int) -> list[str]:
+    """The call of DeepSpeed's launcher that runs `module`, a Python module with its arguments, once for each slot.
+
+    It exports what begins with PYTHON or NCCL to the other machines, and what `~/.deepspeed_env` says.
+    """
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(path), "--log_level", "error"]
+    command += ["--no_ssh_check", "--no_local_rank", "--module", "--master_port", str(port)]
+    if all(map(is_here, hosts)):
+        command += ["--master_addr", "127.0.0.1"]
+    elif len(hosts) == 1:
+        command += ["--force_multi"]  # the launcher would start a single machine's processes here
+    return [*command, *module]
+
+
+def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) -> int:
+    """Run `module` on the machines of the hostfile and return the exit code. Raises `ConfigError` before any start.
+
+    The launcher passes no Ctrl-C on: it ends the processes. So a first one makes the file `interrupt`, for which they
+    look and which all machines see, and then they save and stop; SIGTERM does too. A second one ends them at once.
+    """
+    hosts = read_hostfile(path)
+    check_reachable(list(hosts))
+    command = [*deepspeed_command(path, hosts, module, port), "--interrupt", str(interrupt)]
+    environment = {"OMP_NUM_THREADS": str(_threads(hosts)), **os.environ}
+    signals: list[int] = []
+    before = {signum: signal.signal(signum, lambda signum, frame: signals.append(signum)) for signum in handed_on()}
+    launcher = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        while (code := launcher.poll()) is None:
+            if signal.SIGHUP in signals or len(signals) > 1:
+                _end(launcher, interrupt)
+                return INTERRUPTED
+            if signals and not interrupt.exists():
+                print("The processes are asked to save and stop; press Ctrl-C again to end them.", file=sys.stderr)
+                interrupt.touch()
+            time.sleep(0.1)
+    except BaseException:
+        _end(launcher, interrupt)
+        raise
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    if code < 0:
+        return 128 - code
+    # The launcher hands on the code of a process that was killed by signal s as -s, of which a shell sees 256 - s.
+    return code if code < 192 else 128 + 256 - code
+
+
+def handed_on() -> list[signal.Signals]:
+    """The signals that processes hear of from the one that started them; a hangup is none under `nohup`."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * hangs_up
+
+
+def _end(launcher: subprocess.Popen, interrupt: Path) -> None:
+    """End the processes of all machines through the file, then by the launcher, then at least those of this machine."""
+    with suppress(OSError):
+        write_text(interrupt, AT_ONCE)
+    for signum in (None, signal.SIGTERM, signal.SIGKILL):
+        if signum and launcher.poll() is None:
+            os.killpg(launcher.pid, signum)
+        with suppress(subprocess.TimeoutExpired):
+            launcher.wait(SECONDS_TO_END)
+
+
+def _threads(hosts: Mapping[str, int]) -> int:
+    """CPU threads for each process, as if every machine had this one's cores."""
+    return max(1, (os.cpu_count() or 1) // max(hosts.values()))

@@ -1,0 +1,155 @@
+"""Several training processes, one for each rank: on this machine, or on those of a hostfile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from langptune_rs.config import RunConfig, to_toml
+from langptune_rs.distributed.hostfile import handed_on, run_on_hosts
+from langptune_rs.distributed.lifeline import INTERRUPTED, LOST_ANOTHER, TOLD_THE_USER
+from langptune_rs.errors import ConfigError
+
+SECONDS_TO_FOLLOW = 15.0
+"""How long the other processes may take to end by themselves after one has failed or was interrupted."""
+
+
+def launch(
+    config: RunConfig,
+    output: Path,
+    *,
+    nproc: int | None = None,
+    hostfile: Path | None = None,
+    resume: bool,
+    overwrite: bool,
+) -> int:
+    """Run `experiments.run` in several processes and return their exit code: 0, or that of the one that failed first.
+
+    `nproc` of them on this machine, or those of a `hostfile`. The recipe lies beside `output` meanwhile, where all
+    machines see it. Ctrl-C reaches every process exactly once, so that all of them stop after the same step and save.
+    Raises `ConfigError` before anything is started when a machine or a GPU is missing.
+    """
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent) as folder:
+        recipe = Path(folder) / "config.toml"
+        recipe.write_text(to_toml(config), encoding="utf-8")
+        module = ["langptune_rs.experiments.run", "--config", str(recipe), "--output", str(output.absolute())]
+        module += ["--resume"] * resume + ["--overwrite"] * overwrite
+        if hostfile:
+            return run_on_hosts(hostfile, module, _free_port(), Path(folder) / "interrupt")
+        num_processes = nproc or 1
+        check_gpus(num_processes, torch.cuda.device_count())
+        return run_processes([sys.executable, "-m", *module], num_processes)
+
+
+def check_gpus(num_processes: int, num_gpus: int) -> None:
+    """Raise `ConfigError` when there are GPUs, but fewer than processes."""
+    if 0 < num_gpus < num_processes:
+        raise ConfigError(
+            f"--nproc {num_processes}, but this machine has {num_gpus} GPUs and each process needs its own. "
+            f"Use --nproc {num_gpus}, or several machines with --hostfile."
+        )
+
+
+def run_processes(command: Sequence[str], num_processes: int) -> int:
+    """Run `command` once for each rank, with the variables that torch.distributed reads, and return the exit code.
+
+    Signals are handed on to all of them. A second one of a kind ends them within seconds, also where they hang.
+    """
+    with _workers(command, num_processes) as (workers, signals):
+        return _wait(workers, signals)
+
+
+@contextmanager
+def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[subprocess.Popen], list[int]]]:
+    """One process for each rank, none of them left behind, and the signals that were handed on to them.
+
+    Each has its own process group: signals come from here.
+    """
+    shared = {
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes))),
+    }
+    workers: list[subprocess.Popen] = []
+    signals: list[int] = []
+
+    def forward(signum: int, frame: object) -> None:
+        signals.append(signum)
+        for worker in workers:
+            if worker.poll() is None:
+                worker.send_signal(signum)
+
+    before = {signum: signal.signal(signum, forward) for signum in handed_on()}
+    try:
+        for rank in map(str, range(num_processes)):
+            place = {"RANK": rank, "LOCAL_RANK": rank}
+            workers.append(subprocess.Popen(command, env=os.environ | shared | place, start_new_session=True))
+        yield workers, signals
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _wait(workers: Sequence[subprocess.Popen], signals: Sequence[int]) -> int:
+    """Wait until all have ended, or for a while after the first has failed: the others may wait for it in vain."""
+    deadline = float("inf")
+    while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        is_urgent = len(signals) > len(set(signals))
+        if deadline == float("inf") and (is_urgent or any(worker.poll() for worker in workers)):
+            deadline = time.monotonic() + SECONDS_TO_FOLLOW
+    codes = [worker.poll() for worker in workers]
+    failed = culprit(codes)
+    if failed is None:
+        return INTERRUPTED if None in codes else 0
+    if message := _ending(failed, codes, workers[failed].pid):
+        print(f"error: {message}", file=sys.stderr)
+    return 128 - codes[failed] if codes[failed] < 0 else codes[failed]
+
+
+def culprit(codes: Sequence[int | None]) -> int | None:
+    """Which rank failed first, by the exit codes at the end (none: still running), for those that stopped after it.
+
+    One that was killed by a signal comes before one that raised, that before one that told the user what to mend, and
+    last is one that only stopped because another had failed.
+    """
+
+    def order(rank: int) -> int:
+        code = codes[rank]
+        return 0 if code < 0 else {TOLD_THE_USER: 2, LOST_ANOTHER: 3}.get(code, 1)
+
+    return min((rank for rank, code in enumerate(codes) if code), key=order, default=None)
+
+
+def _ending(rank: int, codes: Sequence[int | None], process: int) -> str | None:
+    """How a rank ended, where nobody has told the user."""
+    code = codes[rank]
+    who = f"Rank {rank} of {len(codes)} on {socket.gethostname()} (process {process})"
+    if code < 0:
+        full = ", as Linux does where memory is full" if -code == signal.SIGKILL else ""
+        return f"{who} was ended by {signal.Signals(-code).name}{full}. Run again with --resume to go on."
+    if code in (TOLD_THE_USER, INTERRUPTED):
+        return None
+    return f"{who} ended with exit code {code}; what it said is above. Run again with --resume to go on."
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,305 @@
+"""The report of a run: one HTML file that opens anywhere, with nothing to load from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from langptune_rs.config import RunConfig, to_toml
+from langptune_rs.data import Dataset
+from langptune_rs.data.text import shorten
+from langptune_rs.experiments.report.charts import Series, interval_chart, line_chart
+from langptune_rs.experiments.report.tables import headline_metric, label, p_text
+from langptune_rs.files import write_text
+from langptune_rs.runs.folder import open_dataset, read_config
+from langptune_rs.runs.metrics_log import read_metrics
+from langptune_rs.runs.results import BASELINE, per_user_path, profiles_path, read_results
+
+NUM_EXAMPLES = 5
+EXAMPLE_RULE = (
+    "The test sessions are sorted by how much the reciprocal rank of the user's next item changed, from the greatest "
+    f"loss to the greatest gain, and {NUM_EXAMPLES} are taken at equal distances: the one that lost most, the first "
+    "quartile, the median, the third quartile, the one that gained most."
+)
+REVIEW_CHARACTERS = 220
+
+
+def write_report(run: Path) -> Path:
+    """Write `run/report.html` from the run's metrics and the results on its test split.
+
+    Raises `RunError` when `run` is no run or has not been evaluated on the test split.
+    """
+    run = Path(run)
+    config, results = read_config(run), read_results(run)
+    dataset = open_dataset(config, run)
+    per_user, profiles = pl.read_parquet(per_user_path(run)), pl.read_parquet(profiles_path(run))
+    metrics = read_metrics(run)
+    path = run / "report.html"
+    write_text(path, render(config, results, metrics, dataset, per_user, profiles))
+    return path
+
+
+def render(
+    config: RunConfig,
+    results: dict[str, Any],
+    metrics: Sequence[dict[str, Any]],
+    dataset: Dataset,
+    per_user: pl.DataFrame,
+    profiles: pl.DataFrame,
+) -> str:
+    """The report as HTML. Every text that comes from data, models or configuration is escaped."""
+    environment = Environment(
+        loader=PackageLoader("langptune_rs.experiments.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("report.html.j2").render(
+        title=f"{config.method} on {Path(config.data.source).name}",
+        verdict=verdict(results),
+        facts=_facts(config, results, dataset, metrics),
+        methods=_table(results, "methods"),
+        sampled=_table(results, "sampled"),
+        parts=_table(results, "parts"),
+        metric_labels=[label(metric) for metric in _metrics(results)],
+        headline=label(headline_metric(results)),
+        interval_chart=Markup(_interval_chart(results)),
+        profile_rows=_profile_rows(results),
+        charts=_charts(config, metrics),
+        examples=[_example(row, dataset, profiles) for row in choose_examples(per_user, config.method)],
+        example_rule=EXAMPLE_RULE,
+        method=config.method,
+        baseline=BASELINE,
+        results=results,
+        config_text=to_toml(config),
+        leakage=dataset.info.get("leakage", {}),
+    )
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """What the training gained, in one sentence that claims no more than the test shows."""
+    metric, method = headline_metric(results), results["config"]["method"]
+    before, after = results["methods"][BASELINE][metric], results["methods"][method][metric]
+    numbers = f"{label(metric)} {before['mean']:.4f} before training, {after['mean']:.4f} after"
+    test = f"p {_p_in_words(after['p_value'])}, paired permutation test over {results['num_sessions']} sessions"
+    if after["p_value"] >= 0.05:
+        return f"No difference shown at the 5% level: {numbers} ({test})."
+    direction = "better" if after["mean"] > before["mean"] else "worse"
+    return f"{method} ranks {direction} than {BASELINE}: {numbers} ({test})."
+
+
+def choose_examples(per_user: pl.DataFrame, method: str) -> list[dict[str, Any]]:
+    """The sessions of `EXAMPLE_RULE`: session_id, user_id and the target's ranks before and after training."""
+    greedy = per_user.filter(pl.col("table") == "methods").with_columns(rank=pl.col("ranks").list.first())
+    before = greedy.filter(pl.col("method") == BASELINE).select("session_id", "user_id", before="rank")
+    after = greedy.filter(pl.col("method") == method).select("session_id", after="rank")
+    gain = 1 / pl.col("after") - 1 / pl.col("before")
+    rows = before.join(after, on="session_id").with_columns(gain=gain).sort("gain", "session_id").to_dicts()
+    places = np.linspace(0, len(rows) - 1, min(NUM_EXAMPLES, len(rows)))
+    return [rows[round(place)] for place in places]
+
+
+@dataclass(frozen=True)
+class HistoryItem:
+    title: str
+    rating: str
+    review: str
+
+
+def _example(row: dict[str, Any], dataset: Dataset, profiles: pl.DataFrame) -> dict[str, Any]:
+    """One user's part of the report."""
+    i = int(np.flatnonzero(dataset.sessions.session_ids == row["session_id"])[0])
+    session = dataset.sessions.take([i])
+    written = profiles.filter((pl.col("session_id") == row["session_id"]) & (pl.col("decoding") == "greedy"))
+    by_policy = {profile["policy"]: profile for profile in written.to_dicts()}
+    before, after = by_policy[BASELINE], by_policy[next(name for name in by_policy if name != BASELINE)]
+    change = row["before"] - row["after"]
+    return {
+        "user": row["user_id"],
+        "history": [
+            HistoryItem(dataset.catalog.titles[item], _rating(rating), shorten(review or "", REVIEW_CHARACTERS))
+            for item, rating, review in zip(session.histories[0], session.ratings[0], session.reviews[0], strict=True)
+        ],
+        "target": dataset.catalog.titles[session.targets[0]],
+        "outcome": "better" if change > 0 else "worse" if change < 0 else "same",
+        "profiles": [
+            {"name": name, "rank": rank, "text": profile["text"], "notes": _profile_notes(profile)}
+            for name, rank, profile in (
+                ("Before training", row["before"], before),
+                ("After training", row["after"], after),
+            )
+        ],
+    }
+
+
+def _profile_notes(profile: dict[str, Any]) -> str:
+    ending = "" if profile["finished"] else ", cut at the limit"
+    return f"{profile['tokens']} tokens{ending}, {profile['copied_share']:.0%} copied"
+
+
+def _rating(rating: float) -> str:
+    return "not rated" if math.isnan(rating) else f"rated {rating:g}"
+
+
+def _metrics(results: dict[str, Any]) -> list[str]:
+    return list(results["methods"][BASELINE])
+
+
+def _table(results: dict[str, Any], table: str) -> list[dict[str, Any]]:
+    """Rows of a table: the method's name, each metric's mean and interval, and p of the headline metric."""
+    headline = headline_metric(results)
+    names = {"contrastive": "trained embedder, initial policy", "rlso": "trained policy, initial embedder"}
+    return [
+        {
+            "name": names.get(method, method),
+            "is_ours": method == results["config"]["method"],
+            "scores": [
+                {"mean": f"{scores[m]['mean']:.4f}", "interval": f"{scores[m]['low']:.4f}–{scores[m]['high']:.4f}"}
+                for m in _metrics(results)
+            ],
+            "p": p_text(scores[headline]["p_value"]),
+            "p_holm": p_text(scores[headline]["p_holm"]),
+        }
+        for method, scores in results[table].items()
+    ]
+
+
+def _interval_chart(results: dict[str, Any]) -> str:
+    metric = headline_metric(results)
+    rows = [
+        (method, scores[metric]["mean"], scores[metric]["low"], scores[metric]["high"])
+        for method, scores in results["methods"].items()
+    ]
+    spoken = "; ".join(f"{name} {mean:.4f} ({low:.4f} to {high:.4f})" for name, mean, low, high in rows)
+    return interval_chart("methods", f"{label(metric)} of each method: {spoken}", rows, results["config"]["method"])
+
+
+def _profile_rows(results: dict[str, Any]) -> list[dict[str, str]]:
+    """What the profiles of each policy look like, greedy and sampled."""
+    return [
+        {
+            "policy": name,
+            "decoding": decoding,
+            "tokens": f"{numbers['tokens']:.1f}",
+            "overlong": f"{numbers['overlong_rate']:.1%}",
+            "copied": f"{numbers['copied_share']:.1%}",
+        }
+        for decoding, key in (("greedy", "profiles"), ("sampled", "sampled_profiles"))
+        for name, numbers in results[key].items()
+    ]
+
+
+def _facts(
+    config: RunConfig, results: dict[str, Any], dataset: Dataset, metrics: Sequence[dict[str, Any]]
+) -> list[tuple[str, str]]:
+    """The run in a few words, beside the title."""
+    counts = {split: dataset.sessions.splits.count(split) for split in ("train", "validation", "test")}
+    limit = config.data.max_sessions
+    used = f"{limit:,} of " if limit and limit < counts["train"] else ""
+    training = sum(line.get("time/seconds", 0.0) for line in metrics)
+    return [
+        ("catalog", f"{len(dataset.catalog):,} items"),
+        ("sessions", used + ", ".join(f"{count:,} {split}" for split, count in counts.items())),
+        ("policy", config.policy.model),
+        ("embedder", config.embedder.model),
+        ("seed", str(config.seed)),
+        ("time", f"{_duration(training)} in training steps, {_duration(results['seconds'])} in evaluation"),
+    ]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A learning curve with what there is to say about it; `svg` is empty where nothing was measured."""
+
+    title: str
+    caption: str
+    svg: Markup
+    has_dots: bool = False
+
+
+def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]:
+    validation = f"validation/ndcg@{config.evaluation.k}"
+    reward = "NDCG over the whole catalog" if config.rlso.reward == "ndcg" else config.rlso.reward.upper()
+    return [
+        _curve(
+            metrics, "contrastive", "contrastive/loss", "Contrastive loss", "InfoNCE over the global batch (Eq. 7)."
+        ),
+        _curve(metrics, "rlso", "rlso/loss", "RLSO loss", "Squared difference of rewards and log-ratios (Eq. 6)."),
+        _curve(
+            metrics,
+            "rlso",
+            "reward/mean",
+            "Reward",
+            f"{reward}, mean over sampled training profiles, before penalties.",
+            dots=f"validation/{config.rlso.reward}",
+        ),
+        _curve(
+            metrics,
+            "validation",
+            validation,
+            f"Validation {label(validation.removeprefix('validation/'))}",
+            "One greedy profile a session, scored by the embedder as it was then; over all steps of the run.",
+        ),
+        _curve(
+            metrics,
+            "rlso",
+            "kl/reference",
+            "KL to the reference policy",
+            "Log-probability under the policy minus under the reference, in nats a profile. Measured where "
+            "rlso.kl_penalty > 0 alone: without it nothing else needs the pass of the reference over every profile.",
+        ),
+        _curve(
+            metrics,
+            "rlso",
+            "profile/copied_share",
+            "Share of words copied",
+            "In runs of three or more from the titles of the history; sampled profiles.",
+            dots="validation/copied_share",
+        ),
+    ]
+
+
+def _curve(
+    metrics: Sequence[dict[str, Any]], phase: str, key: str, title: str, caption: str, *, dots: str | None = None
+) -> Chart:
+    """`key` over the optimizer steps of its own phase; dots are the greedy validation after a phase.
+
+    A validation stands where the phase's steps had come to by then, or, as the main line, at the step of the run.
+    """
+    own = [line for line in metrics if line["phase"] == phase]
+    place = {line["step"]: i + 1 for i, line in enumerate(own)} if phase != "validation" else {}
+    steps = [place.get(line["step"], line["step"]) for line in own if key in line]
+    values = [line[key] for line in own if key in line]
+    if not values:
+        return Chart(title, f"Not measured in this run. {caption}", Markup())
+    validations = [line for line in metrics if line["phase"] == "validation" and dots in line]
+    dot_series = Series(
+        [sum(line["step"] <= v["step"] for line in own) for v in validations], [v[dots] for v in validations]
+    )
+    borders = [i + 0.5 for i, line in enumerate(own) if i and line["iteration"] != own[i - 1]["iteration"]]
+    description = f"{title}: from {values[0]:.4g} at step {steps[0]} to {values[-1]:.4g} at step {steps[-1]}."
+    svg = line_chart(
+        key.replace("/", "-").replace("@", "-"),
+        description,
+        Series(steps, values),
+        dot_series,
+        borders=borders if phase != "validation" else (),
+    )
+    return Chart(title, caption, Markup(svg), bool(dot_series.steps))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _p_in_words(p_value: float) -> str:
+    return p_text(p_value) if p_value < 0.001 else f"= {p_text(p_value)}"

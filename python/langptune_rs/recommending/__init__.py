@@ -1,0 +1,1 @@
+"""An embedder and an item index at work."""

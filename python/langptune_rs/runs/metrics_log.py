@@ -1,0 +1,68 @@
+"""Where the numbers of a run go: metrics.jsonl always, TensorBoard and Weights & Biases on request."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from langptune_rs.config.logging import LoggingConfig
+from langptune_rs.errors import ConfigError
+from langptune_rs.files import whole_lines, write_text
+
+
+class MetricsLog:
+    """Appends one object a step. Only rank 0 makes one.
+
+    On resume, lines of steps after `last_step` belong to work that will be done again and are dropped.
+    """
+
+    def __init__(self, run: Path, config: LoggingConfig, last_step: int, run_config: dict):
+        self._path = run / "metrics.jsonl"
+        kept = [line for line in read_metrics(run) if line["step"] <= last_step]
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self._path.open("a", encoding="utf-8")
+        self._validated = {line["step"] for line in kept if line["phase"] == "validation"}
+        self._tensorboard = self._wandb = None
+        if config.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=last_step + 1)
+        if config.wandb:
+            try:
+                import wandb
+            except ImportError as error:
+                raise ConfigError(
+                    "logging.wandb = true, but the package wandb is not installed. Run `pip install wandb`."
+                ) from error
+            self._wandb = wandb.init(project=config.wandb_project, dir=run, config=run_config, name=run.name)
+
+    def write(self, step: int, iteration: int, phase: str, values: dict[str, float]) -> None:
+        """Log the values of one optimizer step (`phase` "contrastive" or "rlso") or of a validation after it."""
+        self._file.write(json.dumps({"step": step, "iteration": iteration, "phase": phase, **values}) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(values, step=step)
+
+    def flush(self) -> None:
+        """Wait until all that was logged is on disk."""
+        os.fsync(self._file.fileno())
+
+    def has_validation(self, step: int) -> bool:
+        """Whether the run that is resumed had its validation after `step`."""
+        return step in self._validated
+
+    def close(self) -> None:
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def read_metrics(run: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl, empty if there is none; a line cut off by a crash is left out."""
+    return [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]

@@ -1,0 +1,1 @@
+"""Losses of the policy step, chosen by name."""
