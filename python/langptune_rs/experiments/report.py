@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.data import Dataset
-from langptune_rs.data.text import shorten
+from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.experiments.charts import Series, interval_chart, line_chart
 from langptune_rs.experiments.results import BASELINE, per_user_path, profiles_path, read_results
 from langptune_rs.experiments.tables import headline_metric, label, p_text
