@@ -103,7 +103,7 @@ def prepare(
     """Filter raw logs, cut them into sessions, split these and report what leaks."""
     from langptune_rs.config.data import make_config
     from langptune_rs.data import prepare as run
-    from langptune_rs.data.download import downloaded
+    from langptune_rs.data.sources.download import downloaded
     from langptune_rs.data.sources.raw import Files, column_map
     from langptune_rs.models.tokens import token_counters
 
@@ -151,9 +151,9 @@ def inspect(
     """Show what is in a data set: counts, lengths, what is missing, what was removed, what leaks, and prompts."""
     if plots is not None and no_plots:
         raise typer.BadParameter("--plots and --no-plots exclude each other.")
-    from langptune_rs.data.inspect import inspect_dataset
-    from langptune_rs.data.inspect_charts import charts_folder, check_folder, write_charts
-    from langptune_rs.data.inspect_tables import print_inspection
+    from langptune_rs.data.inspection.charts import charts_folder, check_folder, write_charts
+    from langptune_rs.data.inspection.inspect import inspect_dataset
+    from langptune_rs.data.inspection.tables import print_inspection
 
     out = plots or charts_folder(folder)
     if not no_plots:

@@ -1,5 +1,7 @@
 """The errors a user can meet. Each says what was passed, why it cannot work and what to do next."""
 
+from collections.abc import Iterable
+
 
 class LangptuneError(ValueError):
     """Base of every error raised for something the caller can mend."""
@@ -27,3 +29,12 @@ class RunError(LangptuneError):
 
 class TrainingError(LangptuneError):
     """Training cannot go on, such as a loss that is not a number."""
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str:
+    """` Did you mean ...?` with the name most like `wanted`, or nothing."""
+    from difflib import get_close_matches  # only for an error: it costs more to import than all else here
+
+    by_lower_case = {name.casefold(): name for name in known}
+    near = get_close_matches(wanted.casefold(), by_lower_case, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower_case[near[0]]!r}?" if near else ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -70,6 +72,16 @@ def flush(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def file_hash(path: Path, stop: Event | None = None) -> str:
+    """SHA-256 of a file, in hexadecimal; of a part of it once `stop` is set."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while (length := file.readinto(buffer)) and not (stop and stop.is_set()):
+            digest.update(buffer[:length])
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

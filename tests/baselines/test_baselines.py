@@ -7,7 +7,7 @@ import pytest
 
 from langptune_rs.baselines import embedding, most_popular, random
 from langptune_rs.data import Catalog, Dataset, Sessions
-from langptune_rs.data.templates import make_template
+from langptune_rs.data.wording.templates import make_template
 from langptune_rs.rollout.reward import Recommender
 
 NUM_ITEMS, HISTORY = 50, 4

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from langptune_cli.app import app
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data import load, prepare
+from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.sources.raw import Files
-from langptune_rs.data.tokens import TokenCounters
 from langptune_rs.errors import DataError
 from langptune_rs.models.tokens import token_counters
 
@@ -389,7 +389,7 @@ def test_an_overwrite_that_fails_leaves_what_was_there(files, tmp_path, monkeypa
 
     other = DataConfig(max_item_tokens=None, max_history_tokens=None, seed=5)
     with monkeypatch.context() as patch:
-        patch.setattr("langptune_rs.data.storage.write_tables", fill)
+        patch.setattr("langptune_rs.data.store.folder.write_tables", fill)
         with pytest.raises(DataError, match=r"cannot be written to .*full"):
             prepare("amazon-2023", tmp_path / "out", other, files=files, overwrite=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == was

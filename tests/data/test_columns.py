@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langptune_rs.data.columns import Labels, TextColumn, TextLists, folded_order
+from langptune_rs.data.store.columns import Labels, TextColumn, TextLists, folded_order
 
 TEXTS = st.lists(st.text("aAbBßé😀 ", max_size=3), max_size=12)
 

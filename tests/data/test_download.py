@@ -19,9 +19,9 @@ import pytest
 from typer.testing import CliRunner
 
 from langptune_cli.app import app
-from langptune_rs.data import download as module
 from langptune_rs.data import load
-from langptune_rs.data.download import SETS, download, set_names
+from langptune_rs.data.sources import download as module
+from langptune_rs.data.sources.download import SETS, download, set_names
 from langptune_rs.errors import DataError
 
 REVIEWS = "/review_categories/Toys.jsonl"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langptune_rs.data.filters import Steps, has_text, in_order, k_core, num_repeats, without_duplicates
+from langptune_rs.data.preparing.filters import Steps, has_text, in_order, k_core, num_repeats, without_duplicates
 from langptune_rs.data.sources.raw import ITEM_SCHEMA
 from langptune_rs.errors import DataError
 

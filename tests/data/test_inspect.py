@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from langptune_cli.app import app
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data import inspect_dataset, load, prepare
-from langptune_rs.data.inspect import bin_counts, bin_edges, summary
-from langptune_rs.data.inspect_charts import draw
-from langptune_rs.data.inspect_tables import LENGTH_LABELS, bar, bin_label
-from langptune_rs.data.leakage import report
-from langptune_rs.data.sessions import SPLITS
-from langptune_rs.data.storage import ITEMS, SESSIONS, save
+from langptune_rs.data.inspection.charts import draw
+from langptune_rs.data.inspection.inspect import bin_counts, bin_edges, summary
+from langptune_rs.data.inspection.tables import LENGTH_LABELS, bar, bin_label
+from langptune_rs.data.preparing.leakage import report
+from langptune_rs.data.store.folder import ITEMS, SESSIONS, save
+from langptune_rs.data.store.sessions import SPLITS
 
 unlimited = partial(DataConfig, max_item_tokens=None, max_history_tokens=None)
 

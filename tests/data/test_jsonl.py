@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langptune_rs.data.json_lines import JsonLines, parse_json
-from langptune_rs.data.passes import read_keys
+from langptune_rs.data.preparing.passes import read_keys
+from langptune_rs.data.readers.json_lines import JsonLines, parse_json
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, read_all
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.errors import DataError
@@ -173,7 +173,7 @@ def test_blocks_hold_what_each_line_says_and_lines_are_found_again(tmp_path, lin
     file = tmp_path / ("log.jsonl" + ".gz" * gz)
     file.write_bytes(gzip.compress(data) if gz else data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("langptune_rs.data.blocks.BLOCK_BYTES", block_bytes)
+        patch.setattr("langptune_rs.data.readers.blocks.BLOCK_BYTES", block_bytes)
         reader, bad = JsonLines(file, FIELDS), BadLines("skip")
         read = read_all(reader, INTERACTION_SCHEMA, bad)
         slow = BadLines("skip")

@@ -6,8 +6,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langptune_rs.data import leakage
-from langptune_rs.data.sessions import SPLITS
+from langptune_rs.data.preparing import leakage
+from langptune_rs.data.store.sessions import SPLITS
 
 SESSIONS = [
     # user, history, target, time of the target, split

@@ -106,7 +106,7 @@ def test_a_data_set_is_prepared_once(logs, tmp_path, monkeypatch):
     out = tmp_path / "out"
     config = unlimited(source=str(logs))
     first = open_source(config, out)
-    monkeypatch.setattr("langptune_rs.data.pipeline.save", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr("langptune_rs.data.preparing.pipeline.save", lambda *_: pytest.fail("prepared again"))
     assert open_source(config, out).info == first.info
     assert open_source(unlimited(source=str(out), seed=9), tmp_path / "unused").info == first.info
     assert not (tmp_path / "unused").exists()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langptune_rs.data.splits import assign, by_session, leave_last_out, reference, temporal
+from langptune_rs.data.preparing.splits import assign, by_session, leave_last_out, reference, temporal
 from langptune_rs.errors import DataError
 
 

@@ -15,10 +15,11 @@ import polars as pl
 import pytest
 
 from langptune_rs.data import load
-from langptune_rs.data.mapped import ARROW
-from langptune_rs.data.sessions import SPLITS
-from langptune_rs.data.storage import INFO, ITEMS, OWN, SESSIONS, TEMPLATE, file_hash, save, template_source
+from langptune_rs.data.store.folder import INFO, ITEMS, OWN, SESSIONS, TEMPLATE, save, template_source
+from langptune_rs.data.store.mapped import ARROW
+from langptune_rs.data.store.sessions import SPLITS
 from langptune_rs.errors import DataError
+from langptune_rs.files import file_hash
 
 ITEM_ROWS = pl.DataFrame(
     {
@@ -130,7 +131,7 @@ def test_a_write_that_stops_in_the_middle_leaves_what_was_there(tmp_path, monkey
     def fails(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("langptune_rs.data.storage.write_text", fails)
+    monkeypatch.setattr("langptune_rs.data.store.folder.write_text", fails)
     with pytest.raises(DataError, match=r"cannot be written to .*No space left.* Make room"):
         saved(tmp_path, sessions=SESSION_ROWS.head(1))
     assert len(load(tmp_path).sessions) == len(SESSION_ROWS)
@@ -240,7 +241,7 @@ def generated(num_items, num_sessions, text_length):
 
 
 def test_every_row_is_that_of_the_parquet_files(tmp_path, monkeypatch):
-    monkeypatch.setattr("langptune_rs.data.storage._ROWS_PER_GROUP", 100)
+    monkeypatch.setattr("langptune_rs.data.store.folder._ROWS_PER_GROUP", 100)
     data = load(saved(tmp_path, *generated(1000, 730, 50)))
     items, sessions = pl.read_parquet(tmp_path / ITEMS), pl.read_parquet(tmp_path / SESSIONS)
     catalog, read = data.catalog, data.sessions
@@ -330,7 +331,7 @@ def test_a_copied_folder_is_checked_once_more(tmp_path, monkeypatch):
     saved(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)
     load(tmp_path / "two")
-    monkeypatch.setattr("langptune_rs.data.storage.file_hash", lambda path: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr("langptune_rs.data.store.folder.file_hash", lambda path: pytest.fail(f"{path} is read"))
     for name in ("one", "two"):
         assert load(tmp_path / name).catalog.item_ids == ["a", "b", "c", "d"]
 
@@ -363,7 +364,7 @@ LIMITED = """
 import resource, signal, sys, pathlib
 sys.path.insert(0, {tests!r})
 from test_storage import generated
-from langptune_rs.data.storage import save
+from langptune_rs.data.store.folder import save
 from langptune_rs.errors import DataError
 items, sessions = generated(2000, 2000, 500)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from langptune_rs.data import blocks, json_lines, tables
+from langptune_rs.data.readers import blocks, json_lines, tables
+from langptune_rs.data.readers.tables import Form, ParquetFile, SeparatedFile, read_form
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, in_seconds, read_all
 from langptune_rs.data.sources.registry import find_source
-from langptune_rs.data.tables import Form, ParquetFile, SeparatedFile, read_form
 from langptune_rs.errors import DataError
 
 INTERACTIONS = {

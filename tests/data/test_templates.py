@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from langptune_cli.app import app
 from langptune_rs.config.data import TEMPLATES, DataConfig
-from langptune_rs.data import load, templates
-from langptune_rs.data.templates import Item, PromptStyle, domain_of, item_title, make_template
+from langptune_rs.data import load
+from langptune_rs.data.wording import templates
+from langptune_rs.data.wording.templates import Item, PromptStyle, domain_of, item_title, make_template
 from langptune_rs.errors import DataError
 
 PAPER_INSTRUCTION = (
@@ -123,7 +124,7 @@ def test_instructions_are_worded_as_in_python(name, has_ratings, has_reviews):
 
 
 def test_every_file_of_words_is_a_template():
-    files = Path(templates.__file__).with_name("wording").iterdir()
+    files = Path(templates.__file__).parent.glob("*.jinja")
     assert {file.name for file in files} == {"base.jinja", *(f"{name}.jinja" for name in TEMPLATES)}
 
 
@@ -285,7 +286,7 @@ def macro(body, head="item_text(item)"):
         (
             macro("{{ item.titel }}"),
             2,
-            "item_text() fails. UndefinedError: 'langptune_rs.data.templates.Item object' has",
+            "item_text() fails. UndefinedError: 'langptune_rs.data.wording.templates.Item object' has",
         ),
         (macro("\n{{ colour }}"), 3, "item_text() fails. UndefinedError: 'colour' is undefined"),
         ("{{ item.title }}" + macro("x"), 1, "outside of its macros fails. UndefinedError: 'item' is undefined"),

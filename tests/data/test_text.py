@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langptune_rs.data.text import clean, clean_lists, clean_series, shorten
+from langptune_rs.data.readers.cleaning import clean, clean_lists, clean_series
+from langptune_rs.data.wording.excerpts import shorten
 
 
 @pytest.mark.parametrize(

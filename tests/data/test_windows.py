@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langptune_rs.data.windows import all_windows, cut_sessions, last_window
+from langptune_rs.data.preparing.windows import all_windows, cut_sessions, last_window
 
 item_lists = st.lists(st.integers(0, 8), max_size=40)
 sizes = st.integers(2, 5)

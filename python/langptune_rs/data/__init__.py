@@ -10,27 +10,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from langptune_rs.data.catalog import Catalog
-    from langptune_rs.data.dataset import Dataset
-    from langptune_rs.data.history import read_history
-    from langptune_rs.data.inspect import inspect_dataset
-    from langptune_rs.data.pipeline import open_source, prepare, resolve_config
-    from langptune_rs.data.sessions import Sessions
-    from langptune_rs.data.storage import load
-    from langptune_rs.data.templates import PromptStyle, Template
+    from langptune_rs.data.inspection.inspect import inspect_dataset
+    from langptune_rs.data.preparing.history import read_history
+    from langptune_rs.data.preparing.pipeline import open_source, prepare, resolve_config
+    from langptune_rs.data.store.catalog import Catalog
+    from langptune_rs.data.store.dataset import Dataset
+    from langptune_rs.data.store.folder import load
+    from langptune_rs.data.store.sessions import Sessions
+    from langptune_rs.data.wording.templates import PromptStyle, Template
 
 _HOMES = {
-    "Catalog": "catalog",
-    "Dataset": "dataset",
-    "PromptStyle": "templates",
-    "Sessions": "sessions",
-    "Template": "templates",
-    "inspect_dataset": "inspect",
-    "load": "storage",
-    "open_source": "pipeline",
-    "prepare": "pipeline",
-    "read_history": "history",
-    "resolve_config": "pipeline",
+    "Catalog": "store.catalog",
+    "Dataset": "store.dataset",
+    "PromptStyle": "wording.templates",
+    "Sessions": "store.sessions",
+    "Template": "wording.templates",
+    "inspect_dataset": "inspection.inspect",
+    "load": "store.folder",
+    "open_source": "preparing.pipeline",
+    "prepare": "preparing.pipeline",
+    "read_history": "preparing.history",
+    "resolve_config": "preparing.pipeline",
 }
 
 __all__ = [

@@ -26,13 +26,12 @@ import torch
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
-from langptune_rs.data.storage import file_hash
 from langptune_rs.distributed.failures import WRITING, explained
 from langptune_rs.distributed.launch import check_gpus, run_processes
 from langptune_rs.distributed.lifeline import end_with_parent
 from langptune_rs.errors import LangptuneError, RunError
 from langptune_rs.experiments.evaluate import check_trained, session_seed
-from langptune_rs.files import locked, write_atomically, write_text
+from langptune_rs.files import file_hash, locked, write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from langptune_rs.data.tokens import TokenCounters
+from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.files import cache_folder, write_atomically
 from langptune_rs.models.weights import embedder_tokenizer_folder, policy_tokenizer_folder
 from langptune_rs.progress import progress

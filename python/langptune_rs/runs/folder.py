@@ -14,7 +14,7 @@ from typing import Any
 
 from langptune_rs.config import RunConfig, load_config, to_toml
 from langptune_rs.data import Dataset, open_source
-from langptune_rs.data.storage import OWN as DATA_WRITTEN
+from langptune_rs.data.store.folder import OWN as DATA_WRITTEN
 from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.files import locked, write_text
 from langptune_rs.models.tokens import token_counters

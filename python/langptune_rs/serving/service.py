@@ -14,8 +14,7 @@ import numpy as np
 from langptune_rs import ItemIndex
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Catalog, Dataset
-from langptune_rs.data.catalog import nearest
-from langptune_rs.errors import DataError, InputError, RunError
+from langptune_rs.errors import DataError, InputError, RunError, nearest
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES

@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from langptune_rs.data.storage import file_hash
 from langptune_rs.distributed.collectives import barrier, gather_objects, on_first_rank, rank, world_size
 from langptune_rs.distributed.failures import is_about_more_than_files
 from langptune_rs.errors import RunError
-from langptune_rs.files import flush, flush_names, write_text
+from langptune_rs.files import file_hash, flush, flush_names, write_text
 from langptune_rs.models.quiet import quiet
 from langptune_rs.runs.saving import not_written
 

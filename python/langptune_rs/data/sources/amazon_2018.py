@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from langptune_rs.data.json_lines import JsonLines
+from langptune_rs.data.readers.json_lines import JsonLines
+from langptune_rs.data.readers.tables import Computed
 from langptune_rs.data.sources.raw import Files, RawLogs
-from langptune_rs.data.tables import Computed
-from langptune_rs.data.templates import domain_of
+from langptune_rs.data.wording.templates import domain_of
 
 FILES = "--reviews Movies_and_TV.json.gz --meta meta_Movies_and_TV.json.gz of one category, plain or .gz"
 

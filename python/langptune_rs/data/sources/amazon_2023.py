@@ -5,9 +5,9 @@ https://amazon-reviews-2023.github.io; times are in milliseconds.
 
 from __future__ import annotations
 
-from langptune_rs.data.json_lines import JsonLines
+from langptune_rs.data.readers.json_lines import JsonLines
 from langptune_rs.data.sources.raw import Files, RawLogs
-from langptune_rs.data.templates import domain_of
+from langptune_rs.data.wording.templates import domain_of
 
 FILES = "--reviews Movies_and_TV.jsonl --meta meta_Movies_and_TV.jsonl of one category, plain or .gz"
 

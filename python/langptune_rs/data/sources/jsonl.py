@@ -6,7 +6,7 @@ timestamp or position, review_text. Only the ids are needed; null means missing;
 
 from __future__ import annotations
 
-from langptune_rs.data.json_lines import JsonLines
+from langptune_rs.data.readers.json_lines import JsonLines
 from langptune_rs.data.sources.own_columns import INTERACTIONS, ITEMS
 from langptune_rs.data.sources.raw import Files, RawLogs
 

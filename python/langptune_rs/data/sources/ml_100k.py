@@ -12,10 +12,10 @@ from pathlib import Path
 
 import polars as pl
 
+from langptune_rs.data.readers.tables import Computed, Form, SeparatedFile
 from langptune_rs.data.sources.movielens import open_movies
 from langptune_rs.data.sources.raw import Files, RawLogs, Reader
 from langptune_rs.data.sources.recbole import open_atomic, with_year
-from langptune_rs.data.tables import Computed, Form, SeparatedFile
 from langptune_rs.errors import DataError
 
 FILES = (

@@ -6,9 +6,9 @@ overview table.
 
 from __future__ import annotations
 
+from langptune_rs.data.readers.tables import Computed, Form, SeparatedFile
 from langptune_rs.data.sources.movielens import open_movies, with_article_first
 from langptune_rs.data.sources.raw import Files, RawLogs
-from langptune_rs.data.tables import Computed, Form, SeparatedFile
 
 FILES = "movies.dat and ratings.dat; --overview TABLE for the plots"
 

@@ -6,9 +6,9 @@ overview table.
 
 from __future__ import annotations
 
+from langptune_rs.data.readers.tables import Computed, open_separated
 from langptune_rs.data.sources.movielens import open_movies, with_article_first, without_no_genres
 from langptune_rs.data.sources.raw import Files, RawLogs
-from langptune_rs.data.tables import Computed, open_separated
 
 FILES = "movies.csv and ratings.csv; --overview TABLE for the plots (links.csv beside them where it has TMDB's ids)"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from langptune_rs.data.json_lines import JsonLines, read_rows
+from langptune_rs.data.readers.json_lines import JsonLines, read_rows
+from langptune_rs.data.readers.tables import Kind, ParquetFile, SeparatedFile, open_separated, parquet_types, read_form
 from langptune_rs.data.sources.raw import BadLines, Files, RawLogs, Reader, read_all
-from langptune_rs.data.tables import Kind, ParquetFile, SeparatedFile, open_separated, parquet_types, read_form
 from langptune_rs.errors import DataError
 
 _OWN_IDS = ("movieId", "movie_id", "item_id")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from langptune_rs.data.readers.tables import Fields, Kind, lacks_column
 from langptune_rs.data.sources.raw import Files
-from langptune_rs.data.tables import Fields, Kind, lacks_column
 from langptune_rs.errors import DataError
 
 ITEMS: dict[str, Kind] = {

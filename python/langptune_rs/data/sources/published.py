@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from langptune_rs.data.storage import ITEM_COLUMNS, SESSION_COLUMNS
-from langptune_rs.data.text import clean, shorten
+from langptune_rs.data.readers.cleaning import clean
+from langptune_rs.data.store.folder import ITEM_COLUMNS, SESSION_COLUMNS
+from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 import polars as pl
 
-from langptune_rs.data.catalog import nearest
-from langptune_rs.errors import DataError
+from langptune_rs.errors import DataError, nearest
 
 MAX_RATING = 5.0
 

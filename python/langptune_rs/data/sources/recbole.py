@@ -10,9 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
+from langptune_rs.data.readers.tables import Computed, Form, Kind, SeparatedFile, lacks_column, read_header
 from langptune_rs.data.sources.own_columns import INTERACTIONS, ITEMS
 from langptune_rs.data.sources.raw import Files, RawLogs
-from langptune_rs.data.tables import Computed, Form, Kind, SeparatedFile, lacks_column, read_header
 
 FILES = "NAME.item and NAME.inter, RecBole's atomic files; --column title=app_name for the names of other columns"
 

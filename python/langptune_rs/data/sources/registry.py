@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from langptune_rs.data.catalog import nearest
 from langptune_rs.data.sources import (
     amazon_2014,
     amazon_2018,
@@ -20,7 +19,7 @@ from langptune_rs.data.sources import (
     recbole,
 )
 from langptune_rs.data.sources.raw import NO_FILES, Files, RawLogs, check_column
-from langptune_rs.errors import DataError
+from langptune_rs.errors import DataError, nearest
 
 SOURCES: dict[str, ModuleType] = {
     "amazon-2023": amazon_2023,

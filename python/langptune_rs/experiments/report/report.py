@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.data import Dataset
-from langptune_rs.data.text import shorten
+from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.experiments.report.charts import Series, interval_chart, line_chart
 from langptune_rs.experiments.report.tables import headline_metric, label, p_text
 from langptune_rs.files import write_text
@@ -57,7 +57,7 @@ def render(
 ) -> str:
     """The report as HTML. Every text that comes from data, models or configuration is escaped."""
     environment = Environment(
-        loader=PackageLoader("langptune_rs.experiments.report", "."),
+        loader=PackageLoader("langptune_rs.experiments.report.report", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,9 +17,8 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from langptune_rs.config.data import TEMPLATE_SUFFIX, TEMPLATES
-from langptune_rs.data.catalog import nearest
-from langptune_rs.data.text import shorten
-from langptune_rs.errors import DataError
+from langptune_rs.data.wording.excerpts import shorten
+from langptune_rs.errors import DataError, nearest
 
 _FALLBACK_TITLE_LENGTH = 60
 _BASE = "base.jinja"

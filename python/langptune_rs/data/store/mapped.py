@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from langptune_rs.data.catalog import Catalog
-from langptune_rs.data.columns import Labels, TextColumn, TextLists, folded_order
-from langptune_rs.data.sessions import SPLITS, Sessions
-from langptune_rs.data.templates import Item, Template
+from langptune_rs.data.store.catalog import Catalog
+from langptune_rs.data.store.columns import Labels, TextColumn, TextLists, folded_order
+from langptune_rs.data.store.sessions import SPLITS, Sessions
+from langptune_rs.data.wording.templates import Item, Template
 from langptune_rs.errors import DataError
 from langptune_rs.files import write_atomically
 

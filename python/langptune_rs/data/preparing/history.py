@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from langptune_rs.data.catalog import Catalog
-from langptune_rs.data.json_lines import Row, read_rows
+from langptune_rs.data.readers.json_lines import Row, read_rows
 from langptune_rs.data.sources.raw import MAX_RATING
+from langptune_rs.data.store.catalog import Catalog
 from langptune_rs.errors import DataError
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from langptune_rs.data.columns import Labels, TextColumn, TextLists
+from langptune_rs.data.store.columns import Labels, TextColumn, TextLists
 from langptune_rs.errors import DataError
 
 if TYPE_CHECKING:

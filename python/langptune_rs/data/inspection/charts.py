@@ -13,7 +13,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from langptune_rs.data.inspect import Inspection, bin_counts, bin_edges, is_heavy_tailed
+from langptune_rs.data.inspection.inspect import Inspection, bin_counts, bin_edges, is_heavy_tailed
 from langptune_rs.errors import DataError
 from langptune_rs.files import write_atomically
 

@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.config.data import DataConfig
-from langptune_rs.data import filters, leakage, splits
-from langptune_rs.data.passes import ITEM_FIELDS, Keys, read_items, read_keys, read_reviews
-from langptune_rs.data.sessions import SPLITS
+from langptune_rs.data.preparing import filters, leakage, splits
+from langptune_rs.data.preparing.passes import ITEM_FIELDS, Keys, read_items, read_keys, read_reviews
+from langptune_rs.data.preparing.tokens import TokenCounters
+from langptune_rs.data.preparing.windows import cut_sessions
 from langptune_rs.data.sources.published import Published
 from langptune_rs.data.sources.raw import BadLines, RawLogs
-from langptune_rs.data.templates import Item, Template
-from langptune_rs.data.tokens import TokenCounters
-from langptune_rs.data.windows import cut_sessions
+from langptune_rs.data.store.sessions import SPLITS
+from langptune_rs.data.wording.templates import Item, Template
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from langptune_rs.data.blocks import is_in
+from langptune_rs.data.readers.blocks import is_in
 from langptune_rs.errors import DataError
 
 

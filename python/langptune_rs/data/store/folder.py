@@ -6,7 +6,6 @@ of rows in `items.parquet` can change what they mean. `arrow/` is made of these 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -15,16 +14,15 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import polars as pl
 
-from langptune_rs.data.dataset import Dataset
-from langptune_rs.data.mapped import ARROW, Tables, make_tables, open_tables, write_tables
-from langptune_rs.data.templates import make_template
+from langptune_rs.data.store.dataset import Dataset
+from langptune_rs.data.store.mapped import ARROW, Tables, make_tables, open_tables, write_tables
+from langptune_rs.data.wording.templates import make_template
 from langptune_rs.errors import DataError
-from langptune_rs.files import write_atomically, write_text
+from langptune_rs.files import file_hash, write_atomically, write_text
 
 ITEMS, SESSIONS, INFO = "items.parquet", "sessions.parquet", "dataset.toml"
 TEMPLATE = "template.jinja"
@@ -236,16 +234,6 @@ def read_info(folder: Path) -> dict[str, Any]:
             "Prepare it again with --overwrite."
         )
     return info
-
-
-def file_hash(path: Path, stop: Event | None = None) -> str:
-    """SHA-256 of a file, in hexadecimal; of a part of it once `stop` is set."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(1 << 20))
-    with path.open("rb", buffering=0) as file:
-        while (length := file.readinto(buffer)) and not (stop and stop.is_set()):
-            digest.update(buffer[:length])
-    return digest.hexdigest()
 
 
 def _to_toml(table: Mapping[str, Any], path: str = "") -> str:

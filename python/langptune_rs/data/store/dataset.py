@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from langptune_rs.data.catalog import Catalog
-from langptune_rs.data.sessions import Sessions
-from langptune_rs.data.templates import PAPER_STYLE, HistoryText, PromptOptions, Template
+from langptune_rs.data.store.catalog import Catalog
+from langptune_rs.data.store.sessions import Sessions
+from langptune_rs.data.wording.templates import PAPER_STYLE, HistoryText, PromptOptions, Template
 
 
 @dataclass(frozen=True, eq=False)

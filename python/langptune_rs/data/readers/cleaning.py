@@ -118,10 +118,3 @@ def is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def shorten(text: str, length: int) -> str:
-    """`text`, or its first words with an ellipsis where it has more than `length` characters."""
-    if len(text) <= length:
-        return text
-    return (text[:length].rpartition(" ")[0] or text[:length]) + "…"

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from langptune_rs.data.leakage import HELD_OUT
-from langptune_rs.data.sessions import SPLITS
+from langptune_rs.data.preparing.leakage import HELD_OUT
+from langptune_rs.data.store.sessions import SPLITS
 
 WIDTH = 80
 """Columns that the widest table needs, and that the bars fill."""

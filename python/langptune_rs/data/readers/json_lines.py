@@ -20,9 +20,10 @@ import numpy as np
 import orjson
 import polars as pl
 
-from langptune_rs.data.blocks import ahead, read_blocks
+from langptune_rs.data.readers.blocks import ahead, read_blocks
+from langptune_rs.data.readers.cleaning import clean, clean_lists, clean_series, is_encodable
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines
-from langptune_rs.data.text import clean, clean_lists, clean_series, is_encodable, shorten
+from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.errors import DataError
 
 _EXCERPT_LENGTH = 80

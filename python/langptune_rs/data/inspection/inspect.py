@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from langptune_rs.data import leakage
-from langptune_rs.data.dataset import Dataset
-from langptune_rs.data.sessions import SPLITS
-from langptune_rs.data.storage import ITEMS, SESSIONS, load
+from langptune_rs.data.preparing import leakage
+from langptune_rs.data.store.dataset import Dataset
+from langptune_rs.data.store.folder import ITEMS, SESSIONS, load
+from langptune_rs.data.store.sessions import SPLITS
 from langptune_rs.errors import DataError
 
 NUM_PROMPTS = 3

@@ -18,11 +18,11 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from langptune_rs.data.blocks import first_line, is_in, read_blocks
-from langptune_rs.data.catalog import nearest
+from langptune_rs.data.readers.blocks import first_line, is_in, read_blocks
+from langptune_rs.data.readers.cleaning import clean_lists, clean_series
 from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Reader
-from langptune_rs.data.text import clean_lists, clean_series, shorten
-from langptune_rs.errors import DataError
+from langptune_rs.data.wording.excerpts import shorten
+from langptune_rs.errors import DataError, nearest
 
 Kind = Literal["identifier", "text", "texts", "words", "joined_texts", "number", "price"]
 """`texts` are a list, in one field with `|` between them; `words` likewise with spaces."""

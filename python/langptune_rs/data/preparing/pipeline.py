@@ -13,16 +13,16 @@ from threading import Event
 from typing import Any
 
 from langptune_rs.config.data import DataConfig
-from langptune_rs.data.building import Built, build, build_published
-from langptune_rs.data.dataset import Dataset
+from langptune_rs.data.preparing.building import Built, build, build_published
+from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.sources import published
 from langptune_rs.data.sources.raw import NO_FILES, Files
 from langptune_rs.data.sources.registry import find_source
-from langptune_rs.data.storage import LOCK, OWN, cannot_write, file_hash, is_prepared, load, read_info, save
-from langptune_rs.data.templates import Template, make_template, read_template
-from langptune_rs.data.tokens import TokenCounters
+from langptune_rs.data.store.dataset import Dataset
+from langptune_rs.data.store.folder import LOCK, OWN, cannot_write, is_prepared, load, read_info, save
+from langptune_rs.data.wording.templates import Template, make_template, read_template
 from langptune_rs.errors import ConfigError, DataError
-from langptune_rs.files import locked
+from langptune_rs.files import file_hash, locked
 
 
 def prepare(

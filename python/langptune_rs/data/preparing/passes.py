@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from langptune_rs.data import filters
-from langptune_rs.data.catalog import nearest
+from langptune_rs.data.preparing import filters
 from langptune_rs.data.sources.raw import MAX_RATING, BadLines, RawLogs, Reader, in_seconds
+from langptune_rs.errors import nearest
 from langptune_rs.progress import byte_progress
 
 _SHOWN_FROM_BYTES = 64 << 20

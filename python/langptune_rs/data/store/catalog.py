@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import pyarrow as pa
 
-from langptune_rs.data.columns import TextColumn
-from langptune_rs.errors import DataError
+from langptune_rs.data.store.columns import TextColumn
+from langptune_rs.errors import DataError, nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +58,3 @@ class Catalog:
     def to_arrow(self) -> pa.Table:
         """A table of the four columns, one row per item, which copies nothing."""
         return pa.table({field.name: getattr(self, field.name).to_arrow() for field in fields(self)})
-
-
-def nearest(wanted: str, known: Iterable[str]) -> str:
-    """` Did you mean ...?` with the name most like `wanted`, or nothing."""
-    by_lower_case = {name.casefold(): name for name in known}
-    near = difflib.get_close_matches(wanted.casefold(), by_lower_case, n=1, cutoff=0.6)
-    return f" Did you mean {by_lower_case[near[0]]!r}?" if near else ""

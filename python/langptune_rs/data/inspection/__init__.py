@@ -1,0 +1,1 @@
+"""What is in a prepared data set, as numbers, tables and charts."""

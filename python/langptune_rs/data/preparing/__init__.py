@@ -1,0 +1,1 @@
+"""From raw logs to a data set: two passes, filters, sessions, splits, and a report of what leaks."""

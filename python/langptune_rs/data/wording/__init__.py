@@ -1,0 +1,1 @@
+"""The words of prompts: Jinja templates, and what fills them in."""
