@@ -317,7 +317,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 def _environment() -> _Environment:
     """Jinja as templates see it: no way to the rest of Python, and an error for what is not defined."""
     environment = _Environment(
-        loader=jinja2.PackageLoader("langptune_rs.data", "wording"),
+        loader=jinja2.PackageLoader("langptune_rs.data.wording", "."),
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
