@@ -9,6 +9,7 @@ pub mod filter;
 mod fold;
 pub mod index;
 mod interrupt;
+#[path = "exact.rs"]
 pub mod kernel;
 pub mod matrix;
 pub mod metrics;
