@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use rayon::prelude::*;
 
 use crate::fold::{Fold, Row, Sieve};
-use crate::{Error, Interrupt, ItemIndex, Matrix, Ragged, Result, Ties, kernel};
+use crate::{Error, Interrupt, ItemIndex, Matrix, Ragged, Result, Ties, exact};
 
 /// What an item has to score to rank above a target: at least `score` below the item index `split`, more from it on.
 #[derive(Debug, Clone, Copy)]
@@ -243,7 +243,7 @@ impl ItemIndex<'_> {
     }
 
     fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {
-        kernel::dot(users.row(user), self.items.row(item))
+        exact::dot(users.row(user), self.items.row(item))
     }
 }
 

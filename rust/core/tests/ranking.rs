@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use langptune_core::{Blocks, Error, Found, Interrupt, ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties, kernel};
+use langptune_core::{Blocks, Error, Found, Interrupt, ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties, exact};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ impl Case {
     }
 
     fn score(&self, user: usize, item: usize) -> f32 {
-        kernel::dot(self.users().row(user), self.items().row(item))
+        exact::dot(self.users().row(user), self.items().row(item))
     }
 
     /// The items left for a user, with their scores, by (-score, item index).
@@ -348,7 +348,7 @@ fn items_of_ordinary_size_are_found_beside_the_largest() {
         let found = index.search(users, 20, &exclude).unwrap();
         for user in 0..4 {
             let mut expected: Vec<(f32, usize)> =
-                (0..25).map(|item| (-kernel::dot(users.row(user), items.row(item)), item)).collect();
+                (0..25).map(|item| (-exact::dot(users.row(user), items.row(item)), item)).collect();
             expected.sort_by(|a, b| a.partial_cmp(b).unwrap());
             let expected: Vec<usize> = expected[..20].iter().map(|(_, item)| *item).collect();
             assert_eq!(found.items.row(user), expected, "{}", kernel.name());
