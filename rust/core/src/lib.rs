@@ -20,6 +20,7 @@ pub mod ragged;
 mod random;
 mod rank;
 mod search;
+#[path = "statistics/bootstrap.rs"]
 pub mod statistics;
 
 pub use error::{Error, Result};
