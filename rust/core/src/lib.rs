@@ -20,7 +20,6 @@ pub mod ragged;
 mod random;
 mod rank;
 mod search;
-#[path = "statistics/bootstrap.rs"]
 pub mod statistics;
 
 pub use error::{Error, Result};
