@@ -9,8 +9,8 @@
 //!
 //! where every product and every sum is rounded to f32 separately, without fused multiply-add. IEEE 754 fixes each of
 //! these operations. A score therefore has the same bits on every CPU, with registers of any width, and in any block.
-//! Fused multiply-adds would double the speed on some CPUs, but not every CPU has them, so the bits would differ.
-//! A lane starts at +0 and a sum of opposite numbers is +0, so no score is ever -0.
+//! Fused multiply-adds would double the speed on some CPUs, but not every CPU has them, so the bits would differ. A
+//! lane starts at +0 and a sum of opposite numbers is +0, so no score is ever -0.
 
 mod accumulator;
 #[cfg(target_arch = "aarch64")]

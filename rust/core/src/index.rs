@@ -34,8 +34,8 @@ pub struct ItemIndex<'a> {
 pub struct Prepared {
     pub(crate) kernel: Kernel,
     max_norm: f64,
-    /// The items in 16 bits. There are none where each block is rounded whenever it is needed, and where the kernel does
-    /// not round.
+    /// The items in 16 bits. There are none where each block is rounded whenever it is needed, and where the kernel
+    /// does not round.
     pub(crate) panels: Option<Vec<Panel>>,
     pub(crate) num_scores: AtomicU64,
     pub(crate) num_rescored: AtomicU64,
@@ -107,8 +107,8 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Bytes of a block of items, in f32 and in 16 bits. The block stays in a second-level cache of 1 MiB while all users
-    /// of their block are scored. CPUs with tiles all have a second-level cache of 2 MiB.
+    /// Bytes of a block of items, in f32 and in 16 bits. The block stays in a second-level cache of 1 MiB while all
+    /// users of their block are scored. CPUs with tiles all have a second-level cache of 2 MiB.
     const ITEM_BYTES: usize = 768 * 1024;
     const ITEM_BYTES_WITH_TILES: usize = 2 * Self::ITEM_BYTES;
     /// Bytes of a block of users, in f32 and as integers. Each thread holds one such block.

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use crate::fold::{Fold, Row, Sieve};
 use crate::{Error, Interrupt, ItemIndex, Matrix, Ragged, Result, Ties, exact};
 
-/// What an item must score to rank above a target. Items before `split` win ties: they need at least `score`. Items from
-/// `split` on need more than `score`.
+/// What an item must score to rank above a target. Items before `split` win ties: they need at least `score`. Items
+/// from `split` on need more than `score`.
 #[derive(Debug, Clone, Copy)]
 struct Bar {
     score: f32,
@@ -78,7 +78,8 @@ impl<'a> Count<'a> {
 }
 
 impl Fold for Count<'_> {
-    /// The number of items that pass each bar. With sorted bars, each item counts only for the highest bar that it passes.
+    /// The number of items that pass each bar. With sorted bars, each item counts only for the highest bar that it
+    /// passes.
     type State = Vec<u64>;
 
     fn start(&self, user: usize) -> Vec<u64> {
@@ -134,8 +135,8 @@ impl ItemIndex<'_> {
     /// The 1-based rank of every target of every user among the items that are not excluded for this user.
     ///
     /// `targets` and `exclude` hold a row of item indexes for every user. Returns one rank for each value of `targets`.
-    /// Other targets of the same user count like any item. Ranks are whole numbers, except with [`Ties::Mean`], where they
-    /// may be halves.
+    /// Other targets of the same user count like any item. Ranks are whole numbers, except with [`Ties::Mean`], where
+    /// they may be halves.
     ///
     /// ```
     /// use langptune_core::{ItemIndex, Matrix, Ragged, Ties};
@@ -179,10 +180,10 @@ impl ItemIndex<'_> {
     /// The number of items of this index that rank above each target of each user, without the items in the user's row
     /// of `exclude`.
     ///
-    /// A shard counts for the targets of all shards. `scores` holds the score that each target has in its own shard. The
-    /// rank of a target is 1 plus the counts of all shards. Exclusions of other shards change nothing. Returns one count
-    /// for each value of `targets`. Counts are whole numbers, except with [`Ties::Mean`], which takes the mean of the
-    /// counts with [`Ties::Min`] and [`Ties::Max`].
+    /// A shard counts for the targets of all shards. `scores` holds the score that each target has in its own shard.
+    /// The rank of a target is 1 plus the counts of all shards. Exclusions of other shards change nothing. Returns one
+    /// count for each value of `targets`. Counts are whole numbers, except with [`Ties::Mean`], which takes the mean of
+    /// the counts with [`Ties::Min`] and [`Ties::Max`].
     ///
     /// # Errors
     /// Those of [`ItemIndex::score`], and [`Error::Rows`] for `exclude`; [`Error::PerTarget`], [`Error::Unscored`] and

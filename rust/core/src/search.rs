@@ -118,8 +118,8 @@ const MANY_TIMES_K: usize = 40;
 /// The most candidates that are scored exactly at a time, unless a single user has more.
 const MAX_UNKNOWN: usize = 1 << 18;
 
-/// Keeps the items that may be among the best. Those that are left after the last item are scored exactly, or
-/// earlier where they become too many.
+/// Keeps the items that may be among the best. Those that are left after the last item are scored exactly, or earlier
+/// where they become too many.
 struct Search<'a> {
     /// At most the number of items.
     k: usize,
@@ -133,8 +133,8 @@ impl Search<'_> {
         self.k / 2 + 16
     }
 
-    /// Takes in candidates in increasing order of item. A candidate that scores no more than the bar therefore ranks below
-    /// `k` others.
+    /// Takes in candidates in increasing order of item. A candidate that scores no more than the bar therefore ranks
+    /// below `k` others.
     fn offer(&self, best: &mut Best, user: usize, candidates: impl Iterator<Item = Candidate>) {
         for candidate in candidates {
             if candidate.high <= best.bar {
@@ -155,8 +155,8 @@ impl Search<'_> {
 
     /// Scores the candidates of some users exactly and keeps the `k` best of each user.
     ///
-    /// Candidates are scored in increasing order of item, so that an item of several users is read once, and items on disk
-    /// are read in order.
+    /// Candidates are scored in increasing order of item, so that an item of several users is read once, and items on
+    /// disk are read in order.
     fn settle_some(&self, bests: &mut [Best], first_user: usize) {
         let mut unknown = Vec::new();
         for (number, best) in bests.iter().enumerate() {

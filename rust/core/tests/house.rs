@@ -1,8 +1,8 @@
 //! The order of the modules: a file imports only what lies below it, and no files import each other in a circle.
 //!
-//! The sources are read as text. `use` declarations and paths that start with `crate`, `super`, `self` or a child module
-//! count as imports. An import counts for the file that defines the name, so re-exports are followed. Unit tests may
-//! import anything.
+//! The sources are read as text. `use` declarations and paths that start with `crate`, `super`, `self` or a child
+//! module count as imports. An import counts for the file that defines the name, so re-exports are followed. Unit tests
+//! may import anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -15,8 +15,8 @@ pyo3::import_exception!(langptune_rs.errors, InputError);
 pub enum Where {
     /// On this thread: for work that takes less time than handing it over, or that enters the pool itself.
     Here,
-    /// In the thread pool of this process. Work that checks its interrupt ends early when a signal arrives, such as that
-    /// of Ctrl-C, and the signal's exception is raised.
+    /// In the thread pool of this process. Work that checks its interrupt ends early when a signal arrives, such as
+    /// that of Ctrl-C, and the signal's exception is raised.
     InPool,
 }
 

@@ -55,11 +55,11 @@ pub fn balance<'py>(
 ) -> PyResult<(Ints<'py>, Ints<'py>)> {
     let (offsets, indexes) = slices(&bins)?;
     let (costs, groups, prefixes) = (costs.as_slice()?, labels(&groups)?, labels(&prefixes)?);
-    let dealt = enter_core(py, Where::InPool, |_| {
+    let balanced = enter_core(py, Where::InPool, |_| {
         let bins = Ragged::new("bins", offsets, indexes, 0..num_sequences)?;
         packing::balance(&bins, num_sequences, together(groups, prefixes), costs, num_ranks)
     })?;
-    Ok(rows(py, &dealt))
+    Ok(rows(py, &balanced))
 }
 
 /// Flat token ids.
@@ -106,7 +106,8 @@ fn collated<'py, T: Token + Element>(
     // SAFETY: nothing reads the arrays before `collate` has written every number of them.
     let (input_ids, position_ids) =
         unsafe { (PyArray1::<T>::new(py, num_tokens, false), PyArray1::<T>::new(py, num_tokens, false)) };
-    // SAFETY: nobody else knows of the new arrays. Their data are contiguous and have this length, and numpy aligns them.
+    // SAFETY: nobody else knows of the new arrays. Their data are contiguous and have this length, and numpy aligns
+    // them.
     let [ids, positions] = [&input_ids, &position_ids]
         .map(|array| unsafe { slice::from_raw_parts_mut(array.data().cast::<MaybeUninit<T>>(), num_tokens) });
     enter_core(py, Where::InPool, |_| {

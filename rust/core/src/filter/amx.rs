@@ -103,9 +103,9 @@ impl Unit {
         assert_eq!((users.len(), items.groups.len()), (2 * num_steps * AMX_ROWS, self.steps.num_pairs()));
         let lines = items.groups.as_flattened();
         for (side, sums) in self.sums.iter_mut().enumerate() {
-            // SAFETY: every step reads the first `num_users` of `AMX_ROWS` lines in two tiles of users, and `num_groups`
-            // lines in two tiles of items; the assertion above checked these sizes. It writes `num_users` of the `AMX_ROWS`
-            // lines in each tile of `sums`. `Unit::new` set up the unit.
+            // SAFETY: every step reads the first `num_users` of `AMX_ROWS` lines in two tiles of users, and
+            // `num_groups` lines in two tiles of items; the assertion above checked these sizes. It writes `num_users`
+            // of the `AMX_ROWS` lines in each tile of `sums`. `Unit::new` set up the unit.
             unsafe {
                 tile_asm!(
                     "tilezero tmm0",

@@ -211,8 +211,8 @@ impl Panel {
     ///
     /// Panels in tiles keep the norm, and the bound is that norm rounded up. Other panels keep only the scale, and the
     /// bound is the largest norm that this scale allows. It exceeds `|x|` by at most 1/128, unless one value outweighs
-    /// all others together. Then it is less than 1.5 `|x|`. It is larger still where the scale is below the normal range
-    /// of f32.
+    /// all others together. Then it is less than 1.5 `|x|`. It is larger still where the scale is below the normal
+    /// range of f32.
     pub fn norms(&self, dim: usize) -> [f32; PANEL] {
         let Details { scales, layout, .. } = self.details();
         let in_scales = |item| match layout {

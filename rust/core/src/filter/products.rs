@@ -22,8 +22,8 @@ use super::users::UserTile;
 use crate::Kernel;
 use crate::cpu::Instructions;
 
-/// Writes the approximate scores of the users of a tile with every item of the panels to `out`, row-major
-/// (users, panels x [`PANEL`]), in units of each user's scale.
+/// Writes the approximate scores of the users of a tile with every item of the panels to `out`, row-major (users,
+/// panels x [`PANEL`]), in units of each user's scale.
 ///
 /// `eight` holds the panels in 8 bits. It is ignored for 16 bits.
 ///

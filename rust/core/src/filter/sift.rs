@@ -5,8 +5,8 @@ use crate::Kernel;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::Instructions;
 
-/// Counts the scores that are surely above. Appends to `doubtful` the places of the scores that are neither surely above
-/// nor surely below. `norms` holds the norm of each item.
+/// Counts the scores that are surely above. Appends to `doubtful` the places of the scores that are neither surely
+/// above nor surely below. `norms` holds the norm of each item.
 pub fn sift(kernel: Kernel, scores: &[f32], norms: &[f32], thresholds: Thresholds, doubtful: &mut Vec<u32>) -> u64 {
     assert_eq!(scores.len(), norms.len());
     match kernel.instructions() {
@@ -75,12 +75,13 @@ mod x86 {
         let one = _mm512_set1_epi32(1);
         let mut above_by_lane = _mm512_setzero_si512();
         let mut places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        // All scores could be in doubt. A step that finds any always writes 16 places, and the next step overwrites those
-        // that do not count.
+        // All scores could be in doubt. A step that finds any always writes 16 places, and the next step overwrites
+        // those that do not count.
         doubtful.reserve(scores.len() + 16);
         for (chunk, norms) in scores.chunks(16).zip(norms.chunks(16)) {
             let present = u16::MAX >> (16 - chunk.len());
-            // SAFETY: only the values that are present are read, and `sift` checked that there are as many norms as scores.
+            // SAFETY: only the values that are present are read, and `sift` checked that there are as many norms as
+            // scores.
             let (scores, norms) = unsafe {
                 (_mm512_maskz_loadu_ps(present, chunk.as_ptr()), _mm512_maskz_loadu_ps(present, norms.as_ptr()))
             };

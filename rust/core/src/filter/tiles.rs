@@ -95,8 +95,8 @@ pub(super) mod tests {
     use super::super::layout::PANEL;
     use super::*;
 
-    /// The sums that AMX computes for a user and an item, computed without it: `high high'`, `high low' + low high'` and
-    /// `low low'`.
+    /// The sums that AMX computes for a user and an item, computed without it: `high high'`, `high low' + low high'`
+    /// and `low low'`.
     pub fn sums_of_bytes(steps: Steps, users: &[Line], user: usize, items: &[Line], item: usize) -> [i64; 3] {
         let byte = |group: u32, at: usize| i64::from(group.to_le_bytes()[at].cast_signed());
         let side = item / 16 * 2 * steps.num_steps * steps.num_groups;

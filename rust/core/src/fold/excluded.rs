@@ -46,8 +46,8 @@ impl Excluded {
         self.row(user).binary_search(&place).is_ok()
     }
 
-    /// Overwrites the scores of excluded items. Each user has a row of `width` scores, which may cover only the beginning
-    /// of the block.
+    /// Overwrites the scores of excluded items. Each user has a row of `width` scores, which may cover only the
+    /// beginning of the block.
     pub(super) fn mark(&self, scores: &mut [f32], width: usize) {
         if self.places.is_empty() {
             return;

@@ -47,8 +47,9 @@ impl PrecisionChoice {
 
     /// The largest number of doubtful pairs for which a precision is still faster than the next one.
     ///
-    /// With few dimensions, scoring a single pair costs mostly overhead, so the share of doubtful pairs must be smaller.
-    /// A fold that scores its doubts later could tolerate more of them, but in the end it scores those that remain too.
+    /// With few dimensions, scoring a single pair costs mostly overhead, so the share of doubtful pairs must be
+    /// smaller. A fold that scores its doubts later could tolerate more of them, but in the end it scores those that
+    /// remain too.
     pub(super) fn max_doubts(precision: Precision, dim: usize, num_pairs: usize) -> usize {
         let (share, overhead) = match precision {
             Precision::Eight => (0.12, 48.0),

@@ -26,8 +26,8 @@ use crate::{Interrupt, Result};
 ///
 /// # Errors
 /// [`crate::Error::Unpaired`], [`crate::Error::NoScores`], [`crate::Error::NonFiniteScore`];
-/// [`crate::Error::Parameter`] for no permutations, and for scores so far apart that the sum of their squared differences
-/// overflows f64; [`crate::Error::Interrupted`].
+/// [`crate::Error::Parameter`] for no permutations, and for scores so far apart that the sum of their squared
+/// differences overflows f64; [`crate::Error::Interrupted`].
 pub fn paired_permutation_test(
     a: &[f64],
     b: &[f64],
