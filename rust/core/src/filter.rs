@@ -153,12 +153,12 @@ mod tests {
                                     let bars = bound.thresholds(score, score, slope);
                                     let mut doubtful = Vec::new();
                                     let above = sift(kernel, &[approximate], &norms[item..=item], bars, &mut doubtful);
-                                    let said = (above == 1, doubtful.is_empty());
+                                    let verdict = (above == 1, doubtful.is_empty());
                                     prop_assert!(
-                                        if exact > score { said.0 || !said.1 }
-                                        else if exact < score { !said.0 }
-                                        else { said == (false, false) },
-                                        "{} {precision:?} exact {exact:e} score {score:e} {said:?}", kernel.name()
+                                        if exact > score { verdict.0 || !verdict.1 }
+                                        else if exact < score { !verdict.0 }
+                                        else { verdict == (false, false) },
+                                        "{} {precision:?} exact {exact:e} score {score:e} {verdict:?}", kernel.name()
                                     );
                                 }
                             }
@@ -176,8 +176,8 @@ mod tests {
                 let panels = Panel::all(items, kernel);
                 let tiles = tiles(users, kernel);
                 for &precision in kernel.precisions(dim) {
-                    let of_tile = |(_, tile): &(usize, UserTile)| approximate(kernel, precision, tile, &panels);
-                    let out: Vec<f32> = tiles.iter().flat_map(of_tile).collect();
+                    let tile_scores = |(_, tile): &(usize, UserTile)| approximate(kernel, precision, tile, &panels);
+                    let out: Vec<f32> = tiles.iter().flat_map(tile_scores).collect();
                     let expected = by_precision[precision as usize].get_or_insert_with(|| out.clone());
                     prop_assert_eq!(&out, expected, "{} {:?}", kernel.name(), precision);
                 }

@@ -3,6 +3,7 @@
 mod block;
 mod delivery;
 mod excluded;
+mod pass;
 mod precision;
 mod scratch;
 mod sifting;
@@ -14,16 +15,15 @@ use std::sync::atomic::Ordering;
 use rayon::prelude::*;
 
 use block::{Block, Group};
-use delivery::{deliver_doubts, deliver_exact};
+use pass::Pass;
 use precision::PrecisionChoice;
 use scratch::Scratch;
-use sifting::find_doubts;
 pub(crate) use state::{Fold, Row, Sieve};
 
 use crate::filter::{PANEL, Panel, UserTile};
 use crate::index::Blocks;
 use crate::matrix::AlignedRows;
-use crate::{ItemIndex, Kernel, Matrix, Ragged, Result};
+use crate::{ItemIndex, Matrix, Ragged, Result};
 
 impl ItemIndex<'_> {
     /// Scores all users with all items, block by block, and folds each row of scores into the state of its user. The
@@ -105,7 +105,8 @@ impl ItemIndex<'_> {
             for (group, states) in groups.iter_mut().zip(states.chunks_mut(kernel.tile())) {
                 self.interrupt.check()?;
                 scratch.excluded.take(exclude, group.users.clone(), &mut group.next_excluded, ids.clone());
-                num_rescored += fold_block(kernel, group, &block, fold, states, &mut scratch);
+                let (block, scratch) = (&block, &mut scratch);
+                num_rescored += fold_block(Pass { kernel, fold, group, block, states, scratch });
             }
         }
         fold.settle(&mut states, user_block.start)?;
@@ -117,19 +118,13 @@ impl ItemIndex<'_> {
 }
 
 /// Folds a block of items into the states of a tile of users. Returns how many scores were computed exactly.
-fn fold_block<F: Fold>(
-    kernel: Kernel,
-    group: &mut Group,
-    block: &Block,
-    fold: &F,
-    states: &mut [F::State],
-    scratch: &mut Scratch,
-) -> usize {
+fn fold_block<F: Fold>(mut pass: Pass<F>) -> usize {
+    let Pass { fold, ref group, block, ref states, .. } = pass;
     let sieve = |(user, state)| fold.sieve(user, state, block.num_before, block.items.rows());
-    let sieve = group.users.clone().zip(&*states).map(sieve).min().unwrap_or(Sieve::None);
-    match find_doubts(kernel, sieve, group, block, fold, states, scratch) {
-        Some(precision) => deliver_doubts(kernel, precision, group, block, fold, states, scratch),
-        None => deliver_exact(kernel, group, block, fold, states, scratch),
+    let sieve = group.users.clone().zip(states.iter()).map(sieve).min().unwrap_or(Sieve::None);
+    match pass.find_doubts(sieve) {
+        Some(precision) => pass.deliver_doubts(precision),
+        None => pass.deliver_exact(),
     }
 }
 

@@ -23,13 +23,13 @@ impl Found {
     /// # Errors
     /// [`Error::ZeroK`]; [`Error::Rows`] when shards have different numbers of rows; [`Error::NonFiniteScore`];
     /// [`Error::FoundTwice`]; [`Error::TooFewItems`] when a user has fewer than `k` items.
-    pub fn merged(of_shards: &[Self], k: usize) -> Result<Self> {
+    pub fn merged(shards: &[Self], k: usize) -> Result<Self> {
         check_k(k)?;
-        let rows = of_shards.first().map_or(0, |found| found.items.rows());
-        if let Some(other) = of_shards.iter().find(|found| found.items.rows() != rows) {
+        let rows = shards.first().map_or(0, |found| found.items.rows());
+        if let Some(other) = shards.iter().find(|found| found.items.rows() != rows) {
             return Err(Error::Rows { name: "found", rows: other.items.rows(), users: rows });
         }
-        let best: Vec<Result<Best>> = (0..rows).into_par_iter().map(|row| Best::merged(of_shards, row, k)).collect();
+        let best: Vec<Result<Best>> = (0..rows).into_par_iter().map(|row| Best::merged(shards, row, k)).collect();
         let best: Result<Vec<Best>> = best.into_iter().collect(); // the error of the first row that has one
         Ok(Self::from_sorted(&best?, 0))
     }
@@ -74,8 +74,8 @@ struct Best {
 
 impl Best {
     /// The best items of one row among those that all shards found, sorted.
-    fn merged(of_shards: &[Found], row: usize, k: usize) -> Result<Self> {
-        let mut items: Vec<usize> = of_shards.iter().flat_map(|found| found.items.row(row)).copied().collect();
+    fn merged(shards: &[Found], row: usize, k: usize) -> Result<Self> {
+        let mut items: Vec<usize> = shards.iter().flat_map(|found| found.items.row(row)).copied().collect();
         items.sort_unstable();
         if let Some(pair) = items.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::FoundTwice { row, item: pair[0] });
@@ -83,7 +83,7 @@ impl Best {
         if items.len() < k {
             return Err(Error::TooFewItems { row, left: items.len(), k });
         }
-        let candidates: Vec<Candidate> = of_shards.iter().flat_map(|found| found.row(row)).collect();
+        let candidates: Vec<Candidate> = shards.iter().flat_map(|found| found.row(row)).collect();
         if let Some(candidate) = candidates.iter().find(|candidate| !candidate.low.is_finite()) {
             return Err(Error::NonFiniteScore { name: "scores", row, value: candidate.low.into() });
         }

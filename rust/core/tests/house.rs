@@ -63,6 +63,7 @@ const CORE: &[&[&str]] = &[
         "fold/block",
         "fold/delivery",
         "fold/excluded",
+        "fold/pass",
         "fold/precision",
         "fold/scratch",
         "fold/sifting",

@@ -10,7 +10,6 @@ use pyo3::prelude::*;
 
 use crate::boundary::{Rows, Where, choice, enter_core, matrix, slices};
 
-/// The indexes of any catalog: a shard does not know how many items its catalog has.
 const ANY: Range<usize> = 0..i64::MAX as usize;
 
 const TIES: [(&str, Ties); 4] = [("index", Ties::Index), ("min", Ties::Min), ("max", Ties::Max), ("mean", Ties::Mean)];
@@ -52,6 +51,21 @@ impl ItemIndex {
             let (targets, exclude) = (ragged("targets", targets)?, ragged("exclude", exclude)?);
             work(index, users, &targets, &exclude)
         })
+    }
+
+    /// Like [`ItemIndex::enter`], for work that finds items and has no targets.
+    fn find<'py>(
+        &self,
+        py: Python<'py>,
+        user_embeddings: PyReadonlyArray2<f32>,
+        exclude: Option<Rows>,
+        ids: fn(&core::ItemIndex) -> Range<usize>,
+        work: impl FnOnce(core::ItemIndex, Matrix, &Ragged) -> Result<core::Found> + Send,
+    ) -> PyResult<Found<'py>> {
+        let found = self.enter(py, &user_embeddings, (None, exclude.as_ref()), ids, |index, users, _, exclude| {
+            Ok(in_i64(work(index, users, exclude)?))
+        })?;
+        Ok(arrays_of(py, found))
     }
 }
 
@@ -123,7 +137,7 @@ impl ItemIndex {
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let rows = (Some(&targets), None);
         let scores =
-            self.enter(py, &user_embeddings, rows, |_| ANY, |index, users, targets, _| index.score(users, targets))?;
+            self.enter(py, &user_embeddings, rows, any_ids, |index, users, targets, _| index.score(users, targets))?;
         Ok(PyArray1::from_vec(py, scores))
     }
 
@@ -140,13 +154,9 @@ impl ItemIndex {
         let ties = choice("ties", ties, &TIES)?;
         let scores = scores.as_slice()?;
         let rows = (Some(&targets), exclude.as_ref());
-        let counts = self.enter(
-            py,
-            &user_embeddings,
-            rows,
-            |_| ANY,
-            |index, users, targets, exclude| index.count_above(users, targets, scores, exclude, ties),
-        )?;
+        let counts = self.enter(py, &user_embeddings, rows, any_ids, |index, users, targets, exclude| {
+            index.count_above(users, targets, scores, exclude, ties)
+        })?;
         Ok(PyArray1::from_vec(py, counts))
     }
 
@@ -158,11 +168,7 @@ impl ItemIndex {
         k: usize,
         exclude: Option<Rows>,
     ) -> PyResult<Found<'py>> {
-        let rows = (None, exclude.as_ref());
-        let found = self.enter(py, &user_embeddings, rows, own_ids, |index, users, _, exclude| {
-            Ok(in_i64(index.search(users, k, exclude)?))
-        })?;
-        Ok(arrays_of(py, found))
+        self.find(py, user_embeddings, exclude, own_ids, |index, users, exclude| index.search(users, k, exclude))
     }
 
     /// The k best items of each user, or as many as are left.
@@ -173,20 +179,17 @@ impl ItemIndex {
         k: usize,
         exclude: Option<Rows>,
     ) -> PyResult<Found<'py>> {
-        let rows = (None, exclude.as_ref());
-        let found = self.enter(
-            py,
-            &user_embeddings,
-            rows,
-            |_| ANY,
-            |index, users, _, exclude| Ok(in_i64(index.candidates(users, k, exclude)?)),
-        )?;
-        Ok(arrays_of(py, found))
+        self.find(py, user_embeddings, exclude, any_ids, |index, users, exclude| index.candidates(users, k, exclude))
     }
 }
 
 fn own_ids(index: &core::ItemIndex) -> Range<usize> {
     index.ids()
+}
+
+/// The indexes of any catalog: a shard does not know how many items its catalog has.
+fn any_ids(_: &core::ItemIndex) -> Range<usize> {
+    ANY
 }
 
 fn ragged(

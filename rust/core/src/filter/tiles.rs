@@ -103,12 +103,12 @@ pub(super) mod tests {
         let mut sums = [0; 3];
         for step in 0..steps.num_steps {
             for group in 0..steps.num_groups {
-                let of_user = [0, 1].map(|plane| users[(2 * step + plane) * AMX_ROWS + user].0[group]);
-                let of_item =
+                let user_groups = [0, 1].map(|plane| users[(2 * step + plane) * AMX_ROWS + user].0[group]);
+                let item_groups =
                     [0, 1].map(|plane| items[side + (2 * step + plane) * steps.num_groups + group].0[item % 16]);
                 for at in 0..4 {
                     let ([high, low], [item_high, item_low]) =
-                        (of_user.map(|group| byte(group, at)), of_item.map(|group| byte(group, at)));
+                        (user_groups.map(|group| byte(group, at)), item_groups.map(|group| byte(group, at)));
                     sums[0] += high * item_high;
                     sums[1] += high * item_low + low * item_high;
                     sums[2] += low * item_low;

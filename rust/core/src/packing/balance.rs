@@ -296,12 +296,12 @@ mod tests {
                     for unit in 0..units.rows() {
                         prop_assert!(units.row(unit).iter().all(|index| bin_of(*index) == bin_of(units.row(unit)[0])));
                     }
-                    let of_rank: Vec<Vec<f64>> = (0..num_ranks)
+                    let rank_costs: Vec<Vec<f64>> = (0..num_ranks)
                         .map(|rank| rank * needed / num_ranks..(rank + 1) * needed / num_ranks)
                         .map(|bins| bins.map(|bin| sum_of(balanced.row(bin), &costs)).collect())
                         .collect();
-                    prop_assert!(of_rank.iter().all(|rank| rank.is_sorted_by(|a, b| a >= b)));
-                    prop_assert!(of_rank.is_sorted_by_key(|rank| -rank.iter().sum::<f64>()));
+                    prop_assert!(rank_costs.iter().all(|rank| rank.is_sorted_by(|a, b| a >= b)));
+                    prop_assert!(rank_costs.is_sorted_by_key(|rank| -rank.iter().sum::<f64>()));
                 }
                 Err(error) => {
                     prop_assert!(units.rows() < needed);
