@@ -53,7 +53,7 @@ impl Prepared {
     /// Checks the items and keeps no copy of them: each block is rounded whenever it is needed.
     ///
     /// # Errors
-    /// As [`Prepared::new`].
+    /// Those of [`Prepared::new`].
     pub fn without_copy(items: Matrix, kernel: Kernel) -> Result<Self> {
         Self::until(Interrupt::NEVER, items, kernel, false)
     }
@@ -62,7 +62,7 @@ impl Prepared {
     /// interrupted.
     ///
     /// # Errors
-    /// As [`Prepared::new`], and [`Error::Interrupted`].
+    /// Those of [`Prepared::new`], and [`Error::Interrupted`].
     pub fn until(interrupt: Interrupt, items: Matrix, kernel: Kernel, keep_rounded: bool) -> Result<Self> {
         if keep_rounded && !kernel.precisions(items.dim()).is_empty() {
             // The items are read only once: they may lie on disk and exceed the memory.

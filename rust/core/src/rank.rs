@@ -158,7 +158,7 @@ impl ItemIndex<'_> {
         Ok(above.into_iter().map(|count| 1.0 + count).collect())
     }
 
-    /// The score of every target; NaN for one that this index does not hold.
+    /// The score of every target; NaN for a target that this index does not hold.
     ///
     /// # Errors
     /// [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users; [`Error::Rows`] when

@@ -6,9 +6,9 @@
 //! 65536 high high' + 256 (high low' + low high') + low low'
 //! ```
 //!
-//! The unit computes four sums, one for each of these products of bytes, and adds the two in the middle together. Each
-//! sum fits in 32 bits for integers of any norm and up to `MAX_DIM` dimensions, so the integers can fill their 16 bits.
-//! A sum of whole products in 32 bits, as in [`super::products`], only has room for a norm of 46,340.
+//! The unit sums each of these four products of bytes separately. 32 bits hold every sum, and the two middle sums added
+//! together, for integers of any norm and up to `MAX_DIM` dimensions. The integers can therefore fill their 16 bits. A
+//! sum of whole products in 32 bits, as in [`super::products`], only has room for a norm of 46,340.
 //!
 //! [`super::tiles`] says how the bytes lie.
 

@@ -20,7 +20,7 @@ pub struct Panel {
     number: u32,
 }
 
-/// The most panels of a batch. There are fewer where each thread would get less than `BATCHES_PER_THREAD` batches.
+/// The most panels of a batch. Batches are smaller where a thread would otherwise get fewer than `BATCHES_PER_THREAD`.
 const MAX_BATCH: usize = 512;
 const BATCHES_PER_THREAD: usize = 8;
 

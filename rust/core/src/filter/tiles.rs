@@ -9,8 +9,8 @@
 
 use super::layout::{AMX_ROWS, Line};
 
-/// The most dimensions. With more, 32 bits would overflow with the sum of two products of 127 x 128 for each dimension,
-/// or with the sum of one product of 128 x 128.
+/// The most dimensions. For so many, 32 bits hold the sum of two products of 127 x 128 for each dimension, and the sum
+/// of one product of 128 x 128.
 pub(super) const MAX_DIM: usize = 65_536;
 
 /// Dimensions in groups of four, cut into steps of equally many groups: one to 16 in a step.

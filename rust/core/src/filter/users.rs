@@ -17,7 +17,7 @@ pub struct UserTile {
     kernel: Kernel,
     /// The bounds of each user, at each precision.
     bounds: Vec<[ErrorBound; 2]>,
-    /// Two integers of 16 bits in a group; empty where one of the two fields below replaces them.
+    /// Two integers of 16 bits in a group; empty where `four_times` or `tiled` holds them.
     pub(super) sixteen: Vec<[u32; TILE]>,
     /// The same integers four times over, for each half of the users. The portable kernel of x86 has them, because its
     /// registers of four lanes would need a shuffle to spread one value.
