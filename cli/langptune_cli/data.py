@@ -104,7 +104,7 @@ def prepare(
     from langptune_rs.config.data import make_config
     from langptune_rs.data import prepare as run
     from langptune_rs.data.sources.download import downloaded
-    from langptune_rs.data.sources.raw import Files, column_map
+    from langptune_rs.data.sources.files import Files, column_map
     from langptune_rs.models.tokens import token_counters
 
     config = make_config(

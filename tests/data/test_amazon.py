@@ -16,7 +16,7 @@ from langptune_cli.app import app
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data import load, prepare
 from langptune_rs.data.preparing.tokens import TokenCounters
-from langptune_rs.data.sources.raw import Files
+from langptune_rs.data.sources.files import Files
 from langptune_rs.errors import DataError
 from langptune_rs.models.tokens import token_counters
 

@@ -6,8 +6,10 @@ import json
 import polars as pl
 import pytest
 
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, Request, read_all
+from langptune_rs.data.sources.files import Files
 from langptune_rs.data.sources.movielens import with_article_first
-from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, read_all
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.errors import DataError
 
@@ -147,8 +149,8 @@ def test_a_wrong_row_of_an_overview_counts_once(latest):
         items_of(latest, file)
     bad = BadLines("skip")
     reader = find_source(latest, Files(overview=file)).logs.items
-    lines = pl.concat(reader.chunks(["item_id", "description"], bad))["line"]
-    (again,) = reader.chunks(["description"], bad, lines=lines.to_numpy())
+    lines = pl.concat(reader.chunks(Request(["item_id", "description"], bad)))["line"]
+    (again,) = reader.chunks(Request(["description"], bad, lines.to_numpy()))
     assert again.rows() == [("One", 2), (None, 3)]
     assert bad.num_rows == 2
 

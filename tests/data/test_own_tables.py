@@ -7,7 +7,9 @@ import pytest
 
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data import prepare
-from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, column_map, read_all
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, read_all
+from langptune_rs.data.sources.files import Files, column_map
 from langptune_rs.data.sources.registry import SOURCES, find_source
 from langptune_rs.errors import DataError
 

@@ -19,7 +19,7 @@ from langptune_rs.data import load
 from langptune_rs.data.readers.cleaning import clean
 from langptune_rs.data.sources import published
 from langptune_rs.data.sources.published import local_files, read
-from langptune_rs.data.store.folder import ITEM_COLUMNS, SESSION_COLUMNS
+from langptune_rs.data.store.schema import ITEM_COLUMNS, SESSION_COLUMNS
 from langptune_rs.errors import DataError
 
 INSTRUCTION = "The user has rated (out of 5.0) and reviewed following movies."

@@ -13,6 +13,7 @@ import polars as pl
 from langptune_rs.data.preparing import leakage
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.folder import ITEMS, SESSIONS, load
+from langptune_rs.data.store.schema import ITEM_FIELDS
 from langptune_rs.data.store.sessions import SPLITS
 from langptune_rs.errors import DataError
 
@@ -21,7 +22,6 @@ NUM_BINS = 12
 HEAVY_TAIL = 8
 """Bins double in width where the largest value is more than this many times the median."""
 
-_ITEM_FIELDS = ("title", "description", "categories", "price", "average_rating")
 _DAY = 86400
 
 
@@ -156,7 +156,7 @@ def _missing(items: pl.LazyFrame, sessions: pl.LazyFrame) -> dict[str, dict[str,
     """Share of the rows in which each field is null or empty: of items, interactions in histories, and targets."""
     history = sessions.select("ratings", "reviews").explode("ratings", "reviews")
     return {
-        "items": _shares(items, {name: name for name in _ITEM_FIELDS}),
+        "items": _shares(items, {name: name for name in ITEM_FIELDS if name != "item_id"}),
         "history": _shares(history, {"rating": "ratings", "review": "reviews"}),
         "targets": _shares(sessions, {"timestamp": "target_timestamp"}),
     }

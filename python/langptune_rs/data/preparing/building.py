@@ -10,11 +10,13 @@ import polars as pl
 
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data.preparing import filters, leakage, splits
-from langptune_rs.data.preparing.passes import ITEM_FIELDS, Keys, read_items, read_keys, read_reviews
+from langptune_rs.data.preparing.passes import Keys, read_items, read_keys, read_reviews
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.preparing.windows import cut_sessions
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.sources.files import RawLogs
 from langptune_rs.data.sources.published import Published
-from langptune_rs.data.sources.raw import BadLines, RawLogs
+from langptune_rs.data.store.schema import ITEM_FIELDS
 from langptune_rs.data.store.sessions import SPLITS
 from langptune_rs.data.wording.templates import Item, Template
 
@@ -184,7 +186,7 @@ def _users_in_order(log: pl.DataFrame, keys: Keys) -> pl.DataFrame:
 
 def _written(items: pl.DataFrame, template: Template, counters: TokenCounters | None) -> pl.DataFrame:
     """`items` with `text`, `line` and `num_tokens`."""
-    fields = [Item(*row) for row in items.select(ITEM_FIELDS[1:]).iter_rows()]
+    fields = [Item(*row) for row in items.select(list(ITEM_FIELDS)[1:]).iter_rows()]
     texts = [template.item_text(item) for item in fields]
     return items.with_columns(
         text=pl.Series(texts, dtype=pl.String),

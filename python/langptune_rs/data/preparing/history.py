@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from langptune_rs.data.readers.json_lines import Row, read_rows
-from langptune_rs.data.sources.raw import MAX_RATING
+from langptune_rs.data.readers.json_rows import Row, read_rows
+from langptune_rs.data.readers.reader import MAX_RATING
 from langptune_rs.data.store.catalog import Catalog
 from langptune_rs.errors import DataError
 

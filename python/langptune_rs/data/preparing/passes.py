@@ -12,14 +12,17 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.data.preparing import filters
-from langptune_rs.data.sources.raw import MAX_RATING, BadLines, RawLogs, Reader, in_seconds
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.reader import MAX_RATING, Reader, Request
+from langptune_rs.data.readers.values import in_seconds
+from langptune_rs.data.sources.files import RawLogs
+from langptune_rs.data.store.schema import ITEM_FIELDS
 from langptune_rs.errors import nearest
 from langptune_rs.progress import byte_progress
 
 _SHOWN_FROM_BYTES = 64 << 20
 """Smaller files are read without a progress bar."""
 
-ITEM_FIELDS = ("item_id", "title", "description", "categories", "price", "average_rating")
 INTERACTION_KEYS = ("user_id", "item_id", "rating", "timestamp", "position")
 
 
@@ -84,7 +87,7 @@ def read_keys(logs: RawLogs, bad: BadLines) -> tuple[Keys, pl.DataFrame]:
 
 def read_items(logs: RawLogs, lines: pl.Series, bad: BadLines) -> pl.DataFrame:
     """`ITEM_FIELDS` and `line` of the items on these lines, in the order of the file."""
-    parts = list(_passed(logs.items, ITEM_FIELDS, bad, "texts of items", lines=np.sort(lines.to_numpy())))
+    parts = list(_passed(logs.items, list(ITEM_FIELDS), bad, "texts of items", lines=np.sort(lines.to_numpy())))
     return pl.concat(parts).with_columns(title=pl.when(pl.col("title") != "").then("title"))
 
 
@@ -103,7 +106,7 @@ def _read_items(logs: RawLogs, bad: BadLines) -> tuple[pl.DataFrame, int]:
     """Id, whether it has a text, and line of each item, and how many were described before."""
     parts = []
     # Every field is read, so that whatever is bad in any is known before items are counted.
-    for part in _passed(logs.items, ITEM_FIELDS, bad, "items"):
+    for part in _passed(logs.items, list(ITEM_FIELDS), bad, "items"):
         if not logs.is_crawl:
             wrong = pl.col("title") == ""
             problem = "the item {item_id!r} has an empty title. Name it or write null."
@@ -139,6 +142,7 @@ def _passed(
     reader: Reader, columns: Sequence[str], bad: BadLines, what: str, *, lines: np.ndarray | None = None
 ) -> Iterator[pl.DataFrame]:
     """The chunks of a file, with a progress bar where that takes a while."""
-    shown = reader.size if reader.size >= _SHOWN_FROM_BYTES else None
+    num_bytes = reader.file.stat().st_size
+    shown = num_bytes if num_bytes >= _SHOWN_FROM_BYTES else None
     with byte_progress(shown, f"Reading {what} of {reader.file.name}") as advance:
-        yield from reader.chunks(columns, bad, lines=lines, advance=advance)
+        yield from reader.chunks(Request(columns, bad, lines, advance))

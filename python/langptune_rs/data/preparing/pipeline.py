@@ -16,7 +16,7 @@ from langptune_rs.config.data import DataConfig
 from langptune_rs.data.preparing.building import Built, build, build_published
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.sources import published
-from langptune_rs.data.sources.raw import NO_FILES, Files
+from langptune_rs.data.sources.files import NO_FILES, Files
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.folder import LOCK, OWN, cannot_write, is_prepared, load, read_info, save

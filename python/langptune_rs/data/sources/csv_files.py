@@ -6,9 +6,10 @@ stand in one field with `|` between them. Fields that hold a separator, a quote 
 
 from __future__ import annotations
 
-from langptune_rs.data.readers.tables import SeparatedFile, read_form
+from langptune_rs.data.readers.form import read_form
+from langptune_rs.data.readers.separated import SeparatedFile
+from langptune_rs.data.sources.files import Files, RawLogs
 from langptune_rs.data.sources.own_columns import match_columns
-from langptune_rs.data.sources.raw import Files, RawLogs
 
 FILES = (
     "items.csv and interactions.csv (or .tsv; separated by comma, semicolon or tab), plain or .gz; "

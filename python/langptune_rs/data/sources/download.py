@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
-from langptune_rs.data.sources.raw import Files
+from langptune_rs.data.sources.files import Files
 from langptune_rs.errors import DataError
 from langptune_rs.files import cache_folder, write_text
 from langptune_rs.progress import byte_progress

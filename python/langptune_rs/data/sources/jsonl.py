@@ -7,8 +7,8 @@ timestamp or position, review_text. Only the ids are needed; null means missing;
 from __future__ import annotations
 
 from langptune_rs.data.readers.json_lines import JsonLines
-from langptune_rs.data.sources.own_columns import INTERACTIONS, ITEMS
-from langptune_rs.data.sources.raw import Files, RawLogs
+from langptune_rs.data.readers.values import INTERACTION_KINDS, ITEM_KINDS
+from langptune_rs.data.sources.files import Files, RawLogs
 
 FILES = "items.jsonl and interactions.jsonl, plain or .gz; --column item_id=asin where your fields have other names"
 
@@ -21,6 +21,6 @@ def open_logs(files: Files) -> RawLogs:
             {name: (files.columns.get(name, name), kind) for name, kind in fields.items()},
             required=frozenset(key for name, key in files.columns.items() if name in fields and name != "item_id"),
         )
-        for role, fields in (("items", ITEMS), ("interactions", INTERACTIONS))
+        for role, fields in (("items", ITEM_KINDS), ("interactions", INTERACTION_KINDS))
     )
     return RawLogs(items, interactions, template="generic")

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import polars as pl
 
-from langptune_rs.data.readers.tables import Computed, Form, SeparatedFile
+from langptune_rs.data.readers.computed import Computed
+from langptune_rs.data.readers.form import Form
+from langptune_rs.data.readers.reader import Reader
+from langptune_rs.data.readers.separated import SeparatedFile
+from langptune_rs.data.readers.values import interaction_fields
+from langptune_rs.data.sources.files import Files, RawLogs
 from langptune_rs.data.sources.movielens import open_movies
-from langptune_rs.data.sources.raw import Files, RawLogs, Reader
 from langptune_rs.data.sources.recbole import open_atomic, with_year
 from langptune_rs.errors import DataError
 
@@ -23,12 +27,7 @@ FILES = (
     "--overview TABLE for the plots"
 )
 
-_RATINGS = {
-    "user_id": ("user_id", "identifier"),
-    "item_id": ("item_id", "identifier"),
-    "rating": ("rating", "number"),
-    "timestamp": ("timestamp", "number"),
-}
+_RATINGS = interaction_fields(user_id="user_id", item_id="item_id", rating="rating", timestamp="timestamp")
 _UNKNOWN = "unknown"
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from langptune_rs.data.readers.json_lines import JsonLines, read_rows
-from langptune_rs.data.readers.tables import Kind, ParquetFile, SeparatedFile, open_separated, parquet_types, read_form
-from langptune_rs.data.sources.raw import BadLines, Files, RawLogs, Reader, read_all
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.form import read_form
+from langptune_rs.data.readers.json_lines import JsonLines
+from langptune_rs.data.readers.json_rows import read_rows
+from langptune_rs.data.readers.parquet import ParquetFile, parquet_types
+from langptune_rs.data.readers.reader import Reader, Request, read_all
+from langptune_rs.data.readers.separated import SeparatedFile, open_separated
+from langptune_rs.data.readers.values import Fields
+from langptune_rs.data.sources.files import Files, RawLogs
+from langptune_rs.data.store.schema import Schema
 from langptune_rs.errors import DataError
 
 _OWN_IDS = ("movieId", "movie_id", "item_id")
@@ -19,6 +25,8 @@ _TMDB_IDS = ("tmdbId", "tmdb_id")
 _TEXTS = ("overview", "description")
 _ARTICLE = r"(The|An?|Les?|La|L'|Une?|Las|Los|El|Il|Der|Die|Das)"
 _NO_GENRES = "(no genres listed)"
+_OVERVIEW: Schema = {"item_id": pl.String, "description": pl.String}
+_LINKS: Schema = {"item_id": pl.String, "other_id": pl.String}
 _SHOWN_IDS = 3
 
 
@@ -52,42 +60,31 @@ class WithOverview:
     def file(self) -> Path:
         return self.reader.file
 
-    @property
-    def size(self) -> int:
-        return self.reader.size
+    def chunks(self, request: Request) -> Iterator[pl.DataFrame]:
+        """See `Reader.chunks`. The first of several descriptions of an item counts.
 
-    def chunks(
-        self,
-        columns: Sequence[str],
-        bad: BadLines,
-        *,
-        lines: np.ndarray | None = None,
-        advance: Callable[[int], None] = lambda units: None,
-    ) -> Iterator[pl.DataFrame]:
-        """See `Reader.chunks`. Of several descriptions of an item the first is taken.
-
-        Raises `DataError` for an overview that describes no item.
+        Raises `DataError` also for an overview that describes no item.
         """
-        if "description" not in columns:
-            yield from self.reader.chunks(columns, bad, lines=lines, advance=advance)
+        if "description" not in request.columns:
+            yield from self.reader.chunks(request)
             return
-        # What is bad in the overview was told in the first pass.
-        texts = self._descriptions(bad if lines is None else BadLines("skip"))
-        needed = list(dict.fromkeys(["item_id", *(name for name in columns if name != "description")]))
+        # The first pass has reported what is bad in the overview.
+        texts = self._descriptions(request.bad if request.lines is None else BadLines("skip"))
+        needed = list(dict.fromkeys(["item_id", *(name for name in request.columns if name != "description")]))
         ids, num_described = pl.Series(dtype=pl.String), 0
-        for rows in self.reader.chunks(needed, bad, lines=lines, advance=advance):
+        for rows in self.reader.chunks(replace(request, columns=needed)):
             rows = rows.join(texts, on="item_id", how="left", maintain_order="left")
             ids = pl.concat([ids, rows["item_id"]]).head(_SHOWN_IDS)
             num_described += rows["description"].count()
-            yield rows.select(*columns, "line")
-        if lines is None and len(ids) and not num_described:
+            yield rows.select(*request.columns, "line")
+        if request.lines is None and len(ids) and not num_described:
             raise self._matches_none(ids)
 
     def _descriptions(self, bad: BadLines) -> pl.DataFrame:
         """item_id and description, each item once."""
-        texts = read_all(self.overview, dict.fromkeys(("item_id", "description"), pl.String), bad)
+        texts = read_all(self.overview, _OVERVIEW, bad)
         if self.links is not None:
-            links = read_all(self.links, dict.fromkeys(("item_id", "other_id"), pl.String), bad)
+            links = read_all(self.links, _LINKS, bad)
             texts = links.join(
                 texts.rename({"item_id": "other_id"}), on="other_id", how="inner", maintain_order="right"
             )
@@ -96,13 +93,13 @@ class WithOverview:
 
     def _matches_none(self, item_ids: pl.Series) -> DataError:
         """The error for a table that describes none of the items, of which these are some of the ids."""
-        texts = read_all(self.overview, dict.fromkeys(("item_id", "description"), pl.String), BadLines("skip"))
+        texts = read_all(self.overview, _OVERVIEW, BadLines("skip"))
         described = texts.filter(pl.col("description").is_not_null())["item_id"]
         if described.is_empty():
             return DataError(f"{self.overview.file} holds no text at all. Give a table with descriptions.")
         known = f"those of {self.file.name} are {_shown(item_ids)}"
         if self.links is not None:
-            links = read_all(self.links, dict.fromkeys(("item_id", "other_id"), pl.String), BadLines("skip"))
+            links = read_all(self.links, _LINKS, BadLines("skip"))
             known = f"{self.links.file.name} has {_shown(links['other_id'].drop_nulls())}, and {known}"
         return DataError(
             f"{self.overview.file} describes none of the items: in its column {self.id_column!r} stand ids such as "
@@ -166,7 +163,7 @@ def _column_names(file: Path) -> list[str]:
     return list(read_form(file).names)
 
 
-def _open_table(file: Path, fields: Mapping[str, tuple[str, Kind]]) -> Reader:
+def _open_table(file: Path, fields: Fields) -> Reader:
     match _suffix(file):
         case ".parquet":
             return ParquetFile(file, fields)

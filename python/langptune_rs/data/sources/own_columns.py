@@ -5,26 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from langptune_rs.data.readers.tables import Fields, Kind, lacks_column
-from langptune_rs.data.sources.raw import Files
+from langptune_rs.data.readers.form import lacks_column
+from langptune_rs.data.readers.values import INTERACTION_KINDS, ITEM_KINDS, Fields, Kind
+from langptune_rs.data.sources.files import Files
 from langptune_rs.errors import DataError
-
-ITEMS: dict[str, Kind] = {
-    "item_id": "identifier",
-    "title": "text",
-    "description": "joined_texts",
-    "categories": "texts",
-    "price": "price",
-    "average_rating": "number",
-}
-INTERACTIONS: dict[str, Kind] = {
-    "user_id": "identifier",
-    "item_id": "identifier",
-    "rating": "number",
-    "timestamp": "number",
-    "position": "number",
-    "review_text": "text",
-}
 
 
 def match_columns(
@@ -36,10 +20,11 @@ def match_columns(
     the other its own name serves. Raises `DataError` for a mapped column that is not there, and for an id without one.
     """
     mapped_id = files.columns.get("item_id")
-    in_both = [*item_columns, *interaction_columns]
+    if mapped_id not in (*item_columns, *interaction_columns):
+        mapped_id = None
     return (
-        _match(files, items, item_columns, ITEMS, mapped_id if mapped_id in in_both else None),
-        _match(files, interactions, interaction_columns, INTERACTIONS, mapped_id if mapped_id in in_both else None),
+        _match(files, items, item_columns, ITEM_KINDS, mapped_id),
+        _match(files, interactions, interaction_columns, INTERACTION_KINDS, mapped_id),
     )
 
 

@@ -6,9 +6,9 @@ The columns are those of the source `jsonl`. Ids are texts or whole numbers; cat
 
 from __future__ import annotations
 
-from langptune_rs.data.readers.tables import ParquetFile, parquet_types
+from langptune_rs.data.readers.parquet import ParquetFile, parquet_types
+from langptune_rs.data.sources.files import Files, RawLogs
 from langptune_rs.data.sources.own_columns import match_columns
-from langptune_rs.data.sources.raw import Files, RawLogs
 
 FILES = "items.parquet and interactions.parquet; --column item_id=asin where your columns have other names"
 

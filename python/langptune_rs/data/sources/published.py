@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.data.readers.cleaning import clean
-from langptune_rs.data.store.folder import ITEM_COLUMNS, SESSION_COLUMNS
+from langptune_rs.data.store.schema import ITEM_FIELDS, SESSION_COLUMNS
 from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.errors import DataError
 
@@ -55,9 +55,7 @@ _COLUMNS = (_INDEX, _ITEM_TEXT, _ITEM_TOKENS, _HISTORY, _TARGET, _PROMPT, *SESSI
 _DENSE = "dense_in_sesses"
 """A number for each item, of which one row is read: all of them are gigabytes."""
 
-_ITEM_FIELDS = ("item_id", "title", "description", "categories", "price", "average_rating")
 _SESSION_FIELDS = ("session_id", "user_id", "history", "ratings", "reviews", "target", "target_timestamp", "split")
-_ITEM_SCHEMA = {name: ITEM_COLUMNS[name] for name in _ITEM_FIELDS}
 _SESSION_SCHEMA = {name: SESSION_COLUMNS[name] for name in _SESSION_FIELDS}
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -120,7 +118,7 @@ def read(
         "items_left_out_before": max(num_labels or 0, max(texts) + 1) - len(texts),
         **left_out,
     }
-    return Published(pl.DataFrame(fields, schema=_ITEM_SCHEMA), table, report)
+    return Published(pl.DataFrame(fields, schema=ITEM_FIELDS), table, report)
 
 
 # Items

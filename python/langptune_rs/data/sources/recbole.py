@@ -10,9 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
-from langptune_rs.data.readers.tables import Computed, Form, Kind, SeparatedFile, lacks_column, read_header
-from langptune_rs.data.sources.own_columns import INTERACTIONS, ITEMS
-from langptune_rs.data.sources.raw import Files, RawLogs
+from langptune_rs.data.readers.computed import Computed
+from langptune_rs.data.readers.form import Form, lacks_column, read_header
+from langptune_rs.data.readers.separated import SeparatedFile
+from langptune_rs.data.readers.values import INTERACTION_KINDS, ITEM_KINDS, Fields, Kind
+from langptune_rs.data.sources.files import Files, RawLogs
 
 FILES = "NAME.item and NAME.inter, RecBole's atomic files; --column title=app_name for the names of other columns"
 
@@ -36,13 +38,15 @@ NAMES = {
 def open_logs(files: Files) -> RawLogs:
     """The two files. Raises `DataError` when one is missing, or lacks an id or a mapped column."""
     items, interactions = files.find("items", "recbole", "*.item"), files.find("interactions", "recbole", "*.inter")
-    reader = open_atomic(items, _choose(items, files, ITEMS | {"year": "text"}))
+    reader = open_atomic(items, _choose(items, files, ITEM_KINDS | {"year": "text"}))
     if "year" in reader.fields:
         reader = Computed(reader, {"title": (("title", "year"), with_year)})
-    return RawLogs(reader, open_atomic(interactions, _choose(interactions, files, INTERACTIONS)), template="generic")
+    return RawLogs(
+        reader, open_atomic(interactions, _choose(interactions, files, INTERACTION_KINDS)), template="generic"
+    )
 
 
-def open_atomic(file: Path, fields: dict[str, tuple[str, Kind]]) -> SeparatedFile:
+def open_atomic(file: Path, fields: Fields) -> SeparatedFile:
     """An atomic file. Raises `DataError` if it lacks one of the names in `fields`."""
     names = atomic_names(file)
     for name, _ in fields.values():

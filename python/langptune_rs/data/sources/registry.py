@@ -18,7 +18,7 @@ from langptune_rs.data.sources import (
     parquet,
     recbole,
 )
-from langptune_rs.data.sources.raw import NO_FILES, Files, RawLogs, check_column
+from langptune_rs.data.sources.files import NO_FILES, Files, RawLogs, check_column
 from langptune_rs.errors import DataError, nearest
 
 SOURCES: dict[str, ModuleType] = {

@@ -20,6 +20,7 @@ import polars as pl
 
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.mapped import ARROW, Tables, make_tables, open_tables, write_tables
+from langptune_rs.data.store.schema import ITEM_COLUMNS, SESSION_COLUMNS
 from langptune_rs.data.wording.templates import make_template
 from langptune_rs.errors import DataError
 from langptune_rs.files import file_hash, write_atomically, write_text
@@ -40,29 +41,6 @@ _UNFINISHED = ".unfinished.tmp"
 _ROWS_PER_GROUP = 65_536
 """Rows of a parquet file that a reader has in memory at a time: some 64 MB of texts."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
-ITEM_COLUMNS = {
-    "item_id": pl.String,
-    "title": pl.String,
-    "description": pl.String,
-    "categories": pl.List(pl.String),
-    "price": pl.String,
-    "average_rating": pl.Float64,
-    "text": pl.String,
-    "line": pl.String,
-    "num_tokens": pl.UInt32,
-}
-SESSION_COLUMNS = {
-    "session_id": pl.Int64,
-    "user_id": pl.String,
-    "history": pl.List(pl.String),
-    "ratings": pl.List(pl.Float32),
-    "reviews": pl.List(pl.String),
-    "target": pl.String,
-    "target_timestamp": pl.Float64,
-    "split": pl.String,
-    "num_tokens": pl.UInt32,
-}
 
 
 def save(
