@@ -18,7 +18,8 @@ from langptune_cli.app import app
 from langptune_rs.data import load
 from langptune_rs.data.readers.cleaning import clean
 from langptune_rs.data.sources import published
-from langptune_rs.data.sources.published import local_files, read
+from langptune_rs.data.sources.published import read
+from langptune_rs.data.sources.published_sets import local_files
 from langptune_rs.data.store.schema import ITEM_COLUMNS, SESSION_COLUMNS
 from langptune_rs.errors import DataError
 
@@ -302,8 +303,8 @@ def test_a_tokenizer_that_is_not_here_is_asked_for(copies):
 def test_memory_is_not_spent_on_dense_vectors(copies, monkeypatch):
     """Their columns are never part of a table that is read."""
     seen = []
-    load = published._load
-    monkeypatch.setattr(published, "_load", lambda source: seen.append(load(source)) or seen[-1])
+    load = published.load
+    monkeypatch.setattr(published, "load", lambda *wanted: seen.append(load(*wanted)) or seen[-1])
     read(*copies.saved())
     read(*copies.parquet())
     columns = {column for tables, _ in seen for table in tables.values() for column in table.columns}

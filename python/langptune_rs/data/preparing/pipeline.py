@@ -17,6 +17,7 @@ from langptune_rs.data.preparing.building import Built, build, build_published
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.sources import published
 from langptune_rs.data.sources.files import NO_FILES, Files
+from langptune_rs.data.sources.published_sets import local_files
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.folder import LOCK, OWN, cannot_write, is_prepared, load, read_info, save
@@ -143,7 +144,7 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
         inputs = {
             f"{role}/{file.relative_to(local)}": file
             for role, local in zip(("items", "sessions"), sets, strict=True)
-            for file in published.local_files(local)
+            for file in local_files(local)
         }
 
         def build_it() -> Built:

@@ -26,6 +26,8 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.data.readers.cleaning import clean
+from langptune_rs.data.sources.failures import reason
+from langptune_rs.data.sources.published_sets import SPLITS, load
 from langptune_rs.data.store.schema import ITEM_FIELDS, SESSION_COLUMNS
 from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.errors import DataError
@@ -44,7 +46,6 @@ SESSION_TOKENIZERS = {
     "sess_description_llama": "meta-llama/Meta-Llama-3-8B-Instruct",
     "sess_description_gemma": "google/gemma-2b-it",
 }
-HUB_TIMEOUT_SECONDS = 10.0
 
 Compat = Literal["paper", "reference"]
 
@@ -52,14 +53,8 @@ _INDEX, _ITEM_TEXT, _ITEM_TOKENS = "index", "item_descriptions", "item_descripti
 _HISTORY, _TARGET, _PROMPT = "in_sess_item_idxs", "out_sess_item_idxs", "sess_descriptions"
 _COLUMNS = (_INDEX, _ITEM_TEXT, _ITEM_TOKENS, _HISTORY, _TARGET, _PROMPT, *SESSION_TOKENIZERS)
 """What is read."""
-_DENSE = "dense_in_sesses"
-"""A number for each item, of which one row is read: all of them are gigabytes."""
-
 _SESSION_FIELDS = ("session_id", "user_id", "history", "ratings", "reviews", "target", "target_timestamp", "split")
 _SESSION_SCHEMA = {name: SESSION_COLUMNS[name] for name in _SESSION_FIELDS}
-
-_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-"""Published names -> ours."""
 
 _ITEM = re.compile(
     r"Title: (.*?)\nDescription: \(average rating: ([^)]*)\) (.*)\nCategory: (.*)\nPrice: (.*)", re.DOTALL
@@ -74,7 +69,6 @@ _USER_TURN = re.compile(
 )
 _RATING = re.compile(r"Review from the user\s*:\s*\(\s*rating\s*:\s*([^)]*)\)")
 _RATING_KEY = "reviewfromtheuserrating"
-_SHARD = re.compile(r".*-\d{5}-of-(\d{5})")
 
 
 @dataclass(frozen=True)
@@ -107,8 +101,8 @@ def read(
     Raises `DataError` when a set cannot be reached or lacks a column or a split, for a text that is not of the
     published form, and when the labels in the sessions do not fit the items.
     """
-    item_rows, _ = _load(items)
-    splits, num_labels = _load(sessions)
+    item_rows, _ = load(items, _COLUMNS)
+    splits, num_labels = load(sessions, _COLUMNS)
     texts = _item_texts(items, item_rows, num_labels, item_tokenizer)
     fields = [_fields(items, index, text, compat) for index, text in sorted(texts.items())]
     table, left_out = _sessions(sessions, splits, texts, compat, session_tokenizer)
@@ -223,7 +217,7 @@ def _sessions(
                     "reviews": [review or None for review in reviews],
                     "target": str(target),
                     "target_timestamp": None,
-                    "split": _SPLITS[name],
+                    "split": SPLITS[name],
                 }
                 kept.append(session)
     if strange:
@@ -233,14 +227,14 @@ def _sessions(
             "sessions were numbered; give the item set, with its index, that these sessions were made with."
         )
     table = pl.DataFrame(kept, schema=_SESSION_SCHEMA)
-    _refuse_empty(source, {name: table.filter(split=ours).height for name, ours in _SPLITS.items() if name in splits})
+    _refuse_empty(source, {name: table.filter(split=ours).height for name, ours in SPLITS.items() if name in splits})
     return table, left_out
 
 
 def _three_splits(source: str | Path, splits: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """Train, validation, test. Raises `DataError` when one is missing."""
-    found = {name: splits[name] for name in _SPLITS if name in splits}
-    if len({_SPLITS[name] for name in found}) != 3 or len(found) != 3:
+    found = {name: splits[name] for name in SPLITS if name in splits}
+    if len({SPLITS[name] for name in found}) != 3 or len(found) != 3:
         raise DataError(
             f"{source} has the splits {', '.join(splits)}, but train, val and test are needed. A set of train and test "
             "alone is the one before targets were chosen and validation was split off."
@@ -352,109 +346,5 @@ def _tokenizer(name: str, source: str | Path, column: str, option: str) -> Token
     except Exception as error:  # the library raises plain Exception
         raise DataError(
             f"{source} has no texts, and {column!r} needs the tokenizer {name}, which cannot be loaded "
-            f"({_first_line(error)}). Give {option}, a folder with the tokenizer.json that wrote these tokens."
+            f"({reason(error)}). Give {option}, a folder with the tokenizer.json that wrote these tokens."
         ) from error
-
-
-# Where sets come from
-
-Tables = tuple[dict[str, pl.DataFrame], int | None]
-"""The rows of each split, and how many items the sessions count."""
-
-
-def local_files(source: str | Path) -> list[Path]:
-    """The files of a local copy that hold its rows, in order; none for a hub id."""
-    folder = Path(source).expanduser()
-    found = [*folder.rglob("*.parquet"), *folder.rglob("*.arrow")] if folder.is_dir() else []
-    return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
-
-
-def _load(source: str | Path) -> Tables:
-    """Every split of a set. Raises `DataError` when there is none, or it cannot be read."""
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        folder = _hub_folder(str(source))
-    try:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            return _from_datasets(source, _datasets().load_from_disk(folder))
-        files = local_files(folder)
-        if not files or any(file.suffix != ".parquet" for file in files):
-            raise DataError(
-                f"{folder} holds no published set: neither what `save_to_disk` writes nor parquet files of its splits."
-            )
-        return _from_parquet(folder, files)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{folder} cannot be read: {_first_line(error)}. Copy it again from the hub.") from error
-
-
-def _from_parquet(folder: Path, files: Sequence[Path]) -> Tables:
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        words = [re.match("[a-z]*", part)[0] for part in (file.stem, file.parent.name)]
-        splits.setdefault(next((word for word in words if word in _SPLITS), "train"), []).append(file)
-    for parts in splits.values():
-        shard = _SHARD.fullmatch(parts[0].stem)
-        if shard and int(shard[1]) != len(parts):
-            raise DataError(
-                f"{folder} has {len(parts)} files like {parts[0].name}, not {int(shard[1])}. Copy the others."
-            )
-    present = pl.read_parquet_schema(files[0])
-    tables = {
-        name: pl.read_parquet(parts, columns=[column for column in _COLUMNS if column in present])
-        for name, parts in splits.items()
-    }
-    num_labels = None
-    if _DENSE in present:
-        num_labels = pl.scan_parquet(files[0]).select(pl.col(_DENSE).list.len()).head(1).collect().item()
-    return tables, num_labels
-
-
-def _from_datasets(source: str | Path, found: Any) -> Tables:
-    splits = found if isinstance(found, dict) else {"train": found}
-    if not splits or not any(map(len, splits.values())):
-        raise DataError(f"{source} is empty.")
-    tables = {
-        name: rows.select_columns([column for column in _COLUMNS if column in rows.column_names]).to_polars()
-        for name, rows in splits.items()
-    }
-    first = next(rows for rows in splits.values() if len(rows))
-    return tables, len(first[0][_DENSE]) if _DENSE in first.column_names else None
-
-
-def _hub_folder(name: str) -> Path:
-    """Download what is missing of a set; what an earlier download left serves when the hub cannot be reached."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise DataError(f"There is no folder {name}, and it is no hub id (owner/name).")
-    wanted = {"repo_type": "dataset", "allow_patterns": "*.parquet"}
-    try:
-        # The client tries for minutes where there is no network, so first ask one question that cannot take long.
-        HfApi().dataset_info(name, timeout=HUB_TIMEOUT_SECONDS)
-        return Path(snapshot_download(name, **wanted))
-    except Exception as error:  # the client's transport errors have no common base
-        try:
-            return Path(snapshot_download(name, local_files_only=True, **wanted))
-        except OSError:
-            raise DataError(
-                f"The published set {name} cannot be had from the hub ({_first_line(error)}), and no download of it is "
-                f"here. Run `hf download --repo-type dataset {name} --local-dir FOLDER` where there is a network, and "
-                "give the folder."
-            ) from error
-
-
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(
-            "What `save_to_disk` wrote is read with the package datasets, which is not installed. Run "
-            "`pip install 'langptune-rs[hub]'`, or give the hub's parquet files."
-        ) from error
-    return datasets
-
-
-def _first_line(error: object) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
