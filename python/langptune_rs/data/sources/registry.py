@@ -16,6 +16,7 @@ from langptune_rs.data.sources import (
     ml_32m,
     ml_100k,
     parquet,
+    published,
     recbole,
 )
 from langptune_rs.data.sources.files import NO_FILES, Files, RawLogs, check_column
@@ -55,6 +56,11 @@ ml-32m cannot be told from ml-latest, and goes by that name.
 
 _TAKE_COLUMNS = ("jsonl", "csv", "parquet", "recbole")
 _TAKE_OVERVIEW = ("ml-100k", "ml-1m", "ml-32m", "ml-latest", "ml-latest-small")
+
+
+def needed_files() -> dict[str, str]:
+    """Source -> the files that it needs, in words."""
+    return {name: module.FILES for name, module in (SOURCES | {published.NAME: published}).items()}
 
 
 @dataclass(frozen=True)
