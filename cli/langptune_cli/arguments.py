@@ -7,7 +7,6 @@ from types import NoneType
 from typing import Annotated, TypeVar, get_args, get_origin
 
 import typer
-from annotated_types import Gt
 from pydantic.fields import FieldInfo
 
 from langptune_rs.config.section import Section
@@ -59,7 +58,7 @@ def _option(key: str, field: FieldInfo, metavar: str | None) -> inspect.Paramete
     kinds = get_args(field.annotation) if NoneType in get_args(field.annotation) else (field.annotation, NoneType)
     is_optional = kinds[0] is not field.annotation
     kind, *limits = get_args(kinds[0]) if get_origin(kinds[0]) is Annotated else (kinds[0], *field.metadata)
-    low = next((limit.gt + 1 if isinstance(limit, Gt) else limit.ge for limit in limits), None)
+    low = next((limit.gt + 1 if hasattr(limit, "gt") else limit.ge for limit in limits), None)
     text = " ".join((field.description or "").replace("`", "").split())
     if is_optional and isinstance(field.default, int):
         option = typer.Option(min=0, callback=lambda value: value or None, help=f"{text} Give 0 for none.")

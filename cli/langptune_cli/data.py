@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import click
 import typer
 from typer.core import TyperCommand
 
@@ -19,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Make data sets of sessions from ra
 class _Prepare(TyperCommand):
     """Lists the sources in its help, which only then imports the table library."""
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_help(self, ctx: Any, formatter: Any) -> None:
         from langptune_rs.data.sources.registry import needed_files
 
         self.epilog = "\n\n".join(["Sources:", *(f"{name}: {files}" for name, files in needed_files().items())])

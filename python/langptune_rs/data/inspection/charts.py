@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -35,7 +37,7 @@ _LIMITS = {"item_tokens": "max_item_tokens", "history_tokens": "max_history_toke
 """What was cut away above a setting of the preparation, which is drawn as a line."""
 
 _COLOURS = {"train": "#4269d0", "validation": "#efb118", "test": "#d1495b"}
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -82,13 +84,13 @@ def _panels(inspection: Inspection) -> list[Callable[[Axes], None]]:
     """One function for each chart there is something to draw in."""
     config, ratings = inspection.numbers["config"], inspection.numbers["ratings"]
     panels: list[Callable[[Axes], None]] = [
-        lambda axes, name=name, values=values: _lengths(axes, name, values, config.get(_LIMITS.get(name)))
+        partial(_lengths, name=name, values=values, limit=config.get(_LIMITS.get(name)))
         for name, values in inspection.lengths.items()
     ]
     if ratings:
-        panels.append(lambda axes: _ratings(axes, ratings))
+        panels.append(partial(_ratings, ratings=ratings))
     if any(map(len, inspection.target_times.values())):
-        panels.append(lambda axes: _times(axes, inspection.target_times))
+        panels.append(partial(_times, times=inspection.target_times))
     return panels
 
 
@@ -127,9 +129,9 @@ def _times(axes: Axes, times: dict[str, np.ndarray]) -> None:
         axes.stairs(np.histogram(values, edges)[0], edges, color=_COLOURS[split], linewidth=1.5, label=split)
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
-    locator = AutoDateLocator()
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.legend(frameon=False)
     _label(axes, "time of the target", "sessions")
 

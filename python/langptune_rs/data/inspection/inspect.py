@@ -129,14 +129,15 @@ def _sessions(table: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 def _split(table: pl.DataFrame) -> dict[str, Any]:
     items = pl.concat([table["history"].explode(), table["target"]])
-    times = table["target_timestamp"]
+    times = pl.col("target_timestamp")
+    first, last = table.select(times.min(), times.max().alias("last")).row(0)
     return {
         "sessions": table.height,
         "users": table["user_id"].n_unique(),
         "items": items.n_unique(),
         "targets": table["target"].n_unique(),
-        "first_target": _day(times.min()),
-        "last_target": _day(times.max()),
+        "first_target": _day(first),
+        "last_target": _day(last),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -13,8 +15,8 @@ class Steps:
     """What was left of the interactions after each step, for `dataset.toml`."""
 
     def __init__(self) -> None:
-        self.counts: list[dict[str, str | int]] = []
-        """step, and the number of users, of items with an interaction, and of interactions"""
+        self.counts: list[dict[str, Any]] = []
+        """For each step its name, and the number of users, of items with an interaction, and of interactions."""
 
     def count(self, step: str, interactions: pl.DataFrame, *, optional: bool = False) -> pl.DataFrame:
         """Count and return `interactions`; an optional step is told of only where it removed something.
@@ -47,13 +49,15 @@ def num_repeats(log: pl.DataFrame) -> int:
 
 def _pairs(log: pl.DataFrame) -> np.ndarray:
     """The user and the item of each interaction in one number, uint64 (n,)."""
-    return log["user"].to_numpy().astype(np.uint64) << 32 | log["item"].to_numpy()
+    pairs: np.ndarray = log["user"].to_numpy().astype(np.uint64) << 32 | log["item"].to_numpy()
+    return pairs
 
 
 def _repeated(pairs: np.ndarray) -> np.ndarray:
     """The pairs that are there more than once, ascending, each as often as it repeats."""
     in_order = np.sort(pairs)
-    return in_order[1:][in_order[1:] == in_order[:-1]]
+    repeated: np.ndarray = in_order[1:][in_order[1:] == in_order[:-1]]
+    return repeated
 
 
 def has_text(items: pl.DataFrame) -> pl.Series:

@@ -76,7 +76,7 @@ def _overlapping(held_out: pl.DataFrame, earlier: pl.DataFrame) -> int:
         held_out.select("row", "user_id", shared=_end(ours, n))
         .join(earlier.select("user_id", shared=_end(theirs, n)), on=["user_id", "shared"], how="semi")
         .get_column("row")
-        for n in range(2, 1 + (held_out["window"].list.len().max() or 0))
+        for n in range(2, 1 + (held_out.select(pl.col("window").list.len().max()).item() or 0))
         for ours, theirs in (("first", "last"), ("last", "first"))
     ]
     return pl.concat(overlapping).n_unique() if overlapping else 0

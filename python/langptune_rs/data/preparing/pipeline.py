@@ -213,11 +213,11 @@ def _is_template_of(info: dict[str, Any], name: str) -> bool:
 
 def _refuse_options(config: DataConfig, files: Files) -> None:
     """Raise `ConfigError` for what the published split leaves no choice in."""
-    default, free = DataConfig(), {"source", "template", "compat", "max_sessions"}
+    free = {"source", "template", "compat", "max_sessions"}
     changed = [
         name
-        for name in DataConfig.model_fields
-        if name not in free and getattr(config, name) not in (getattr(default, name), None, published.NAME)
+        for name, field in DataConfig.model_fields.items()
+        if name not in free and getattr(config, name) not in (field.default, None, published.NAME)
     ]
     given = [name for name in ("folder", "overview", "columns") if getattr(files, name)]
     if changed or given:

@@ -15,7 +15,8 @@ import numpy as np
 
 from langptune_rs.errors import DataError
 
-Part, Made = TypeVar("Part"), TypeVar("Made")
+Part = TypeVar("Part")
+Made = TypeVar("Made")
 
 BLOCK_BYTES = 8 << 20
 _MAX_FIRST_LINE = 1 << 20
@@ -84,7 +85,8 @@ def is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if not len(wanted):
         return np.zeros(len(numbers), bool)
     places = np.searchsorted(wanted, numbers)
-    return wanted[np.minimum(places, len(wanted) - 1)] == numbers
+    is_there: np.ndarray = wanted[np.minimum(places, len(wanted) - 1)] == numbers
+    return is_there
 
 
 def _cut_short(path: Path, num_lines: int, error: Exception) -> DataError:

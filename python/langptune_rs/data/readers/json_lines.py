@@ -22,17 +22,16 @@ from langptune_rs.data.readers.blocks import ahead, read_blocks
 from langptune_rs.data.readers.json_rows import BadLine, Row, parse_json, parse_line
 from langptune_rs.data.readers.reader import Request, with_columns
 from langptune_rs.data.readers.values import Fields, Kind, clean_values
-from langptune_rs.data.store.schema import Schema
 from langptune_rs.errors import DataError
 
-_TYPES: dict[Kind, pl.DataType | type[pl.DataType]] = {
-    "identifier": pl.String,
-    "text": pl.String,
-    "texts": pl.List(pl.String),
-    "words": pl.List(pl.String),
-    "joined_texts": pl.List(pl.String),
-    "number": pl.Float64,
-    "price": pl.String,
+_TYPES: dict[Kind, pl.DataType] = {
+    "identifier": pl.String(),
+    "text": pl.String(),
+    "texts": pl.List(pl.String()),
+    "words": pl.List(pl.String()),
+    "joined_texts": pl.List(pl.String()),
+    "number": pl.Float64(),
+    "price": pl.String(),
 }
 """What polars is asked to read a field as."""
 
@@ -118,7 +117,7 @@ class JsonLines:
 
     def _rows(self, lines: _Lines, columns: Sequence[str]) -> tuple[pl.DataFrame, Problems]:
         """The columns and `line` of the lines that can be used, and what is wrong with the others."""
-        schema = {name: _column_type(self.fields[name][1]) for name in columns} | {"line": pl.UInt32}
+        schema = pl.Schema({name: _column_type(self.fields[name][1]) for name in columns} | {"line": pl.UInt32()})
         fast = None if self.parse or not len(lines.numbers) else self._by_polars(lines, columns)
         if fast is None:
             return self._line_by_line(lines, columns, schema)
@@ -153,7 +152,7 @@ class JsonLines:
             ),
         )
 
-    def _line_by_line(self, lines: _Lines, columns: Sequence[str], schema: Schema) -> tuple[pl.DataFrame, Problems]:
+    def _line_by_line(self, lines: _Lines, columns: Sequence[str], schema: pl.Schema) -> tuple[pl.DataFrame, Problems]:
         read = [(getattr(Row, kind), key) for key, kind in (self.fields[name] for name in columns)]
         rows: list[tuple[Any, ...]] = []
         problems: Problems = {}
@@ -200,8 +199,8 @@ _Part = tuple[Callable[[], _Lines], int]
 """A function that finds the lines of a block, and the bytes of the file that the block took."""
 
 
-def _column_type(kind: Kind) -> pl.DataType | type[pl.DataType]:
-    return pl.String if kind == "joined_texts" else _TYPES[kind]
+def _column_type(kind: Kind) -> pl.DataType:
+    return pl.String() if kind == "joined_texts" else _TYPES[kind]
 
 
 def _is_doubtful(column: pl.Expr, kind: Kind) -> pl.Expr:

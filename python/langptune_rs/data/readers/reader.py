@@ -11,25 +11,27 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.data.readers.bad_lines import BadLines
-from langptune_rs.data.store.schema import ITEM_FIELDS, Schema
+from langptune_rs.data.store.schema import ITEM_FIELDS
 
 MAX_RATING = 5.0
 
-ITEM_SCHEMA: Schema = ITEM_FIELDS | {"line": pl.UInt32}
+ITEM_SCHEMA = pl.Schema({**ITEM_FIELDS, "line": pl.UInt32()})
 """`line` is the row's line in its file, counted from 1."""
 
-INTERACTION_SCHEMA: Schema = {
-    "user_id": pl.String,
-    "item_id": pl.String,
-    "rating": pl.Float64,
-    "timestamp": pl.Float64,
-    "position": pl.Float64,
-    "review_text": pl.String,
-    "line": pl.UInt32,
-}
+INTERACTION_SCHEMA = pl.Schema(
+    {
+        "user_id": pl.String(),
+        "item_id": pl.String(),
+        "rating": pl.Float64(),
+        "timestamp": pl.Float64(),
+        "position": pl.Float64(),
+        "review_text": pl.String(),
+        "line": pl.UInt32(),
+    }
+)
 """Every field but the ids may be null. `position` stands for a time where only the order is known."""
 
-_SCHEMA = ITEM_SCHEMA | INTERACTION_SCHEMA
+_SCHEMA = pl.Schema({**ITEM_SCHEMA, **INTERACTION_SCHEMA})
 
 
 def _ignore(units: int) -> None:
@@ -64,7 +66,7 @@ class Reader(Protocol):
         """
 
 
-def read_all(reader: Reader, schema: Schema, bad: BadLines | None = None) -> pl.DataFrame:
+def read_all(reader: Reader, schema: pl.Schema, bad: BadLines | None = None) -> pl.DataFrame:
     """Every row of a file at once, with the columns of `schema`. Raises `DataError` as `Reader.chunks` does."""
     columns = [name for name in schema if name != "line"]
     frames = reader.chunks(Request(columns, bad or BadLines()))
@@ -73,6 +75,6 @@ def read_all(reader: Reader, schema: Schema, bad: BadLines | None = None) -> pl.
 
 def with_columns(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """`columns` and `line` of `rows`. A column that the file does not have is null, or an empty list."""
-    types = {name: _SCHEMA.get(name, pl.String) for name in columns if name not in rows.columns}
+    types = {name: _SCHEMA.get(name, pl.String()) for name in columns if name not in rows.columns}
     missing = (pl.lit([] if isinstance(dtype, pl.List) else None, dtype).alias(name) for name, dtype in types.items())
     return rows.with_columns(missing).select(*columns, "line")

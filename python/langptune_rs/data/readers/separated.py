@@ -121,7 +121,7 @@ class _Parser:
         if not text:
             return pl.DataFrame(schema=dict.fromkeys(self.fields, pl.String))
         for type_of_numbers in (pl.Float64, pl.String):
-            types = dict.fromkeys(map(str, range(len(self.form.names))), pl.String)
+            types: dict[str, type[pl.DataType]] = dict.fromkeys(map(str, range(len(self.form.names))), pl.String)
             types |= {
                 str(self.places[name]): type_of_numbers for name in self.fields if self.fields[name][1] == "number"
             }
@@ -145,9 +145,9 @@ class _Parser:
         start, line = 0, first
         while start < len(block):
             values, end = self._split(block, start)
-            if values is None and end is None and not is_last and len(block) - start <= MAX_ROW_BYTES:
-                break
-            if values is None:
+            if values is None or end is None:
+                if end is None and not is_last and len(block) - start <= MAX_ROW_BYTES:
+                    break
                 end = block.index(b"\n", start) + 1
             row = block[start:end]
             start, number, line = end, line, line + row.count(b"\n")
@@ -222,7 +222,8 @@ class _Rows:
     def is_blank(self) -> np.ndarray:
         lengths = self.ends - self.starts
         is_return = np.frombuffer(self.block, np.uint8)[self.starts] == ord("\r")
-        return (lengths == 1) | ((lengths == 2) & is_return)
+        is_blank: np.ndarray = (lengths == 1) | ((lengths == 2) & is_return)
+        return is_blank
 
     def joined(self, kept: np.ndarray) -> bytes:
         """These rows alone."""

@@ -10,6 +10,7 @@ from typing import Literal
 from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, Reader
 from langptune_rs.errors import DataError, nearest
 
+Role = Literal["items", "interactions"]
 _AMAZON_OPTIONS = {"items": "--meta", "interactions": "--reviews"}
 
 
@@ -26,12 +27,12 @@ class Files:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Column of `ITEM_SCHEMA` or `INTERACTION_SCHEMA` -> its name in the user's own files."""
 
-    def find(self, role: Literal["items", "interactions"], source: str, *names: str) -> Path:
+    def find(self, role: Role, source: str, *names: str) -> Path:
         """The file given for `role`, or the one in `folder` that has one of `names`, plain or .gz.
 
         Raises `DataError` where there is no such file, and where there are several.
         """
-        given = getattr(self, role)
+        given: Path | None = getattr(self, role)
         if given is not None:
             if not given.is_file():
                 raise DataError(f"There is no file {given}, which was given for the {role} of {source}.")
@@ -75,7 +76,7 @@ def column_map(pairs: Sequence[str]) -> dict[str, str]:
 
 def check_column(name: str) -> None:
     """Raise `DataError` for a column that neither schema has."""
-    known = [column for column in ITEM_SCHEMA | INTERACTION_SCHEMA if column != "line"]
+    known = [column for column in dict.fromkeys((*ITEM_SCHEMA, *INTERACTION_SCHEMA)) if column != "line"]
     if name not in known:
         raise DataError(f"There is no column {name!r} to read. Columns are {', '.join(known)}." + nearest(name, known))
 

@@ -15,9 +15,8 @@ from langptune_rs.data.readers.json_rows import read_rows
 from langptune_rs.data.readers.parquet import ParquetFile, parquet_types
 from langptune_rs.data.readers.reader import Reader, Request, read_all
 from langptune_rs.data.readers.separated import SeparatedFile, open_separated
-from langptune_rs.data.readers.values import Fields
+from langptune_rs.data.readers.values import Fields, item_fields
 from langptune_rs.data.sources.files import Files, RawLogs
-from langptune_rs.data.store.schema import Schema
 from langptune_rs.errors import DataError
 
 _OWN_IDS = ("movieId", "movie_id", "item_id")
@@ -25,8 +24,8 @@ _TMDB_IDS = ("tmdbId", "tmdb_id")
 _TEXTS = ("overview", "description")
 _ARTICLE = r"(The|An?|Les?|La|L'|Une?|Las|Los|El|Il|Der|Die|Das)"
 _NO_GENRES = "(no genres listed)"
-_OVERVIEW: Schema = {"item_id": pl.String, "description": pl.String}
-_LINKS: Schema = {"item_id": pl.String, "other_id": pl.String}
+_OVERVIEW = pl.Schema({"item_id": pl.String(), "description": pl.String()})
+_LINKS = pl.Schema({"item_id": pl.String(), "other_id": pl.String()})
 _SHOWN_IDS = 3
 
 
@@ -119,8 +118,9 @@ def open_movies(files: Files, items: Reader, interactions: Reader, **others: Pat
     others["overview"] = files.overview
     names = _column_names(files.overview)
     text = _first_of(_TEXTS, names)
-    own_id, tmdb_id = _first_of(_OWN_IDS, names), _first_of(_TMDB_IDS, names)
-    if text is None or (own_id or tmdb_id) is None:
+    own_id = _first_of(_OWN_IDS, names)
+    id_column = own_id or _first_of(_TMDB_IDS, names)
+    if text is None or id_column is None:
         raise DataError(
             f"{files.overview} needs a column {' or '.join(_TEXTS)}, and one of {', '.join(_OWN_IDS + _TMDB_IDS)}. "
             f"It has {', '.join(names)}."
@@ -137,10 +137,8 @@ def open_movies(files: Files, items: Reader, interactions: Reader, **others: Pat
             )
         others["links"] = found[0]
         links = open_separated(found[0], {"item_id": ("movieId", "identifier"), "other_id": ("tmdbId", "text")})
-    overview = _open_table(
-        files.overview, {"item_id": (own_id or tmdb_id, "identifier"), "description": (text, "joined_texts")}
-    )
-    items = WithOverview(items, overview, own_id or tmdb_id, links)
+    overview = _open_table(files.overview, item_fields(item_id=id_column, description=text))
+    items = WithOverview(items, overview, id_column, links)
     return RawLogs(items, interactions, template="movies", others=others)
 
 

@@ -54,7 +54,7 @@ _HISTORY, _TARGET, _PROMPT = "in_sess_item_idxs", "out_sess_item_idxs", "sess_de
 _COLUMNS = (_INDEX, _ITEM_TEXT, _ITEM_TOKENS, _HISTORY, _TARGET, _PROMPT, *SESSION_TOKENIZERS)
 """What is read."""
 _SESSION_FIELDS = ("session_id", "user_id", "history", "ratings", "reviews", "target", "target_timestamp", "split")
-_SESSION_SCHEMA = {name: SESSION_COLUMNS[name] for name in _SESSION_FIELDS}
+_SESSION_SCHEMA = pl.Schema({name: SESSION_COLUMNS[name] for name in _SESSION_FIELDS})
 
 _ITEM = re.compile(
     r"Title: (.*?)\nDescription: \(average rating: ([^)]*)\) (.*)\nCategory: (.*)\nPrice: (.*)", re.DOTALL
@@ -132,7 +132,7 @@ def _item_texts(
     if _INDEX in rows.columns:
         labels = rows[_INDEX].to_list()
     elif num_labels in (None, len(rows)):
-        labels = range(len(rows))
+        labels = list(range(len(rows)))
     else:
         raise DataError(
             f"{source} has {len(rows)} items and no column {_INDEX!r}, but the sessions count {num_labels} items: some "
@@ -206,14 +206,12 @@ def _sessions(
             elif target in history or (compat == "paper" and len(distinct) <= len(history)):
                 left_out["sessions_that_repeat_an_item"] += 1
             else:
-                ratings, reviews = zip(*said, strict=True)
-                if compat == "paper":
-                    reviews = [clean(review) for review in reviews]
+                reviews = [clean(review) if compat == "paper" else review for _, review in said]
                 session = {
                     "session_id": len(kept),
                     "user_id": f"{name}-{index}",
                     "history": [str(item) for item in history],
-                    "ratings": ratings,
+                    "ratings": [rating for rating, _ in said],
                     "reviews": [review or None for review in reviews],
                     "target": str(target),
                     "target_timestamp": None,

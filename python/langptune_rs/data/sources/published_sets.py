@@ -100,14 +100,18 @@ def _hub_folder(name: str) -> Path:
 
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
         raise DataError(f"There is no folder {name}, and it is no hub id (owner/name).")
-    wanted = {"repo_type": "dataset", "allow_patterns": "*.parquet"}
+
+    def copy(*, is_here: bool) -> Path:
+        """The folder of the copy, downloaded unless `is_here`."""
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet", local_files_only=is_here))
+
     try:
         # The client tries for minutes where there is no network, so first ask one question that cannot take long.
         HfApi().dataset_info(name, timeout=HUB_TIMEOUT_SECONDS)
-        return Path(snapshot_download(name, **wanted))
+        return copy(is_here=False)
     except Exception as error:  # the client's transport errors have no common base
         try:
-            return Path(snapshot_download(name, local_files_only=True, **wanted))
+            return copy(is_here=True)
         except OSError:
             raise DataError(
                 f"The published set {name} cannot be had from the hub ({reason(error)}), and no download of it is "

@@ -12,6 +12,7 @@ import polars as pl
 
 from langptune_rs.data.readers.computed import Computed
 from langptune_rs.data.readers.form import Form, lacks_column, read_header
+from langptune_rs.data.readers.reader import Reader
 from langptune_rs.data.readers.separated import SeparatedFile
 from langptune_rs.data.readers.values import INTERACTION_KINDS, ITEM_KINDS, Fields, Kind
 from langptune_rs.data.sources.files import Files, RawLogs
@@ -38,9 +39,10 @@ NAMES = {
 def open_logs(files: Files) -> RawLogs:
     """The two files. Raises `DataError` when one is missing, or lacks an id or a mapped column."""
     items, interactions = files.find("items", "recbole", "*.item"), files.find("interactions", "recbole", "*.inter")
-    reader = open_atomic(items, _choose(items, files, ITEM_KINDS | {"year": "text"}))
-    if "year" in reader.fields:
-        reader = Computed(reader, {"title": (("title", "year"), with_year)})
+    described = open_atomic(items, _choose(items, files, ITEM_KINDS | {"year": "text"}))
+    reader: Reader = described
+    if "year" in described.fields:
+        reader = Computed(described, {"title": (("title", "year"), with_year)})
     return RawLogs(
         reader, open_atomic(interactions, _choose(interactions, files, INTERACTION_KINDS)), template="generic"
     )

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
@@ -131,7 +132,8 @@ class _Part:
     def validator(self) -> str | None:
         """The ETag or date that a server gave for the file of this address. None where it gave neither."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return json.loads(self._validator.read_text(encoding="utf-8"))["validator"]
+            validator: str | None = json.loads(self._validator.read_text(encoding="utf-8"))["validator"]
+            return validator
         return None
 
     def begin(self, validator: str | None) -> None:
@@ -224,7 +226,7 @@ def _end(response: http.client.HTTPResponse, start: int) -> int | None:
     return None if found[2] == "*" else int(found[2])
 
 
-def _validator(headers: http.client.HTTPMessage) -> str | None:
+def _validator(headers: Message) -> str | None:
     """A strong ETag, or the date of the last change: with neither a file cannot be resumed safely."""
     etag = headers.get("ETag", "")
     return etag if etag.startswith('"') else headers.get("Last-Modified")
@@ -265,7 +267,7 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _head(address: str) -> http.client.HTTPMessage:
+def _head(address: str) -> Message:
     """The headers of the first answer, also where that sends elsewhere."""
     try:
         with _open(address, method="HEAD", opener=urllib.request.build_opener(_StayHere)) as response:
@@ -287,7 +289,9 @@ def _open(
     headers = {"User-Agent": "langptune", "Accept-Encoding": "identity"} | (headers or {})
     request = urllib.request.Request(address, headers=headers, method=method)
     try:
-        return (opener or urllib.request.build_opener()).open(request, timeout=TIMEOUT_SECONDS)
+        answer: http.client.HTTPResponse
+        answer = (opener or urllib.request.build_opener()).open(request, timeout=TIMEOUT_SECONDS)
+        return answer
     except urllib.error.HTTPError as error:
         error.close()
         if error.code not in _TRY_AGAIN:

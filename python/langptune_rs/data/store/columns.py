@@ -8,11 +8,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 _ROWS_PER_CHUNK = 4096
 """Rows that become Python objects at a time where a column is iterated."""
@@ -43,9 +44,9 @@ class Column(Sequence[T], Generic[T]):
         if isinstance(index, slice):
             rows = range(len(self))[index]
             return self._between(rows.start, rows.start + len(rows)) if rows.step == 1 else [*map(self._at, rows)]
-        if isinstance(index, Sequence) or np.ndim(index):
+        if np.ndim(index):
             return [self._at(row) for row in self._rows(index).tolist()]
-        row = operator.index(index)
+        row = operator.index(index)  # type: ignore[arg-type]
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a column of {len(self)}")
         return self._at(row % len(self))
@@ -59,7 +60,7 @@ class Column(Sequence[T], Generic[T]):
             return NotImplemented
         return len(self) == len(other) and all(map(operator.eq, self, other))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3])) + (", …" if len(self) > 3 else "")
@@ -69,7 +70,7 @@ class Column(Sequence[T], Generic[T]):
         """All values as Python objects."""
         return self[:]
 
-    def _rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    def _rows(self, rows: ArrayLike) -> np.ndarray:
         """`rows` as int64 (m,), from 0 on."""
         given = np.asarray(rows)
         if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
@@ -96,7 +97,7 @@ class ArrowColumn(Column[T]):
     def __len__(self) -> int:
         return self._starts[-1] if self._taken is None else len(self._taken)
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> ArrowColumn[T]:
+    def take(self, rows: Sequence[int] | np.ndarray) -> Self:
         """A column of these rows (m,), in the order given, over the same arrays."""
         chosen = self._rows(rows)
         return type(self)(self._array, chosen if self._taken is None else self._taken[chosen])
@@ -108,11 +109,13 @@ class ArrowColumn(Column[T]):
     def _at(self, row: int) -> T:
         place = row if self._taken is None else int(self._taken[row])
         chunk = bisect_right(self._starts, place) - 1
-        return self._chunks[chunk][place - self._starts[chunk]].as_py()
+        value: T = self._chunks[chunk][place - self._starts[chunk]].as_py()
+        return value
 
     def _between(self, start: int, stop: int) -> list[T]:
         if self._taken is None:
-            return self._array.slice(start, stop - start).to_pylist()
+            values: list[T] = self._array.slice(start, stop - start).to_pylist()
+            return values
         return [self._at(row) for row in range(start, stop)]
 
 
@@ -203,7 +206,7 @@ class Labels(Column[str]):
         return len(self.codes)
 
     def _at(self, row: int) -> str:
-        return self.names[self.codes[row]]
+        return self.names[int(self.codes[row])]
 
     def _between(self, start: int, stop: int) -> list[str]:
         return [self.names[code] for code in self.codes[start:stop].tolist()]

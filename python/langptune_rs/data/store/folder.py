@@ -165,7 +165,7 @@ def _make(folder: Path, info: Mapping[str, Any]) -> Tables:
 
 def _is_distinct(info: Mapping[str, Any]) -> bool:
     """Whether the items of a session are to be distinct; for the reference code the target alone is."""
-    return info["config"].get("compat") != "reference"
+    return bool(info["config"].get("compat") != "reference")
 
 
 def _table_hashes(hashes: Mapping[str, str]) -> dict[str, str]:
@@ -182,7 +182,8 @@ def _check(folder: Path, hashes: Mapping[str, str]) -> None:
 def _is_checked(folder: Path, hashes: Mapping[str, str]) -> bool:
     """Whether the files are those whose hashes were last checked, by their size and the time of their last change."""
     try:
-        return json.loads((folder / ARROW / _CHECKED).read_text(encoding="utf-8")) == _stamps(folder, hashes)
+        checked = json.loads((folder / ARROW / _CHECKED).read_text(encoding="utf-8"))
+        return bool(checked == _stamps(folder, hashes))
     except (OSError, ValueError):
         return False
 

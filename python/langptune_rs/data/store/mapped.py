@@ -197,7 +197,7 @@ def _write_sessions(items: Path, path: Path, distinct: bool, sink: Any) -> None:
     table = pl.read_parquet(path, columns=["session_id", "user_id", "history", "ratings", "target", "split"])
     _refuse_missing_or_repeated(table["session_id"], path)
     lengths = table.select(pl.col("history", "ratings").list.len())
-    length = lengths["history"].max() or 0
+    length = lengths.select(pl.col("history").max()).item() or 0
     if not length or not lengths.select(pl.all_horizontal((pl.all() == length).fill_null(False).all())).item():
         raise DataError(f"{path}: histories, ratings and reviews are not all lists of one length.")
     unknown_splits = table.filter(~pl.col("split").is_in(SPLITS).fill_null(False))["split"]

@@ -38,11 +38,14 @@ class Item:
 
 
 class PromptOptions(Protocol):
-    """The part of a run's configuration that shapes a prompt."""
+    """What shapes a prompt: see `PromptStyle`."""
 
-    instruction: str | None
-    closing: str
-    history_text: HistoryText
+    @property
+    def instruction(self) -> str | None: ...
+    @property
+    def closing(self) -> str: ...
+    @property
+    def history_text(self) -> HistoryText: ...
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ def _parse(file: str, source: str | None) -> nodes.Template:
     """The syntax tree of `source`, or of a built-in file."""
     environment = _environment()
     if source is None:
-        source = environment.loader.get_source(environment, file)[0]
+        source = _LOADER.get_source(environment, file)[0]
     try:
         return environment.parse(source, file, file)
     except jinja2.TemplateSyntaxError as error:
@@ -287,6 +290,7 @@ _SAMPLES = (
 
 def _try_out(macros: Mapping[str, _Macro], file: str) -> None:
     """Call the macros with whatever may be missing, so that no item late in a catalog is the first to fail."""
+    calls: list[tuple[str, tuple[object, ...]]]
     calls = [("instruction", (ratings, reviews)) for ratings in (True, False) for reviews in (True, False)]
     calls += [(macro, (item,)) for macro in ("item_text", "item_line") for item in _SAMPLES]
     calls += [
@@ -313,11 +317,14 @@ class _Environment(ImmutableSandboxedEnvironment):
         )
 
 
+_LOADER = jinja2.PackageLoader("langptune_rs.data", "wording")
+
+
 @cache
 def _environment() -> _Environment:
     """Jinja as templates see it: no way to the rest of Python, and an error for what is not defined."""
     environment = _Environment(
-        loader=jinja2.PackageLoader("langptune_rs.data", "wording"),
+        loader=_LOADER,
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
