@@ -70,14 +70,14 @@ def prepare(
     """Filter raw logs, cut them into sessions, split these and report what leaks."""
     from langptune_rs.data import prepare as run
     from langptune_rs.data.inspection.summary import summary_text
-    from langptune_rs.data.sources.download import downloaded
+    from langptune_rs.data.sources.download import download_files
     from langptune_rs.data.sources.files import Files, column_map
     from langptune_rs.models.tokens import token_counters
 
     config = make_config(source=source, **settings)
     files = Files(path, items, interactions, overview, column_map(column or []))
     if download:
-        files = downloaded(source, category, files, mirror)
+        files = download_files(source, category, files, mirror)
     elif category is not None or mirror is not None:
         raise typer.BadParameter("--category and --mirror say what to --download. Give --download with them.")
     counters = token_counters(embedder, policy) if config.max_item_tokens or config.max_history_tokens else None

@@ -401,7 +401,7 @@ def test_an_unpacked_folder_that_lacks_a_file_is_left_alone(tmp_path):
     (tmp_path / "ml-1m").mkdir()
     (tmp_path / "ml-1m/mine.txt").write_text("x")
     with pytest.raises(
-        DataError, match=r"ml-1m lacks ratings\.dat, so it is no unpacked ml-1m\.zip\. Move it away and"
+        DataError, match=r"ml-1m lacks ratings\.dat, so it is not the unpacked ml-1m\.zip\. Move it away and"
     ):
         download("ml-1m", tmp_path)
     assert (tmp_path / "ml-1m/mine.txt").is_file()
@@ -414,7 +414,7 @@ def test_a_zip_writes_nothing_elsewhere(tmp_path, name):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "ml-1m.zip").write_bytes(make_zip(ML_1M | {name: b"evil"}))
-    with pytest.raises(DataError, match=r"which is no plain file below ml-1m/\. Nothing is unpacked"):
+    with pytest.raises(DataError, match=r"which is not a plain file below ml-1m/\. Nothing is unpacked"):
         download("ml-1m", folder)
     assert names(folder) == {"ml-1m.zip"}
     assert names(tmp_path) == {"in"}
@@ -422,7 +422,7 @@ def test_a_zip_writes_nothing_elsewhere(tmp_path, name):
 
 def test_a_link_in_a_zip_is_refused(tmp_path):
     (tmp_path / "ml-1m.zip").write_bytes(make_zip(ML_1M, link="ml-1m/link"))
-    with pytest.raises(DataError, match=r"holds 'ml-1m/link', which is no plain file"):
+    with pytest.raises(DataError, match=r"holds 'ml-1m/link', which is not a plain file"):
         download("ml-1m", tmp_path)
 
 
@@ -437,7 +437,7 @@ def test_a_zip_that_is_broken_or_too_large_leaves_nothing(tmp_path, monkeypatch,
     else:
         body = body[: len(body) // 2] if spoil == "cut" else b"<html>no such set</html>"
     (tmp_path / "ml-1m.zip").write_bytes(body)
-    message = r"needs 1,011,007 bytes more" if spoil == "bomb" else r"is no whole zip file .*Delete it, and download"
+    message = r"needs 1,011,007 bytes more" if spoil == "bomb" else r"is not a whole zip file .*Delete it, and download"
     with pytest.raises(DataError, match=message):
         download("ml-1m", tmp_path)
     assert names(tmp_path) == {"ml-1m.zip"}

@@ -123,11 +123,11 @@ def test_a_gzip_file_that_was_cut_is_refused(write_logs):
     file = folder / "interactions.jsonl.gz"
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(
-        DataError, match=r"interactions\.jsonl\.gz is no complete gzip file: reading stopped after line \d+"
+        DataError, match=r"interactions\.jsonl\.gz is not a complete gzip file: reading stopped after line \d+"
     ):
         check(folder)
     file.write_bytes(b"plain text")
-    with pytest.raises(DataError, match=r"is no complete gzip file"):
+    with pytest.raises(DataError, match=r"is not a complete gzip file"):
         check(folder)
 
 

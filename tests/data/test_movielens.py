@@ -168,16 +168,12 @@ def test_an_overview_without_an_id_or_a_text_is_refused(latest):
 def test_an_overview_that_describes_no_film_is_refused_with_both_kinds_of_ids(latest):
     file = latest / "plots.csv"
     file.write_text("movieId,overview\ntt01,One\ntt02,Two\n", encoding="utf-8")
-    with pytest.raises(
-        DataError, match=r"'movieId' stand ids such as 'tt01', 'tt02'; those of movies\.csv are '1', '2'"
-    ):
+    with pytest.raises(DataError, match=r"'movieId' has ids such as 'tt01', 'tt02'; those of movies\.csv are '1', '2'"):
         items_of(latest, file)
     file.write_text("tmdbId,overview\ntt01,One\n", encoding="utf-8")
     (latest / "links.csv").write_text("movieId,imdbId,tmdbId\n1,0133093,603\n", encoding="utf-8")
-    with pytest.raises(
-        DataError, match=r"'tmdbId' stand ids such as 'tt01'; links\.csv has '603', and those of movies"
-    ):
+    with pytest.raises(DataError, match=r"'tmdbId' has ids such as 'tt01'; links\.csv has '603', and those of movies"):
         items_of(latest, file)
     file.write_text("movieId,overview\n1,\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"plots\.csv holds no text at all"):
+    with pytest.raises(DataError, match=r"plots\.csv holds no description"):
         items_of(latest, file)

@@ -315,7 +315,10 @@ def test_memory_is_not_spent_on_dense_vectors(copies, monkeypatch):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": TRAIN, "test": TEST}, r"has the splits train, test, but train, val and test are needed\. A set of"),
+        (
+            {"train": TRAIN, "test": TEST},
+            r"has the splits train, test, but train, val and test are needed\. A set with only",
+        ),
         ({"train": TRAIN, "val": [Rated([1, 1, 2, 3], 4)], "test": TEST}, r"no session of the split 'val' can be used"),
     ],
 )
@@ -400,11 +403,11 @@ def test_the_hub_that_cannot_be_reached(copies):
     _, sessions = copies.saved()
     with pytest.raises(
         DataError,
-        match=r"The published set Cornell-AGI/amazon_movie_tv_item_mxbai cannot be had from the hub \(.*\), and no "
+        match=r"The published set Cornell-AGI/amazon_movie_tv_item_mxbai cannot be fetched from the hub \(.*\), and no "
         r"download of it is here\. Run `hf download --repo-type dataset Cornell-AGI/amazon_movie_tv_item_mxbai",
     ):
         read(sessions=sessions)
-    with pytest.raises(DataError, match=r"There is no folder \./here, and it is no hub id"):
+    with pytest.raises(DataError, match=r"There is no folder \./here, and it is not a hub id"):
         read("./here", sessions)
 
 

@@ -157,10 +157,10 @@ def test_a_gzip_file_is_read_and_one_that_was_cut_is_refused(tmp_path):
     file.write_bytes(gzip.compress(text.encode()))
     assert len(read_file(file)) == 2000
     file.write_bytes(file.read_bytes()[:-500])
-    with pytest.raises(DataError, match=r"log\.csv\.gz is no complete gzip file"):
+    with pytest.raises(DataError, match=r"log\.csv\.gz is not a complete gzip file"):
         read_file(file)
     file.write_bytes(b"user,item")
-    with pytest.raises(DataError, match=r"log\.csv\.gz is no complete gzip file"):
+    with pytest.raises(DataError, match=r"log\.csv\.gz is not a complete gzip file"):
         read_file(file)
 
 
@@ -282,10 +282,10 @@ def test_a_wrong_row_in_parquet_is_left_out(tmp_path):
 def test_a_parquet_file_that_was_cut_is_refused(tmp_path):
     file = write_parquet(tmp_path, user=["u"])
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"log\.parquet is no complete parquet file"):
+    with pytest.raises(DataError, match=r"log\.parquet is not a complete parquet file"):
         parquet.parquet_types(file)
     file.write_bytes(b"")
-    with pytest.raises(DataError, match=r"log\.parquet is no complete parquet file"):
+    with pytest.raises(DataError, match=r"log\.parquet is not a complete parquet file"):
         parquet.parquet_types(file)
 
 

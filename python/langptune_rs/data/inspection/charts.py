@@ -34,7 +34,7 @@ _AXES = {
     "history_tokens": ("policy tokens of history", "sessions"),
 }
 _LIMITS = {"item_tokens": "max_item_tokens", "history_tokens": "max_history_tokens"}
-"""What was cut away above a setting of the preparation, which is drawn as a line."""
+"""The setting that limits a length, which is drawn as a line."""
 
 _COLOURS = {"train": "#4269d0", "validation": "#efb118", "test": "#d1495b"}
 _STYLE: Any = {
@@ -49,7 +49,7 @@ _STYLE: Any = {
 
 
 def charts_folder(folder: str | Path) -> Path:
-    """Where charts go unless told: beside the data set, whose own folder holds nothing else."""
+    """The folder for charts by default. It is beside the data set, whose own folder holds nothing else."""
     folder = Path(folder).resolve()
     return folder.with_name(f"{folder.name}-inspect")
 
@@ -70,7 +70,7 @@ def write_charts(inspection: Inspection, out: Path) -> Path:
 
 
 def draw(inspection: Inspection) -> Figure:
-    """A figure with a histogram for each length, for ratings and for time, where these are known."""
+    """A figure with a histogram for each length, for ratings and for times, where these are known."""
     panels = _panels(inspection)
     rows = math.ceil(len(panels) / _COLUMNS)
     with matplotlib.rc_context(_STYLE):
@@ -81,7 +81,7 @@ def draw(inspection: Inspection) -> Figure:
 
 
 def _panels(inspection: Inspection) -> list[Callable[[Axes], None]]:
-    """One function for each chart there is something to draw in."""
+    """A function for each chart that has something to draw."""
     config, ratings = inspection.numbers["config"], inspection.numbers["ratings"]
     panels: list[Callable[[Axes], None]] = [
         partial(_lengths, name=name, values=values, limit=config.get(_LIMITS.get(name)))
@@ -95,9 +95,9 @@ def _panels(inspection: Inspection) -> list[Callable[[Axes], None]]:
 
 
 def _lengths(axes: Axes, name: str, values: np.ndarray, limit: int | None) -> None:
-    """A histogram, with both scales logarithmic where the tail is heavy, and the median as a line."""
+    """A histogram with the median as a line. Both scales are logarithmic where the tail is heavy."""
     edges = bin_edges(values, _NUM_BINS)
-    shown = edges - 0.5  # so that a bar for one value stands over it
+    shown = edges - 0.5  # so that the bar of a single value is centred on it
     axes.bar(shown[:-1], bin_counts(values, edges), np.diff(shown), align="edge", color=_COLOURS["train"], linewidth=0)
     if is_heavy_tailed(values):
         axes.set_xscale("log")
@@ -106,7 +106,7 @@ def _lengths(axes: Axes, name: str, values: np.ndarray, limit: int | None) -> No
         axes.set_ylim(bottom=0.5)
     median = float(np.median(values))
     axes.axvline(median, color="#222222", linewidth=1, linestyle="--", label=f"median {median:,.0f}")
-    if limit is not None and limit <= 2 * values.max():  # one far away would leave no room for the bars
+    if limit is not None and limit <= 2 * values.max():  # a limit far away would leave no room for the bars
         axes.axvline(limit, color=_COLOURS["test"], linewidth=1, label=f"limit {limit:,}")
     axes.legend(frameon=False)
     _label(axes, *_AXES[name])

@@ -25,7 +25,7 @@ def summary_text(info: dict[str, Any], out: Path) -> str:
 
 
 def _published_lines(report: dict[str, int]) -> list[str]:
-    """What was published, and what was left out of it."""
+    """What was published, and what was left out."""
     return [f"published {name.replace('_', ' ')}: {number}" for name, number in report.items()]
 
 
@@ -41,7 +41,7 @@ def _filter_lines(info: dict[str, Any]) -> list[str]:
 
 
 def _removed_lines(removed: dict[str, int], config: dict[str, Any]) -> list[str]:
-    """What the user did not ask to be removed, or kept, in words; what most sources do not have only where it is."""
+    """What was removed or kept, in words. Things that most sources do not have are listed only if they occurred."""
     few = f"with fewer than {config['min_interactions']} interactions"
     always = [
         f"removed {removed['users_with_too_few_interactions']} users {few}",

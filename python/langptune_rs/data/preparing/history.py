@@ -15,7 +15,7 @@ def read_history(path: str | Path, catalog: Catalog) -> tuple[list[int], list[fl
     """Item indexes, ratings (NaN for none) and reviews (None for none), oldest first.
 
     The file holds one JSON object a line: {"item_id" or "title", "rating"?, "review_text"?}. Raises `DataError`, with
-    the line and the nearest name, for an item that is not in the catalog, and for a rating that is none.
+    the line and the nearest name, for an item that is not in the catalog, and for a rating that is not from 0 to 5.
     """
     file = Path(path)
     if not file.is_file():

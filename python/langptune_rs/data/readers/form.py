@@ -67,7 +67,7 @@ def read_header(file: Path) -> str:
         raise DataError(f"{file}, line 1: not UTF-8 at byte {error.start + 1}. Save it as UTF-8.") from error
 
 
-def lacks_column(file: Path, name: str, there: Iterable[str]) -> DataError:
+def missing_column(file: Path, name: str, there: Iterable[str]) -> DataError:
     """Return the error for a file that has the columns `there`, but not `name`."""
     names = list(there)
     return DataError(f"{file} lacks the column {name!r}. It has {', '.join(names)}.{nearest(name, names)}")

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.data.readers.bad_lines import BadLines, Problems
-from langptune_rs.data.readers.blocks import ahead, read_blocks
+from langptune_rs.data.readers.blocks import map_ahead, read_blocks
 from langptune_rs.data.readers.json_rows import BadLine, Row, parse_json, parse_line
 from langptune_rs.data.readers.reader import Request, with_columns
 from langptune_rs.data.readers.values import Fields, Kind, clean_values
@@ -89,7 +89,7 @@ class JsonLines:
             lines = find()
             return *self._rows(lines, columns), lines, num_bytes
 
-        return ahead(read_part, parts)
+        return map_ahead(read_part, parts)
 
     def _blocks(self, unseen: set[str]) -> Iterator[_Part]:
         """Every block of the file, with lines numbered from 0. Keys that a block has are taken out of `unseen`."""
@@ -98,7 +98,7 @@ class JsonLines:
             yield partial(_find_lines, block), num_bytes
 
     def _blocks_of(self, lines: np.ndarray) -> Iterator[_Part]:
-        """The blocks with any of `lines`, and only these lines. Of a plain file no other block is read."""
+        """The blocks with any of `lines`, and only these lines. Other blocks of a plain file are not read."""
         blocks: Iterator[tuple[Callable[[], bytes], int]]
         if self.file.suffix == ".gz":
             blocks = ((partial(bytes, block), num_bytes) for block, num_bytes in read_blocks(self.file))
@@ -130,7 +130,7 @@ class JsonLines:
         return pl.concat([frame, again]).sort("line"), problems
 
     def _by_polars(self, lines: _Lines, columns: Sequence[str]) -> pl.DataFrame | None:
-        """The raw columns, `line`, and `doubtful` for each row; nothing where polars finds a fault or a blank line."""
+        """The raw columns, `line`, and `doubtful` for each row. None where polars finds a fault or a blank line."""
         kinds = {name: self.fields[name][1] for name in columns}
         raw = {self.fields[name][0]: _TYPES[kind] for name, kind in kinds.items()}
         if len(raw) != len(columns):

@@ -115,7 +115,7 @@ def parse_json(line: bytes) -> Any:
 
 
 def parse_line(path: Path, number: int, line: bytes, parse: Callable[[bytes], Any] = parse_json) -> dict[str, Any]:
-    """The object on a line. Raises `BadLine` for anything else."""
+    """The object on a line. Raises `BadLine` for a line that is anything else."""
     try:
         values = parse(line)
     except UnicodeDecodeError as error:

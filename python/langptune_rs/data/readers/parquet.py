@@ -57,7 +57,7 @@ def parquet_types(file: Path) -> dict[str, pl.DataType]:
 
 def _cannot_read(file: Path, error: Exception) -> DataError:
     reason = str(error).splitlines()[0] if str(error) else "broken"
-    return DataError(f"{file} is no complete parquet file: {reason}. Write or get it again.")
+    return DataError(f"{file} is not a complete parquet file: {reason}. Write or get it again.")
 
 
 def _values(file: Path, column: str, types: Mapping[str, pl.DataType], name: str, kind: Kind) -> pl.Expr:

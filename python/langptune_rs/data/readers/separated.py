@@ -18,7 +18,7 @@ import polars as pl
 
 from langptune_rs.data.readers.bad_lines import Problems
 from langptune_rs.data.readers.blocks import is_in, read_blocks
-from langptune_rs.data.readers.form import INNER_SEPARATOR, Form, is_utf8, lacks_column, read_form
+from langptune_rs.data.readers.form import INNER_SEPARATOR, Form, is_utf8, missing_column, read_form
 from langptune_rs.data.readers.reader import Request, with_columns
 from langptune_rs.data.readers.values import MAX_EXCERPT_LENGTH, Fields, finish
 from langptune_rs.data.wording.excerpts import shorten
@@ -60,12 +60,12 @@ def open_separated(file: Path, fields: Fields) -> SeparatedFile:
     form = read_form(file)
     for name, _ in fields.values():
         if name not in form.names:
-            raise lacks_column(file, name, form.names)
+            raise missing_column(file, name, form.names)
     return SeparatedFile(file, form, fields)
 
 
 class _Parser:
-    """Splits blocks of a text file into rows of `fields`, only those on `lines` if given."""
+    """Splits blocks of a text file into rows of `fields`. With `lines` it returns only the rows on these lines."""
 
     def __init__(self, form: Form, fields: Fields, lines: np.ndarray | None):
         self.form, self.fields, self.lines = form, fields, lines
@@ -74,16 +74,17 @@ class _Parser:
         self.field = _field_pattern(self.separator.encode(), form.has_quotes)
 
     def rows(self, block: bytes, first: int, is_last: bool) -> tuple[pl.DataFrame, Problems, int]:
-        """The columns and `line` of the rows in `block`, whose first line has the number `first`, and what is wrong.
+        """Read the rows in `block`, whose first line has the number `first`.
 
-        Also how many bytes these rows take: where the last is not complete it is to be read with the next block.
+        Returns the columns and `line` of the rows that can be used, what is wrong with the others, and the number of
+        bytes that both take. The bytes behind them are an incomplete row, to be read with the next block.
         """
         rows, problems, used = self._by_polars(block, first, is_last) or self._one_by_one(block, first, is_last)
         rows, others = finish(rows, self.fields)
         return rows, problems | others, used
 
     def _by_polars(self, block: bytes, first: int, is_last: bool) -> tuple[pl.DataFrame, Problems, int] | None:
-        """None where polars finds a fault, or would misunderstand the block."""
+        """As `rows`, before values are read. None where polars finds a fault, or would misunderstand the block."""
         if self.lines is None and (plain := self._plain(block, first)) is not None:
             return plain, {}, len(block)
         found = _find_rows(block, self.separator.encode(), self.form.has_quotes, first) if is_utf8(block) else None
@@ -103,21 +104,24 @@ class _Parser:
         return rows.with_columns(line=pl.Series(found.lines[kept], dtype=pl.UInt32)), problems, found.used
 
     def _plain(self, block: bytes, first: int) -> pl.DataFrame | None:
-        """The rows of a block without quotes, blank lines and rows of a wrong width; none for another."""
+        """The rows of a block without quotes, blank lines and rows of a wrong width. None for any other block."""
         if len(self.form.names) == 1 or (self.form.has_quotes and b'"' in block) or not is_utf8(block):
             return None
         num_rows, num_separators = (_count(block, end) for end in ("\n", self.separator))
         if num_separators != num_rows * (len(self.form.names) - 1):
             return None
-        # With as many separators as are due no row lacks one unless another has one too many, which polars refuses
-        # where it reads all fields.
+        # The number of separators is right in total, so that a row lacks one only if another has one too many. Polars
+        # refuses such a row where it reads all fields.
         rows = self._parsed(block, range(len(self.form.names)))
         if rows is None or rows.height != num_rows:
             return None
         return rows.with_columns(line=pl.Series(np.arange(first, first + num_rows, dtype=np.uint32)))
 
     def _parsed(self, text: bytes, places: Iterable[int] = ()) -> pl.DataFrame | None:
-        """The fields; numbers as texts where one of them is none. Those at `places` are read too and left out."""
+        """The fields of the rows. Numbers stay texts where one of them cannot be read as a number.
+
+        The fields at `places` are read as well, and left out of the table. None where polars finds a fault.
+        """
         if not text:
             return pl.DataFrame(schema=dict.fromkeys(self.fields, pl.String))
         for type_of_numbers in (pl.Float64, pl.String):
@@ -170,7 +174,10 @@ class _Parser:
         return table, problems, start
 
     def _split(self, block: bytes, start: int) -> tuple[list[bytes] | None, int | None]:
-        """The fields of the row at `start`, and where it ends: without fields at a fault, without end if not closed."""
+        """The fields of the row at `start`, and where the row ends.
+
+        The fields are None where a quote is out of place. The end is None where a quote is not closed.
+        """
         values = []
         while found := self.field.match(block, start):
             quoted, plain, end = found.groups()
@@ -195,7 +202,7 @@ _QUOTED = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"')
 
 
 def _field_pattern(separator: bytes, has_quotes: bool) -> re.Pattern[bytes]:
-    """Groups: what stands in quotes, or else the field; and what ends it."""
+    """A pattern for one field. Its groups are the text in quotes, or else the field, and what ends the field."""
     by = re.escape(separator)
     quoted = rb'"([^"]*+(?:""[^"]*+)*+)"' if has_quotes else rb"(?!)()"
     plain = rb'((?!")[^%s\n]*+)' if has_quotes else rb"([^%s\n]*+)"
@@ -210,9 +217,9 @@ class _Rows:
     starts: np.ndarray
     ends: np.ndarray
     lines: np.ndarray
-    """On which each row starts."""
+    """The line on which each row starts."""
     num_separators: np.ndarray
-    """Outside quotes."""
+    """Separators in each row that are not in quotes."""
 
     @property
     def used(self) -> int:
@@ -226,7 +233,7 @@ class _Rows:
         return is_blank
 
     def joined(self, kept: np.ndarray) -> bytes:
-        """These rows alone."""
+        """The bytes of the rows where `kept` is true."""
         if kept.all():
             return self.block[: self.used]
         bounds = np.flatnonzero(np.diff(kept, prepend=False, append=False)).reshape(-1, 2)
@@ -235,7 +242,7 @@ class _Rows:
 
 
 def _find_rows(block: bytes, separator: bytes, has_quotes: bool, first: int) -> _Rows | None:
-    """None if a quote stands neither at the start nor at the end of a field."""
+    """The complete rows of a block. None if a quote is neither at the start nor at the end of a field."""
     data = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     lines = np.arange(first, first + len(ends))

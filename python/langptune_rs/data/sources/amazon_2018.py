@@ -31,7 +31,11 @@ def open_category(
     categories: str,
     parse_item: Callable[[bytes], Any] | None = None,
 ) -> RawLogs:
-    """The two files of a category in the form that 2014 and 2018 share; `categories` is the key of an item's."""
+    """The two files of a category in the form that 2014 and 2018 share.
+
+    `reviews` are patterns for the name of the file of reviews, `categories` is the key of an item's categories, and
+    `parse_item` reads a line of metadata that is not JSON. Raises `DataError` when a file is missing.
+    """
     described = JsonLines(
         files.find("items", source, "meta_*.json"),
         item_fields(item_id="asin", title="title", description="description", categories=categories, price="price"),
@@ -48,10 +52,10 @@ def open_category(
 
 
 def _without_scripts(title: pl.Expr) -> pl.Expr:
-    """Some titles of 2018 are a piece of the page's script."""
+    """A title, but null where it is a piece of the page's script, as some titles of 2018 are."""
     return pl.when(~title.str.contains("getTime()", literal=True)).then(title)
 
 
 def _without_styles(price: pl.Expr) -> pl.Expr:
-    """Some prices of 2018 are a piece of the page's style sheet."""
+    """A price, but null where it is a piece of the page's style sheet, as some prices of 2018 are."""
     return pl.when(~price.str.contains("{", literal=True)).then(price)

@@ -58,19 +58,22 @@ SETS = {
 
 
 def set_names() -> list[str]:
-    """What `download` takes, with CATEGORY for a category's name."""
+    """The names that `download` takes. CATEGORY stands for the name of a category."""
     return [f"{name}/CATEGORY" if found.has_categories else name for name, found in SETS.items()]
 
 
-def downloaded(source: str, category: str | None, files: Files, mirror: str | None = None) -> Files:
-    """`files` of a source with what `download` fetches, into their folder or else into the cache.
+def download_files(source: str, category: str | None, files: Files, mirror: str | None = None) -> Files:
+    """Download a public set into the folder of `files`, or into the cache, and return `files` with what was found.
 
-    Raises `DataError` for a source that is no public set, and as `download` does.
+    `mirror` is another address to download from. Raises `DataError` when files are given already, for a source that is
+    not a public set, for a set with categories without `category`, and as `download` does.
     """
     if files.items is not None or files.interactions is not None:
-        raise DataError("Files were given, so that there is nothing to --download. Leave out the one or the other.")
+        raise DataError(
+            "Files were given, so that there is nothing to --download. Give either the files or --download."
+        )
     if source not in SETS:
-        raise DataError(f"{source!r} is no public set to --download. There are {', '.join(SETS)}.")
+        raise DataError(f"{source!r} is not a public set to --download. There are {', '.join(SETS)}.")
     if SETS[source].has_categories and category is None:
         raise DataError(f"{source} comes by category: say which with --category, such as Movies_and_TV or All_Beauty.")
     name = source if category is None else f"{source}/{category}"
@@ -83,10 +86,11 @@ def download(name: str, folder: str | Path, *, base_url: str | None = None) -> d
     """Fetch a public set, such as `ml-1m` or `amazon-2023/Movies_and_TV`, and return role -> file.
 
     The roles are `interactions` and `items`. Files that are in `folder` already, downloaded or put there by hand, are
-    taken as they are. A download that was cut off goes on where it stopped. Beside each file stands `FILE.sha256` with
-    its size, address and SHA-256. `base_url` is the address of a mirror. Raises `DataError` for a name that is none;
-    when there is no network, saying which file from which address to put where; when the disk is full; and when the
-    file has another checksum than the server says, twice.
+    taken as they are. A download that was cut off goes on where it stopped. A file `FILE.sha256` beside each file has
+    its size, address and SHA-256. `base_url` is the address of a mirror.
+
+    Raises `DataError` for a name that is not in `set_names()`, when the disk is full, and when a file has twice another
+    checksum than the server says. Without a network the error says which file to fetch from where.
     """
     found, category = _find(name)
     folder = Path(folder)
@@ -102,7 +106,7 @@ def download(name: str, folder: str | Path, *, base_url: str | None = None) -> d
 
 
 def _find(name: str) -> tuple[_Set, str]:
-    """The set and the category, which is empty for a set that has none."""
+    """The set, and the category, which is empty for a set without categories."""
     head, slash, category = name.partition("/")
     found = SETS.get(head)
     if found is None:
@@ -112,7 +116,7 @@ def _find(name: str) -> tuple[_Set, str]:
             f"{name!r} names no category. Write it as the files do, such as {head}/Movies_and_TV or {head}/All_Beauty."
         )
     if slash and not found.has_categories:
-        raise DataError(f"{head} has no categories, so {name!r} is no public set. Write {head!r}.")
+        raise DataError(f"{head} has no categories, so {name!r} is not a public set. Write {head!r}.")
     return found, category
 
 
@@ -132,6 +136,7 @@ def _zipped(name: str, found: _Set, folder: Path, address: str) -> dict[str, Pat
     missing = [file for file in files.values() if not file.is_file()]
     if missing:
         raise DataError(
-            f"{folder / name} lacks {missing[0].name}, so it is no unpacked {name}.zip. Move it away and try again."
+            f"{folder / name} lacks {missing[0].name}, so it is not the unpacked {name}.zip. Move it away and try "
+            "again."
         )
     return files

@@ -15,6 +15,7 @@ def reason(error: object) -> str:
 
 
 def need_room(folder: Path, num_bytes: int, what: str) -> None:
+    """Raise `DataError` where the disk of `folder` has less than `num_bytes` free for `what`."""
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise DataError(
@@ -24,5 +25,6 @@ def need_room(folder: Path, num_bytes: int, what: str) -> None:
 
 
 def disk_error(error: OSError, path: Path) -> DataError:
+    """Return the error for a file that cannot be written."""
     kept = " What was downloaded so far is kept, and used when you run it again." if error.errno == errno.ENOSPC else ""
     return DataError(f"{path} cannot be written: {error.strerror or error}. Make room or choose another folder.{kept}")

@@ -88,13 +88,13 @@ class RawLogs:
     items: Reader
     interactions: Reader
     template: str
-    """The source's own wording of prompts."""
+    """The name of the source's own template for prompts."""
     is_crawl: bool = False
-    """In a crawl an item may be described twice (the first description counts) or not at all (its interactions are
-    left out, and counted); in other data either is a mistake."""
+    """Whether an item may be described twice, or not at all. The first description counts, and interactions with
+    items that are not described are left out and counted. In data that is not a crawl either is an error."""
 
     others: Mapping[str, Path] = field(default_factory=dict)
-    """Further files that were read for the items, by what they are."""
+    """Further files that are read for the items: role -> file."""
 
     @property
     def files(self) -> dict[str, Path]:

@@ -1,7 +1,7 @@
 """The user's own `items.jsonl` and `interactions.jsonl`, plain or .gz.
 
 Items: item_id, title, description, categories, price, average_rating; interactions: user_id, item_id, rating (0 to 5),
-timestamp or position, review_text. Only the ids are needed; null means missing; other fields are passed over.
+timestamp or position, review_text. Only the ids are needed. A null is a missing value, and other fields are ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FILES = "items.jsonl and interactions.jsonl, plain or .gz; --column item_id=asin
 
 
 def open_logs(files: Files) -> RawLogs:
-    """The two files. Raises `DataError` when one is missing or there both plain and .gz."""
+    """The two files. Raises `DataError` when one is missing, or is there both plain and as .gz."""
     items, interactions = _open(files, "items", ITEM_KINDS), _open(files, "interactions", INTERACTION_KINDS)
     return RawLogs(items, interactions, template="generic")
 

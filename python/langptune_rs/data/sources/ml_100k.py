@@ -1,7 +1,8 @@
 """MovieLens 100K, from RecBole's atomic files or from GroupLens' own.
 
-RecBole's `ml-100k.item` and `ml-100k.inter` come with the package recbole; GroupLens' are `u.item` (Latin-1), `u.data`
-and `u.genre`. Titles stand as they do there ("Usual Suspects, The (1995)"), RecBole's with the year behind them.
+RecBole's files `ml-100k.item` and `ml-100k.inter` come with the package recbole. GroupLens' files are `u.item`
+(Latin-1), `u.data` and `u.genre`. Titles stay as they are there ("Usual Suspects, The (1995)"). RecBole's titles get
+the year behind them.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _packaged() -> Path:
 
 
 def _atomic_items(file: Path) -> Reader:
-    """Year and genre are "V" and "unknown" in single rows; what is no year or genre is left out."""
+    """The films of RecBole's file. A year or genre that is not one is left out: single rows have "V" and "unknown"."""
     films = open_atomic(
         file,
         {
@@ -85,7 +86,7 @@ def _known(categories: pl.Expr) -> pl.Expr:
 
 
 def _own_items(file: Path, genres: Path) -> Reader:
-    """A film has a flag 0 or 1 for each genre of `genres`, which lists them as `name|number`."""
+    """The films of GroupLens' file, with a flag 0 or 1 for each genre. `genres` lists the genres as `name|number`."""
     lines = genres.read_text(encoding="utf-8").splitlines()
     names = [line.partition("|")[0] for line in lines if line.strip()]
     films = SeparatedFile(
@@ -111,7 +112,7 @@ def _own_title(title: pl.Expr) -> pl.Expr:
 
 
 def _flagged(*flags: pl.Expr) -> pl.Expr:
-    """The names of the columns that are 1, without that of none."""
+    """The names of the genres whose flag is 1, without "unknown"."""
     named = [
         pl.when(flag == 1).then(pl.lit(flag.meta.output_name()))
         for flag in flags

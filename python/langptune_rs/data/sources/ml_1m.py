@@ -1,7 +1,7 @@
 """MovieLens 1M as GroupLens gives it: `movies.dat` and `ratings.dat`, Latin-1, with `::` between fields.
 
-https://grouplens.org/datasets/movielens/1m. Titles as in `movielens.with_article_first`; no description but by an
-overview table.
+https://grouplens.org/datasets/movielens/1m. Titles are changed by
+`movielens.with_article_first`. Descriptions come from an overview table only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MovieLens 32M, latest and latest-small as GroupLens gives them: `movies.csv` and `ratings.csv`.
 
-https://grouplens.org/datasets/movielens/32m. Titles as in `movielens.with_article_first`; no description but by an
-overview table.
+https://grouplens.org/datasets/movielens/32m. Titles are changed by
+`movielens.with_article_first`. Descriptions come from an overview table only.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ def with_article_first(title: pl.Expr) -> pl.Expr:
 
 
 def without_no_genres(categories: pl.Expr) -> pl.Expr:
+    """`categories` without the one that says that there are none."""
     return categories.list.filter(pl.element() != _NO_GENRES)
 
 
@@ -51,9 +52,9 @@ class WithOverview:
     overview: Reader
     """With the columns `item_id` and `description`."""
     id_column: str
-    """What `item_id` is called in its file."""
+    """The name of the column `item_id` in the overview's file."""
     links: Reader | None = None
-    """If given, `item_id` of `overview` is another id, and here are its `item_id` and that `other_id`."""
+    """Maps the ids of the overview, its `other_id`, to ids of items, its `item_id`. None where they are the same."""
 
     @property
     def file(self) -> Path:
@@ -91,17 +92,17 @@ class WithOverview:
         return texts.unique("item_id", keep="first", maintain_order=True)
 
     def _matches_none(self, item_ids: pl.Series) -> DataError:
-        """The error for a table that describes none of the items, of which these are some of the ids."""
+        """Return the error for an overview that describes none of the items. `item_ids` are the ids of some items."""
         texts = read_all(self.overview, _OVERVIEW, BadLines("skip"))
         described = texts.filter(pl.col("description").is_not_null())["item_id"]
         if described.is_empty():
-            return DataError(f"{self.overview.file} holds no text at all. Give a table with descriptions.")
+            return DataError(f"{self.overview.file} holds no description. Give a table with descriptions.")
         known = f"those of {self.file.name} are {_shown(item_ids)}"
         if self.links is not None:
             links = read_all(self.links, _LINKS, BadLines("skip"))
             known = f"{self.links.file.name} has {_shown(links['other_id'].drop_nulls())}, and {known}"
         return DataError(
-            f"{self.overview.file} describes none of the items: in its column {self.id_column!r} stand ids such as "
+            f"{self.overview.file} describes none of the items: its column {self.id_column!r} has ids such as "
             f"{_shown(described)}; {known}. Give a table with the same ids, in a column {' or '.join(_OWN_IDS)}."
         )
 

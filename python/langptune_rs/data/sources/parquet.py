@@ -1,7 +1,7 @@
 """The user's own `items.parquet` and `interactions.parquet`.
 
-The columns are those of the source `jsonl`. Ids are texts or whole numbers; categories a list of texts, or a text with
-`|` between them; the timestamp a number, a date or a time.
+The columns are those of the source `jsonl`. Ids are texts or whole numbers. Categories are a list of texts, or one text
+with `|` between them. The timestamp is a number, a date or a time.
 """
 
 from __future__ import annotations

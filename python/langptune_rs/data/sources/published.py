@@ -1,14 +1,14 @@
 """The paper's published split: tokenised sets on the hub whose sessions and train, validation and test are fixed.
 
 Two sets belong together. The items have `index`, `item_descriptions` (text) and `item_description_tokens`. The
-sessions have, in the splits `train`, `val` and `test`, `in_sess_item_idxs` (the history), `out_sess_item_idxs` (the
+sessions have the splits `train`, `val` and `test`, with `in_sess_item_idxs` (the history), `out_sess_item_idxs` (the
 target), `sess_descriptions` (the whole prompt, with every rating and review) and the same as tokens in
-`sess_description_gemma` or `sess_description_llama`; `index` counts the sessions of a split from 0.
+`sess_description_gemma` or `sess_description_llama`. Their `index` counts the sessions of a split from 0.
 
-The texts are taken where the set has them, since the embedder's tokens have lost case and accents; a set that has
-tokens alone is decoded. A session names its items by the column `index` of the item set: the reference takes the
-row's number instead, which differs from the first item on that was left out as too long. Every history is compared
-with the texts in its prompt, so that shifted labels are found and refused.
+Texts are preferred to tokens, since the embedder's tokens have lost case and accents. A set without texts is decoded. A
+session names its items by the column `index` of the item set. The reference code takes the number of the row instead,
+which is another one from the first item on that was left out as too long. Every history is compared with the texts in
+its prompt, so that shifted labels are found and refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 NAME = "published"
-"""Of the source, and of its split."""
+"""The name of the source, and of its split."""
 FILES = "the paper's own split, from the hub or --items and --interactions: folders of save_to_disk or of its parquet"
 TEMPLATE = "movies"
 ITEMS = "Cornell-AGI/amazon_movie_tv_item_mxbai"
@@ -52,7 +52,7 @@ Compat = Literal["paper", "reference"]
 _INDEX, _ITEM_TEXT, _ITEM_TOKENS = "index", "item_descriptions", "item_description_tokens"
 _HISTORY, _TARGET, _PROMPT = "in_sess_item_idxs", "out_sess_item_idxs", "sess_descriptions"
 _COLUMNS = (_INDEX, _ITEM_TEXT, _ITEM_TOKENS, _HISTORY, _TARGET, _PROMPT, *SESSION_TOKENIZERS)
-"""What is read."""
+"""The columns that are read."""
 _SESSION_FIELDS = ("session_id", "user_id", "history", "ratings", "reviews", "target", "target_timestamp", "split")
 _SESSION_SCHEMA = pl.Schema({name: SESSION_COLUMNS[name] for name in _SESSION_FIELDS})
 
@@ -78,7 +78,7 @@ class Published:
     items: pl.DataFrame
     sessions: pl.DataFrame
     report: dict[str, int]
-    """How many items and sessions were published, and how many were left out for which reason."""
+    """The number of items and sessions that were published, and that were left out for each reason."""
 
 
 def read(
@@ -89,14 +89,14 @@ def read(
     item_tokenizer: str = ITEM_TOKENIZER,
     session_tokenizer: str | None = None,
 ) -> Published:
-    """Items and sessions in the columns of a prepared data set, those that hold what was read from texts or ids.
+    """Items and sessions in the columns of a prepared data set, without those that a template or a tokenizer fills.
 
-    `items` and `sessions` are hub ids or local copies: folders that `save_to_disk` wrote, or with the hub's parquet
-    files. An item's id is its `index`, a user's is the published split with the session's `index` (`val-17`), since
-    the sets name no users. With `compat="paper"` texts are cleaned, and a session that repeats an item is left out,
-    since the paper asks for distinct ones; with `"reference"` texts stay as they were published, and such a session is
-    left out only if its target is in its history. Tokenizers, hub ids or folders with `tokenizer.json`, are for sets
-    without texts.
+    `items` and `sessions` are hub ids or local copies: folders that `save_to_disk` wrote, or folders with the hub's
+    parquet files. The id of an item is its `index`. The id of a user is the published split with the session's `index`
+    (`val-17`), since the sets name no users. With `compat="paper"` texts are cleaned, and a session that repeats an
+    item is left out, since the paper asks for distinct items. With `compat="reference"` texts stay as they were
+    published, and such a session is left out only if its target is in its history. Tokenizers are for sets without
+    texts. Each is a hub id or a folder with `tokenizer.json`.
 
     Raises `DataError` when a set cannot be reached or lacks a column or a split, for a text that is not of the
     published form, and when the labels in the sessions do not fit the items.
@@ -121,9 +121,10 @@ def read(
 def _item_texts(
     source: str | Path, splits: Mapping[str, pl.DataFrame], num_labels: int | None, tokenizer: str
 ) -> dict[int, str]:
-    """Label -> text.
+    """Label -> text of each item.
 
-    Raises `DataError` for a label given twice, and where only rows are there to count by, but not all of them.
+    Raises `DataError` for a label given twice, and for a set without labels where some items were left out, so that
+    the number of a row is not the label.
     """
     rows = pl.concat(splits.values(), how="vertical_relaxed")
     if not len(rows):
@@ -141,12 +142,12 @@ def _item_texts(
     found = dict(zip(labels, texts, strict=True))
     if None in found or len(found) != len(rows):
         label = next(label for label, times in Counter(labels).items() if times > 1 or label is None)
-        raise DataError(f"{source}: the index {label} is there twice, or none. Each item has its own.")
+        raise DataError(f"{source}: the index {label} is there twice, or is missing. Each item has its own.")
     return found
 
 
 def _fields(source: str | Path, index: int, text: str, compat: Compat) -> dict[str, Any]:
-    """The row of an item, with None for what its text says is `None`."""
+    """The row of an item. A field that reads `None` in its text is None."""
     found = _ITEM.fullmatch(text) or _DECODED_ITEM.fullmatch(text)
     if found is None:
         raise DataError(
@@ -168,7 +169,7 @@ def _fields(source: str | Path, index: int, text: str, compat: Compat) -> dict[s
 
 
 def _number(text: str | None) -> float | None:
-    """Of `4.7`, also where a tokenizer left spaces in it; None where there is none."""
+    """The number in a text, even where a tokenizer left spaces in it. None where there is no number."""
     try:
         number = float("".join((text or "").split()))
     except ValueError:
@@ -186,11 +187,11 @@ def _sessions(
     compat: Compat,
     tokenizer: str | None,
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The sessions that can be used, and how many were left out for which reason."""
-    keys = {index: _squeeze(text)[0] for index, text in texts.items()}
+    """The sessions that can be used, and the number of sessions left out for each reason."""
+    keys = {index: _comparable(text)[0] for index, text in texts.items()}
     left_out = dict.fromkeys(("sessions_with_an_item_left_out", "sessions_that_repeat_an_item"), 0)
     kept: list[dict[str, Any]] = []
-    strange: list[str] = []
+    mismatches: list[str] = []
     num_read = 0
     for name, rows in _three_splits(source, splits).items():
         for index, history, target, prompt in _rows(source, name, rows, tokenizer):
@@ -199,29 +200,31 @@ def _sessions(
             if not distinct <= texts.keys():
                 left_out["sessions_with_an_item_left_out"] += 1
                 continue
-            said = _said(prompt, [keys[item] for item in history])
-            if isinstance(said, int):
-                label = history[said]
-                strange.append(f"{name}-{index} has the item {label}, but not its text {shorten(texts[label], 60)!r}")
+            entries = _entries(prompt, [keys[item] for item in history])
+            if isinstance(entries, int):
+                label = history[entries]
+                mismatches.append(
+                    f"{name}-{index} has the item {label}, but not its text {shorten(texts[label], 60)!r}"
+                )
             elif target in history or (compat == "paper" and len(distinct) <= len(history)):
                 left_out["sessions_that_repeat_an_item"] += 1
             else:
-                reviews = [clean(review) if compat == "paper" else review for _, review in said]
+                reviews = [clean(review) if compat == "paper" else review for _, review in entries]
                 session = {
                     "session_id": len(kept),
                     "user_id": f"{name}-{index}",
                     "history": [str(item) for item in history],
-                    "ratings": [rating for rating, _ in said],
+                    "ratings": [rating for rating, _ in entries],
                     "reviews": [review or None for review in reviews],
                     "target": str(target),
                     "target_timestamp": None,
                     "split": SPLITS[name],
                 }
                 kept.append(session)
-    if strange:
+    if mismatches:
         raise DataError(
-            f"{source} does not fit the items: {len(strange)} of {num_read} sessions name items whose texts are not in "
-            f"their prompts. The first: {strange[0]}. Labels are shifted where items were left out after the "
+            f"{source} does not fit the items: {len(mismatches)} of {num_read} sessions name items whose texts are not "
+            f"in their prompts. The first: {mismatches[0]}. Labels are shifted where items were left out after the "
             "sessions were numbered; give the item set, with its index, that these sessions were made with."
         )
     table = pl.DataFrame(kept, schema=_SESSION_SCHEMA)
@@ -234,8 +237,8 @@ def _three_splits(source: str | Path, splits: Mapping[str, pl.DataFrame]) -> dic
     found = {name: splits[name] for name in SPLITS if name in splits}
     if len({SPLITS[name] for name in found}) != 3 or len(found) != 3:
         raise DataError(
-            f"{source} has the splits {', '.join(splits)}, but train, val and test are needed. A set of train and test "
-            "alone is the one before targets were chosen and validation was split off."
+            f"{source} has the splits {', '.join(splits)}, but train, val and test are needed. A set with only "
+            "train and test is the one before targets were chosen and validation was split off."
         )
     _refuse_empty(source, {name: len(rows) for name, rows in found.items()})
     return found
@@ -250,7 +253,7 @@ def _refuse_empty(source: str | Path, counts: Mapping[str, int]) -> None:
 def _rows(
     source: str | Path, name: str, rows: pl.DataFrame, tokenizer: str | None
 ) -> Iterator[tuple[int, list[int], int, str]]:
-    """Index, history, target and the user's turn of the prompt."""
+    """Yield index, history, target and the user's turn of the prompt of each session."""
     missing = {_HISTORY, _TARGET} - set(rows.columns)
     if missing:
         raise DataError(f"{source} lacks the column {min(missing)!r}. It has {', '.join(rows.columns)}.")
@@ -271,16 +274,17 @@ def _rows(
         yield index, history, targets[0], turn[1]
 
 
-def _said(turn: str, keys: Sequence[str]) -> list[tuple[float | None, str]] | int:
+def _entries(turn: str, keys: Sequence[str]) -> list[tuple[float | None, str]] | int:
     """Rating and review of each item of a history, or the place of the first item that is not in the prompt.
 
-    `keys` are the items' squeezed texts. A review ends where the next item's text begins, whatever it says.
+    `keys` are the texts of the items after `_comparable`. A review ends where the text of the next item begins,
+    whatever the review says.
     """
-    squeezed, places = _squeeze(turn)
+    comparable, places = _comparable(turn)
     starts, ratings = [], []
     position = 0
     for place, key in enumerate(keys):
-        start = squeezed.find(key + _RATING_KEY, position)
+        start = comparable.find(key + _RATING_KEY, position)
         rating = _RATING.match(turn, places[start + len(key)]) if start >= 0 else None
         if rating is None:
             return place
@@ -292,9 +296,9 @@ def _said(turn: str, keys: Sequence[str]) -> list[tuple[float | None, str]] | in
 
 
 class _Folded(dict[str, str]):
-    """Character -> what is compared of it: letters without case and accents, and digits.
+    """Character -> what is compared of it: a letter without case and accents, or a digit.
 
-    Tokenizers keep these; spaces, punctuation and rare signs come back changed or not at all.
+    Tokenizers keep these. Spaces, punctuation and rare characters may come back changed or not at all.
     """
 
     def __missing__(self, char: str) -> str:
@@ -306,8 +310,8 @@ class _Folded(dict[str, str]):
 _FOLDED = _Folded()
 
 
-def _squeeze(text: str) -> tuple[str, np.ndarray]:
-    """What of `text` is compared, and for each character of that its place in `text`."""
+def _comparable(text: str) -> tuple[str, np.ndarray]:
+    """The part of `text` that is compared, and the place in `text` of each of its characters, int64."""
     folded = [_FOLDED[char] for char in text]
     lengths = np.fromiter(map(len, folded), dtype=np.int64, count=len(folded))
     return "".join(folded), np.repeat(np.arange(len(folded)), lengths)

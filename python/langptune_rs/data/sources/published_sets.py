@@ -31,7 +31,7 @@ class PublishedSet(NamedTuple):
 
 
 def local_files(source: str | Path) -> list[Path]:
-    """The files of a local copy that hold its rows, in order; none for a hub id."""
+    """The files of a local copy that hold its rows, in order. A hub id has none."""
     folder = Path(source).expanduser()
     found = [*folder.rglob("*.parquet"), *folder.rglob("*.arrow")] if folder.is_dir() else []
     return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
@@ -95,11 +95,14 @@ def _from_datasets(source: str | Path, found: Any, columns: Collection[str]) -> 
 
 
 def _hub_folder(name: str) -> Path:
-    """Download what is missing of a set; what an earlier download left serves when the hub cannot be reached."""
+    """The folder of a set from the hub, downloaded where it is missing.
+
+    An earlier download is used when the hub cannot be reached. Raises `DataError` when there is none.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise DataError(f"There is no folder {name}, and it is no hub id (owner/name).")
+        raise DataError(f"There is no folder {name}, and it is not a hub id (owner/name).")
 
     def copy(*, is_here: bool) -> Path:
         """The folder of the copy, downloaded unless `is_here`."""
@@ -114,7 +117,7 @@ def _hub_folder(name: str) -> Path:
             return copy(is_here=True)
         except OSError:
             raise DataError(
-                f"The published set {name} cannot be had from the hub ({reason(error)}), and no download of it is "
+                f"The published set {name} cannot be fetched from the hub ({reason(error)}), and no download of it is "
                 f"here. Run `hf download --repo-type dataset {name} --local-dir FOLDER` where there is a network, and "
                 "give the folder."
             ) from error
@@ -125,7 +128,7 @@ def _datasets() -> Any:
         import datasets
     except ImportError as error:
         raise DataError(
-            "What `save_to_disk` wrote is read with the package datasets, which is not installed. Run "
+            "The package datasets reads what `save_to_disk` wrote, but is not installed. Run "
             "`pip install 'langptune-rs[hub]'`, or give the hub's parquet files."
         ) from error
     return datasets

@@ -1,7 +1,7 @@
 """RecBole's atomic files, `NAME.item` and `NAME.inter`: tabs between fields, `name:type` in the first line.
 
-Of the names in `NAMES` the first that the file has, in any case of letters, is taken for a column, or the one of the
-column map. `token_seq` fields are split at spaces. A release year goes behind a title that has none.
+A column is read from the field that the column map names, or from the first of its `NAMES` that the file has, in upper
+or lower case. `token_seq` fields are split at spaces. A release year is put behind a title without a year.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from langptune_rs.data.readers.computed import Computed
-from langptune_rs.data.readers.form import Form, lacks_column, read_header
+from langptune_rs.data.readers.form import Form, missing_column, read_header
 from langptune_rs.data.readers.reader import Reader
 from langptune_rs.data.readers.separated import SeparatedFile
 from langptune_rs.data.readers.values import INTERACTION_KINDS, ITEM_KINDS, Fields, Kind
@@ -53,17 +53,17 @@ def open_atomic(file: Path, fields: Fields) -> SeparatedFile:
     names = atomic_names(file)
     for name, _ in fields.values():
         if name not in names:
-            raise lacks_column(file, name, names)
+            raise missing_column(file, name, names)
     return SeparatedFile(file, Form(tuple(names), "\t", has_quotes=False), fields)
 
 
 def atomic_names(file: Path) -> dict[str, str]:
-    """Name -> type of the columns."""
+    """Name -> type of each column of a file."""
     return {name: kind for name, _, kind in (part.strip().partition(":") for part in read_header(file).split("\t"))}
 
 
 def with_year(title: pl.Expr, year: pl.Expr) -> pl.Expr:
-    """ "Toy Story (1995)": a title, with its year behind it where that is one and does not stand there yet."""
+    """ "Toy Story (1995)": a title with its year behind it, unless it ends with a year or `year` is not one."""
     wanted = (title != "") & year.str.contains(r"^\d{4}$") & ~title.str.contains(r"\(\d{4}\)$")
     return pl.when(wanted).then(title + " (" + year + ")").otherwise(title)
 

@@ -40,15 +40,19 @@ Sum = tuple[str, str]
 
 
 class _NoAnswer(Exception):
-    """Nothing useful came; another try may bring it."""
+    """Nothing useful came, but another try may bring it."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
+    def __init__(self, why: str, wait: float | None = None) -> None:
+        super().__init__(why)
         self.wait = wait
 
 
-def fetch(address: str, file: Path, published: str | None, hint: str) -> None:
-    """Have `file`, downloaded unless it is there."""
+def fetch(address: str, file: Path, published: PublishedSum | None, hint: str) -> None:
+    """Download `address` to `file` unless it is there. `hint` is added to errors about the network.
+
+    Raises `DataError` when there is no answer, when a file that is there has changed since it was downloaded, when the
+    sum is wrong twice, and when the disk is full.
+    """
     from filelock import FileLock
 
     try:
@@ -70,8 +74,8 @@ def fetch(address: str, file: Path, published: str | None, hint: str) -> None:
         raise disk_error(error, file) from error
 
 
-def _fetch_once_or_twice(address: str, file: Path, published: str | None) -> None:
-    """Download, check, rename; a file with a wrong sum is deleted and fetched once more."""
+def _fetch_once_or_twice(address: str, file: Path, published: PublishedSum | None) -> None:
+    """Download, check and rename. A file with a wrong sum is deleted, and downloaded once more."""
     for last in (False, True):
         expected = _tried_again(lambda: _published_sum(address, published))
         part = _Part(file)
@@ -96,7 +100,7 @@ def _record(file: Path) -> Path:
 
 
 def _check_record(file: Path) -> None:
-    """Raise `DataError` for a file that is not what was downloaded. One put there by hand has no record."""
+    """Raise `DataError` for a file that is not what was downloaded. A file put there by hand has no record."""
     record = _record(file)
     if not record.is_file():
         return
@@ -118,7 +122,7 @@ def _sums(file: Path, algorithms: set[str]) -> dict[str, str]:
 
 
 class _Part:
-    """The beginning of a file, and what tells whether the server still has that file."""
+    """The beginning of a file, and what shows whether the server still has the same file."""
 
     def __init__(self, file: Path) -> None:
         self.path = file.with_name(f"{file.name}.part")
@@ -130,14 +134,14 @@ class _Part:
 
     @property
     def validator(self) -> str | None:
-        """The ETag or date that a server gave for the file of this address. None where it gave neither."""
+        """The ETag or date that the server gave for the file. None where it gave neither."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             validator: str | None = json.loads(self._validator.read_text(encoding="utf-8"))["validator"]
             return validator
         return None
 
     def begin(self, validator: str | None) -> None:
-        """Throw away what is there."""
+        """Delete what is there, and write down the validator of the file that comes now."""
         self.path.unlink(missing_ok=True)
         write_text(self._validator, json.dumps({"validator": validator}) + "\n")
 
@@ -151,7 +155,7 @@ class _Part:
 
 
 def _download_part(address: str, part: _Part) -> None:
-    """Fill `part` to its end. Raises `_NoAnswer` after `MAX_TRIES` that brought nothing new."""
+    """Complete `part`. Raises `_NoAnswer` after `MAX_TRIES` tries that brought nothing new."""
     furthest, failures = part.size, 0
     while True:
         try:
@@ -164,7 +168,7 @@ def _download_part(address: str, part: _Part) -> None:
 
 
 def _tried_again(question: Callable[[], Answer]) -> Answer:
-    """The answer to a small question. Raises `_NoAnswer` after `MAX_TRIES`."""
+    """Return what `question` returns. Raises `_NoAnswer` after `MAX_TRIES` tries."""
     failures = 0
     while True:
         try:
@@ -182,7 +186,7 @@ def _wait(failures: int, error: _NoAnswer) -> None:
 
 
 def _download_on(address: str, part: _Part) -> None:
-    """One request for what `part` lacks. Raises `_NoAnswer` when less came."""
+    """Request what `part` lacks. Raises `_NoAnswer` when less than that came."""
     start = part.size
     headers = {}
     if start and part.validator:
@@ -216,7 +220,7 @@ def _download_on(address: str, part: _Part) -> None:
 
 
 def _end(response: http.client.HTTPResponse, start: int) -> int | None:
-    """How large the file is, where the server says so. Raises `_NoAnswer` for a range that was not asked for."""
+    """The size of the whole file in bytes, if the server says it. Raises `_NoAnswer` for a range not asked for."""
     if response.status != 206:
         length = response.headers.get("Content-Length", "")
         return int(length) if length.isdecimal() else None
@@ -227,13 +231,13 @@ def _end(response: http.client.HTTPResponse, start: int) -> int | None:
 
 
 def _validator(headers: Message) -> str | None:
-    """A strong ETag, or the date of the last change: with neither a file cannot be resumed safely."""
+    """A strong ETag, or the date of the last change. Without either a download cannot be resumed safely."""
     etag = headers.get("ETag", "")
     return etag if etag.startswith('"') else headers.get("Last-Modified")
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body as far as it comes."""
+    """The body in chunks. Raises `_NoAnswer` when it is cut off."""
     while True:
         try:
             chunk = response.read1(_CHUNK_BYTES)
@@ -244,8 +248,8 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def _published_sum(address: str, published: str | None) -> Sum | None:
-    """What the server says of the file. None where it says nothing."""
+def _published_sum(address: str, published: PublishedSum | None) -> Sum | None:
+    """The sum that the server publishes for the file. None where it publishes none."""
     if published is None:
         return None
     try:
@@ -268,7 +272,7 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
 
 
 def _head(address: str) -> Message:
-    """The headers of the first answer, also where that sends elsewhere."""
+    """The headers of the first answer, even if it redirects."""
     try:
         with _open(address, method="HEAD", opener=urllib.request.build_opener(_StayHere)) as response:
             return response.headers
@@ -285,7 +289,7 @@ def _open(
     method: str = "GET",
     opener: urllib.request.OpenerDirector | None = None,
 ) -> http.client.HTTPResponse:
-    """The answer. Raises `_NoAnswer` where there is none or a later one may be better, `HTTPError` for others."""
+    """The server's answer. Raises `_NoAnswer` where another try may help, and `HTTPError` for other failures."""
     headers = {"User-Agent": "langptune", "Accept-Encoding": "identity"} | (headers or {})
     request = urllib.request.Request(address, headers=headers, method=method)
     try:

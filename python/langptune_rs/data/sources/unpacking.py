@@ -16,9 +16,10 @@ _UNSAFE_NAME = re.compile(r'[\\:*?"<>|\x00-\x1f]')
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """The files below the folder of `folder`'s name in `archive`, complete before `folder` gets its name.
+    """Unpack what `archive` holds below a folder with the name of `folder`. `folder` appears once it is complete.
 
-    Raises `DataError`, and writes nothing outside, for a member that would go elsewhere or is no plain file.
+    Raises `DataError`, before anything is written, for a member that would go elsewhere or is not a plain file. Raises
+    it also for a broken archive and a full disk.
     """
     temporary = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -34,7 +35,7 @@ def unpack(archive: Path, folder: Path) -> None:
                     shutil.copyfileobj(source, sink)
         temporary.rename(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{archive} is no whole zip file ({error}). Delete it, and download it again.") from error
+        raise DataError(f"{archive} is not a whole zip file ({error}). Delete it, and download it again.") from error
     except OSError as error:
         raise disk_error(error, folder) from error
     finally:
@@ -42,17 +43,17 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _is_left_out(member: zipfile.ZipInfo) -> bool:
-    """Folders, which the files in them bring, and what macOS adds."""
+    """Whether a member is a folder, which its files bring with them, or an addition of macOS."""
     return member.is_dir() or member.filename.startswith("__MACOSX/")
 
 
 def _inside(archive: Path, member: zipfile.ZipInfo, top: str) -> PurePosixPath:
-    """Where a member belongs below the folder `top`, which is the same place on every system."""
+    """The path of a member below the folder `top`, which is the same on every system."""
     path = PurePosixPath(member.filename)
     is_plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
     is_below = len(path.parts) > 1 and path.parts[0] == top and ".." not in path.parts
     if not (is_plain and is_below) or _UNSAFE_NAME.search(member.filename):
         raise DataError(
-            f"{archive} holds {member.filename!r}, which is no plain file below {top}/. Nothing is unpacked."
+            f"{archive} holds {member.filename!r}, which is not a plain file below {top}/. Nothing is unpacked."
         )
     return path.relative_to(top)

@@ -19,10 +19,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Sessions:
-    """n sessions of H history items and one target, oldest item first; all items of a session are distinct.
+    """n sessions of H history items, oldest first, and one target. All items of a session are distinct.
 
-    Sessions of one user stand together, the oldest first. Those of a data set are views of its mapped files: the
-    arrays are read-only, and a text is read when it is asked for. Lists may be given for the columns.
+    The sessions of one user follow each other, oldest first. The sessions of a data set are views of its mapped files:
+    the arrays are read-only, and a text is read when it is asked for. Lists are accepted for the columns.
     """
 
     session_ids: np.ndarray
@@ -38,7 +38,7 @@ class Sessions:
     targets: np.ndarray
     """int32 (n,): item indexes"""
     splits: Labels
-    """`train`, `validation` or `test` for each"""
+    """`train`, `validation` or `test` for each session"""
 
     def __post_init__(self) -> None:
         for name, column in (("user_ids", TextColumn), ("reviews", TextLists)):
@@ -59,13 +59,13 @@ class Sessions:
         return self.take(rows)
 
     def sample(self, limit: int | None, seed: int) -> Sessions:
-        """At most `limit` sessions (all without one), drawn without replacement and kept in order."""
+        """At most `limit` sessions, drawn without replacement and kept in order. Without a limit all of them."""
         if limit is None or limit >= len(self):
             return self
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
 
     def take(self, indexes: Sequence[int] | np.ndarray) -> Sessions:
-        """The sessions at these places, in the order given: numbers are copied, texts are not."""
+        """The sessions at these places, in the order given. Numbers are copied, texts are not."""
         rows = np.asarray(indexes, dtype=np.int64)
         return Sessions(
             session_ids=self.session_ids[rows],
@@ -80,7 +80,7 @@ class Sessions:
     def to_numpy(self) -> dict[str, np.ndarray]:
         """All numbers by name, not copied: session_ids, histories, ratings, targets and splits.
 
-        The splits are uint8 (n,), places in `SPLITS`; the others are as above.
+        The splits are uint8 (n,), places in `SPLITS`. The other arrays are those of this class.
         """
         return {
             "session_ids": self.session_ids,
@@ -91,11 +91,10 @@ class Sessions:
         }
 
     def to_torch(self) -> dict[str, torch.Tensor]:
-        """What `to_numpy` gives, as tensors of the same types and shapes.
+        """The arrays of `to_numpy` as tensors of the same types and shapes.
 
-        Those of a data set share its mapped file, those of arrays that can be written share these, and only read-only
-        memory of another kind is copied. Writing into a tensor of a mapped file changes this process's view of it,
-        never the file.
+        A tensor shares the memory of a mapped file, or of an array that can be written. Only other read-only memory is
+        copied. Writing to a tensor over a mapped file changes what this process sees, and never the file.
         """
         import torch
 
@@ -103,7 +102,7 @@ class Sessions:
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
-    """`array` over the same memory if that can be written, else a copy."""
+    """A view of `array` if its memory can be written, else a copy."""
     view = array.view()
     try:
         view.flags.writeable = True
