@@ -35,11 +35,12 @@ from langptune_rs.models.policy import Policy
 from langptune_rs.models.shapes import KNOWN, Shape, policy_shape
 from langptune_rs.models.weights import policy_folder
 from langptune_rs.rollout import sampling
-from langptune_rs.rollout.reward import recommender_reward
+from langptune_rs.rollout.reward import recommender_reward, standardize
 from langptune_rs.training.engines import make_engine
 from langptune_rs.training.plan import kv_bytes_per_token
-from langptune_rs.training.policy_step import ProfileScorer, rlso_step, standardize
+from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.rollout_batches import pack_rollout
+from langptune_rs.training.scorer import ProfileScorer
 
 PEAKS = {"H100": (989, 3350), "H200": (989, 4800), "A100": (312, 2039), "RTX A6000": (155, 768)}
 """TFLOP/s and GB/s of NVIDIA's data sheets, by what a GPU's name holds."""
@@ -144,7 +145,7 @@ def one_step(
         batches = pack_rollout(policy, work.prompts, profiles, settings.num_profiles, config.micro_batch_tokens)
         old_logps = None
         for _ in range(settings.epochs):
-            old_logps, _ = rlso_step(engine, batches, rewards, old_logps, config, LEARNING_RATE)
+            old_logps, _ = policy_step(engine, batches, rewards, old_logps, config, LEARNING_RATE)
     return seconds, profiles
 
 

@@ -10,11 +10,12 @@ from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.distributed.start import start_distributed
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
-from langptune_rs.rollout.reward import recommender_reward
+from langptune_rs.rollout.reward import recommender_reward, standardize
 from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.engines import make_engine
-from langptune_rs.training.policy_step import ProfileScorer, rlso_step, standardize
+from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.rollout_batches import pack_rollout
+from langptune_rs.training.scorer import ProfileScorer
 
 MICRO_BATCH_TOKENS = 2048
 """On a CPU more of them take more memory and no less time."""
@@ -41,7 +42,7 @@ def step(settings: Settings) -> dict[str, float]:
     with clock.timed("update"):
         old_logps = None
         for _ in range(settings.epochs):
-            old_logps, _ = rlso_step(engine, batches, rewards, old_logps, config, LEARNING_RATE)
+            old_logps, _ = policy_step(engine, batches, rewards, old_logps, config, LEARNING_RATE)
     return clock.results([len(tokens) for tokens in profiles.tokens], settings.epochs)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from peers.rlso_work import LEARNING_RATE, Clock, Settings, Work
 
+from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.models.policy import Policy
-from langptune_rs.training.policy_step import rlso_loss
+from langptune_rs.training.objectives.rlso import loss as rlso_loss
 
 PROMPT_TOKENS = 1024
 SEQUENCES = 8
@@ -78,7 +79,7 @@ def step(settings: Settings) -> dict[str, float]:
                 with torch.no_grad():
                     probabilities = logits.softmax(-1)  # its entropy is logged
                     (logits.logsumexp(-1) - (probabilities * logits).sum(-1)).mean().item()
-                loss = rlso_loss(rewards[pair], logps, old[pair], eta=1.0).mean()
+                loss = rlso_loss(rewards[pair], logps, old[pair], RlsoConfig(eta=1.0)).mean()
                 (loss * sessions / settings.num_sessions).backward()
             optimizer.step()
             optimizer.zero_grad()

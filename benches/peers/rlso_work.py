@@ -20,8 +20,8 @@ from langptune_rs.data import Dataset, Sessions, open_source
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.tokens import token_counters
-from langptune_rs.rollout.prompts import encode_prompts
-from langptune_rs.rollout.reward import Recommender
+from langptune_rs.recommending.recommender import Recommender
+from langptune_rs.rollout.writer import ProfileWriter
 
 LEARNING_RATE = 1e-6
 EMBEDDER = EmbedderConfig()
@@ -49,9 +49,9 @@ class Work:
     def __init__(self, settings: Settings, policy: Policy):
         self.dataset = _dataset(settings)
         self.sessions: Sessions = self.dataset.sessions.select("train").sample(settings.num_sessions, 0)
-        self.prompts = encode_prompts(policy, self.dataset, self.sessions, ProfileConfig())
+        self.prompts = ProfileWriter(policy, self.dataset, ProfileConfig()).prompts(self.sessions)
         embedder = Embedder.load(EMBEDDER)
-        self.recommender = Recommender(embedder, embedder.encode_items(self.dataset.catalog.texts))
+        self.recommender = Recommender.of_catalog(embedder, self.dataset.catalog)
         self._num_profiles = settings.num_profiles
 
     def ranks(self, texts: Sequence[str]) -> np.ndarray:

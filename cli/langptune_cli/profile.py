@@ -21,13 +21,13 @@ def profile(
     """Write the profile of a user of the data set, or of a history in a file."""
     exactly_one(user=user, history=history)
     from langptune_rs.data import read_history
-    from langptune_rs.serving.service import Recommender
+    from langptune_rs.serving.service import ProfileService
 
-    recommender = Recommender.open(run)
-    past = recommender.history_of(user) if history is None else read_history(history, recommender.catalog)
-    text = recommender.profile(*past)
+    service = ProfileService.open(run)
+    past = service.history_of(user) if history is None else read_history(history, service.catalog)
+    text = service.profile(*past)
     if as_json:
-        titles = [recommender.catalog.titles[item] for item in past[0]]
+        titles = [service.catalog.titles[item] for item in past[0]]
         typer.echo(json.dumps({"history": titles, "profile": text}))
     else:
         typer.echo(text)

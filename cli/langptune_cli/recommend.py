@@ -19,14 +19,14 @@ def recommend(
 ) -> None:
     """Recommend items for a user of the data set, without those in the user's history, or for a profile."""
     exactly_one(user=user, profile=profile)
-    from langptune_rs.serving.service import Recommender
+    from langptune_rs.serving.service import ProfileService
 
-    recommender = Recommender.open(run)
+    service = ProfileService.open(run)
     history: list[int] = []
     if user is not None:
-        history, ratings, reviews = recommender.history_of(user)
-        profile = recommender.profile(history, ratings, reviews)
-    items = recommender.recommend(profile, k, exclude=history)
+        history, ratings, reviews = service.history_of(user)
+        profile = service.profile(history, ratings, reviews)
+    items = service.recommend(profile, k, exclude=history)
     if as_json:
         named = [{"item_id": item_id, "title": title, "score": score} for item_id, title, score in items]
         typer.echo(json.dumps({"profile": profile, "items": named}))

@@ -59,9 +59,9 @@ def train(
 
         raise typer.Exit(run_rank(config, output, resume=resume, overwrite=overwrite))
     if hostfile or (nproc or 1) > 1:
-        from langptune_rs.distributed.launch import launch
+        from langptune_rs.experiments.processes import run_in_processes
 
-        code = launch(config, output, nproc=nproc, hostfile=hostfile, resume=resume, overwrite=overwrite)
+        code = run_in_processes(config, output, nproc=nproc, hostfile=hostfile, resume=resume, overwrite=overwrite)
         raise typer.Exit(code)
     from langptune_rs.experiments.run import run
 

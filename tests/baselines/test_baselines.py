@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from langptune_rs.baselines import embedding, most_popular, random
+from langptune_rs.baselines.emb_0 import Emb0
+from langptune_rs.baselines.method import Method
+from langptune_rs.baselines.most_popular import MostPopular
+from langptune_rs.baselines.random import Random
 from langptune_rs.data import Catalog, Dataset, Sessions
 from langptune_rs.data.wording.templates import make_template
-from langptune_rs.rollout.reward import Recommender
+from langptune_rs.recommending.recommender import Recommender
 
 NUM_ITEMS, HISTORY = 50, 4
 
@@ -37,6 +40,12 @@ def make_dataset(num_sessions: int, seed: int = 0) -> Dataset:
     return Dataset(catalog, sessions, make_template("generic", has_ratings=False, has_reviews=False), {})
 
 
+def fitted(method: Method, dataset: Dataset, seed: int = 0) -> Method:
+    """The method with its default settings."""
+    method.fit(dataset, method.Config(), seed)
+    return method
+
+
 class LetterCounts:
     """An embedder whose vectors are the unit-length counts of a text's letters and digits."""
 
@@ -51,7 +60,7 @@ class LetterCounts:
 def test_random_ranks_are_uniform_over_what_is_left():
     dataset = make_dataset(4000)
     num_left = NUM_ITEMS - HISTORY
-    ranks = random.rank(dataset, dataset.sessions, seed=3)
+    ranks = fitted(Random(), dataset, seed=3).ranks(dataset.sessions)[:, 0]
     standard_error = math.sqrt((num_left**2 - 1) / 12 / len(ranks))
     assert abs(ranks.mean() - (num_left + 1) / 2) < 4 * standard_error
     counts = np.bincount(ranks, minlength=num_left + 1)
@@ -64,16 +73,16 @@ def test_random_ranks_are_uniform_over_what_is_left():
 
 def test_random_gives_a_session_its_rank_whoever_else_is_ranked():
     dataset = make_dataset(200)
-    everyone = random.rank(dataset, dataset.sessions, seed=0)
+    ranks = fitted(Random(), dataset).ranks(dataset.sessions)[:, 0]
     some = [7, 150, 3]
-    assert random.rank(dataset, dataset.sessions.take(some), seed=0).tolist() == everyone[some].tolist()
-    assert random.rank(dataset, dataset.sessions, seed=1).tolist() != everyone.tolist()
+    assert fitted(Random(), dataset).ranks(dataset.sessions.take(some))[:, 0].tolist() == ranks[some].tolist()
+    assert fitted(Random(), dataset, seed=1).ranks(dataset.sessions)[:, 0].tolist() != ranks.tolist()
 
 
 @pytest.mark.parametrize("num_sessions", [3, 20, 500])
 def test_most_popular_is_the_sorted_list_without_the_history(num_sessions):
     dataset = make_dataset(num_sessions, seed=num_sessions)
-    ranks = most_popular.rank(dataset, dataset.sessions)
+    ranks = fitted(MostPopular(), dataset).ranks(dataset.sessions)[:, 0]
     order = sorted(range(NUM_ITEMS), key=lambda item: (-dataset.popularity[item], item))
     for rank, history, target in zip(ranks, dataset.sessions.histories, dataset.sessions.targets, strict=True):
         left = [item for item in order if item not in set(history.tolist())]
@@ -96,15 +105,15 @@ def test_an_item_twice_in_a_history_leaves_the_list_once():
     sessions = dataset.sessions.take([0])
     sessions.histories[0] = [top[0], top[0], top[1], top[1]]
     sessions.targets[0] = top[5]
-    assert most_popular.rank(dataset, sessions).tolist() == [4]
-    assert 1 <= random.rank(dataset, sessions, seed=0)[0] <= NUM_ITEMS - 2
+    assert fitted(MostPopular(), dataset).ranks(sessions).tolist() == [[4]]
+    assert 1 <= fitted(Random(), dataset).ranks(sessions)[0, 0] <= NUM_ITEMS - 2
 
 
 def test_emb_0_ranks_by_the_text_of_the_history():
     dataset = make_dataset(60)
     embedder = LetterCounts()
     items = embedder.encode_items(dataset.catalog.texts)
-    ranks = embedding.rank(dataset, dataset.sessions, recommender=Recommender(embedder, items))
+    ranks = Emb0(dataset, Recommender(embedder, items)).ranks(dataset.sessions)[:, 0]
     items = items.astype(np.float64)
     for i, rank in enumerate(ranks):
         user = embedder.encode_profiles([dataset.session_text(dataset.sessions, i)])[0].astype(np.float64)

@@ -31,7 +31,7 @@ class Trainings:
 def trainings(monkeypatch) -> Trainings:
     trainings = Trainings()
     monkeypatch.setattr("langptune_rs.experiments.run.run", trainings.train)
-    monkeypatch.setattr("langptune_rs.distributed.launch.launch", trainings.launch)
+    monkeypatch.setattr("langptune_rs.experiments.processes.run_in_processes", trainings.launch)
     return trainings
 
 

@@ -75,14 +75,14 @@ def fail_on_rank_1() -> None:
     from langptune_rs.distributed.collectives import rank
     from langptune_rs.training import trainer
 
-    step, calls = trainer.rlso_step, itertools.count(1)
+    step, calls = trainer.policy_step, itertools.count(1)
 
     def failing(*arguments):
         if next(calls) == 2 and rank() == 1:
             raise ZeroDivisionError("a fault of this rank alone")
         return step(*arguments)
 
-    trainer.rlso_step = failing
+    trainer.policy_step = failing
 
 
 def test_an_error_of_one_rank_ends_the_others_within_seconds(recipe, tmp_path):

@@ -18,8 +18,9 @@ from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.rollout.sampling import write_profiles
 from langptune_rs.training.engines import make_engine
-from langptune_rs.training.policy_step import ProfileScorer, rlso_step, score
+from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.rollout_batches import pack_rollout
+from langptune_rs.training.scorer import ProfileScorer, score
 
 
 def memory(line: str) -> int:
@@ -53,7 +54,7 @@ def main(prompt_tokens: int, overrides: list[str]) -> None:
     engine = make_engine(scorer, 1e-6, 0.0, config.engine)
     rewards, logps = torch.randn(num_sessions, num_profiles, dtype=torch.float64), None
     for _ in range(2):
-        logps, _ = rlso_step(engine, batches, rewards, logps, config.rlso, 1e-6)
+        logps, _ = policy_step(engine, batches, rewards, logps, config.rlso, 1e-6)
     print(memory("VmHWM") - before)
 
 

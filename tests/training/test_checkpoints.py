@@ -21,8 +21,8 @@ from langptune_rs.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
-from langptune_rs.training.policy_step import ReferenceWeights
-from langptune_rs.training.trainer import save_model
+from langptune_rs.training.models import save_model
+from langptune_rs.training.reference import ReferenceWeights
 
 
 class Engine:
@@ -128,7 +128,7 @@ def test_reference_weights_that_do_not_fit_are_named(tmp_path, monkeypatch):
         path.touch()
         raise SafetensorError("No space left on device (os error 28)")
 
-    monkeypatch.setattr("langptune_rs.training.policy_step.save_file", full)
+    monkeypatch.setattr("langptune_rs.training.reference.save_file", full)
     with pytest.raises(RunError, match=r"reference-1\.safetensors could not be written: .* There is no checkpoint yet"):
         ReferenceWeights(torch.nn.Linear(2, 2)).save(tmp_path / "reference-1.safetensors")
     assert list(tmp_path.iterdir()) == []

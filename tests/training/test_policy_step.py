@@ -1,7 +1,5 @@
 """RLSO against brute force: the loss, the standardisation, and profile log-probabilities."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -11,15 +9,9 @@ from langptune_rs.models.attention import missing_tokens
 from langptune_rs.models.decoder import last_hidden, run_layers
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.sampling import Profiles, States, write_profiles
-from langptune_rs.training.policy_step import (
-    ProfileScorer,
-    ReferenceWeights,
-    penalize,
-    rlso_loss,
-    score,
-    standardize,
-)
+from langptune_rs.training.reference import ReferenceWeights
 from langptune_rs.training.rollout_batches import RolloutBatch, pack_rollout, shared_prompt_mask
+from langptune_rs.training.scorer import ProfileScorer, score
 
 NUM_PROFILES = 2
 
@@ -38,51 +30,6 @@ def rollout(policy: Policy) -> tuple[list[list[int]], Profiles]:
     texts = ["Space operas.", "Slow dramas about families", "A", "Crime novels, old ones.", "Jazz", "Jazz and blues"]
     tokens = [[*policy.tokenizer.encode(text), policy.tokenizer.eos_token_id] for text in texts]
     return prompts, Profiles(tokens, texts, np.ones(len(tokens), bool))
-
-
-@pytest.mark.parametrize("num_profiles", [2, 3, 5])
-@pytest.mark.parametrize("eta", [0.5, 1.0, 4.0])
-def test_loss_is_equation_6_over_all_pairs(num_profiles: int, eta: float) -> None:
-    rng = np.random.default_rng(0)
-    rewards, logps, old = rng.normal(size=(3, 7, num_profiles))
-    expected = [
-        np.mean(
-            [
-                ((rewards[b, i] - rewards[b, j]) - ((logps - old)[b, i] - (logps - old)[b, j]) / eta) ** 2
-                for i, j in itertools.combinations(range(num_profiles), 2)
-            ]
-        )
-        for b in range(7)
-    ]
-    loss = rlso_loss(*(torch.from_numpy(x) for x in (rewards, logps, old)), eta)
-    np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-12)
-
-
-def test_gradient_raises_the_better_profile() -> None:
-    logps = torch.zeros(1, 2, requires_grad=True)
-    rlso_loss(torch.tensor([[1.0, 0.0]]), logps, torch.zeros(1, 2), eta=1.0).sum().backward()
-    assert logps.grad[0, 0] < 0 < logps.grad[0, 1]
-    assert logps.grad.sum() == 0
-
-
-def test_loss_is_zero_at_the_closed_form_solution() -> None:
-    """Equation 2: the log-ratio is eta times the reward, up to a constant of the session."""
-    rewards = torch.rand(4, 3, dtype=torch.float64)
-    old = -10 * torch.rand(4, 3, dtype=torch.float64)
-    solution = old + 2.5 * rewards - torch.rand(4, 1, dtype=torch.float64)
-    assert rlso_loss(rewards, solution, old, eta=2.5).max() < 1e-24
-
-
-def test_standardize_has_zero_mean_and_unit_variance() -> None:
-    rewards = torch.rand(16, 2, dtype=torch.float64)
-    standard = standardize(rewards)
-    assert abs(standard.mean()) < 1e-12
-    assert abs(standard.var(unbiased=False) - 1) < 1e-12
-    assert torch.equal(standardize(torch.full((4, 2), 0.3)), torch.zeros(4, 2))
-
-
-def test_penalty_is_equation_8() -> None:
-    assert penalize(torch.tensor(0.5), torch.tensor(-3.0), torch.tensor(-5.0), gamma=0.2).item() == pytest.approx(0.1)
 
 
 def test_mask_keeps_profiles_apart() -> None:

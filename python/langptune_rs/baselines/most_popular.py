@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from langptune_rs.baselines.method import VectorMethod
+from langptune_rs.config import RunConfig
+from langptune_rs.config.section import Section
 from langptune_rs.data import Dataset, Sessions
 
+_FILE = "popularity.npy"
 
-def rank(dataset: Dataset, sessions: Sessions) -> np.ndarray:
-    """Ranks of the targets, int64 (n,); of two equally popular items the one of smaller index comes first.
+
+class MostPopular(VectorMethod):
+    """Every item has one coordinate, its popularity, and every session is the vector 1.
 
     Popularity counts the train sessions and the histories of the others (footnote 1), never a held-out target.
     """
-    places = np.empty(len(dataset.catalog), dtype=np.int64)
-    places[np.argsort(-dataset.popularity, kind="stable")] = np.arange(len(places))
-    targets = places[sessions.targets]
-    history_places = np.sort(places[sessions.histories], axis=1)
-    first_seen = np.diff(history_places, axis=1, prepend=-1) > 0
-    ahead = first_seen & (history_places < targets[:, None])
-    return 1 + targets - ahead.sum(axis=1)
+
+    name = "MP"
+
+    def __init__(self, popularity: NDArray[np.int64] | None = None):
+        self._popularity = popularity
+
+    def fit(self, dataset: Dataset, config: Section, seed: int) -> None:
+        """See `Method.fit`; nothing is random."""
+        self._popularity = dataset.popularity
+
+    @property
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Interactions of each item, (n_items, 1): exact up to 2**24 of them."""
+        assert self._popularity is not None, "fit or open comes first"
+        return self._popularity.astype(np.float32)[:, None]
+
+    def session_vectors(self, sessions: Sessions) -> NDArray[np.float32]:
+        """Ones, (N, 1)."""
+        return np.ones((len(sessions), 1), dtype=np.float32)
+
+    def save(self, folder: Path) -> None:
+        """See `Method.save`."""
+        assert self._popularity is not None, "fit or open comes first"
+        np.save(folder / _FILE, self._popularity, allow_pickle=False)
+
+    @classmethod
+    def open(cls, folder: Path, dataset: Dataset) -> Self:
+        """See `Method.open`."""
+        return cls(np.load(folder / _FILE, allow_pickle=False))
+
+    @classmethod
+    def accompanies(cls, config: RunConfig) -> bool:
+        """With every run."""
+        return True

@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Self
+
 import numpy as np
+from numpy.typing import NDArray
 
+from langptune_rs.baselines.method import Method
+from langptune_rs.config import RunConfig
+from langptune_rs.config.section import Section
 from langptune_rs.data import Dataset, Sessions
+from langptune_rs.seeds import generator
+
+_FILE = "random.json"
 
 
-def rank(dataset: Dataset, sessions: Sessions, *, seed: int) -> np.ndarray:
-    """Ranks of the targets, int64 (n,), when the items outside each history are shuffled.
+class Random(Method):
+    """Shuffles the items outside each history.
 
     A target's place in a shuffled list of m items is uniform over 1..m, so it is drawn as such. Each session draws
     from its own stream (seed, session id): its rank does not depend on which other sessions are ranked.
     """
-    ranks = np.empty(len(sessions), dtype=np.int64)
-    for i, (session, history) in enumerate(zip(sessions.session_ids, sessions.histories, strict=True)):
-        num_left = len(dataset.catalog) - len(np.unique(history))
-        ranks[i] = np.random.default_rng([seed, int(session)]).integers(1, num_left + 1)
-    return ranks
+
+    name = "Random"
+
+    def __init__(self, num_items: int = 0, seed: int = 0):
+        self._num_items, self._seed = num_items, seed
+
+    def fit(self, dataset: Dataset, config: Section, seed: int) -> None:
+        """See `Method.fit`; nothing is learned."""
+        self._num_items, self._seed = len(dataset.catalog), seed
+
+    def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
+        """See `Method.ranks`, (N, 1)."""
+        ranks = np.empty((len(sessions), 1), dtype=np.int64)
+        for i, (session, history) in enumerate(zip(sessions.session_ids, sessions.histories, strict=True)):
+            num_left = self._num_items - len(np.unique(history))
+            ranks[i] = generator(self._seed, int(session)).integers(1, num_left + 1)
+        return ranks
+
+    def save(self, folder: Path) -> None:
+        """See `Method.save`."""
+        (folder / _FILE).write_text(json.dumps({"seed": self._seed}) + "\n", encoding="utf-8")
+
+    @classmethod
+    def open(cls, folder: Path, dataset: Dataset) -> Self:
+        """See `Method.open`."""
+        return cls(len(dataset.catalog), json.loads((folder / _FILE).read_text(encoding="utf-8"))["seed"])
+
+    @classmethod
+    def accompanies(cls, config: RunConfig) -> bool:
+        """With every run."""
+        return True

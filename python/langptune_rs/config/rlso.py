@@ -24,6 +24,8 @@ class RlsoConfig(Section):
     epochs: PositiveInt = 4
     """Optimizer steps over each rollout batch."""
     learning_rate: PositiveFloat = 1e-6
+    objective: Literal["rlso"] = "rlso"
+    """The loss of a step, a file of `training/objectives`; `rlso` is Eq. 6."""
     eta: PositiveFloat = 1.0
     kl_penalty: NonNegativeFloat = 0.0
     """gamma of Eq. 8."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,6 +79,11 @@ def after_first_rank(work: Callable[[], Any]) -> Any:
     """What `work` returns, done on rank 0 and then on every rank: what it prepares, the others find."""
     on_first_rank(work)
     return work()
+
+
+def first_rank_sees(path: Path) -> bool:
+    """Whether rank 0 sees a file; its view decides for all ranks, whose file systems may lag behind."""
+    return bool(gather_objects(path.is_file())[0])
 
 
 def group_store():

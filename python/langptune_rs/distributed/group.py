@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -61,6 +62,13 @@ def end_process(code: int) -> NoReturn:
         with suppress(BrokenPipeError):
             stream.flush()
     os._exit(code)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on, at which the processes of a run can meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _value(environment: Mapping[str, str], name: str, beside: str) -> str:

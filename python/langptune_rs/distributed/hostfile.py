@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from langptune_rs.distributed.lifeline import AT_ONCE, INTERRUPTED
+from langptune_rs.distributed.signals import forwarded_signals, handling
 from langptune_rs.errors import ConfigError
 from langptune_rs.files import write_text
 
@@ -119,33 +120,24 @@ def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) 
     command = [*deepspeed_command(path, hosts, module, port), "--interrupt", str(interrupt)]
     environment = {"OMP_NUM_THREADS": str(_threads(hosts)), **os.environ}
     signals: list[int] = []
-    before = {signum: signal.signal(signum, lambda signum, frame: signals.append(signum)) for signum in handed_on()}
-    launcher = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        while (code := launcher.poll()) is None:
-            if signal.SIGHUP in signals or len(signals) > 1:
-                _end(launcher, interrupt)
-                return INTERRUPTED
-            if signals and not interrupt.exists():
-                print("The processes are asked to save and stop; press Ctrl-C again to end them.", file=sys.stderr)
-                interrupt.touch()
-            time.sleep(0.1)
-    except BaseException:
-        _end(launcher, interrupt)
-        raise
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+    with handling(forwarded_signals(), lambda signum, frame: signals.append(signum)):
+        launcher = subprocess.Popen(command, env=environment, start_new_session=True)
+        try:
+            while (code := launcher.poll()) is None:
+                if signal.SIGHUP in signals or len(signals) > 1:
+                    _end(launcher, interrupt)
+                    return INTERRUPTED
+                if signals and not interrupt.exists():
+                    print("The processes are asked to save and stop; press Ctrl-C again to end them.", file=sys.stderr)
+                    interrupt.touch()
+                time.sleep(0.1)
+        except BaseException:
+            _end(launcher, interrupt)
+            raise
     if code < 0:
         return 128 - code
     # The launcher hands on the code of a process that was killed by signal s as -s, of which a shell sees 256 - s.
     return code if code < 192 else 128 + 256 - code
-
-
-def handed_on() -> list[signal.Signals]:
-    """The signals that processes hear of from the one that started them; a hangup is none under `nohup`."""
-    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * hangs_up
 
 
 def _end(launcher: subprocess.Popen, interrupt: Path) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 import torch
 
 from langptune_rs.config import RunConfig, to_toml
-from langptune_rs.distributed.hostfile import handed_on, run_on_hosts
+from langptune_rs.distributed.group import free_port
+from langptune_rs.distributed.hostfile import run_on_hosts
 from langptune_rs.distributed.lifeline import INTERRUPTED, LOST_ANOTHER, TOLD_THE_USER
+from langptune_rs.distributed.signals import forwarded_signals, handling
 from langptune_rs.errors import ConfigError
 
 SECONDS_TO_FOLLOW = 15.0
@@ -25,31 +27,25 @@ SECONDS_TO_FOLLOW = 15.0
 
 
 def launch(
-    config: RunConfig,
-    output: Path,
-    *,
-    nproc: int | None = None,
-    hostfile: Path | None = None,
-    resume: bool,
-    overwrite: bool,
+    module: Sequence[str], config: RunConfig, output: Path, *, nproc: int | None = None, hostfile: Path | None = None
 ) -> int:
-    """Run `experiments.run` in several processes and return their exit code: 0, or that of the one that failed first.
+    """Run a Python module in several processes and return their exit code: 0, or that of the one that failed first.
 
-    `nproc` of them on this machine, or those of a `hostfile`. The recipe lies beside `output` meanwhile, where all
-    machines see it. Ctrl-C reaches every process exactly once, so that all of them stop after the same step and save.
+    `module` is its name and its arguments, to which `--config FILE` and `--output DIR` are added. `nproc` processes run
+    on this machine, or those of a `hostfile`. The recipe lies beside `output` meanwhile, where all machines see it.
+    Ctrl-C reaches every process exactly once, so that all of them stop after the same step and save.
     Raises `ConfigError` before anything is started when a machine or a GPU is missing.
     """
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent) as folder:
         recipe = Path(folder) / "config.toml"
         recipe.write_text(to_toml(config), encoding="utf-8")
-        module = ["langptune_rs.experiments.run", "--config", str(recipe), "--output", str(output.absolute())]
-        module += ["--resume"] * resume + ["--overwrite"] * overwrite
+        arguments = [*module, "--config", str(recipe), "--output", str(output.absolute())]
         if hostfile:
-            return run_on_hosts(hostfile, module, _free_port(), Path(folder) / "interrupt")
+            return run_on_hosts(hostfile, arguments, free_port(), Path(folder) / "interrupt")
         num_processes = nproc or 1
         check_gpus(num_processes, torch.cuda.device_count())
-        return run_processes([sys.executable, "-m", *module], num_processes)
+        return run_processes([sys.executable, "-m", *arguments], num_processes)
 
 
 def check_gpus(num_processes: int, num_gpus: int) -> None:
@@ -80,7 +76,7 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes))),
     }
     workers: list[subprocess.Popen] = []
@@ -92,18 +88,16 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[
             if worker.poll() is None:
                 worker.send_signal(signum)
 
-    before = {signum: signal.signal(signum, forward) for signum in handed_on()}
-    try:
-        for rank in map(str, range(num_processes)):
-            place = {"RANK": rank, "LOCAL_RANK": rank}
-            workers.append(subprocess.Popen(command, env=os.environ | shared | place, start_new_session=True))
-        yield workers, signals
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+    with handling(forwarded_signals(), forward):
+        try:
+            for rank in map(str, range(num_processes)):
+                place = {"RANK": rank, "LOCAL_RANK": rank}
+                workers.append(subprocess.Popen(command, env=os.environ | shared | place, start_new_session=True))
+            yield workers, signals
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
 
 
 def _wait(workers: Sequence[subprocess.Popen], signals: Sequence[int]) -> int:
@@ -147,9 +141,3 @@ def _ending(rank: int, codes: Sequence[int | None], process: int) -> str | None:
     if code in (TOLD_THE_USER, INTERRUPTED):
         return None
     return f"{who} ended with exit code {code}; what it said is above. Run again with --resume to go on."
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -12,7 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from langptune_rs.distributed.group import group_from_environment
+from langptune_rs.distributed.group import free_port, group_from_environment
 from langptune_rs.errors import ConfigError, TrainingError
 
 if not torch.cuda.is_available():
@@ -38,7 +38,7 @@ def start_distributed() -> None:
     group = group_from_environment(os.environ)
     if not group:
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        group = {**alone, "MASTER_PORT": str(_free_port())}
+        group = {**alone, "MASTER_PORT": str(free_port())}
     if torch.cuda.is_available():
         one_each = "RANK" not in os.environ and "SLURM_LOCALID" in os.environ
         gpu = gpu_index(int(group["LOCAL_RANK"]), torch.cuda.device_count(), one_each=one_each)
@@ -68,12 +68,6 @@ def _meet() -> tuple[dist.Store, int, int]:
         ) from error
     store.set_timeout(PATIENCE)
     return store, rank, size
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def gpu_index(local_rank: int, num_gpus: int, *, one_each: bool) -> int:

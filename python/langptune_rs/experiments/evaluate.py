@@ -6,35 +6,33 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from langptune_rs.baselines import embedding, most_popular, random
+from langptune_rs.baselines.langptune import LangPTune
+from langptune_rs.baselines.method import Method
+from langptune_rs.baselines.registry import methods_of_run, parts_of_run
+from langptune_rs.baselines.run_models import RunModels
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
-from langptune_rs.distributed.collectives import after_first_rank, gather_objects, rank, shard
-from langptune_rs.errors import RunError
+from langptune_rs.distributed.collectives import rank
 from langptune_rs.evaluation import Result
 from langptune_rs.evaluation.summary import metric_names, score_sessions, summarize
 from langptune_rs.files import write_atomically, write_text
-from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.memory import keep_freed_memory
-from langptune_rs.models.policy import Policy
-from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.progress import progress as show_progress
-from langptune_rs.rollout.copying import copied_share
-from langptune_rs.rollout.prompts import encode_prompts
-from langptune_rs.rollout.reward import Recommender
-from langptune_rs.rollout.sampling import Profiles, write_profiles
-from langptune_rs.runs.folder import open_dataset, read_config
+from langptune_rs.rollout.profile_sets import Bar, ProfileSets, write_profile_sets
 from langptune_rs.runs.model_card import write_model_cards
 from langptune_rs.runs.results import BASELINE, TEST, per_user_path, profiles_path, results_path
+from langptune_rs.runs.trained import TrainedRun
 
 PACKAGES = ("langptune-rs", "torch", "transformers", "peft", "deepspeed", "sentence-transformers", "numpy", "polars")
 """Whose versions can change a result, recorded with it."""
@@ -61,17 +59,16 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     """
     started = time.monotonic()
     keep_freed_memory()
-    run = Path(run)
-    config = read_config(run)
-    check_trained(run)
-    dataset = after_first_rank(lambda: open_dataset(config, run))
+    trained_run = TrainedRun.open(run)
+    run, config, dataset = trained_run.folder, trained_run.config, trained_run.dataset
     sessions = dataset.sessions.select(split).sample(config.evaluation.max_sessions, config.data.seed)
     bar = show_progress if progress else _no_progress
 
-    profiles = _write_all_profiles(run, config, dataset, sessions, bar)
+    by_trained = _write_profiles(trained_run, sessions, bar)
+    profiles = {BASELINE: by_trained[False], config.method: by_trained[True]}
     if rank() > 0:
         return {}
-    tables = _rank_all(run, config, dataset, sessions, profiles, bar)
+    tables = _rank(RunModels(trained_run, by_trained), sessions, bar)
     metrics = metric_names(config.evaluation.k)
     scores = {table: {name: score_sessions(r, metrics) for name, r in ranks.items()} for table, ranks in tables.items()}
 
@@ -98,127 +95,53 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     return results
 
 
-@dataclass(frozen=True)
-class WrittenProfiles:
-    """Profiles of one policy in one decoding, session-major."""
+def _write_profiles(run: TrainedRun, sessions: Sessions, bar: Bar) -> dict[bool, ProfileSets]:
+    """The profiles of the initial (False) and of the trained policy (True). One policy is in memory at a time."""
 
-    profiles: Profiles
-    copied_shares: np.ndarray
-    num_samples: int = 1
-
-    def statistics(self) -> dict[str, float]:
-        """Mean number of tokens, share of profiles that did not end in time, mean share of copied words."""
-        return {
-            "tokens": float(np.mean([len(tokens) for tokens in self.profiles.tokens])),
-            "overlong_rate": float(1 - self.profiles.finished.mean()),
-            "copied_share": float(self.copied_shares.mean()),
-        }
-
-
-@dataclass(frozen=True)
-class ProfileSets:
-    """What one policy wrote for the sessions."""
-
-    greedy: WrittenProfiles
-    sampled: WrittenProfiles | None
-
-
-def _write_all_profiles(
-    run: Path, config: RunConfig, dataset: Dataset, sessions: Sessions, bar: Callable
-) -> dict[str, ProfileSets]:
-    """The profiles of the initial and of the trained policy, by method name. One policy is in memory at a time."""
-    dtype = COMPUTE_DTYPES[config.engine.precision]
-    initial = _write_sets(Policy.load(config.policy, dtype), BASELINE, config, dataset, sessions, bar)
-    if not config.trains_policy:
-        return {BASELINE: initial, config.method: initial}
-    policy = Policy.from_folder(run / "policy", config.policy, dtype)
-    return {BASELINE: initial, config.method: _write_sets(policy, config.method, config, dataset, sessions, bar)}
-
-
-def _write_sets(
-    policy: Policy, name: str, config: RunConfig, dataset: Dataset, sessions: Sessions, bar: Callable
-) -> ProfileSets:
-    """One greedy profile per session, and the sampled ones the recipe asks for.
-
-    Samples are seeded by session, so both policies read the same random numbers for a session.
-    """
-    own = sessions.take(np.arange(len(sessions))[shard(sessions)])
-    prompts = encode_prompts(policy, dataset, own, config.profile)
-    titles = ["\n".join(dataset.catalog.titles[item] for item in history) for history in own.histories]
-    temperatures = [0.0] + [config.profile.temperature] * config.evaluation.samples
-    with bar(len(prompts) * len(temperatures), f"{name}: profiles") as advance:
-        written_here = write_profiles(
-            policy,
-            prompts,
-            max_tokens=config.profile.max_tokens,
-            temperatures=temperatures,
-            seeds=[session_seed(config.seed, int(session)) for session in own.session_ids],
-            token_budget=config.profile.token_budget,
-            on_batch=lambda written: advance(len(written)),
+    def write(name: str, *, trained: bool) -> ProfileSets:
+        num_samples, seed = run.config.evaluation.samples, run.config.seed
+        return write_profile_sets(
+            run.writer(trained=trained), sessions, num_samples=num_samples, seed=seed, bar=bar, name=name
         )
-    copied_here = [copied_share(text, titles[i // len(temperatures)]) for i, text in enumerate(written_here.texts)]
-    parts, shares = zip(*gather_objects((written_here, copied_here)), strict=True)
-    profiles, copied = Profiles.joined(parts), np.concatenate(shares)
 
-    def written(rows: np.ndarray) -> WrittenProfiles:
-        """The profiles at `rows` (sessions, samples)."""
-        return WrittenProfiles(profiles.take(rows.ravel()), copied[rows.ravel()], rows.shape[1])
-
-    rows = np.arange(len(profiles)).reshape(len(sessions), len(temperatures))
-    return ProfileSets(written(rows[:, :1]), written(rows[:, 1:]) if config.evaluation.samples else None)
+    initial = write(BASELINE, trained=False)
+    return {False: initial, True: write(run.config.method, trained=True) if run.config.trains_policy else initial}
 
 
-def _rank_all(
-    run: Path,
-    config: RunConfig,
-    dataset: Dataset,
-    sessions: Sessions,
-    profiles: dict[str, ProfileSets],
-    bar: Callable,
-) -> dict[str, Ranks]:
-    """The ranks of every table, histories excluded. Each embedder encodes the catalog once."""
-    dtype = COMPUTE_DTYPES[config.engine.precision]
-    method = config.method
-    before, after = profiles[BASELINE], profiles[method]
-    tables: dict[str, Ranks] = {
-        "methods": {
-            "Random": random.rank(dataset, sessions, seed=config.seed)[:, None],
-            "MP": most_popular.rank(dataset, sessions)[:, None],
-        },
-        "sampled": {},
-        "parts": {},
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table: which method it is, and how it is made of the run's models."""
+
+    table: str
+    name: str
+    method: type[Method]
+    make: Callable[[RunModels], Method]
+
+
+def _rows(config: RunConfig, has_samples: bool) -> list[_Row]:
+    """The rows of every table, in the order in which they are shown."""
+    methods = methods_of_run(config)
+    rows = [_Row("methods", method.name, method, method.of_run) for method in methods]
+    if has_samples:
+        sampled = [method for method in methods if issubclass(method, LangPTune)]
+        rows += [_Row("sampled", m.name, m, partial(m.of_run, decoding="sampled")) for m in sampled]
+    for method in parts_of_run(config):
+        part = "rlso" if method.writes_with_trained else "contrastive"
+        rows.append(_Row("parts", part, method, method.of_run))
+    return rows
+
+
+def _rank(models: RunModels, sessions: Sessions, bar: Bar) -> dict[str, Ranks]:
+    """The ranks of every table, histories excluded. Each embedder embeds the catalog once."""
+    rows = _rows(models.run.config, models.profiles[False].sampled is not None)
+    ranks: dict[_Row, NDArray[np.int64]] = {}
+    with bar(len(rows), "ranking") as advance:
+        for row in sorted(rows, key=lambda row: getattr(row.method, "reads_with_trained", False)):
+            ranks[row] = row.make(models).ranks(sessions)
+            advance()
+    return {
+        table: {row.name: ranks[row] for row in rows if row.table == table} for table in ("methods", "sampled", "parts")
     }
-    joint = config.trains_policy and config.trains_embedder
-    with bar(4 + 2 * joint, "ranking") as advance:
-
-        def ranks(recommender: Recommender, written: WrittenProfiles) -> np.ndarray:
-            targets = np.repeat(sessions.targets, written.num_samples)
-            histories = np.repeat(sessions.histories, written.num_samples, axis=0)
-            return recommender.ranks(written.profiles.texts, targets, histories).reshape(len(sessions), -1)
-
-        embedder = Embedder.load(config.embedder, dtype)
-        recommender = Recommender(embedder, embedder.encode_items(dataset.catalog.texts))
-        advance()
-        tables["methods"]["EMB-0"] = embedding.rank(dataset, sessions, recommender=recommender)[:, None]
-        tables["methods"][BASELINE] = ranks(recommender, before.greedy)
-        advance()
-        if before.sampled:
-            tables["sampled"][BASELINE] = ranks(recommender, before.sampled)
-        if joint:
-            only_policy = ranks(recommender, after.greedy)
-            advance()
-        if config.trains_embedder:
-            embedder = Embedder.from_folder(run / "embedder", config.embedder, dtype)
-            recommender = Recommender(embedder, embedder.encode_items(dataset.catalog.texts))
-        advance()
-        tables["methods"][method] = ranks(recommender, after.greedy)
-        if after.sampled:
-            tables["sampled"][method] = ranks(recommender, after.sampled)
-        advance()
-        if joint:
-            tables["parts"] = {"contrastive": ranks(recommender, before.greedy), "rlso": only_policy}
-            advance()
-    return tables
 
 
 def _summarize(table: str, methods: dict[str, Result], scores: dict[str, dict[str, Result]]) -> dict[str, Any]:
@@ -273,22 +196,6 @@ def _profiles_frame(sessions: Sessions, profiles: dict[str, ProfileSets]) -> pl.
                 )
             )
     return pl.concat(frames)
-
-
-def check_trained(run: Path, models: Sequence[str] = ("policy", "embedder")) -> None:
-    """Raise `RunError` when `run` lacks one of its trained `models`."""
-    for name in models:
-        if not (run / name).is_dir():
-            raise RunError(
-                f"{run} has no trained {name}: there is no folder {name} in it, so training has not finished. "
-                f"Continue it with `langptune train --output {run} --resume`."
-            )
-
-
-def session_seed(seed: int, session: int) -> int:
-    """The seed of a session's sampled profiles, whichever policy writes them."""
-    words = [int.from_bytes(b"evaluation", "little"), seed, session]
-    return int(np.random.SeedSequence(words).generate_state(2, np.uint64)[0])
 
 
 def _decisive_keys(config: RunConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,21 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from langptune_rs.config import RunConfig
-from langptune_rs.data import Dataset, Sessions
+from langptune_rs.data import Sessions
 from langptune_rs.distributed.failures import WRITING, explained
 from langptune_rs.distributed.launch import check_gpus, run_processes
 from langptune_rs.distributed.lifeline import end_with_parent
 from langptune_rs.errors import LangptuneError, RunError
-from langptune_rs.experiments.evaluate import check_trained, session_seed
 from langptune_rs.files import file_hash, locked, write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
-from langptune_rs.models.policy import Policy
-from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.progress import progress
-from langptune_rs.rollout.prompts import encode_prompts
-from langptune_rs.rollout.sampling import write_profiles
-from langptune_rs.runs.folder import open_dataset, read_config
+from langptune_rs.rollout.writer import ProfileWriter
+from langptune_rs.runs.trained import TrainedRun
+from langptune_rs.seeds import evaluation_seed
 
 ALL = "all"
 SESSIONS_PER_PART = 256
@@ -56,6 +52,8 @@ SCHEMA = pa.schema(
 )
 _MADE_OF = b"langptune.made_of"
 """The key in the file's metadata under which stands what decides its content."""
+OnBatch = Callable[[list[list[int]]], object]
+"""Is given the token ids of the profiles of each batch that is done."""
 _JOB, _LOCK, _WHOLE = "job.json", ".lock", "whole.parquet"
 
 
@@ -94,34 +92,38 @@ def profile_sessions(run: Path, out: Path, *, split: str = ALL, samples: int = 0
 class Job:
     """The sessions to profile and all that decides what is written about them."""
 
-    run: Path
-    config: RunConfig
-    dataset: Dataset
+    run: TrainedRun
     sessions: Sessions
     split: str
     samples: int
 
     @classmethod
-    def open(cls, run: Path, split: str, samples: int) -> Job:
-        config = read_config(run)
-        check_trained(run, ["policy"])
-        dataset = open_dataset(config, run)
-        sessions = dataset.sessions if split == ALL else dataset.sessions.select(split)
-        return cls(run, config, dataset, sessions, split, samples)
+    def open(cls, folder: Path, split: str, samples: int) -> Job:
+        """The job of a run's folder. Raises what `profile_sessions` raises of the run."""
+        run = TrainedRun.open(folder, ["policy"])
+        sessions = run.dataset.sessions if split == ALL else run.dataset.sessions.select(split)
+        return cls(run, sessions, split, samples)
+
+    @property
+    def num_profiles(self) -> int:
+        """Profiles of each session."""
+        return 1 + self.samples
 
     @cached_property
     def made_of(self) -> dict[str, Any]:
         """As JSON has it: the options, what of the recipe matters, and the hashes of the data and of the policy."""
-        weights = sorted(path for path in (self.run / "policy").iterdir() if path.is_file() and path.suffix != ".md")
+        weights = sorted(
+            path for path in (self.run.folder / "policy").iterdir() if path.is_file() and path.suffix != ".md"
+        )
         return {
             "split": self.split,
             "samples": self.samples,
             "sessions_per_part": SESSIONS_PER_PART,
-            "seed": self.config.seed,
-            "profile": self.config.profile.model_dump(),
-            "precision": self.config.engine.precision,
-            "data": self.dataset.info["sha256"],
-            "base_model": self.config.policy.model,
+            "seed": self.run.config.seed,
+            "profile": self.run.config.profile.model_dump(),
+            "precision": self.run.config.engine.precision,
+            "data": self.run.dataset.info["sha256"],
+            "base_model": self.run.config.policy.model,
             "policy": {path.name: file_hash(path) for path in weights},
         }
 
@@ -133,10 +135,6 @@ class Job:
         """Which sessions are in a part."""
         return range(part * SESSIONS_PER_PART, min((part + 1) * SESSIONS_PER_PART, len(self.sessions)))
 
-    @property
-    def temperatures(self) -> list[float]:
-        return [0.0] + [self.config.profile.temperature] * self.samples
-
 
 def write_share(job: Job, parts: Path, rank: int, size: int) -> None:
     """Write every part that is missing and whose number is `rank` modulo `size`.
@@ -147,10 +145,9 @@ def write_share(job: Job, parts: Path, rank: int, size: int) -> None:
     if not missing:
         return
     keep_freed_memory()
-    policy = Policy.from_folder(job.run / "policy", job.config.policy, COMPUTE_DTYPES[job.config.engine.precision])
-    each = len(job.temperatures)
-    shown = _num_sessions(job, parts) * each
-    with progress(len(job.sessions) * each, "profiles", shown) as advance:
+    writer = job.run.writer()
+    shown = _num_sessions(job, parts) * job.num_profiles
+    with progress(len(job.sessions) * job.num_profiles, "profiles", shown) as advance:
         for part in missing:
             in_hand = 0
 
@@ -158,33 +155,30 @@ def write_share(job: Job, parts: Path, rank: int, size: int) -> None:
                 nonlocal in_hand, shown
                 in_hand += len(written)
                 # Those of the other processes are counted once their parts are whole.
-                now = _num_sessions(job, parts) * each + in_hand
+                now = _num_sessions(job, parts) * job.num_profiles + in_hand
                 advance(now - shown)
                 shown = now
 
-            with explained(WRITING, job.config):
-                table = _write_table(job, policy, job.rows(part), on_batch)
+            with explained(WRITING, job.run.config):
+                table = _write_table(job, writer, job.rows(part), on_batch)
             _save(_part(parts, part), lambda path, table=table: pq.write_table(table, path))
 
 
-def _write_table(job: Job, policy: Policy, rows: range, on_batch) -> pa.Table:
+def _write_table(job: Job, writer: ProfileWriter, rows: range, on_batch: OnBatch) -> pa.Table:
     """The profiles of the sessions at `rows`."""
     sessions = job.sessions.take(np.asarray(rows))
-    profiles = write_profiles(
-        policy,
-        encode_prompts(policy, job.dataset, sessions, job.config.profile),
-        max_tokens=job.config.profile.max_tokens,
-        temperatures=job.temperatures,
-        seeds=[session_seed(job.config.seed, int(session)) for session in sessions.session_ids],
-        token_budget=job.config.profile.token_budget,
+    profiles = writer.write(
+        writer.prompts(sessions),
+        greedy=True,
+        num_samples=job.samples,
+        seeds=[evaluation_seed(job.run.config.seed, int(session)) for session in sessions.session_ids],
         on_batch=on_batch,
     )
-    each = len(job.temperatures)
     columns = {
-        "session_id": np.repeat(sessions.session_ids, each),
-        "user_id": [user for user in sessions.user_ids for _ in range(each)],
-        "split": [split for split in sessions.splits for _ in range(each)],
-        "sample": np.tile(np.arange(each), len(sessions)),
+        "session_id": np.repeat(sessions.session_ids, job.num_profiles),
+        "user_id": [user for user in sessions.user_ids for _ in range(job.num_profiles)],
+        "split": [split for split in sessions.splits for _ in range(job.num_profiles)],
+        "sample": np.tile(np.arange(job.num_profiles), len(sessions)),
         "profile": profiles.texts,
         "num_tokens": [len(tokens) for tokens in profiles.tokens],
         "finished": profiles.finished,
@@ -269,7 +263,7 @@ def _num_sessions(job: Job, parts: Path) -> int:
     return sum(len(job.rows(int(path.stem))) for path in parts.glob("[0-9]*.parquet"))
 
 
-def _save(path: Path, write) -> None:
+def _save(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write_atomically(path, write)
     except OSError as error:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from langptune_rs.config import RunConfig, load_config
-from langptune_rs.distributed.collectives import first_to_say, gather_objects, group_store, rank, world_size
+from langptune_rs.distributed.collectives import first_rank_sees, first_to_say, group_store, rank, world_size
 from langptune_rs.distributed.failures import EVALUATING, LostContact, explained
 from langptune_rs.distributed.group import end_process
 from langptune_rs.distributed.lifeline import INTERRUPTED, TOLD_THE_USER, end_with_parent, interrupt_when, lifeline
@@ -21,7 +21,8 @@ from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.experiments.report.report import write_report
 from langptune_rs.experiments.report.tables import print_results
 from langptune_rs.runs.results import read_results, results_path
-from langptune_rs.training.trainer import Stopped, started_run, train
+from langptune_rs.training.interruption import Stopped
+from langptune_rs.training.start import started_run, train
 
 SECONDS_TO_HEAR = 10.0
 """How long a process that lost the others waits to hear which of them failed."""
@@ -36,8 +37,7 @@ def run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: boo
     with started_run(config, output, resume=resume, overwrite=overwrite):
         train(output)
         with explained(EVALUATING, config):
-            is_evaluated = gather_objects(results_path(output).is_file())[0]
-            if not is_evaluated:
+            if not first_rank_sees(results_path(output)):
                 evaluate_run(output)
         if rank() == 0:
             print_results(read_results(output))

@@ -1,6 +1,13 @@
 """How much of a profile is copied from the history."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from langptune_rs.data import Catalog, Sessions
 
 _WORD = re.compile(r"\w+")
 
@@ -20,3 +27,13 @@ def copied_share(profile: str, history: str, run_length: int = 3) -> float:
         if tuple(words[i : i + run_length]) in runs:
             copied[i : i + run_length] = [True] * run_length
     return sum(copied) / len(words) if words else 0.0
+
+
+def copied_shares(texts: Sequence[str], sessions: Sessions, catalog: Catalog) -> np.ndarray:
+    """`copied_share` of each profile with the titles of its session's history, float64 (len(texts),).
+
+    The profiles of one session stand next to each other, equally many for each.
+    """
+    titles = ["\n".join(catalog.titles[item] for item in history) for history in sessions.histories]
+    num_profiles = len(texts) // max(1, len(sessions))
+    return np.array([copied_share(text, titles[i // num_profiles]) for i, text in enumerate(texts)], dtype=np.float64)

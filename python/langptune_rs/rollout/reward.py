@@ -1,30 +1,11 @@
-"""The reward of a profile: how well the recommender ranks the user's next item when it reads that profile."""
+"""From ranks to the rewards that the policy learns from (sections 3.1 and 4.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from torch import Tensor, zeros_like
 
-from langptune_rs import ItemIndex
 from langptune_rs.evaluation.metrics import from_ranks
-from langptune_rs.models.embedder import Embedder
-
-
-class Recommender:
-    """An embedder and the item index it gives, fixed while the policy trains."""
-
-    def __init__(self, embedder: Embedder, items: np.ndarray):
-        """`items` are the embeddings of the catalog by `embedder`, float32 (n_items, dim)."""
-        self.embedder = embedder
-        self.index = ItemIndex(items)
-
-    def ranks(self, profiles: Sequence[str], targets: np.ndarray, histories: np.ndarray) -> np.ndarray:
-        """1-based rank of each profile's target among all items outside its history, int64 (n,).
-
-        `targets` is (n,), `histories` (n, history length), both item indexes.
-        """
-        return self.index.rank(self.embedder.encode_profiles(profiles), targets, exclude=histories)
 
 
 def recommender_reward(ranks: np.ndarray, finished: np.ndarray, *, metric: str, overlong_reward: float) -> np.ndarray:
@@ -33,3 +14,16 @@ def recommender_reward(ranks: np.ndarray, finished: np.ndarray, *, metric: str, 
     With one target NDCG over the whole catalog is 1 / log2(1 + rank), in (0, 1] (section 4.3).
     """
     return np.where(finished, from_ranks(ranks, metric), overlong_reward)
+
+
+def penalize(rewards: Tensor, logps: Tensor, reference_logps: Tensor, gamma: float) -> Tensor:
+    """Eq. 8: the reward less gamma times the log-ratio to the reference policy."""
+    return rewards - gamma * (logps - reference_logps)
+
+
+def standardize(rewards: Tensor) -> Tensor:
+    """Zero mean and unit variance over all entries, those of the global batch (section 4.3); all zero if they agree."""
+    if rewards.max() == rewards.min():
+        return zeros_like(rewards)
+    centered = rewards - rewards.mean()
+    return centered / centered.square().mean().sqrt()

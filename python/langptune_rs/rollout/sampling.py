@@ -21,6 +21,7 @@ from langptune_rs.models.decoder import packed_weights
 from langptune_rs.models.memory import trim_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.cache import ProfileCache
+from langptune_rs.seeds import seed_sequence
 
 PROMPT_TOKENS = 2048
 """Tokens of prompts that are read in one forward pass: enough for the matrix products, few enough for the caches."""
@@ -118,7 +119,7 @@ class NumpyNoise:
     """For each row an endless stream of exponential variables of its own, drawn by the CPU."""
 
     def __init__(self, seeds: Sequence[tuple[int, int]]):
-        self._streams = [np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed))) for seed in seeds]
+        self._streams = [np.random.Generator(np.random.SFC64(seed_sequence(*seed))) for seed in seeds]
 
     def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:
         """The next variables of some rows, in the shape of `like` (rows, vocabulary), float32."""
@@ -136,7 +137,7 @@ class TorchNoise:
     """The same on the model's own device, where a GPU would wait for the CPU."""
 
     def __init__(self, seeds: Sequence[tuple[int, int]], device: torch.device | str):
-        words = [np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1) for seed in seeds]
+        words = [seed_sequence(*seed).generate_state(1, np.uint64)[0] >> np.uint64(1) for seed in seeds]
         self._streams = [torch.Generator(device).manual_seed(int(word)) for word in words]
 
     def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from langptune_rs.distributed.collectives import barrier, gather_objects, on_first_rank, rank, world_size
 from langptune_rs.distributed.failures import is_about_more_than_files
@@ -22,9 +22,14 @@ from langptune_rs.errors import RunError
 from langptune_rs.files import file_hash, flush, flush_names, write_text
 from langptune_rs.models.quiet import quiet
 from langptune_rs.runs.saving import not_written
+from langptune_rs.training.engines import Engine
 
 STATE = "state.json"
 """In every checkpoint, written last: the position, the number of processes, and size and SHA-256 of each file."""
+
+
+Phase = Literal["contrastive", "rlso"]
+"""Of an iteration; each is named like the recipe's section about it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Position:
     """The next optimizer step: `phase_step` of `phase` in `iteration`; `step` counts all steps before it."""
 
     iteration: int = 0
-    phase: str = "contrastive"
+    phase: Phase = "contrastive"
     phase_step: int = 0
     step: int = 0
 
@@ -45,7 +50,9 @@ class Checkpoint:
     position: Position
 
 
-def save_checkpoint(folder: Path, engines: dict, position: Position, keep: int, beside: Sequence[Path] = ()) -> None:
+def save_checkpoint(
+    folder: Path, engines: Mapping[str, Engine], position: Position, keep: int, beside: Sequence[Path] = ()
+) -> None:
     """Write `folder`/step-N by all ranks, under a temporary name until it is whole; keep the newest `keep`.
 
     `beside` names files of the run outside the checkpoint that it cannot do without. Raises `RunError` when it cannot
@@ -199,7 +206,7 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def load_engines(checkpoint: Checkpoint, engines: dict) -> None:
+def load_engines(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> None:
     """Load weights and optimizer state from a checkpoint into the engines."""
     for name, engine in engines.items():
         with quiet():

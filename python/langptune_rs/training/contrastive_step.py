@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from langptune_rs.config.contrastive import ContrastiveConfig
+from langptune_rs.data import Dataset
 from langptune_rs.distributed.collectives import gather_objects, gather_rows, shard, world_size
 from langptune_rs.models.embedder import Embedder
-from langptune_rs.training.engines import optimizer_step, set_learning_rate
+from langptune_rs.training.engines import Engine, optimizer_step, set_learning_rate
 
 
 def info_nce(
@@ -50,7 +52,7 @@ class ContrastiveBatch:
 
 
 def contrastive_step(
-    engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveConfig, learning_rate: float
+    engine: Engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveConfig, learning_rate: float
 ) -> dict[str, float]:
     """One optimizer step over the global batch."""
     loss, accuracy = accumulate_gradients(engine, embedder, batch, config)
@@ -65,7 +67,7 @@ def contrastive_step(
 
 
 def accumulate_gradients(
-    engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveConfig
+    engine: Engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveConfig
 ) -> tuple[float, float]:
     """The loss of the global batch and the share of profiles nearest to their target; gradients are left in `engine`.
 
@@ -108,6 +110,18 @@ def accumulate_gradients(
     with torch.no_grad():
         hits = targets[(profiles_BD @ items_BD.T).argmax(1)] == targets
     return loss.item(), hits.float().mean().item()
+
+
+def target_shares(targets: np.ndarray, num_items: int) -> np.ndarray:
+    """Each item's share of all training targets, float64 (num_items,); an item that is none counts as half of one."""
+    counts = np.maximum(np.bincount(targets, minlength=num_items), 0.5)
+    return counts / len(targets)
+
+
+def log_target_shares(dataset: Dataset) -> Tensor:
+    """The log of each item's share of all training targets, float32 (num_items,), for `ContrastiveBatch.log_share`."""
+    targets = dataset.sessions.select("train").targets
+    return torch.from_numpy(np.log(target_shares(targets, len(dataset.catalog)))).float()
 
 
 def _distinct(texts: Sequence[str]) -> tuple[list[str], Tensor]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from langptune_rs.config.engine import EngineConfig
 from langptune_rs.distributed.collectives import world_size
@@ -24,7 +25,31 @@ REDUCE_BUCKET = 50_000_000
 """Gradients that ranks sum in one message. DeepSpeed keeps a buffer of this many, of 500 million by default."""
 
 
-def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, config: EngineConfig):
+class Engine(Protocol):
+    """What training uses of a DeepSpeed engine."""
+
+    module: nn.Module
+    optimizer: Any
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The module's forward pass."""
+
+    def backward(self, loss: Tensor) -> Any:
+        """Add the gradients of `loss` to those that are there."""
+
+    def step(self) -> None:
+        """Average the gradients over the ranks, apply them and clear them."""
+
+    def zero_optimization_stage(self) -> int: ...
+
+    def get_global_grad_norm(self) -> float | Tensor | None: ...
+
+    def save_checkpoint(self, folder: str, **options: Any) -> Any: ...
+
+    def load_checkpoint(self, folder: str, **options: Any) -> Any: ...
+
+
+def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, config: EngineConfig) -> Engine:
     """A DeepSpeed engine around the trainable parameters of `module`, with AdamW (appendix C: decay 1e-6).
 
     Gradient accumulation is the caller's: any number of `backward` calls, then one `step`; gradients are averaged over
@@ -69,12 +94,12 @@ def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, co
     return engine
 
 
-def set_learning_rate(engine, learning_rate: float) -> None:
+def set_learning_rate(engine: Engine, learning_rate: float) -> None:
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
 
 
-def optimizer_step(engine) -> float:
+def optimizer_step(engine: Engine) -> float:
     """Apply the accumulated gradients; returns their global norm before clipping."""
     norm = None
     if engine.zero_optimization_stage() == 0:
@@ -83,7 +108,7 @@ def optimizer_step(engine) -> float:
     return float(engine.get_global_grad_norm() if norm is None else norm)
 
 
-def _gradient_norm(engine) -> torch.Tensor:
+def _gradient_norm(engine: Engine) -> torch.Tensor:
     """Norm of the averaged gradients where the engine's plain optimizer keeps none (ZeRO stage 0, float32)."""
     grads = [p.grad for p in engine.module.parameters() if p.grad is not None]
     if world_size() > 1:  # `engine.allreduce_gradients` does nothing outside `engine.step`, which averages equal ones
@@ -94,7 +119,7 @@ def _gradient_norm(engine) -> torch.Tensor:
 
 
 @contextmanager
-def gathered(engine) -> Iterator[None]:
+def gathered(engine: Engine) -> Iterator[None]:
     """Whole parameters on every rank inside the block: gathered once under ZeRO-3, at no cost below it."""
     if engine.zero_optimization_stage() < 3:
         yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from langptune_rs.seeds import generator
+
 
 def linear_decay(base: float, step: int, total: int) -> float:
     """Learning rate of the 0-based `step` out of `total`: `base` at the first, falling linearly towards 0."""
@@ -18,6 +20,6 @@ def batch_rows(num_rows: int, batch_size: int, batch: int, seed: int) -> np.ndar
     """
     first, last = batch * batch_size, (batch + 1) * batch_size
     epochs = range(first // num_rows, (last - 1) // num_rows + 1)
-    stream = np.concatenate([np.random.default_rng([seed, epoch]).permutation(num_rows) for epoch in epochs])
+    stream = np.concatenate([generator(seed, epoch).permutation(num_rows) for epoch in epochs])
     start = first - epochs[0] * num_rows
     return stream[start : start + batch_size]

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.errors import DataError
+from langptune_rs.seeds import generator
 
 HELD_OUT_SHARE = 0.08
 """The share of validation, and that of test (section 4.1: 84/8/8)."""
@@ -45,7 +46,7 @@ def assign(sessions: pl.DataFrame, split: str, seed: int, held_out: int | None =
 
 def by_session(num_sessions: int, num_held_out: int, seed: int) -> list[str]:
     """`num_held_out` sessions are test and as many are validation, drawn with `seed`. All others are train."""
-    drawn = np.random.default_rng(seed).permutation(num_sessions)
+    drawn = generator(seed).permutation(num_sessions)
     splits = np.full(num_sessions, "train", dtype=object)
     splits[drawn[:num_held_out]] = "test"
     splits[drawn[num_held_out : 2 * num_held_out]] = "validation"
@@ -105,7 +106,7 @@ def reference(first_timestamps: pl.Series, num_held_out: int, seed: int) -> list
     A session that begins early may end late, so that train targets can be later than test targets.
     """
     first_come = np.argsort(first_timestamps.fill_null(float("-inf")).to_numpy(), kind="stable")
-    drawn = np.random.default_rng(seed).permutation(first_come[-2 * num_held_out :])
+    drawn = generator(seed).permutation(first_come[-2 * num_held_out :])
     splits = np.full(len(first_timestamps), "train", dtype=object)
     splits[drawn[:num_held_out]] = "validation"
     splits[drawn[num_held_out:]] = "test"

@@ -10,6 +10,7 @@ import numpy as np
 
 from langptune_rs.data.store.columns import Labels, TextColumn, TextLists
 from langptune_rs.errors import DataError
+from langptune_rs.seeds import generator
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,7 @@ class Sessions:
         """At most `limit` sessions, drawn without replacement and kept in order. Without a limit all of them."""
         if limit is None or limit >= len(self):
             return self
-        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
+        return self.take(np.sort(generator(seed).permutation(len(self))[:limit]))
 
     def take(self, indexes: Sequence[int] | np.ndarray) -> Sessions:
         """The sessions at these places, in the order given. Numbers are copied, texts are not."""

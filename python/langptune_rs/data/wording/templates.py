@@ -316,7 +316,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         )
 
 
-_LOADER = jinja2.PackageLoader("langptune_rs.data", "wording")
+_LOADER = jinja2.PackageLoader("langptune_rs.data.wording", ".")
 
 
 @cache

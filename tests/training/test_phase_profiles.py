@@ -1,6 +1,6 @@
 """Profiles that survive the process that wrote them."""
 
-from langptune_rs.rollout.kept_profiles import KeptProfiles
+from langptune_rs.training.phase_profiles import KeptProfiles
 
 
 def test_whole_batches_survive_and_one_that_was_cut_off_does_not(tmp_path):

@@ -1,0 +1,68 @@
+"""EMB-0: the untrained embedder reads the history itself, with no profile in between (section 4.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from langptune_rs.baselines.run_models import RunModels
+from langptune_rs.baselines.text_method import TextMethod
+from langptune_rs.config import RunConfig
+from langptune_rs.config.embedder import EmbedderConfig
+from langptune_rs.data import Dataset, Sessions
+from langptune_rs.files import write_text
+from langptune_rs.models.embedder import Embedder
+from langptune_rs.recommending.recommender import Recommender
+
+_FILE = "embedder.json"
+
+
+class Emb0(TextMethod):
+    """Ranks by the similarity of each item's text to the history's text.
+
+    The embedder cuts a history that is longer than its limit, newest items last.
+    """
+
+    name = "EMB-0"
+    Config = EmbedderConfig
+    needs = frozenset({"embedder"})
+
+    def __init__(self, dataset: Dataset | None = None, recommender: Recommender | None = None):
+        self._dataset, self._recommender = dataset, recommender
+
+    def fit(self, dataset: Dataset, config: EmbedderConfig, seed: int) -> None:
+        """See `Method.fit`: the items are embedded, nothing is learned."""
+        self._dataset, self._recommender = dataset, Recommender.of_catalog(Embedder.load(config), dataset.catalog)
+
+    @property
+    def recommender(self) -> Recommender:
+        """See `TextMethod.recommender`."""
+        assert self._recommender is not None, "fit or open comes first"
+        return self._recommender
+
+    def texts(self, sessions: Sessions) -> list[str]:
+        """The history of each session."""
+        assert self._dataset is not None, "fit or open comes first"
+        return [self._dataset.session_text(sessions, i) for i in range(len(sessions))]
+
+    def save(self, folder: Path) -> None:
+        """See `Method.save`: which embedder it is."""
+        write_text(folder / _FILE, self.recommender.embedder.config.model_dump_json() + "\n")
+
+    @classmethod
+    def open(cls, folder: Path, dataset: Dataset) -> Self:
+        """See `Method.open`."""
+        method = cls()
+        config = EmbedderConfig.model_validate_json((folder / _FILE).read_text(encoding="utf-8"))
+        method.fit(dataset, config, seed=0)
+        return method
+
+    @classmethod
+    def accompanies(cls, config: RunConfig) -> bool:
+        """With every run."""
+        return True
+
+    @classmethod
+    def of_run(cls, models: RunModels) -> Self:
+        """With the embedder that the run started from."""
+        return cls(models.run.dataset, models.recommender(trained=False))

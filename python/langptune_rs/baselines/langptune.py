@@ -1,0 +1,138 @@
+"""LangPTune and its ablations (section 4.2): a policy writes profiles, an embedder reads them, each trained or not."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from langptune_rs.baselines.run_models import RunModels
+from langptune_rs.baselines.text_method import TextMethod
+from langptune_rs.config import RunConfig, to_toml
+from langptune_rs.data import Dataset, Sessions
+from langptune_rs.files import write_text
+from langptune_rs.recommending.recommender import Recommender
+from langptune_rs.rollout.profile_sets import WrittenProfiles
+from langptune_rs.runs.folder import CONFIG
+from langptune_rs.runs.trained import MODELS, TrainedRun
+from langptune_rs.training.start import started_run, train
+
+Decoding = Literal["greedy", "sampled"]
+
+
+class LangPTune(TextMethod):
+    """Both models trained.
+
+    What it has learned lies in the folder of a run. By itself it writes one greedy profile for each session.
+    """
+
+    name = "LangPTune"
+    Config = RunConfig
+    needs = frozenset({"trained policy", "trained embedder"})
+    writes_with_trained: ClassVar[bool] = True
+    """Whether the policy is a trained one."""
+    reads_with_trained = True
+
+    def __init__(
+        self,
+        run: TrainedRun | Path,
+        recommender: Recommender | None = None,
+        profiles: WrittenProfiles | None = None,
+    ):
+        """`run` is a finished run, or the folder for one that `fit` will train.
+
+        With `profiles`, those of the sessions that will be ranked, none is written. Without `recommender` the run's own
+        is opened.
+        """
+        self._run = run if isinstance(run, TrainedRun) else None
+        self._folder = run.folder if isinstance(run, TrainedRun) else run
+        self._given_recommender, self._profiles = recommender, profiles
+
+    @property
+    def run(self) -> TrainedRun:
+        """The run whose models these are."""
+        assert self._run is not None, "fit or open comes first"
+        return self._run
+
+    def fit(self, dataset: Dataset, config: RunConfig, seed: int) -> None:
+        """Train a run into the method's folder, on the data that `config.data` names, or go on with it there.
+
+        `dataset` is that data. Raises what `train` raises.
+        """
+        config = config.model_copy(update={"method": self.name, "seed": seed})
+        with started_run(config, self._folder, resume=True):
+            train(self._folder)
+        self._run = TrainedRun.open(self._folder)
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """See `TextMethod.recommender`."""
+        return self._given_recommender or self.run.recommender(trained=self.reads_with_trained)
+
+    def texts(self, sessions: Sessions) -> list[str]:
+        """The profiles of the sessions."""
+        if self._profiles is not None:
+            return self._profiles.profiles.texts
+        writer = self.run.writer(trained=self.writes_with_trained)
+        return writer.write(writer.prompts(sessions), greedy=True).texts
+
+    def save(self, folder: Path) -> None:
+        """See `Method.save`: the configuration and both models; the data set stays where it is."""
+        for name in MODELS:
+            if (self.run.folder / name).is_dir():
+                shutil.copytree(self.run.folder / name, folder / name)
+        write_text(folder / CONFIG, to_toml(self.run.config))
+
+    @classmethod
+    def open(cls, folder: Path, dataset: Dataset) -> Self:
+        """The method of a run's folder, or of one that `save` wrote, for that `dataset`."""
+        run = TrainedRun.open(folder, [need.removeprefix("trained ") for need in cls.needs if "trained" in need])
+        run.dataset = dataset
+        return cls(run)
+
+    @classmethod
+    def accompanies(cls, config: RunConfig) -> bool:
+        """With the runs that train it."""
+        return config.method == cls.name
+
+    @classmethod
+    def of_run(cls, models: RunModels, decoding: Decoding = "greedy") -> Self:
+        """Profiles and recommender of a run, whatever else the run has trained."""
+        sets = models.profiles[cls.writes_with_trained]
+        profiles = sets.greedy if decoding == "greedy" else sets.sampled
+        return cls(models.run, models.recommender(trained=cls.reads_with_trained), profiles)
+
+
+class LangPTuneRlso(LangPTune):
+    """The trained policy writes for the initial embedder."""
+
+    name = "LangPTune-RLSO"
+    needs = frozenset({"trained policy", "embedder"})
+    reads_with_trained = False
+
+
+class LangPTuneCl(LangPTune):
+    """The trained embedder reads what the initial policy writes."""
+
+    name = "LangPTune-CL"
+    needs = frozenset({"policy", "trained embedder"})
+    writes_with_trained = False
+
+
+class LangPTune0(LangPTune):
+    """Both models as they were before training."""
+
+    name = "LangPTune-0"
+    needs = frozenset({"policy", "embedder"})
+    writes_with_trained = reads_with_trained = False
+
+    def fit(self, dataset: Dataset, config: RunConfig, seed: int) -> None:
+        """See `Method.fit`; nothing is learned."""
+        self._run = TrainedRun(self._folder, config.model_copy(update={"seed": seed}))
+        self._run.dataset = dataset
+
+    @classmethod
+    def accompanies(cls, config: RunConfig) -> bool:
+        """With every run."""
+        return True

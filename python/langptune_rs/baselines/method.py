@@ -1,0 +1,91 @@
+"""What every method that can be compared has in common: it is fitted to a data set and ranks a catalog for sessions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langptune_rs import ItemIndex
+from langptune_rs.config import RunConfig
+from langptune_rs.config.section import Section
+from langptune_rs.data import Dataset, Sessions
+
+if TYPE_CHECKING:
+    from langptune_rs.baselines.run_models import RunModels
+
+Need = Literal["ratings", "embedder", "policy", "trained embedder", "trained policy"]
+"""What a method cannot do without: something of the data, a model of the recipe, or a model that a run has trained."""
+
+
+class NoConfig(Section):
+    """The configuration of a method that has nothing to set."""
+
+
+class Method(ABC):
+    """Something that ranks a catalog for a session.
+
+    Adding one is one file with a subclass, and one line in `registry.py`.
+    """
+
+    name: ClassVar[str]
+    """As the paper's tables have it."""
+    Config: ClassVar[type[Section]] = NoConfig
+    """The section of settings that `fit` takes; its defaults are the paper's (appendix C)."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    @abstractmethod
+    def fit(self, dataset: Dataset, config: Any, seed: int) -> None:
+        """Learn from the train sessions of `dataset`, and from the histories of the others (footnotes 1 and 2).
+
+        `config` is a `Config`. No target of another split is ever looked at. The same seed gives the same method.
+        """
+
+    @abstractmethod
+    def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
+        """1-based rank of every session's target among the items outside its history, (N, S).
+
+        S is 1, or the number of rankings that a method makes for a session, such as one for each sampled profile.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what was learned into `folder`, which exists."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, folder: Path, dataset: Dataset) -> Self:
+        """The method that `save` wrote, for the data set that it was fitted to."""
+
+    @classmethod
+    def accompanies(cls, config: RunConfig) -> bool:
+        """Whether the evaluation of a run shows this method, because it costs next to nothing or is the run's own."""
+        return False
+
+    @classmethod
+    def of_run(cls, models: RunModels) -> Self:
+        """The method beside a run: fitted to the run's data with the paper's settings and the run's seed."""
+        method = cls()
+        method.fit(models.run.dataset, cls.Config(), models.run.config.seed)
+        return method
+
+
+class VectorMethod(Method):
+    """A method that gives a vector for every item and for every session; the largest dot product ranks first."""
+
+    @property
+    @abstractmethod
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Vectors of all items, (n_items, dim)."""
+
+    @abstractmethod
+    def session_vectors(self, sessions: Sessions) -> NDArray[np.float32]:
+        """Vectors of sessions, (N, dim), from their histories."""
+
+    def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
+        """As `Method.ranks`, (N, 1); of two items with one score that of smaller index comes first."""
+        index = ItemIndex(self.item_vectors)
+        return index.rank(self.session_vectors(sessions), sessions.targets, exclude=sessions.histories)[:, None]

@@ -1,0 +1,42 @@
+"""Every method by its name in the paper, in the order of the paper's tables."""
+
+from __future__ import annotations
+
+from langptune_rs.baselines.emb_0 import Emb0
+from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneCl, LangPTuneRlso
+from langptune_rs.baselines.method import Method
+from langptune_rs.baselines.most_popular import MostPopular
+from langptune_rs.baselines.random import Random
+from langptune_rs.config import RunConfig
+from langptune_rs.errors import InputError, nearest
+
+_ALL: tuple[type[Method], ...] = (
+    Random,
+    MostPopular,
+    Emb0,
+    LangPTune0,
+    LangPTuneCl,
+    LangPTuneRlso,
+    LangPTune,
+)
+METHODS: dict[str, type[Method]] = {method.name: method for method in _ALL}
+
+
+def find_method(name: str) -> type[Method]:
+    """The method of that name. Raises `InputError`, with the nearest name, when there is none."""
+    if name not in METHODS:
+        raise InputError(f"there is no method {name!r}.{nearest(name, METHODS)} Methods are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def methods_of_run(config: RunConfig) -> list[type[Method]]:
+    """What the evaluation of a run compares: the run's own method, and those that cost next to nothing."""
+    return [method for method in METHODS.values() if method.accompanies(config)]
+
+
+def parts_of_run(config: RunConfig) -> list[type[LangPTune]]:
+    """The ablations within a run that trained both models: each of them with the other as it was."""
+    if not (config.trains_policy and config.trains_embedder):
+        return []
+    ablations = (method for method in METHODS.values() if issubclass(method, LangPTune))
+    return [method for method in ablations if method.writes_with_trained != method.reads_with_trained]

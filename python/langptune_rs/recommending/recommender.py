@@ -1,0 +1,68 @@
+"""The recommender: an embedder, and the index of the items that it embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from langptune_rs import ItemIndex
+from langptune_rs.data import Catalog
+from langptune_rs.errors import InputError
+from langptune_rs.models.embedder import Embedder
+
+
+class Recommender:
+    """Ranks the items of a catalog by their similarity to a profile.
+
+    The embeddings of the items are taken as given, so whoever trains the embedder makes a new recommender.
+    """
+
+    def __init__(self, embedder: Embedder, item_embeddings: np.ndarray):
+        """`item_embeddings` are those of the catalog by `embedder`, float32 (n_items, dim)."""
+        self.embedder = embedder
+        self.index = ItemIndex(item_embeddings)
+
+    @classmethod
+    def of_catalog(cls, embedder: Embedder, catalog: Catalog) -> Recommender:
+        """The recommender of a catalog, all of whose items are embedded here."""
+        return cls(embedder, embedder.encode_items(catalog.texts))
+
+    @property
+    def num_items(self) -> int:
+        return len(self.index)
+
+    def ranks(self, profiles: Sequence[str], targets: np.ndarray, histories: np.ndarray) -> np.ndarray:
+        """1-based rank of each profile's target among all items outside its history, int64 (n,).
+
+        `targets` is (n,), `histories` (n, history length), both item indexes.
+        """
+        return self.index.rank(self.embedder.encode_profiles(profiles), targets, exclude=histories)
+
+    def recommend(self, profile: str, k: int = 20, exclude: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+        """The k items nearest to a profile, best first: indexes int64 (k,) and cosine similarities float32 (k,).
+
+        `exclude` holds item indexes that are left out, such as the user's history.
+        Raises `InputError` for an empty profile, an index out of range, or more items than the catalog has left.
+        """
+        check_request(profile, k, exclude, self.num_items)
+        user = self.embedder.encode_profiles([profile])
+        scores, items = self.index.search(user, k, exclude=np.array([list(exclude)], dtype=np.int64))
+        return items[0], scores[0]
+
+
+def check_request(profile: str, k: int, exclude: Sequence[int], num_items: int) -> None:
+    """Raise what `Recommender.recommend` raises, which needs no model to be loaded."""
+    if not profile.strip():
+        raise InputError("the profile is empty: write at least a word about what the user likes")
+    check_items(exclude, num_items, "exclude")
+    num_left = num_items - len(set(exclude))
+    if not 1 <= k <= num_left:
+        raise InputError(f"k = {k}: the catalog has {num_left} items to recommend, pass a number from 1 to that")
+
+
+def check_items(items: Sequence[int], num_items: int, name: str) -> None:
+    """Raise `InputError` for an item index that is out of range; `name` is the argument that holds it."""
+    for item in items:
+        if not 0 <= item < num_items:
+            raise InputError(f"{name} holds item {item}: the catalog's indexes go from 0 to {num_items - 1}")

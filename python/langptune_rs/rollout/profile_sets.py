@@ -1,0 +1,75 @@
+"""What one policy wrote for many sessions: a greedy profile for each, and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+
+from langptune_rs.data import Sessions
+from langptune_rs.distributed.collectives import gather_objects, shard
+from langptune_rs.rollout.copying import copied_shares
+from langptune_rs.rollout.sampling import Profiles
+from langptune_rs.rollout.writer import ProfileWriter
+from langptune_rs.seeds import evaluation_seed
+
+Bar = Callable[[int, str], AbstractContextManager[Callable[..., None]]]
+"""A progress bar by its total and its description; see `progress.progress`."""
+
+
+@dataclass(frozen=True)
+class WrittenProfiles:
+    """Profiles of one policy in one decoding, `num_samples` for each session, session-major."""
+
+    profiles: Profiles
+    copied_shares: np.ndarray
+    num_samples: int = 1
+
+    def statistics(self) -> dict[str, float]:
+        """Mean number of tokens, share of profiles that did not end in time, mean share of copied words."""
+        return {
+            "tokens": float(np.mean([len(tokens) for tokens in self.profiles.tokens])),
+            "overlong_rate": float(1 - self.profiles.finished.mean()),
+            "copied_share": float(self.copied_shares.mean()),
+        }
+
+
+@dataclass(frozen=True)
+class ProfileSets:
+    """What one policy wrote for the sessions."""
+
+    greedy: WrittenProfiles
+    sampled: WrittenProfiles | None
+
+
+def write_profile_sets(
+    writer: ProfileWriter, sessions: Sessions, *, num_samples: int, seed: int, bar: Bar, name: str
+) -> ProfileSets:
+    """One greedy profile for each session, and `num_samples` sampled ones, the same on every rank.
+
+    Samples are seeded by the session, so every policy reads the same random numbers for it. Each rank writes the
+    profiles of its share.
+    """
+    own = sessions.take(np.arange(len(sessions))[shard(sessions)])
+    prompts = writer.prompts(own)
+    num_profiles = 1 + num_samples
+    with bar(len(prompts) * num_profiles, f"{name}: profiles") as advance:
+        written_here = writer.write(
+            prompts,
+            greedy=True,
+            num_samples=num_samples,
+            seeds=[evaluation_seed(seed, int(session)) for session in own.session_ids],
+            on_batch=lambda written: advance(len(written)),
+        )
+    copied_here = copied_shares(written_here.texts, own, writer.dataset.catalog)
+    parts, shares = zip(*gather_objects((written_here, copied_here)), strict=True)
+    profiles, copied = Profiles.joined(parts), np.concatenate(shares)
+
+    def at(rows: np.ndarray) -> WrittenProfiles:
+        """The profiles at `rows` (sessions, samples)."""
+        return WrittenProfiles(profiles.take(rows.ravel()), copied[rows.ravel()], rows.shape[1])
+
+    rows = np.arange(len(profiles)).reshape(len(sessions), num_profiles)
+    return ProfileSets(at(rows[:, :1]), at(rows[:, 1:]) if num_samples else None)

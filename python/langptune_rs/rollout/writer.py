@@ -1,0 +1,61 @@
+"""The writer of profiles: a policy, the prompts of a data set, and the recipe's way of decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from langptune_rs.config.profile import ProfileConfig
+from langptune_rs.data import Dataset, Sessions
+from langptune_rs.models.policy import Policy
+from langptune_rs.rollout.sampling import Profiles, check_context, write_profiles
+
+
+class ProfileWriter:
+    """Writes profiles as a recipe says: its prompt, its token limit, its temperature, its token budget."""
+
+    def __init__(self, policy: Policy, dataset: Dataset, config: ProfileConfig):
+        self.policy, self.dataset, self.config = policy, dataset, config
+
+    def prompts(self, sessions: Sessions) -> list[list[int]]:
+        """Token ids of the prompt of every session, in order."""
+        return [self.policy.encode_prompt(self.dataset.prompt(sessions, i, self.config)) for i in range(len(sessions))]
+
+    def history_prompt(
+        self, items: Sequence[int] | np.ndarray, ratings: Sequence[float] | np.ndarray, reviews: Sequence[str | None]
+    ) -> list[int]:
+        """Token ids of the prompt of a history: item indexes, ratings (NaN for none) and reviews, oldest first."""
+        return self.policy.encode_prompt(self.dataset.history_prompt(items, ratings, reviews, self.config))
+
+    def check_context(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Raise `ModelError` when the longest prompt and `profile.max_tokens` do not fit the policy's context."""
+        check_context(self.policy, prompts, self.config.max_tokens)
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        greedy: bool = False,
+        num_samples: int = 0,
+        seeds: Sequence[int] | None = None,
+        keep_states: bool = False,
+        kept: Sequence[list[list[int]]] = (),
+        on_batch: Callable[[list[list[int]]], object] | None = None,
+    ) -> Profiles:
+        """Profiles of each prompt next to each other: the greedy one first if asked for, then `num_samples` samples.
+
+        Samples are drawn at the recipe's temperature and need `seeds`, one for each prompt. `keep_states`, `kept` and
+        `on_batch` are those of `write_profiles`, and so are the errors.
+        """
+        return write_profiles(
+            self.policy,
+            prompts,
+            max_tokens=self.config.max_tokens,
+            temperatures=[0.0] * greedy + [self.config.temperature] * num_samples,
+            seeds=seeds,
+            token_budget=self.config.token_budget,
+            keep_states=keep_states,
+            kept=kept,
+            on_batch=on_batch,
+        )

@@ -1,0 +1,52 @@
+"""What must fit together before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from langptune_rs.config import RunConfig
+from langptune_rs.data import Dataset, Sessions
+from langptune_rs.distributed.collectives import world_size
+from langptune_rs.errors import ConfigError
+from langptune_rs.rollout.writer import ProfileWriter
+
+
+def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None:
+    """Raise `ConfigError` when processes or batches do not go with the number of training sessions.
+
+    `num_in_split` counts those of the train split, of which `data.max_sessions` may leave some out.
+    """
+    num_processes = world_size()
+    is_limited = num_sessions < num_in_split
+    cause = f" (data.max_sessions = {config.data.max_sessions} of {num_in_split})" if is_limited else ""
+    more = "raise data.max_sessions" if is_limited else "prepare more data"
+    if num_processes > num_sessions:
+        raise ConfigError(
+            f"There are {num_processes} processes, but only {num_sessions} training sessions{cause}. "
+            f"Start at most {num_sessions}, or {more}."
+        )
+    sections = (
+        ("contrastive", config.trains_embedder, config.contrastive.batch_size),
+        ("rlso", config.trains_policy, config.rlso.batch_size),
+    )
+    for section, trains, batch_size in sections:
+        if trains and batch_size > num_sessions:
+            raise ConfigError(
+                f"{section}.batch_size = {batch_size}, but there are only {num_sessions} training sessions{cause}. "
+                f"Set it to at most {num_sessions}, or {more}."
+            )
+        if trains and batch_size % num_processes:
+            raise ConfigError(
+                f"{section}.batch_size = {batch_size} cannot be shared equally by {num_processes} processes. "
+                f"Choose a multiple of {num_processes}."
+            )
+
+
+def check_prompts(config: RunConfig, dataset: Dataset, writer: ProfileWriter, others: Iterable[Sessions]) -> None:
+    """Raise `ModelError` when a profile does not fit behind the longest prompt of the run.
+
+    Looks at the test sessions and at `others`.
+    """
+    test = dataset.sessions.select("test").sample(config.evaluation.max_sessions, config.data.seed)
+    for sessions in (*others, test):
+        writer.check_context(writer.prompts(sessions))

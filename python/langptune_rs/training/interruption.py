@@ -1,0 +1,84 @@
+"""Ctrl-C and SIGTERM: a run stops at the next place that a resumed run goes on from, on every rank alike."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from langptune_rs.distributed.collectives import any_rank, rank
+from langptune_rs.distributed.signals import handling
+from langptune_rs.rollout.sampling import Profiles
+from langptune_rs.rollout.writer import ProfileWriter
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C was pressed, and every rank has saved: none waits for another."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed: raised on every rank, at a place that a resumed run goes on from."""
+
+
+class Interruption:
+    """Whether this process was asked to stop. Nobody is heard outside `listening`."""
+
+    def __init__(self) -> None:
+        self._signals: set[int] = set()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether Ctrl-C was pressed or SIGTERM sent, as job schedulers do before they kill."""
+        return bool(self._signals)
+
+    def raise_if_asked(self) -> None:
+        """Raise `Interrupted` on every rank once one of them was asked. Every rank calls this at the same place."""
+        if any_rank(self.is_asked):
+            raise Interrupted
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take note of Ctrl-C and SIGTERM inside the block, instead of ending the process.
+
+        A second signal of the same kind ends it at once. One of each may come together, from a launcher and its user.
+        """
+        with handling((signal.SIGINT, signal.SIGTERM), self._note):
+            yield
+
+    def _note(self, signum: int, frame: object) -> None:
+        if signum in self._signals:
+            raise KeyboardInterrupt
+        is_first = not self._signals
+        self._signals.add(signum)
+        if is_first and rank() == 0:
+            with suppress(OSError, RuntimeError):  # the reader was stopped as well, or a line is being written
+                print(
+                    "Stopping after this step or batch of profiles, with a checkpoint; "
+                    "press Ctrl-C again to stop at once.",
+                    file=sys.stderr,
+                )
+
+
+class InterruptibleWriter:
+    """A `ProfileWriter` that stops after the batch in hand, on every rank, once one of them is asked to stop."""
+
+    def __init__(self, writer: ProfileWriter, interruption: Interruption):
+        self.writer, self._interruption = writer, interruption
+
+    def write(self, prompts: Sequence[Sequence[int]], *, on_batch: Any = None, **options: Any) -> Profiles:
+        """As `ProfileWriter.write`; every rank calls it at the same place. Raises `Interrupted` on every rank."""
+
+        def on_batch_done(written: list[list[int]]) -> None:
+            if on_batch:
+                on_batch(written)
+            if self._interruption.is_asked:
+                raise Interrupted
+
+        profiles = None
+        with suppress(Interrupted):
+            profiles = self.writer.write(prompts, on_batch=on_batch_done, **options)
+        if any_rank(profiles is None) or profiles is None:
+            raise Interrupted
+        return profiles

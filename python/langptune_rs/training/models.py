@@ -1,0 +1,88 @@
+"""Both models of a run with the engines that train them."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+
+from langptune_rs.config import RunConfig
+from langptune_rs.distributed.collectives import barrier, on_first_rank, rank
+from langptune_rs.files import flush, write_text
+from langptune_rs.models.embedder import Embedder
+from langptune_rs.models.policy import Policy
+from langptune_rs.models.precision import COMPUTE_DTYPES
+from langptune_rs.runs.folder import CHECKPOINTS, TRAINED
+from langptune_rs.runs.saving import not_written
+from langptune_rs.training.checkpoints import last_checkpoint
+from langptune_rs.training.engines import Engine, gathered, make_engine
+from langptune_rs.training.scorer import ProfileScorer
+
+ModelName = Literal["policy", "embedder"]
+
+
+class Models:
+    """The policy and the embedder.
+
+    Attributes:
+        scorer: the module that the policy's engine trains.
+        engines: one for each model that trains, "embedder" or "policy" its name.
+    """
+
+    def __init__(self, config: RunConfig):
+        """Load both models of a recipe and make their engines. Raises `ModelError` when one cannot be had."""
+        dtype = COMPUTE_DTYPES[config.engine.precision]
+        torch.manual_seed(config.seed)
+        self.policy = Policy.load(config.policy, dtype)
+        self.embedder = Embedder.load(config.embedder, dtype)
+        self.scorer = ProfileScorer(
+            self.policy, config.profile.temperature, checkpointing=config.rlso.gradient_checkpointing
+        )
+        self.engines: dict[ModelName, Engine] = {}
+        if config.trains_embedder:
+            contrastive = config.contrastive
+            self.engines["embedder"] = make_engine(
+                self.embedder.model, contrastive.learning_rate, contrastive.weight_decay, config.engine
+            )
+        if config.trains_policy:
+            self.engines["policy"] = make_engine(
+                self.scorer, config.rlso.learning_rate, config.rlso.weight_decay, config.engine
+            )
+
+    def whole(self, name: ModelName) -> AbstractContextManager[None]:
+        """The whole weights of a model on every rank inside the block, whether it trains or not."""
+        return gathered(self.engines[name]) if name in self.engines else nullcontext()
+
+    def save(self, run: Path) -> None:
+        """Write both models into `run` in their libraries' own formats, each complete before it gets its name."""
+        models: tuple[tuple[ModelName, Policy | Embedder], ...] = (
+            ("policy", self.policy),
+            ("embedder", self.embedder),
+        )
+        for name, model in models:
+            with self.whole(name):
+                on_first_rank(lambda name=name, model=model: save_model(model, run / name))
+        if rank() == 0:
+            write_text(run / TRAINED, "")
+        barrier()
+
+
+def save_model(model: Policy | Embedder, final: Path) -> None:
+    """Write a trained model into the folder `final`, which is whole or not there.
+
+    Raises `RunError` when the disk does not take it; what the run saved before stays.
+    """
+    temporary = final.with_name(f".{final.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        model.save(temporary)
+        flush(temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise not_written(final, error, last_checkpoint(final.with_name(CHECKPOINTS))) from error

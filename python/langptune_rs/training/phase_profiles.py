@@ -1,0 +1,118 @@
+"""The profiles that a contrastive phase trains on, kept on disk as they are written.
+
+Neither Ctrl-C nor a kill loses what is written, and a resumed phase trains on the same texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from langptune_rs.config import RunConfig
+from langptune_rs.data import Sessions
+from langptune_rs.distributed.collectives import any_rank, barrier, gather_objects, rank, shard, world_size
+from langptune_rs.distributed.failures import WRITING, during
+from langptune_rs.files import whole_lines, write_text
+from langptune_rs.progress import progress
+from langptune_rs.seeds import derive_seed
+from langptune_rs.training.interruption import InterruptibleWriter
+from langptune_rs.training.models import Models
+
+
+class PhaseProfiles:
+    """One sampled profile for each session of a contrastive phase."""
+
+    def __init__(
+        self, config: RunConfig, folder: Path, sessions: Sessions, models: Models, writer: InterruptibleWriter
+    ):
+        """`folder` keeps the profiles; `sessions` are all train sessions, the same on every rank."""
+        self.config, self._folder, self._sessions, self._models, self._writer = config, folder, sessions, models, writer
+
+    @during(WRITING)
+    def of(self, k: int, rows: np.ndarray) -> dict[int, str]:
+        """The profiles of the sessions at `rows` (n,) for iteration k, by row; the same on every rank.
+
+        A phase that is resumed while they are written goes on with the same batches, which decide how sums are rounded.
+        Raises `Interrupted`.
+        """
+        path = self._folder / f"profiles-{k}.json"
+        texts = read_texts(path)
+        if any_rank(texts is None) or texts is None:
+            texts = self._write(k, rows, path)
+        return dict(zip(rows.tolist(), texts, strict=True))
+
+    def _write(self, k: int, rows: np.ndarray, path: Path) -> list[str]:
+        own = self._sessions.take(rows[shard(rows)])
+        seeds = [derive_seed(self.config.seed, "contrastive-sample", k, int(session)) for session in own.session_ids]
+        kept = KeptProfiles(path.with_name(f"{path.stem}-{rank()}-of-{world_size()}.jsonl"))
+
+        with (
+            self._models.whole("policy"),
+            progress(len(own), f"iteration {k + 1}: profiles", kept.num_profiles) as advance,
+        ):
+
+            def on_batch(written: list[list[int]]) -> None:
+                kept.add(written)
+                advance(len(written))
+
+            prompts = self._writer.writer.prompts(own)
+            written = self._writer.write(prompts, num_samples=1, seeds=seeds, kept=kept.batches, on_batch=on_batch)
+        texts = [text for part in gather_objects(written.texts) for text in part]
+        if rank() == 0:
+            save_texts(path, texts)
+        barrier()
+        kept.remove()
+        return texts
+
+
+class KeptProfiles:
+    """A file with one line for each batch of `write_profiles`; a batch that a crash cut off is written again."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        lines = whole_lines(path)
+        write_text(path, "".join(lines))
+        self.batches: list[list[list[int]]] = [json.loads(line) for line in lines]
+        """Token ids of the profiles that an earlier process wrote."""
+
+    @property
+    def num_profiles(self) -> int:
+        """How many profiles an earlier process wrote."""
+        return sum(map(len, self.batches))
+
+    def add(self, batch: list[list[int]]) -> None:
+        """Keep one more batch."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(batch) + "\n")
+
+    def remove(self) -> None:
+        """Delete the file."""
+        self._path.unlink()
+
+
+def save_texts(path: Path, texts: Sequence[str]) -> None:
+    """Write all profiles of a phase."""
+    write_text(path, json.dumps({"sha256": _hash_of(texts), "texts": texts}))
+
+
+def read_texts(path: Path) -> list[str] | None:
+    """What `save_texts` wrote, or None where nothing is; a file that has changed since is as good as none."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["sha256"] == _hash_of(saved["texts"]):
+            return saved["texts"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError):
+        pass
+    print(f"warning: {path} has changed since it was written; its profiles are written again", file=sys.stderr)
+    return None
+
+
+def _hash_of(texts: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

@@ -1,0 +1,45 @@
+"""The recommender as training sees it: shared among the ranks, and made anew when the embedder has trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from langptune_rs.config import RunConfig
+from langptune_rs.data import Catalog, Sessions
+from langptune_rs.distributed.collectives import gather_shares, shard
+from langptune_rs.distributed.failures import RANKING, during
+from langptune_rs.recommending.recommender import Recommender
+from langptune_rs.rollout.sampling import Profiles
+from langptune_rs.training.models import Models
+
+
+class Ranking:
+    """Ranks the targets of sessions by their profiles with the embedder as it is now."""
+
+    def __init__(self, config: RunConfig, models: Models, catalog: Catalog):
+        self.config, self._models, self._catalog = config, models, catalog
+        self._recommender: Recommender | None = None
+
+    def forget(self) -> None:
+        """Drop the embedded catalog, since the embedder is about to train."""
+        self._recommender = None
+
+    @during(RANKING)
+    def prepare(self) -> None:
+        """Embed the catalog where the embedder has trained since: each rank embeds its share, and all get the whole."""
+        if self._recommender is None:
+            texts, embedder = self._catalog.texts, self._models.embedder
+            with self._models.whole("embedder"):
+                own = torch.from_numpy(embedder.encode_items(texts[shard(texts)])).to(embedder.model.device)
+            self._recommender = Recommender(embedder, gather_shares(own, len(texts)).cpu().numpy())
+
+    @during(RANKING)
+    def ranks(self, profiles: Profiles, sessions: Sessions) -> np.ndarray:
+        """Ranks of the targets of `sessions` by their profiles, int64 (profiles,), equally many for each session."""
+        self.prepare()
+        assert self._recommender is not None
+        num_profiles = len(profiles) // max(1, len(sessions))
+        targets, histories = (np.repeat(x, num_profiles, axis=0) for x in (sessions.targets, sessions.histories))
+        with self._models.whole("embedder"):
+            return self._recommender.ranks(profiles.texts, targets, histories)

@@ -1,0 +1,145 @@
+"""A rollout: sample profiles, reward them, penalise, standardise (Algorithm 1, lines 6 to 9)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langptune_rs.config import RunConfig
+from langptune_rs.data import Catalog, Sessions
+from langptune_rs.distributed.collectives import gather_objects, gather_rows, on_first_rank, rank, shard
+from langptune_rs.rollout.copying import copied_shares
+from langptune_rs.rollout.reward import penalize, recommender_reward, standardize
+from langptune_rs.rollout.sampling import Profiles
+from langptune_rs.seeds import derive_seed
+from langptune_rs.training.interruption import InterruptibleWriter
+from langptune_rs.training.models import Models
+from langptune_rs.training.ranking import Ranking
+from langptune_rs.training.reference import ReferenceWeights
+from langptune_rs.training.rollout_batches import RolloutBatch, pack_rollout
+from langptune_rs.training.scorer import score
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """This rank's share of a rollout batch, ready for the steps over it."""
+
+    batches: list[RolloutBatch]
+    """Micro-batches, as many as on every other rank."""
+    rewards_BG: Tensor
+    """Standardised over the global batch, (sessions, profiles)."""
+    old_logps_BG: Tensor | None
+    """Log-probabilities by the policy that wrote the profiles, where the rewards needed them."""
+    metrics: dict[str, float]
+    """What to log, the same on every rank."""
+
+
+class Rollouts:
+    """Samples profiles with the policy as it is now and rewards them by the embedder as it is now."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        sessions: Sessions,
+        catalog: Catalog,
+        models: Models,
+        writer: InterruptibleWriter,
+        ranking: Ranking,
+    ):
+        """`folder` keeps the reference policy of an iteration; `sessions` are all train sessions."""
+        self._config, self._folder, self._sessions, self._catalog = config, folder, sessions, catalog
+        self._models, self._writer, self._ranking = models, writer, ranking
+        self._warned_of_overlong = False
+        self._reference: ReferenceWeights | None = None
+        if config.trains_policy and config.rlso.kl_penalty:
+            with models.whole("policy"):
+                self._reference = ReferenceWeights(models.scorer)
+
+    def start_phase(self, k: int, *, is_resumed: bool) -> None:
+        """Take the policy at the start of iteration k as the reference, if the recipe says so.
+
+        It is kept on disk for a phase that is resumed.
+        """
+        if self._reference is None or self._config.rlso.kl_reference != "iteration":
+            return
+        path = self.reference_path(k)
+        with self._models.whole("policy"):
+            if is_resumed:
+                self._reference.load(path)
+            else:
+                reference = self._reference = ReferenceWeights(self._models.scorer)
+                on_first_rank(lambda: reference.save(path))
+
+    def reference_path(self, k: int) -> Path:
+        """Where the reference of iteration k is kept."""
+        return self._folder / f"reference-{k}.safetensors"
+
+    def sample(self, rows: np.ndarray, k: int, t: int) -> Rollout:
+        """The rollout over the train sessions at `rows`, the global batch of step t in iteration k.
+
+        Raises `Interrupted`.
+        """
+        config = self._config.rlso
+        sessions = self._sessions.take(rows[shard(rows)])
+        prompts = self._writer.writer.prompts(sessions)
+        seeds = [derive_seed(self._config.seed, "sample", k, t, int(session)) for session in sessions.session_ids]
+        with self._models.whole("policy"):
+            profiles = self._writer.write(prompts, num_samples=config.num_profiles, seeds=seeds, keep_states=True)
+            batches = self._packed(prompts, profiles)
+            old_logps_BG = reference_logps_BG = None
+            if self._reference:
+                old_logps_BG = score(self._models.scorer, batches)
+                with self._reference.in_place():
+                    reference_logps_BG = score(self._models.scorer, batches)
+        ranks = self._ranking.ranks(profiles, sessions)
+        raw = recommender_reward(ranks, profiles.finished, metric=config.reward, overlong_reward=config.overlong_reward)
+        rewards_BG = raw_BG = torch.from_numpy(raw).view(-1, config.num_profiles)
+        metrics = {}
+        if old_logps_BG is not None and reference_logps_BG is not None:
+            rewards_BG = penalize(raw_BG, old_logps_BG.cpu(), reference_logps_BG.cpu(), config.kl_penalty)
+            metrics["kl/reference"] = gather_rows(old_logps_BG - reference_logps_BG).mean().item()
+        standardized_BG = standardize(gather_rows(rewards_BG))[shard(rows)].to(self._models.policy.model.device)
+        metrics |= self._metrics(gather_rows(raw_BG), profiles, sessions)
+        return Rollout(batches, standardized_BG, old_logps_BG, metrics)
+
+    def _packed(self, prompts: list[list[int]], profiles: Profiles) -> list[RolloutBatch]:
+        """Micro-batches of this rank's sessions, as many as on every other rank."""
+        num_profiles, capacity = self._config.rlso.num_profiles, self._config.rlso.micro_batch_tokens
+        batches = pack_rollout(self._models.policy, prompts, profiles, num_profiles, capacity)
+        most = max(gather_objects(len(batches)))
+        if len(batches) < most:
+            batches = pack_rollout(self._models.policy, prompts, profiles, num_profiles, capacity, num_batches=most)
+        return batches
+
+    def _metrics(self, raw_BG: Tensor, profiles: Profiles, sessions: Sessions) -> dict[str, float]:
+        """What to log of the raw rewards of the global batch and of this rank's profiles."""
+        num_tokens = [len(tokens) for tokens in profiles.tokens]
+        copied = copied_shares(profiles.texts, sessions, self._catalog)
+        local = torch.from_numpy(np.column_stack([num_tokens, ~profiles.finished, copied]).astype(np.float64))
+        tokens, overlong, copied_share = gather_rows(local).mean(0).tolist()
+        if overlong == 1:
+            self._warn_of_overlong()
+        return {
+            "reward/mean": raw_BG.mean().item(),
+            "reward/std": raw_BG.std(unbiased=False).item(),
+            "reward/pair_gap": (raw_BG.amax(1) - raw_BG.amin(1)).mean().item(),
+            "profile/tokens": tokens,
+            "profile/overlong_rate": overlong,
+            "profile/copied_share": copied_share,
+        }
+
+    def _warn_of_overlong(self) -> None:
+        if rank() == 0 and not self._warned_of_overlong:
+            print(
+                f"No profile of this batch ended within profile.max_tokens = {self._config.profile.max_tokens}: all "
+                "get rlso.overlong_reward, from which the policy learns nothing. Raise profile.max_tokens, or ask for "
+                "shorter profiles in profile.instruction or profile.closing.",
+                file=sys.stderr,
+            )
+        self._warned_of_overlong = True

@@ -1,0 +1,54 @@
+"""How a run starts: the processes meet, rank 0 holds the folder, and training goes on from what is there."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from langptune_rs.config import RunConfig
+from langptune_rs.data import resolve_config
+from langptune_rs.distributed.collectives import after_first_rank, first_rank_sees, gather_objects, on_first_rank
+from langptune_rs.distributed.failures import LOADING, explained
+from langptune_rs.distributed.start import start_distributed
+from langptune_rs.errors import RunError
+from langptune_rs.models.memory import free_memory, keep_freed_memory
+from langptune_rs.runs.folder import TRAINED, has_config, open_dataset, opened_run, read_config
+from langptune_rs.training.trainer import Trainer
+
+
+@contextmanager
+def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+    """Join the other processes and hold the folder `output` for a run of `config` inside the block.
+
+    Raises `RunError` on every rank when `output` is in use or holds something else, and `ConfigError` when the recipe
+    does not fit a prepared data set.
+    """
+    keep_freed_memory()
+    start_distributed()
+    config = config.model_copy(update={"data": resolve_config(config.data)})
+    with ExitStack() as stack:
+        on_first_rank(lambda: stack.enter_context(opened_run(output, config, resume=resume, overwrite=overwrite)))
+        if unseen := [host for host in gather_objects(None if has_config(output) else socket.gethostname()) if host]:
+            raise RunError(
+                f"{output.absolute()}, which rank 0 has made, is not there on {', '.join(sorted(set(unseen)))}. All "
+                "machines of a run need one file system: choose an --output on it."
+            )
+        yield
+
+
+def train(output: Path) -> None:
+    """Train as the recipe in `output` says and save both models there; a run that is trained already is left as it is.
+
+    Raises `ConfigError` when the recipe does not fit the data or the number of processes, `TrainingError` when a loss
+    is not a number, `RunError` when something cannot be saved, `Stopped` after saving on Ctrl-C.
+    """
+    if first_rank_sees(output / TRAINED):
+        return
+    config = read_config(output)
+    with explained(LOADING, config):
+        trainer = Trainer(config, output, after_first_rank(lambda: open_dataset(config, output)))
+    trainer.run()
+    del trainer
+    free_memory()

@@ -1,0 +1,117 @@
+"""Where a run stands: the position in the schedule, the log of its numbers, and its checkpoints."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from langptune_rs.config import RunConfig
+from langptune_rs.distributed.collectives import any_rank, rank
+from langptune_rs.errors import TrainingError
+from langptune_rs.runs.folder import CHECKPOINTS
+from langptune_rs.runs.metrics_log import MetricsLog, read_metrics
+from langptune_rs.training.checkpoints import (
+    Phase,
+    Position,
+    last_checkpoint,
+    load_engines,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from langptune_rs.training.engines import Engine
+
+
+class TrainingState:
+    """Moves from step to step; what it has saved is where a resumed run goes on.
+
+    Attributes:
+        position: the next optimizer step.
+        log: where rank 0 writes the numbers; none on other ranks.
+    """
+
+    def __init__(self, config: RunConfig, output: Path, engines: Mapping[str, Engine]):
+        """Go on from the newest sound checkpoint in `output`, which fills the engines, or from the beginning."""
+        self._config, self._engines, self._folder = config, engines, output / CHECKPOINTS
+        self.position = Position()
+        checkpoint = newest_checkpoint(self._folder)
+        if checkpoint:
+            self.position = checkpoint.position
+            load_engines(checkpoint, engines)
+        self._saved = self.position
+        self.log: MetricsLog | None = None
+        if rank() == 0:
+            if not checkpoint and read_metrics(output):
+                print(
+                    f"There is no checkpoint in {output} yet: the training starts from the beginning.", file=sys.stderr
+                )
+            self.log = MetricsLog(output, config.logging, self.position.step, config.model_dump())
+
+    def finish_step(self, k: int, phase: Phase, values: Mapping[str, float], seconds: float) -> None:
+        """Check and log one optimizer step and move past it.
+
+        `values` holds the step's `PHASE/loss` and `PHASE/grad_norm`; raises `TrainingError` when one is no number.
+        """
+        p = self.position
+        loss, norm = values[f"{phase}/loss"], values[f"{phase}/grad_norm"]
+        if not (math.isfinite(loss) and math.isfinite(norm) and norm >= 0):
+            raise TrainingError(
+                f"The {phase} loss is {loss} and its gradient norm {norm} at step {p.step + 1} (iteration {k + 1}). "
+                f"{last_checkpoint(self._folder)} Lower {phase}.learning_rate or set "
+                'engine.precision = "fp32".'
+            )
+        self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
+        if self.log:
+            self.log.write(p.step + 1, k, phase, {**values, "time/seconds": seconds})
+
+    def needs_validation(self) -> bool:
+        """Whether the numbers after this step have no validation beside them yet; the same on every rank."""
+        return not any_rank(self.log is not None and self.log.has_validation(self.position.step))
+
+    def log_validation(self, k: int, values: Mapping[str, float]) -> None:
+        """Write the scores of a validation beside the step before it."""
+        if self.log:
+            self.log.write(self.position.step, k, "validation", values)
+
+    def is_checkpoint_due(self, width: int = 1) -> bool:
+        """Whether one of the last `width` steps was the N-th since the run began, N of them between checkpoints."""
+        return self.position.step % self._config.checkpoint.every < width
+
+    def enter(self, k: int, phase: Phase) -> bool:
+        """Move to the start of a phase; whether that is a move."""
+        if (self.position.iteration, self.position.phase) == (k, phase):
+            return False
+        self.position = replace(self.position, iteration=k, phase=phase, phase_step=0)
+        return True
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether a resumed run would go on from here."""
+        return self.position == self._saved
+
+    def save(self, beside: Sequence[Path] = ()) -> None:
+        """Write a checkpoint; `beside` are files of the run outside it that it cannot do without."""
+        if self.log:
+            self.log.flush()
+        save_checkpoint(self._folder, self._engines, self.position, self._config.checkpoint.keep, beside)
+        self._saved = self.position
+
+    def close(self) -> None:
+        """Close the log."""
+        if self.log:
+            self.log.close()
+
+
+class Stopwatch:
+    """Seconds since the last time it was asked."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the start, or since the last lap."""
+        started, self._started = self._started, time.monotonic()
+        return self._started - started

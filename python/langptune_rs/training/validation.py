@@ -1,0 +1,44 @@
+"""Validation: greedy profiles of validation sessions, ranked by the embedder as it is now."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from langptune_rs.config import RunConfig
+from langptune_rs.data import Dataset, Sessions
+from langptune_rs.distributed.collectives import gather_objects, shard
+from langptune_rs.distributed.failures import WRITING, during
+from langptune_rs.evaluation import from_ranks
+from langptune_rs.progress import progress
+from langptune_rs.rollout.copying import copied_shares
+from langptune_rs.training.interruption import InterruptibleWriter
+from langptune_rs.training.models import Models
+from langptune_rs.training.ranking import Ranking
+
+
+class Validation:
+    """Scores both models on the same validation sessions every time."""
+
+    def __init__(
+        self, config: RunConfig, dataset: Dataset, models: Models, writer: InterruptibleWriter, ranking: Ranking
+    ):
+        self.config, self._dataset, self._models, self._writer, self._ranking = config, dataset, models, writer, ranking
+        validation = dataset.sessions.select("validation")
+        self.sessions: Sessions = validation.sample(config.evaluation.validation_sessions, config.data.seed)
+
+    @during(WRITING)
+    def scores(self, k: int) -> dict[str, float]:
+        """What to log of iteration k; every rank writes the profiles of its share. Raises `Interrupted`."""
+        self._ranking.prepare()
+        own = self.sessions.take(np.arange(len(self.sessions))[shard(self.sessions)])
+        with self._models.whole("policy"), progress(len(own), f"iteration {k + 1}: validation") as advance:
+            prompts = self._writer.writer.prompts(own)
+            profiles = self._writer.write(prompts, greedy=True, on_batch=lambda written: advance(len(written)))
+        ranks = self._ranking.ranks(profiles, own)
+        copied = copied_shares(profiles.texts, own, self._dataset.catalog)
+        ranks, copied = (np.concatenate(parts) for parts in zip(*gather_objects((ranks, copied)), strict=True))
+        metrics = (f"ndcg@{self.config.evaluation.k}", "ndcg")
+        return {
+            **{f"validation/{metric}": float(from_ranks(ranks, metric).mean()) for metric in metrics},
+            "validation/copied_share": float(copied.mean()),
+        }
