@@ -4,10 +4,9 @@ import inspect
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
-from pydantic.fields import FieldInfo
 
 from langptune_rs.config.section import Section
 
@@ -53,16 +52,19 @@ def options_from(
     return decorate
 
 
-def _option(key: str, field: FieldInfo, metavar: str | None) -> inspect.Parameter:
-    """The option of a key as a parameter of the command's function."""
-    kinds = get_args(field.annotation) if NoneType in get_args(field.annotation) else (field.annotation, NoneType)
-    is_optional = kinds[0] is not field.annotation
-    kind, *limits = get_args(kinds[0]) if get_origin(kinds[0]) is Annotated else (kinds[0], *field.metadata)
+def _option(key: str, field: Any, metavar: str | None) -> inspect.Parameter:
+    """The option of a key, a field of a pydantic model, as a parameter of the command's function."""
+    kind, limits = field.annotation, field.metadata
+    is_optional = NoneType in get_args(kind)
+    if is_optional:
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Annotated:
+        kind, *limits = get_args(kind)
     low = next((limit.gt + 1 if hasattr(limit, "gt") else limit.ge for limit in limits), None)
     text = " ".join((field.description or "").replace("`", "").split())
     if is_optional and isinstance(field.default, int):
         option = typer.Option(min=0, callback=lambda value: value or None, help=f"{text} Give 0 for none.")
     else:
         option = typer.Option(min=low, metavar=metavar, help=text)
-    annotation = Annotated[kind | None if field.default is None else kind, option]  # type: ignore[valid-type]
+    annotation: Any = Annotated[kind | None if field.default is None else kind, option]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)

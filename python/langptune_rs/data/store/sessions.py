@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,11 +43,15 @@ class Sessions:
     """`train`, `validation` or `test` for each session"""
 
     def __post_init__(self) -> None:
-        for name, column in (("user_ids", TextColumn), ("reviews", TextLists)):
-            if not isinstance(getattr(self, name), column):
-                object.__setattr__(self, name, column(getattr(self, name)))
-        if not isinstance(self.splits, Labels):
-            object.__setattr__(self, "splits", Labels.of(SPLITS, self.splits))
+        columns: dict[str, tuple[type, Callable[[Any], object]]] = {
+            "user_ids": (TextColumn, TextColumn),
+            "reviews": (TextLists, TextLists),
+            "splits": (Labels, partial(Labels.of, SPLITS)),
+        }
+        for name, (column, make) in columns.items():
+            given = getattr(self, name)
+            if not isinstance(given, column):
+                object.__setattr__(self, name, make(given))
 
     def __len__(self) -> int:
         return len(self.session_ids)
