@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from tests.processes import start_ranks
+from tests.training.engine_bytes import measure_engine
 
 from langptune_rs.config import load_config
 from langptune_rs.config.policy import PolicyConfig
-from langptune_rs.distributed.launch import run_processes
 from langptune_rs.errors import ModelError
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.shapes import embedder_shape, policy_shape
@@ -27,7 +29,6 @@ from langptune_rs.training.plan import (
     trained_policy,
 )
 
-ENGINE = Path(__file__).with_name("engine_bytes.py")
 STEP = Path(__file__).with_name("step_bytes.py")
 MATRIX = 512 * 512
 LAST_STAYS = ((1, "fp32"), (2, "fp32"), (2, "bf16"))
@@ -39,8 +40,8 @@ LAST_STAYS = ((1, "fp32"), (2, "fp32"), (2, "bf16"))
     ("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16")]
 )
 def test_an_engine_holds_what_the_plan_says(tmp_path, stage, precision, processes):
-    command = [sys.executable, str(ENGINE), str(tmp_path), str(stage), precision, "none"]
-    assert run_processes(command, processes) == 0
+    ranks = start_ranks(partial(measure_engine, tmp_path, stage, precision), tmp_path / "log", processes)
+    assert [rank.wait(120) for rank in ranks] == [0] * processes, (tmp_path / "log").read_text()
     plan = engine_memory(
         Trained(4 * MATRIX, 2 * MATRIX, 0), stage=stage, offload="none", precision=precision, processes=processes
     )
