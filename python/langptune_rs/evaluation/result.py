@@ -41,7 +41,7 @@ class Result:
     ) -> tuple[float, float]:
         """(low, high) of the mean, by the bootstrap over users with 10,000 resamples (Efron, 1979 and 1987).
 
-        The interval depends on the seed alone, not on the number of threads.
+        The number of threads does not change the interval.
 
         >>> low, high = evaluate([1, 2, 3, 4] * 100, ["mrr"]).confidence_interval("mrr")
         >>> low < (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4 < high

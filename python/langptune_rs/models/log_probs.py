@@ -34,22 +34,14 @@ class _TokenLogps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        tokens: Tensor,
-        softcap: float | None,
-        temperature: float,
-    ) -> Tensor:
-        ctx.options = softcap, temperature
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, *options: Any) -> Tensor:
+        ctx.options = options  # softcap and temperature
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         logps = []
         for start in range(0, len(tokens), ROWS):
             chunk = slice(start, start + ROWS)
             logps_C, slope_CV = _logps_and_slope(
-                hidden[chunk], weight, bias, tokens[chunk], softcap, temperature, slope=gradient is not None
+                hidden[chunk], weight, bias, tokens[chunk], *options, slope=gradient is not None
             )
             logps.append(logps_C)
             if gradient is not None and slope_CV is not None:
