@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from langptune_rs.models.log_probs import TokenLogps
-from langptune_rs.models.policy import Policy
+from langptune_rs.models.policy import Policy, output_matrix
 from langptune_rs.training.rollout_batches import RolloutBatch
 
 
@@ -25,7 +25,7 @@ class ProfileScorer(nn.Module):
     def __init__(self, policy: Policy, temperature: float = 1.0, *, checkpointing: bool = False):
         super().__init__()
         self.model = policy.model
-        self.token_logps = TokenLogps(policy.model.get_output_embeddings(), policy.final_softcap, temperature)
+        self.token_logps = TokenLogps(output_matrix(policy.model), policy.final_softcap, temperature)
         self._policy, self._checkpointing = policy, checkpointing
 
     def forward(self, batch: RolloutBatch) -> Tensor:
