@@ -1,4 +1,4 @@
-"""What to say when the disk does not take what a run saves."""
+"""The error for what a run could not save."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from langptune_rs.errors import RunError
 
 
 def not_written(path: Path, error: BaseException, left: str) -> RunError:
-    """The error for a `path` that could not be written; `left` is a sentence on what is there to go on from.
+    """The error for a `path` that could not be written; `left` is a sentence on what a resumed run goes on from.
 
-    The first error of a chain says most: writers that are closed after it complain about the file they left.
+    It quotes the first error of the chain: later ones come from closing a file that was only half written.
     """
     first = error
     while first.__context__:
