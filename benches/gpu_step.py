@@ -37,7 +37,7 @@ from langptune_rs.models.weights import policy_folder
 from langptune_rs.rollout import sampling
 from langptune_rs.rollout.reward import recommender_reward, standardize
 from langptune_rs.training.engines import make_engine
-from langptune_rs.training.plan import kv_bytes_per_token
+from langptune_rs.training.planning.memory import kv_bytes_per_token
 from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.rollout_batches import pack_rollout
 from langptune_rs.training.scorer import ProfileScorer
