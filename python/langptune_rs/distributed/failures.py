@@ -64,11 +64,11 @@ def during(
     """A decorator that puts `explained` around a method of an object that has a `config`."""
 
     def decorate(method: Callable[Concatenate[Owner, P], R]) -> Callable[Concatenate[Owner, P], R]:
-        @functools.wraps(method)
         def explaining(self: Owner, *args: P.args, **kwargs: P.kwargs) -> R:
             with explained(phase, self.config):
                 return method(self, *args, **kwargs)
 
+        functools.update_wrapper(explaining, method)
         return explaining
 
     return decorate
