@@ -131,7 +131,7 @@ def sentence_transformers_step(cached: bool) -> Step:
 
     def step(profiles: list[str], items: list[str], targets: NDArray[np.int64]) -> float:
         loss: torch.Tensor = loss_of([model.preprocess(profiles), model.preprocess(items)], torch.arange(len(items)))
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         return loss.item()

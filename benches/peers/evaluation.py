@@ -6,7 +6,6 @@ allows: ranx from its Qrels and Run, pytrec_eval from an evaluator and a diction
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import sys
@@ -21,7 +20,7 @@ from langptune_rs import evaluate
 from langptune_rs.evaluation.significance import bootstrap_intervals, paired_permutation_test, paired_t_test
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from peers.side_by_side import ROUNDS, Prepare, Work, time_side_by_side
+from peers.side_by_side import Prepare, Work, argument_parser, time_side_by_side
 
 Metrics = dict[str, NDArray[np.float64]]
 """Each metric of every user."""
@@ -161,10 +160,7 @@ def check(name: str, result: Any) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
+    arguments = argument_parser(__doc__).parse_args()
     contenders: dict[str, tuple[Prepare, dict[str, str]]] = {name: (work, {}) for name, work in CONTENDERS.items()}
     seconds = time_side_by_side(contenders, check, threads=arguments.threads, rounds=arguments.rounds)
     print(json.dumps(seconds, indent=2))

@@ -11,7 +11,6 @@ memory to its host, allocating hundreds of megabytes again would cost more than 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import sys
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from langptune_rs import PackedBatch, pack_sequences
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from peers.side_by_side import ROUNDS, Work, time_side_by_side
+from peers.side_by_side import ROUNDS, Work, argument_parser, time_side_by_side
 
 NUM_SEQUENCES = 100_000
 CAPACITY = 2048
@@ -114,9 +113,7 @@ def check(dtype: str, fills: dict[str, float], name: str, result: Any) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--dtype", choices=DTYPES, default="int32")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     print(json.dumps(run(arguments.dtype, arguments.threads, arguments.rounds), indent=2))

@@ -7,7 +7,6 @@ rank high, leaves fewer items in doubt.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import subprocess
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from langptune_rs import ItemIndex
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from peers.side_by_side import ROUNDS, Prepare, Work, time_side_by_side
+from peers.side_by_side import ROUNDS, Prepare, Work, argument_parser, time_side_by_side
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"paper": (1_392, 10_533, 512), "large": (256, 1_000_000, 384), "small": (96, 3_000, 64)}
@@ -153,7 +152,7 @@ def one_kernel(size: str, program: str, kind: str) -> Work:
     assert process.stdout is not None
     to_program, from_program = process.stdin, process.stdout
     for array in arrays:
-        to_program.write(memoryview(array).cast("B"))
+        to_program.write(array.data.cast("B"))
     num_users = len(arrays[0])
     del arrays, array
     problem.cache_clear()  # it keeps what it was given
@@ -171,7 +170,8 @@ def built(example: str) -> str:
     command = ["cargo", "build", "--release", "--locked", "--quiet", "--package", "langptune-core"]
     command += ["--example", example, "--message-format", "json"]
     lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    return next(path for line in lines if (path := json.loads(line).get("executable")))
+    paths: list[str] = [path for line in lines if (path := json.loads(line).get("executable"))]
+    return paths[0]
 
 
 RANKERS: dict[str, Callable[[str], Work]] = {
@@ -262,9 +262,7 @@ def check(size: str, expected: dict[str, Any], name: str, result: NDArray[np.int
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="paper")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     print(json.dumps(run(arguments.size, arguments.threads, arguments.rounds), indent=2))

@@ -84,7 +84,7 @@ def step(settings: Settings) -> dict[str, float]:
                     probabilities = logits.softmax(-1)  # its entropy is logged
                     (logits.logsumexp(-1) - (probabilities * logits).sum(-1)).mean().item()
                 loss = rlso_loss(rewards[pair], logps, old[pair], RlsoConfig(eta=1.0)).mean()
-                (loss * sessions / settings.num_sessions).backward()
+                torch.autograd.backward(loss * sessions / settings.num_sessions)
             optimizer.step()
             optimizer.zero_grad()
     return clock.results([settings.max_tokens] * len(profiles), settings.epochs)

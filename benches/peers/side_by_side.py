@@ -6,6 +6,7 @@ waiting process runs no thread. Each result is checked before the first round, a
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import statistics
@@ -26,6 +27,14 @@ Work = Callable[[], Any]
 """Does the work once and returns its result."""
 Prepare = Callable[[], Work]
 """Prepares the work, which is not timed."""
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of the options that all comparisons have: `--threads` and `--rounds`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    return parser
 
 
 def time_side_by_side(

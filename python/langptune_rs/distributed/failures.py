@@ -64,11 +64,11 @@ def during(
     """A decorator that puts `explained` around a method of an object that has a `config`."""
 
     def decorate(method: Callable[Concatenate[Owner, P], R]) -> Callable[Concatenate[Owner, P], R]:
-        def explaining(self: Owner, *args: P.args, **kwargs: P.kwargs) -> R:
+        @functools.wraps(method)
+        def explaining(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> R:
             with explained(phase, self.config):
                 return method(self, *args, **kwargs)
 
-        functools.update_wrapper(explaining, method)
         return explaining
 
     return decorate
@@ -78,13 +78,13 @@ def explain(error: BaseException, phase: str, config: RunConfig) -> str | None:
     """What to tell the user about an error that torch raised during `phase`; None for an error of another kind."""
     here = f"Rank {rank()} of {world_size()} on {socket.gethostname()}"
     if _is_out_of_memory(error):
-        return f"{here} ran out of memory while {phase} ({_first_line(error)}). {remedies(phase, config)}"
+        return f"{here} ran out of memory while {phase} ({first_line(error)}). {remedies(phase, config)}"
     if _is_lost_contact(error):
-        return f"{here} lost the other processes while {phase} ({_first_line(error)}). {_RESUME}"
+        return f"{here} lost the other processes while {phase} ({first_line(error)}). {_RESUME}"
     if _is_lost_gpu(error):
         gpu = f"GPU {torch.cuda.current_device()}" if torch.cuda.is_available() else "its GPU"
         return (
-            f"{here} lost {gpu} while {phase} ({_first_line(error)}). Look at it with nvidia-smi and, for its Xid "
+            f"{here} lost {gpu} while {phase} ({first_line(error)}). Look at it with nvidia-smi and, for its Xid "
             f"number, dmesg. {_RESUME}"
         )
     return None
@@ -143,5 +143,6 @@ def _is_lost_gpu(error: BaseException) -> bool:
     return isinstance(error, torch.AcceleratorError | dist.DistBackendError) or "CUDA error" in str(error)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind when it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from langptune_rs.distributed.failures import first_line
 from langptune_rs.errors import RunError
 
 
@@ -18,10 +19,6 @@ def not_written(path: Path, error: BaseException, left: str) -> RunError:
         first = first.__context__
     free = shutil.disk_usage(next(folder for folder in path.parents if folder.exists())).free
     return RunError(
-        f"{path} could not be written: {_first_line(first)}. Without the half that was written its disk has "
+        f"{path} could not be written: {first_line(first)}. Without the half that was written its disk has "
         f"{free / 1e6:,.1f} MB free. {left} Free some space and run again with --resume."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -93,7 +93,7 @@ def accumulate_gradients(
     with torch.no_grad():
         without_graph = [embed(part) for part in others]
     with_graph = embed(first)
-    embeddings = with_graph.new_empty(len(texts), embedder.dim)
+    embeddings = with_graph.new_empty(len(texts), with_graph.shape[1])
     for part, embedded in zip((first, *others), (with_graph, *without_graph), strict=True):
         embeddings[part] = embedded.detach()
 
