@@ -64,6 +64,7 @@ def shard(rows: Sized) -> slice:
 
 
 def barrier() -> None:
+    """Wait until every rank has come here."""
     if world_size() > 1:
         dist.barrier()
 
