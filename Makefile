@@ -16,7 +16,7 @@ RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 hash = $(shell cat $(1) | cksum | cut -d' ' -f1)
 PACKAGES := .venv/packages-$(call hash,constraints.txt)
 RUST := Cargo.toml Cargo.lock $(sort $(shell find rust -name '*.rs' -o -name Cargo.toml))
-PROJECT := .venv/project-$(call hash,constraints.txt pyproject.toml cli/pyproject.toml $(RUST))
+PROJECT := .venv/project-$(call hash,constraints.txt pyproject.toml cli/pyproject.toml cli/setup.py $(RUST))
 
 train: env
 	$(BIN)/langptune train --config $(RECIPE) --output $(RUN) --resume
@@ -91,5 +91,5 @@ tools:
 	@$(if $(missing),$(error Install $(missing), then run make again))
 
 clean:
-	rm -rf .venv target dist python/langptune_rs/_core*.so .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv target dist cli/build python/langptune_rs/_core*.so .pytest_cache .ruff_cache .hypothesis
 	find python cli tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -35,4 +35,12 @@ __all__ = [
     "evaluate",
     "pack_sequences",
 ]
-__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> str:
+    """`__version__` as installed, read on first use so that the import stays cheap."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("langptune-rs")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
