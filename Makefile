@@ -1,9 +1,10 @@
 # make train: train the default recipe and show what it gained. make test, make lint: what changes must pass.
+# make test-fast: the part of the tests that takes a few minutes.
 
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
 
-.PHONY: env train test test-aarch64 miri lint lint-aarch64 bench wheel clean tools
+.PHONY: env train test test-fast test-aarch64 miri lint lint-aarch64 bench wheel clean tools
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -23,13 +24,21 @@ train: env
 
 AARCH64 := aarch64-unknown-linux-gnu
 
+# Two tests at a time and more where there are cores for them; each worker runs tests that stand together.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+
 test: env
 	cargo test --quiet --locked
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+# What daily work needs: no test that trains models or starts launchers, and no Rust but what the extension holds.
+test-fast: env
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: env lint-aarch64
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
 
