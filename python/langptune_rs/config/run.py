@@ -40,10 +40,12 @@ class RunConfig(Section):
 
     @property
     def trains_embedder(self) -> bool:
+        """Whether the method has contrastive phases."""
         return self.method != "LangPTune-RLSO"
 
     @property
     def trains_policy(self) -> bool:
+        """Whether the method has RLSO phases."""
         return self.method != "LangPTune-CL"
 
     @model_validator(mode="after")

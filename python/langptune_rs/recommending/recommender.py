@@ -30,6 +30,7 @@ class Recommender:
 
     @property
     def num_items(self) -> int:
+        """Items of the catalog."""
         return len(self.index)
 
     def ranks(self, profiles: Sequence[str], targets: np.ndarray, histories: np.ndarray) -> np.ndarray:

@@ -145,6 +145,7 @@ class TorchNoise:
         self._streams = [torch.Generator(device).manual_seed(int(word)) for word in words]
 
     def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:
+        """See `NumpyNoise.draw`."""
         noise = torch.empty(like.shape, device=like.device)
         for row, out in zip(rows, noise, strict=True):
             out.exponential_(generator=self._streams[row])

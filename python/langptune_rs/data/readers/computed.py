@@ -21,6 +21,7 @@ class Computed:
 
     @property
     def file(self) -> Path:
+        """See `Reader.file`."""
         return self.reader.file
 
     def chunks(self, request: Request) -> Iterator[pl.DataFrame]:

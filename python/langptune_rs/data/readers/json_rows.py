@@ -35,6 +35,7 @@ class Row:
         self.file, self.line, self.values = file, line, values
 
     def fail(self, problem: str) -> NoReturn:
+        """Raise `BadLine` for this row."""
         raise BadLine(self.file, self.line, problem)
 
     def identifier(self, key: str) -> str:

@@ -98,4 +98,5 @@ class RawLogs:
 
     @property
     def files(self) -> dict[str, Path]:
+        """Every file that was read, by what it is."""
         return {"items": self.items.file, "interactions": self.interactions.file, **self.others}

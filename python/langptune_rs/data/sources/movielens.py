@@ -58,6 +58,7 @@ class WithOverview:
 
     @property
     def file(self) -> Path:
+        """See `Reader.file`."""
         return self.reader.file
 
     def chunks(self, request: Request) -> Iterator[pl.DataFrame]:

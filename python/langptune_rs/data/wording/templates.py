@@ -41,11 +41,16 @@ class PromptOptions(Protocol):
     """What shapes a prompt: see `PromptStyle`."""
 
     @property
-    def instruction(self) -> str | None: ...
+    def instruction(self) -> str | None:
+        """What stands before the history; None takes the template's own words."""
+
     @property
-    def closing(self) -> str: ...
+    def closing(self) -> str:
+        """What stands after the history."""
+
     @property
-    def history_text(self) -> HistoryText: ...
+    def history_text(self) -> HistoryText:
+        """How much is said of each item."""
 
 
 @dataclass(frozen=True)
