@@ -32,9 +32,9 @@ lint: env lint-aarch64
 	$(BIN)/ruff format --check
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
-	$(SITE) --quiet
+	$(SITE)
 
-# The site, into target/site. A broken link and a public name without a docstring are errors.
+# The site, into target/site. A broken link and a public name without a docstring are errors, but not with --quiet.
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 docs: env
 	$(SITE)

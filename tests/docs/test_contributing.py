@@ -112,7 +112,7 @@ def test_a_source_is_prepared(copy):
 
         config = make_config(windows="all", max_item_tokens=None, max_history_tokens=None)
         data = prepare({str(raw)!r}, {str(copy / "data")!r}, config)
-        print(data.info["source"], len(data.catalog), data.catalog.titles[0])
+        print(data.info["source"]["name"], len(data.catalog), data.catalog.titles[0])
         """,
         copy,
     )
