@@ -1,4 +1,4 @@
-"""Every command and example of the README and of the page on data, in their order, in an empty folder."""
+"""Every command and example of the README and of the pages of docs/, in their order, in an empty folder."""
 
 import gzip
 import json
@@ -14,8 +14,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+START, DATA, TRAINING, DISTRIBUTED, REPORT, EVALUATION = (
+    (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for page in ("index", "data", "training", "distributed", "report", "evaluation")
+)
 
 SHORTER = {
     "data.max_sessions": 16,
@@ -49,7 +51,8 @@ def test_the_commands_run_in_order(tmp_path):
     (tmp_path / "my-films.jsonl").write_text("\n".join(lines) + "\n")
     langptune = str(Path(sys.executable).with_name("langptune"))
     assert len(commands()) >= 10
-    for line in commands():
+    on_the_run_of_the_readme = [line for line in commands(REPORT) if line not in commands()]
+    for line in commands() + on_the_run_of_the_readme:
         command = [langptune, *shlex.split(line, comments=True)[1:]]
         if command[1] == "train":
             command += [part for key, value in SHORTER.items() for part in ("--set", f"{key}={value}")]
@@ -64,8 +67,9 @@ def test_the_commands_run_in_order(tmp_path):
     assert max(steps) == 4
 
 
-def test_the_python_examples_run(tmp_path):
-    examples = blocks("python")
+@pytest.mark.parametrize("page", [README, EVALUATION], ids=["README", "evaluation"])
+def test_the_python_examples_run(tmp_path, page):
+    examples = blocks("python", page)
     assert examples
     for example in examples:
         assert run([sys.executable, "-c", example], tmp_path).stdout.strip()
@@ -103,10 +107,11 @@ def test_the_page_on_data_is_true(tmp_path):
     assert shown.count("Title: Item") >= 4
 
 
-def test_the_commands_of_the_page_on_training_run(tmp_path):
+@pytest.mark.parametrize("page", [START, TRAINING, DISTRIBUTED], ids=["index", "training", "distributed"])
+def test_commands_that_need_no_run(tmp_path, page):
     langptune = str(Path(sys.executable).with_name("langptune"))
-    assert commands(TRAINING)
-    for line in commands(TRAINING):
+    assert commands(page)
+    for line in commands(page):
         assert run([langptune, *shlex.split(line, comments=True)[1:]], tmp_path).stdout.strip(), line
 
 
