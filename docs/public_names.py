@@ -49,7 +49,7 @@ def _public_members(thing: Thing) -> list[Thing]:
     """What a reader of the reference meets in a module or class."""
     if thing.is_module and thing.exports is not None:
         exported = [thing.members[str(name)] for name in thing.exports]
-        return [member.final_target if member.is_alias else member for member in exported]
+        return [member.final_target if isinstance(member, griffe.Alias) else member for member in exported]
     if thing.is_module or thing.is_class:
         return [m for name, m in thing.members.items() if not name.startswith("_") and not m.is_alias]
     return []

@@ -1,8 +1,8 @@
 """Train on a log of your own: python examples/train_on_your_log.py FOLDER, which is made.
 
 A log is two files of JSON lines. This one holds readers who stay with one of four kinds of books. The sizes are tiny,
-so that nothing much is learned: leave out SMALL for the whole recipe. What follows FOLDER overrides the recipe, as in
-policy.model=/models/mine.
+so that nothing much is learned: leave out SMALL for the whole recipe. BOOKS says what the recipe says of films. What
+follows FOLDER overrides the recipe, as in policy.model=/models/mine.
 """
 
 import json
@@ -15,6 +15,11 @@ from langptune_rs.config import load_config
 from langptune_rs.experiments.run import run
 
 KINDS = ["About dragons and heroes.", "About slow trains.", "About old kitchens.", "About loud cities."]
+BOOKS = (
+    "data.template=books",
+    "profile.instruction=A user rated these books out of 5, oldest first.",
+    "profile.closing=In one sentence, describe the kind of books the user would like to read next.",
+)
 SMALL = (
     *("data.windows=all", "data.max_sessions=16", "profile.max_tokens=12"),
     *("contrastive.steps=2", "contrastive.batch_size=8", "rlso.steps=2", "rlso.batch_size=4"),
@@ -39,7 +44,7 @@ def write_log(folder: Path, num_users: int = 40, num_items: int = 40) -> None:
 def main(folder: Path, overrides: list[str]) -> None:
     """Writes the log, trains, evaluates on the test split, prints the table and writes the report."""
     write_log(folder / "log")
-    config = load_config("quickstart", [f"data.source={folder / 'log'}", "data.template=books", *SMALL, *overrides])
+    config = load_config("quickstart", [f"data.source={folder / 'log'}", *BOOKS, *SMALL, *overrides])
     run(config, folder / "run")
 
 
