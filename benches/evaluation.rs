@@ -18,11 +18,11 @@ fn metrics(criterion: &mut Criterion) {
     for (name, cuts) in [("ndcg@20", &four[..1]), ("four at 20", &four), ("ndcg", &[(Metric::Ndcg, None)])] {
         group.bench_function(name, |b| b.iter(|| per_user(cuts, None, &ranks).unwrap()));
     }
-    let five_each: Vec<i64> = (0..=num_users as i64 / 5).map(|user| user * 5).collect();
+    let five_per_user: Vec<i64> = (0..=num_users as i64 / 5).map(|user| user * 5).collect();
     let ranks = &ranks[..num_users / 5 * 5];
     group.throughput(Throughput::Elements(num_users as u64 / 5));
     group.bench_function("four at 20, five ranks each", |b| {
-        b.iter(|| per_user(&four, Some(&five_each), ranks).unwrap())
+        b.iter(|| per_user(&four, Some(&five_per_user), ranks).unwrap())
     });
     group.finish();
 }

@@ -1,4 +1,4 @@
-//! Sequences of log-normal length into bins, bins over ranks, tokens in the order of the bins.
+//! Packing of sequences with log-normal lengths: into bins, onto ranks, and the tokens into bin order.
 
 use std::mem::MaybeUninit;
 
@@ -8,7 +8,7 @@ use langptune_core::packing::{Layout, Together, Token, balance, pack_sequences};
 
 const CAPACITY: usize = 2048;
 
-/// Lengths of mean about 300 tokens: exp of a sum of pseudo-random numbers, cut at the capacity.
+/// Lengths with a mean of about 300 tokens: the exponential of a sum of pseudo-random numbers, capped at the capacity.
 fn lengths(num_sequences: usize) -> Vec<usize> {
     let mut state = 1_u32;
     let mut next = || {
@@ -49,7 +49,7 @@ fn packing(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Into outputs that are there already: what the memory of new ones costs, the system decides.
+/// Collates into outputs that exist already: the cost of new memory depends on the system.
 fn collate<T: Token>(
     group: &mut criterion::BenchmarkGroup<criterion::measurement::WallTime>,
     name: &str,

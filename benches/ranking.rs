@@ -1,4 +1,4 @@
-//! Blocks of scores in the caches, and `rank` and `search` over a whole catalog, for every kernel of this CPU.
+//! Blocks of scores in the caches, and `rank` and `search` over a whole catalog, with every kernel of this CPU.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use langptune_core::filter::{EightBits, Panel, Precision, UserTile, score_panels};
 use langptune_core::{ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties};
 
-/// (name, users, items, dimensions): the paper's largest catalog, and one that no cache holds.
+/// (name, users, items, dimensions): the paper's largest catalog, and a catalog that no cache holds.
 const SIZES: [(&str, usize, usize, usize); 2] = [("paper", 1_392, 10_533, 512), ("large", 256, 1_000_000, 384)];
 
 /// Rows of pseudo-random values in [-1, 1).
@@ -50,13 +50,13 @@ fn ranking(criterion: &mut Criterion) {
     }
 }
 
-/// Two operations for each value of each pair, and the bytes of all items.
-fn throughput(num_users: usize, num_items: usize, dim: usize, bytes_each: usize) -> Throughput {
+/// Two operations for each dimension of each pair, and the bytes of all items.
+fn throughput(num_users: usize, num_items: usize, dim: usize, bytes_per_value: usize) -> Throughput {
     let elements = (2 * num_users * num_items * dim) as u64;
-    Throughput::ElementsAndBytes { elements, bytes: (num_items * dim * bytes_each) as u64 }
+    Throughput::ElementsAndBytes { elements, bytes: (num_items * dim * bytes_per_value) as u64 }
 }
 
-/// A tile of users and a block of items in the caches, on one thread: exact scores and approximate ones.
+/// Exact and approximate scores of a tile of users with a block of items, in the caches and on one thread.
 fn blocks(criterion: &mut Criterion) {
     let num_items = 256;
     for (name, _, _, dim) in SIZES {
@@ -94,15 +94,15 @@ fn blocks(criterion: &mut Criterion) {
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEASURED: Duration = Duration::from_millis(1500);
 
-/// What the machine gives at most on one thread: the arithmetic of each kernel when it never leaves the registers, and
-/// reading from memory and from a second-level cache. Exact scores take a product and a sum each, as no kernel may fuse
-/// them. Known for x86 alone.
+/// The limits of the machine on one thread: the arithmetic of each kernel within the registers, and reading from memory
+/// and from a second-level cache. Exact scores take separate products and sums, because no kernel may fuse them. The
+/// arithmetic is only measured on x86.
 fn ceilings(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ceiling");
     group.warm_up_time(WARM_UP).measurement_time(MEASURED);
     #[cfg(target_arch = "x86_64")]
     {
-        // From 1 to 2 as floats, and any integers as integers.
+        // As floats the factors lie between 1 and 2. As integers they are arbitrary.
         const FACTORS: usize = 4096;
         let factors: Vec<i32> =
             (0..FACTORS).map(|at| (1.0 + at as f32 / FACTORS as f32).to_bits().cast_signed()).collect();
@@ -110,7 +110,7 @@ fn ceilings(criterion: &mut Criterion) {
             for (kind, products, work) in x86::arithmetic(kernel.name()) {
                 group.throughput(Throughput::Elements((2 * FACTORS * products) as u64));
                 group.bench_function(BenchmarkId::new(kind, kernel.name()), |b| {
-                    // SAFETY: a kernel is supported where the CPU has the instructions that its work uses.
+                    // SAFETY: a kernel is supported only where the CPU has the instructions that its work uses.
                     b.iter(|| unsafe { work(std::hint::black_box(&factors)) });
                 });
             }
@@ -124,11 +124,11 @@ fn ceilings(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Sums of all values, by the widest registers.
+/// Sums all values, with the widest registers.
 fn read(values: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
-        // SAFETY: the CPU was just asked and has the instructions.
+        // SAFETY: the CPU has the instructions, as was just checked.
         return unsafe { x86::read_avx512(values) };
     }
     read_by_lanes(values);
@@ -157,7 +157,8 @@ mod x86 {
     /// Work on a row of factors.
     pub type Work = unsafe fn(&[i32]);
 
-    /// (kind of scores, products of each 32 bits of factors, what takes them) of a kernel.
+    /// What a kernel does: the kind of scores, the products for each 32 bits of factors, and the work that computes
+    /// them.
     pub fn arithmetic(kernel: &str) -> Vec<(&'static str, usize, Work)> {
         match kernel {
             "amx" => {
@@ -180,8 +181,8 @@ mod x86 {
         }
     }
 
-    /// A register of factors times as many others, each product added to a sum of its own: independent sums hide the
-    /// latency.
+    /// Multiplies a register of factors by several others. Each product is added to a sum of its own, because
+    /// independent sums hide the latency.
     macro_rules! products {
         ($name:ident, $features:literal, $sums:literal, $load:expr, $zero:expr, $step:expr) => {
             mod $name {
@@ -193,7 +194,7 @@ mod x86 {
                 pub fn work(factors: &[i32]) {
                     let mut sums = [$zero; SUMS];
                     let lanes = size_of_val(&sums[0]) / size_of::<i32>();
-                    // SAFETY: what is read are the values of a part that holds as many as a register.
+                    // SAFETY: a part holds as many values as a register, and those are read.
                     let load = |part: &[i32]| unsafe { $load(part.as_ptr().cast()) };
                     let mut first = factors.chunks_exact(lanes);
                     let others: [_; SUMS] = std::array::from_fn(|_| load(first.next().expect("factors for all")));
@@ -234,22 +235,22 @@ mod x86 {
         _mm512_setzero_si512(),
         |sum, a, b| _mm512_dpbusd_epi32(sum, a, b)
     );
-    /// Full tiles of zeros, which are never loaded: four products of bytes stand for one of 16 bits.
+    /// Multiplies full tiles of zeros, which are never loaded. Four products of bytes make one product of 16 bits.
     mod sixteen_amx {
-        /// Of a factor: the products of four tiles for 16 of them.
+        /// The products for each factor: 16 factors stand for one round over the four tiles.
         pub const PRODUCTS: usize = 16 * 16 * 64 / 16;
 
         #[repr(align(64))]
         struct Configuration([u8; 64]);
 
-        /// The factors say how much to do.
+        /// The number of factors sets the number of rounds.
         pub unsafe fn work(factors: &[i32]) {
             let mut configuration = Configuration([0; 64]);
             configuration.0[0] = 1;
             for tile in 0..8 {
                 (configuration.0[16 + 2 * tile], configuration.0[48 + tile]) = (64, 16);
             }
-            // SAFETY: the kernel is supported, so the unit is there; its configuration is of full tiles.
+            // SAFETY: the kernel is supported, so the unit is available. The configuration is that of full tiles.
             unsafe {
                 std::arch::asm!(
                     "ldtilecfg [{configuration}]",

@@ -16,7 +16,7 @@ from langptune_cli.app import app
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data import load, prepare
 from langptune_rs.data.preparing.tokens import TokenCounters
-from langptune_rs.data.sources.raw import Files
+from langptune_rs.data.sources.files import Files
 from langptune_rs.errors import DataError
 from langptune_rs.models.tokens import token_counters
 
@@ -375,7 +375,7 @@ def test_files_of_one_name_are_told_apart(logs, tmp_path):
     files = Files(items=tmp_path / "a/log.jsonl", interactions=tmp_path / "b/log.jsonl")
     prepare("amazon-2023", tmp_path / "out", config, files=files)
     write_lines(tmp_path / "a/log.jsonl", [row | {"title": "Other"} for row in meta])
-    with pytest.raises(DataError, match="of other source files"):
+    with pytest.raises(DataError, match="other source files"):
         prepare("amazon-2023", tmp_path / "out", config, files=files)
 
 
@@ -446,7 +446,7 @@ def test_a_megabyte_in_one_field_is_read(files, logs, tmp_path):
     ("spoil", "message"),
     [
         (lambda data: b"", "is empty"),
-        (lambda data: gzip.compress(data)[:-300], "is no complete gzip file: reading stopped after line"),
+        (lambda data: gzip.compress(data)[:-300], "is not a complete gzip file: reading stopped after line"),
     ],
 )
 def test_a_file_that_holds_nothing_or_was_cut_is_refused(command, files, tmp_path, spoil, message):

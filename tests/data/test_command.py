@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from langptune_cli.app import app
+from langptune_rs.config.data import DataConfig
 from langptune_rs.data import load
 
 
@@ -45,6 +47,20 @@ def test_options_reach_the_data_set_and_json_is_its_info(command, logs, tmp_path
         "min_interactions": 2,
         "history_length": 3,
     }
+
+
+def test_the_keys_of_the_configuration_are_options_with_the_same_defaults():
+    command = typer.main.get_command(app).commands["data"].commands["prepare"]
+    options = {option.name: option for option in command.params}
+    for key, field in DataConfig.model_fields.items():
+        if key not in ("source", "max_sessions"):
+            assert (options[key].opts, options[key].default) == ([f"--{key.replace('_', '-')}"], field.default)
+            assert options[key].help.startswith(field.description.replace("`", "").split()[0])
+
+
+def test_a_limit_of_0_keeps_all(command, logs, tmp_path):
+    assert command(logs, "out", "--max-item-tokens", 0, "--max-history-tokens", 0).exit_code == 0
+    assert not {"max_item_tokens", "max_history_tokens"} & load(tmp_path / "out").info["config"].keys()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import socket
 import stat
 import threading
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from langptune_cli.app import app
 from langptune_rs.data import load
-from langptune_rs.data.sources import download as module
+from langptune_rs.data.sources import transfer
 from langptune_rs.data.sources.download import SETS, download, set_names
 from langptune_rs.errors import DataError
 
@@ -132,7 +133,7 @@ def server():
 def waits(monkeypatch):
     """The waits between tries, which take no time here."""
     waits = []
-    monkeypatch.setattr(module.time, "sleep", waits.append)
+    monkeypatch.setattr(transfer.time, "sleep", waits.append)
     return waits
 
 
@@ -195,7 +196,7 @@ def test_a_connection_that_is_cut_goes_on_where_it_stopped(server, toys, tmp_pat
 
 
 def test_more_cuts_than_tries_are_fine_while_something_comes(server, toys, tmp_path):
-    toys.cut_after = [1000] * (3 * module.MAX_TRIES)
+    toys.cut_after = [1000] * (3 * transfer.MAX_TRIES)
     assert fetch(server, tmp_path)["interactions"].read_bytes() == BODY
 
 
@@ -205,7 +206,7 @@ def test_a_later_run_goes_on_where_an_earlier_one_stopped(server, toys, tmp_path
         fetch(server, tmp_path)
     assert (tmp_path / "Toys.jsonl.part").read_bytes() == BODY[:5000]
     assert not (tmp_path / "Toys.jsonl").exists()
-    assert len(server.gets(REVIEWS)) == 1 + module.MAX_TRIES
+    assert len(server.gets(REVIEWS)) == 1 + transfer.MAX_TRIES
     server.asked.clear()
     toys.cut_after = []
     assert fetch(server, tmp_path)["interactions"].read_bytes() == BODY
@@ -244,7 +245,7 @@ def test_a_part_of_unknown_origin_starts_anew(server, toys, tmp_path):
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_server_that_fails_for_a_while_is_asked_again(server, toys, tmp_path, status):
-    toys.failures = [status] * (module.MAX_TRIES - 1)
+    toys.failures = [status] * (transfer.MAX_TRIES - 1)
     assert fetch(server, tmp_path)["interactions"].read_bytes() == BODY
 
 
@@ -270,7 +271,7 @@ def test_the_server_s_own_wait_is_kept(server, toys, tmp_path, waits):
 
 
 def test_a_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with pytest.raises(DataError, match=r"gave no answer \(.*timed out"):
@@ -317,15 +318,15 @@ def test_a_part_that_was_spoiled_is_mended_by_the_second_try(server, toys, tmp_p
 
 
 def test_a_full_disk_is_told_before_the_download(server, toys, tmp_path, monkeypatch):
-    usage = module.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(DataError, match=rf"Toys\.jsonl needs {len(BODY):,} bytes more, .* has 1,000 free\. Make room"):
         fetch(server, tmp_path)
     assert "Toys.jsonl" not in names(tmp_path)
 
 
 def test_a_disk_that_fills_meanwhile_keeps_the_part(server, toys, tmp_path, monkeypatch):
-    read = module._chunks
+    read = transfer._chunks
 
     def filling(response):
         for i, chunk in enumerate(read(response)):
@@ -333,9 +334,9 @@ def test_a_disk_that_fills_meanwhile_keeps_the_part(server, toys, tmp_path, monk
                 raise OSError(errno.ENOSPC, "No space left on device")
             yield chunk
 
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(transfer, "_CHUNK_BYTES", 10_000)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_chunks", filling)
+        patch.setattr(transfer, "_chunks", filling)
         with pytest.raises(DataError, match=r"Toys\.jsonl cannot be written: No space left .* is kept, and used when"):
             fetch(server, tmp_path)
     kept = (tmp_path / "Toys.jsonl.part").stat().st_size
@@ -400,7 +401,7 @@ def test_an_unpacked_folder_that_lacks_a_file_is_left_alone(tmp_path):
     (tmp_path / "ml-1m").mkdir()
     (tmp_path / "ml-1m/mine.txt").write_text("x")
     with pytest.raises(
-        DataError, match=r"ml-1m lacks ratings\.dat, so it is no unpacked ml-1m\.zip\. Move it away and"
+        DataError, match=r"ml-1m lacks ratings\.dat, so it is not the unpacked ml-1m\.zip\. Move it away and"
     ):
         download("ml-1m", tmp_path)
     assert (tmp_path / "ml-1m/mine.txt").is_file()
@@ -413,7 +414,7 @@ def test_a_zip_writes_nothing_elsewhere(tmp_path, name):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "ml-1m.zip").write_bytes(make_zip(ML_1M | {name: b"evil"}))
-    with pytest.raises(DataError, match=r"which is no plain file below ml-1m/\. Nothing is unpacked"):
+    with pytest.raises(DataError, match=r"which is not a plain file below ml-1m/\. Nothing is unpacked"):
         download("ml-1m", folder)
     assert names(folder) == {"ml-1m.zip"}
     assert names(tmp_path) == {"in"}
@@ -421,7 +422,7 @@ def test_a_zip_writes_nothing_elsewhere(tmp_path, name):
 
 def test_a_link_in_a_zip_is_refused(tmp_path):
     (tmp_path / "ml-1m.zip").write_bytes(make_zip(ML_1M, link="ml-1m/link"))
-    with pytest.raises(DataError, match=r"holds 'ml-1m/link', which is no plain file"):
+    with pytest.raises(DataError, match=r"holds 'ml-1m/link', which is not a plain file"):
         download("ml-1m", tmp_path)
 
 
@@ -429,14 +430,14 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
 def test_a_zip_that_is_broken_or_too_large_leaves_nothing(tmp_path, monkeypatch, spoil):
     body = make_zip(ML_1M | {"ml-1m/ratings.dat": bytes(10**6) + b"1::1::5::1\n" * 1000})
     if spoil == "bomb":
-        usage = module.shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=10**6))
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
     elif spoil == "crc":
         body = body[:300] + bytes([body[300] ^ 255]) + body[301:]
     else:
         body = body[: len(body) // 2] if spoil == "cut" else b"<html>no such set</html>"
     (tmp_path / "ml-1m.zip").write_bytes(body)
-    message = r"needs 1,011,007 bytes more" if spoil == "bomb" else r"is no whole zip file .*Delete it, and download"
+    message = r"needs 1,011,007 bytes more" if spoil == "bomb" else r"is not a whole zip file .*Delete it, and download"
     with pytest.raises(DataError, match=message):
         download("ml-1m", tmp_path)
     assert names(tmp_path) == {"ml-1m.zip"}

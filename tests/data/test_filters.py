@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langptune_rs.data.preparing.filters import Steps, has_text, in_order, k_core, num_repeats, without_duplicates
-from langptune_rs.data.sources.raw import ITEM_SCHEMA
+from langptune_rs.data.readers.reader import ITEM_SCHEMA
 from langptune_rs.errors import DataError
 
 pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=60)

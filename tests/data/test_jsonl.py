@@ -9,8 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langptune_rs.data.preparing.passes import read_keys
-from langptune_rs.data.readers.json_lines import JsonLines, parse_json
-from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, read_all
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.json_lines import JsonLines
+from langptune_rs.data.readers.json_rows import parse_json
+from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, Request, read_all
+from langptune_rs.data.sources.files import Files
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.errors import DataError
 
@@ -120,11 +123,11 @@ def test_a_gzip_file_that_was_cut_is_refused(write_logs):
     file = folder / "interactions.jsonl.gz"
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(
-        DataError, match=r"interactions\.jsonl\.gz is no complete gzip file: reading stopped after line \d+"
+        DataError, match=r"interactions\.jsonl\.gz is not a complete gzip file: reading stopped after line \d+"
     ):
         check(folder)
     file.write_bytes(b"plain text")
-    with pytest.raises(DataError, match=r"is no complete gzip file"):
+    with pytest.raises(DataError, match=r"is not a complete gzip file"):
         check(folder)
 
 
@@ -184,7 +187,7 @@ def test_blocks_hold_what_each_line_says_and_lines_are_found_again(tmp_path, lin
         numbers = read["line"].to_numpy()[::2]
         for again in (reader, JsonLines(file, FIELDS)):
             found = pl.concat(
-                [read.select("review_text", "line").clear(), *again.chunks(["review_text"], bad, lines=numbers)]
+                [read.select("review_text", "line").clear(), *again.chunks(Request(["review_text"], bad, numbers))]
             )
             assert found.equals(read.select("review_text", "line").gather_every(2))
 

@@ -10,8 +10,10 @@ import pytest
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data import prepare
 from langptune_rs.data.preparing.passes import read_keys
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, read_all
 from langptune_rs.data.sources import ml_100k
-from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, read_all
+from langptune_rs.data.sources.files import Files
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.errors import DataError
 

@@ -6,8 +6,10 @@ import json
 import polars as pl
 import pytest
 
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, Request, read_all
+from langptune_rs.data.sources.files import Files
 from langptune_rs.data.sources.movielens import with_article_first
-from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, read_all
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.errors import DataError
 
@@ -147,8 +149,8 @@ def test_a_wrong_row_of_an_overview_counts_once(latest):
         items_of(latest, file)
     bad = BadLines("skip")
     reader = find_source(latest, Files(overview=file)).logs.items
-    lines = pl.concat(reader.chunks(["item_id", "description"], bad))["line"]
-    (again,) = reader.chunks(["description"], bad, lines=lines.to_numpy())
+    lines = pl.concat(reader.chunks(Request(["item_id", "description"], bad)))["line"]
+    (again,) = reader.chunks(Request(["description"], bad, lines.to_numpy()))
     assert again.rows() == [("One", 2), (None, 3)]
     assert bad.num_rows == 2
 
@@ -166,16 +168,12 @@ def test_an_overview_without_an_id_or_a_text_is_refused(latest):
 def test_an_overview_that_describes_no_film_is_refused_with_both_kinds_of_ids(latest):
     file = latest / "plots.csv"
     file.write_text("movieId,overview\ntt01,One\ntt02,Two\n", encoding="utf-8")
-    with pytest.raises(
-        DataError, match=r"'movieId' stand ids such as 'tt01', 'tt02'; those of movies\.csv are '1', '2'"
-    ):
+    with pytest.raises(DataError, match=r"'movieId' has ids such as 'tt01', 'tt02'; those of movies\.csv are '1', '2'"):
         items_of(latest, file)
     file.write_text("tmdbId,overview\ntt01,One\n", encoding="utf-8")
     (latest / "links.csv").write_text("movieId,imdbId,tmdbId\n1,0133093,603\n", encoding="utf-8")
-    with pytest.raises(
-        DataError, match=r"'tmdbId' stand ids such as 'tt01'; links\.csv has '603', and those of movies"
-    ):
+    with pytest.raises(DataError, match=r"'tmdbId' has ids such as 'tt01'; links\.csv has '603', and those of movies"):
         items_of(latest, file)
     file.write_text("movieId,overview\n1,\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"plots\.csv holds no text at all"):
+    with pytest.raises(DataError, match=r"plots\.csv holds no description"):
         items_of(latest, file)

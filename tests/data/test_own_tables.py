@@ -7,7 +7,9 @@ import pytest
 
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data import prepare
-from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, column_map, read_all
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, read_all
+from langptune_rs.data.sources.files import Files, column_map
 from langptune_rs.data.sources.registry import SOURCES, find_source
 from langptune_rs.errors import DataError
 
@@ -152,7 +154,7 @@ def test_a_folder_that_fits_no_source_or_several_is_refused(write, logs):
 
 
 def test_options_that_a_source_does_not_take_are_refused(logs):
-    with pytest.raises(DataError, match=r"ml-100k has columns of its own"):
+    with pytest.raises(DataError, match=r"ml-100k has fixed columns"):
         find_source("ml-100k", Files(columns={"title": "name"}))
     with pytest.raises(DataError, match=r"jsonl takes no --overview"):
         find_source(logs, Files(overview=logs / "items.jsonl"))

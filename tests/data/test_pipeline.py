@@ -119,7 +119,7 @@ def test_a_source_that_has_changed_since_is_not_taken_for_the_same(logs, tmp_pat
     open_source(config, tmp_path / "out")
     with (logs / "interactions.jsonl").open("a") as file:
         file.write(json.dumps({"user_id": "u00", "item_id": "i1"}) + "\n")
-    with pytest.raises(DataError, match=r"already holds a data set made otherwise \(of other source files\)"):
+    with pytest.raises(DataError, match=r"already holds another data set \(other source files\)"):
         open_source(config, tmp_path / "out")
 
 
@@ -140,11 +140,11 @@ def test_another_data_set_is_replaced_only_when_asked(logs, tmp_path):
         (unlimited(), "template = 'movies' there, 'generic' here"),
         (unlimited(windows="all", template="movies"), "windows = 'last' there, 'all' here"),
     ):
-        with pytest.raises(DataError, match=rf"already holds a data set made otherwise \({difference}\)"):
+        with pytest.raises(DataError, match=rf"already holds another data set \({difference}\)"):
             prepare(logs, out, config)
     with (logs / "interactions.jsonl").open("a") as file:
         file.write(json.dumps({"user_id": "u00", "item_id": "i1"}) + "\n")
-    with pytest.raises(DataError, match="of other source files"):
+    with pytest.raises(DataError, match="other source files"):
         prepare(logs, out, unlimited(template="movies"))
     replaced = prepare(logs, out, unlimited(seed=3), overwrite=True)
     assert replaced.info == load(out).info

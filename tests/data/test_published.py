@@ -18,8 +18,9 @@ from langptune_cli.app import app
 from langptune_rs.data import load
 from langptune_rs.data.readers.cleaning import clean
 from langptune_rs.data.sources import published
-from langptune_rs.data.sources.published import local_files, read
-from langptune_rs.data.store.folder import ITEM_COLUMNS, SESSION_COLUMNS
+from langptune_rs.data.sources.published import read
+from langptune_rs.data.sources.published_sets import local_files
+from langptune_rs.data.store.schema import ITEM_COLUMNS, SESSION_COLUMNS
 from langptune_rs.errors import DataError
 
 INSTRUCTION = "The user has rated (out of 5.0) and reviewed following movies."
@@ -302,8 +303,8 @@ def test_a_tokenizer_that_is_not_here_is_asked_for(copies):
 def test_memory_is_not_spent_on_dense_vectors(copies, monkeypatch):
     """Their columns are never part of a table that is read."""
     seen = []
-    load = published._load
-    monkeypatch.setattr(published, "_load", lambda source: seen.append(load(source)) or seen[-1])
+    load = published.load
+    monkeypatch.setattr(published, "load", lambda *wanted: seen.append(load(*wanted)) or seen[-1])
     read(*copies.saved())
     read(*copies.parquet())
     columns = {column for tables, _ in seen for table in tables.values() for column in table.columns}
@@ -314,7 +315,10 @@ def test_memory_is_not_spent_on_dense_vectors(copies, monkeypatch):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": TRAIN, "test": TEST}, r"has the splits train, test, but train, val and test are needed\. A set of"),
+        (
+            {"train": TRAIN, "test": TEST},
+            r"has the splits train, test, but train, val and test are needed\. A set with only",
+        ),
         ({"train": TRAIN, "val": [Rated([1, 1, 2, 3], 4)], "test": TEST}, r"no session of the split 'val' can be used"),
     ],
 )
@@ -399,11 +403,11 @@ def test_the_hub_that_cannot_be_reached(copies):
     _, sessions = copies.saved()
     with pytest.raises(
         DataError,
-        match=r"The published set Cornell-AGI/amazon_movie_tv_item_mxbai cannot be had from the hub \(.*\), and no "
+        match=r"The published set Cornell-AGI/amazon_movie_tv_item_mxbai cannot be fetched from the hub \(.*\), and no "
         r"download of it is here\. Run `hf download --repo-type dataset Cornell-AGI/amazon_movie_tv_item_mxbai",
     ):
         read(sessions=sessions)
-    with pytest.raises(DataError, match=r"There is no folder \./here, and it is no hub id"):
+    with pytest.raises(DataError, match=r"There is no folder \./here, and it is not a hub id"):
         read("./here", sessions)
 
 

@@ -186,7 +186,7 @@ def changed(table, **values):
         ({"item_id": ["a", "b", "c", None]}, {}, r"a row has no item_id"),
         ({"text": ["a", "b", None, "d"]}, {}, r"an item has no text"),
         ({"item_id": ["a", "b", "c", "a"]}, {}, r"items\.parquet: the item_id 'a' is there twice"),
-        ({}, {"split": ["train", "dev", "test"]}, r"'dev' is no split"),
+        ({}, {"split": ["train", "dev", "test"]}, r"'dev' is not a split"),
     ],
 )
 def test_sessions_that_cannot_be_used_are_refused(tmp_path, items, sessions, message):

@@ -13,9 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from langptune_rs.data.readers import blocks, json_lines, tables
-from langptune_rs.data.readers.tables import Form, ParquetFile, SeparatedFile, read_form
-from langptune_rs.data.sources.raw import INTERACTION_SCHEMA, ITEM_SCHEMA, BadLines, Files, in_seconds, read_all
+from langptune_rs.data.readers import blocks, json_lines, parquet, separated
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.form import Form, read_form
+from langptune_rs.data.readers.parquet import ParquetFile
+from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, Request, read_all
+from langptune_rs.data.readers.separated import SeparatedFile
+from langptune_rs.data.readers.values import in_seconds
+from langptune_rs.data.sources.files import Files
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.errors import DataError
 
@@ -42,7 +47,7 @@ def read(tmp_path):
 
 def read_file(file, bad=None, columns=tuple(INTERACTIONS), **options):
     reader = SeparatedFile(file, read_form(file), INTERACTIONS)
-    frames = list(reader.chunks(columns, bad or BadLines(), **options))
+    frames = list(reader.chunks(Request(columns, bad or BadLines(), **options)))
     return [row for frame in frames for row in frame.rows()]
 
 
@@ -131,7 +136,7 @@ def test_quotes_within_a_field_are_a_part_of_it(read, block_bytes):
 
 def test_after_a_quote_that_is_never_closed_reading_goes_on(read, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(tables, "MAX_ROW_BYTES", 5000)
+    monkeypatch.setattr(separated, "MAX_ROW_BYTES", 5000)
     bad = BadLines("skip")
     rows = read(HEADER + 'a,"b,1,\n' + "".join(f"u{i},i,2,\n" for i in range(5000)), bad)
     assert [row[0] for row in rows] == [f"u{i}" for i in range(5000)]
@@ -152,10 +157,10 @@ def test_a_gzip_file_is_read_and_one_that_was_cut_is_refused(tmp_path):
     file.write_bytes(gzip.compress(text.encode()))
     assert len(read_file(file)) == 2000
     file.write_bytes(file.read_bytes()[:-500])
-    with pytest.raises(DataError, match=r"log\.csv\.gz is no complete gzip file"):
+    with pytest.raises(DataError, match=r"log\.csv\.gz is not a complete gzip file"):
         read_file(file)
     file.write_bytes(b"user,item")
-    with pytest.raises(DataError, match=r"log\.csv\.gz is no complete gzip file"):
+    with pytest.raises(DataError, match=r"log\.csv\.gz is not a complete gzip file"):
         read_file(file)
 
 
@@ -184,7 +189,7 @@ def test_latin_1_and_long_separators(tmp_path, block_bytes):
         file.write_bytes('1::Café "x": 2\n2::b::c\n'.encode(encoding))
         bad = BadLines("skip")
         reader = SeparatedFile(file, form, {"item_id": ("item", "identifier"), "title": ("title", "text")})
-        assert [row for part in reader.chunks(["item_id", "title"], bad) for row in part.rows()] == [
+        assert [row for part in reader.chunks(Request(["item_id", "title"], bad)) for row in part.rows()] == [
             ("1", 'Café "x": 2', 1)
         ]
         assert bad.first[0].endswith("line 2: 3 fields where 2 are due: '2::b::c'")
@@ -193,7 +198,7 @@ def test_latin_1_and_long_separators(tmp_path, block_bytes):
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
 def test_advance_adds_up_to_the_size(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(tables, "BATCH_ROWS", 100)
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 100)
     file = tmp_path / f"log{suffix}"
     table = pl.DataFrame({name: [f"{i}" for i in range(1000)] for name, _ in INTERACTIONS.values()})
     if suffix == ".parquet":
@@ -204,8 +209,8 @@ def test_advance_adds_up_to_the_size(tmp_path, monkeypatch, suffix):
         file.write_bytes(gzip.compress(text) if suffix == ".csv.gz" else text)
         reader = SeparatedFile(file, read_form(file), INTERACTIONS)
     steps = []
-    frames = list(reader.chunks(["user_id"], BadLines(), advance=steps.append))
-    assert sum(steps) == reader.size == file.stat().st_size
+    frames = list(reader.chunks(Request(["user_id"], BadLines(), advance=steps.append)))
+    assert sum(steps) == file.stat().st_size
     assert len(frames) > 5
     assert pl.concat(frames)["user_id"].to_list() == table["user"].to_list()
 
@@ -238,12 +243,12 @@ def test_parquet_types(tmp_path):
         "position": ("day", "number"),
         "rating": ("small", "number"),
     }
-    (part,) = ParquetFile(file, fields).chunks(list(fields), BadLines())
+    (part,) = ParquetFile(file, fields).chunks(Request(list(fields), BadLines()))
     assert part.rows() == [
         ("7", "a", ["x", "y"], "a", "17.0", moment.timestamp(), 86400.0, 4.0, 1),
         ("8", "b", [], "b", None, None, None, None, 2),
     ]
-    assert next(ParquetFile(file, fields).chunks(["title"], BadLines(), lines=np.array([2]))).rows() == [("b", 2)]
+    assert next(ParquetFile(file, fields).chunks(Request(["title"], BadLines(), np.array([2])))).rows() == [("b", 2)]
 
 
 @pytest.mark.parametrize(
@@ -261,13 +266,15 @@ def test_a_wrong_value_in_parquet_is_named(tmp_path, column, values, message):
     right = {"user": ["u"], "item": ["i"], "rating": [5.0], "review": ["r"]}
     file = write_parquet(tmp_path, **right | {column: values})
     with pytest.raises(DataError, match=rf"log\.parquet.*{message}"):
-        list(ParquetFile(file, INTERACTIONS).chunks(list(INTERACTIONS), BadLines()))
+        list(ParquetFile(file, INTERACTIONS).chunks(Request(list(INTERACTIONS), BadLines())))
 
 
 def test_a_wrong_row_in_parquet_is_left_out(tmp_path):
     file = write_parquet(tmp_path, user=["u", "", "v"], item=[1, 2, 3], rating=[1, 2, 3], review=[None, "b", "c"])
     bad = BadLines("skip")
-    rows = [row for part in ParquetFile(file, INTERACTIONS).chunks(list(INTERACTIONS), bad) for row in part.rows()]
+    rows = [
+        row for part in ParquetFile(file, INTERACTIONS).chunks(Request(list(INTERACTIONS), bad)) for row in part.rows()
+    ]
     assert rows == [("u", "1", 1.0, None, 1), ("v", "3", 3.0, "c", 3)]
     assert bad.num_rows == 1
 
@@ -275,11 +282,11 @@ def test_a_wrong_row_in_parquet_is_left_out(tmp_path):
 def test_a_parquet_file_that_was_cut_is_refused(tmp_path):
     file = write_parquet(tmp_path, user=["u"])
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"log\.parquet is no complete parquet file"):
-        tables.parquet_types(file)
+    with pytest.raises(DataError, match=r"log\.parquet is not a complete parquet file"):
+        parquet.parquet_types(file)
     file.write_bytes(b"")
-    with pytest.raises(DataError, match=r"log\.parquet is no complete parquet file"):
-        tables.parquet_types(file)
+    with pytest.raises(DataError, match=r"log\.parquet is not a complete parquet file"):
+        parquet.parquet_types(file)
 
 
 # What a text may hold that a reader could take for something else; no text is blank, which CSV cannot tell from null.
@@ -342,7 +349,7 @@ def test_the_same_rows_are_the_same_in_every_form(tmp_path_factory, items, inter
     frames = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "BLOCK_BYTES", size)
-        patch.setattr(tables, "BATCH_ROWS", 2)
+        patch.setattr(parquet, "BATCH_ROWS", 2)
         for form in ("jsonl", "csv", "parquet"):
             folder = tmp_path_factory.mktemp(form)
             write_form(folder, form, "items", items, ITEM_SCHEMA, separator, end)
@@ -368,8 +375,8 @@ def test_json_that_identifies_nothing_is_refused(tmp_path, value):
     (tmp_path / "interactions.jsonl").write_text("\n".join(rows), encoding="utf-8")
     reader = find_source(tmp_path).logs.interactions
     with pytest.raises(DataError, match=r"interactions\.jsonl, line 2: item_id = .* identifies nothing"):
-        list(reader.chunks(["user_id", "item_id"], BadLines()))
-    rows = pl.concat(reader.chunks(["user_id", "item_id"], BadLines("skip")))
+        list(reader.chunks(Request(["user_id", "item_id"], BadLines())))
+    rows = pl.concat(reader.chunks(Request(["user_id", "item_id"], BadLines("skip"))))
     assert rows.rows() == [("u", "7", 1), ("8", "1.0", 3)]
 
 
@@ -409,7 +416,7 @@ def test_json_is_the_same_read_fast_or_line_by_line(tmp_path_factory, rows, num_
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(json_lines.JsonLines, "_by_polars", by_polars)
                 bad = BadLines("skip")
-                read.append((list(reader.chunks(columns, bad)), bad.first))
+                read.append((list(reader.chunks(Request(columns, bad))), bad.first))
         (fast, fast_bad), (slow, slow_bad) = read
         assert fast_bad == slow_bad
         assert_frame_equal(pl.concat(fast), pl.concat(slow), check_exact=True)

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from tests.test_house import check_circles, check_directions, check_libraries
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -149,3 +150,10 @@ def test_the_code_of_a_recipe_passes_the_linter(copy, recipe):
         command = [ruff, *arguments, "--no-cache", "--config", config, *files]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("check", [check_directions, check_circles, check_libraries])
+def test_the_code_of_all_recipes_stands_in_its_room(copy, check):
+    for recipe in ("Add a baseline", "Add a source", "Add an objective"):
+        follow(recipe, copy)
+    check((copy / "python" / "langptune_rs",))

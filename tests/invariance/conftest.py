@@ -1,5 +1,6 @@
 """Runs of the real command on small models, each made once."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from tests.experiments.tiny import make_models, tiny_config, write_source
+from tests.processes import Command, Forked, start_ranks
 
-from langptune_rs.config import to_toml
+from langptune_rs.config import load_config, to_toml
+from langptune_rs.files import write_text
 
 ALWAYS = (
     "rlso.micro_batch_tokens=2500",
@@ -56,24 +61,46 @@ class Finished:
 
 
 class Trainer:
-    """Runs `langptune train` as a user does."""
+    """Runs `langptune train` as a user does. Runs that several tests look at are made once, for all workers."""
 
     def __init__(self, folder: Path):
         self._folder = folder
-        policy, embedder = make_models(folder)
-        config = tiny_config(policy, embedder, write_source(folder / "source"), "LangPTune", {"samples": 0})
+        self._num_runs = 0
         self.recipe = folder / "tiny.toml"
-        self.recipe.write_text(to_toml(config))
-        self._done: dict[tuple, Finished] = {}
+        with FileLock(folder / "models.lock"):
+            if not self.recipe.is_file():
+                policy, embedder = make_models(folder)
+                config = tiny_config(policy, embedder, write_source(folder / "source"), "LangPTune", {"samples": 0})
+                write_text(self.recipe, to_toml(config))
 
     def __call__(self, *overrides: str, nproc: int = 1, resume: Path | None = None) -> Finished:
         """A finished run with these overrides; the same call gives the same folder."""
-        key = (*overrides, nproc, resume)
-        if key not in self._done:
-            with self.start(*overrides, nproc=nproc, resume=resume) as (process, folder):
-                _, stderr = process.communicate(timeout=240)
-            self._done[key] = Finished(folder, process.returncode, stderr)
-        return self._done[key]
+        if resume:
+            with FileLock(self._folder / f"{resume.name}.lock"):
+                return self._finish(resume, overrides, nproc, ["--resume"])
+        key = hashlib.sha256(repr((overrides, nproc)).encode()).hexdigest()[:16]
+        folder, ended = self._folder / f"run-{key}", self._folder / f"ended-{key}.json"
+        with FileLock(self._folder / f"{folder.name}.lock"):
+            if not ended.is_file():
+                run = self._finish(folder, overrides, nproc, [])
+                write_text(ended, json.dumps([run.exit_code, run.stderr]))
+        return Finished(folder, *json.loads(ended.read_text()))
+
+    def _finish(self, folder: Path, overrides: Sequence[str], nproc: int, options: Sequence[str]) -> Finished:
+        if nproc == 1:
+            processes = [self._start(folder, overrides, options)]
+        else:
+            recipe = self._new_file("recipe").with_suffix(".toml")
+            recipe.write_text(to_toml(load_config(self.recipe, [*ALWAYS, *overrides])))
+            arguments = ["--config", str(recipe), "--output", str(folder), *options]
+            processes = start_ranks(arguments, self._new_file("log"), nproc, ONE_THREAD)
+        try:
+            said = [process.communicate(timeout=240)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        codes = [process.returncode for process in processes]
+        return Finished(folder, next((code for code in codes if code), 0), said[-1])
 
     def initial(self, model: str) -> dict:
         """The weights that a run starts with."""
@@ -83,29 +110,27 @@ class Trainer:
 
     def new_folder(self) -> Path:
         """A folder for the next run."""
-        return self._folder / f"run-{len(list(self._folder.glob('run-*')))}"
+        return self._new_file("run")
 
     def command(self, folder: Path, *overrides: str) -> list[str]:
         """`langptune train` into a folder, as one process."""
-        command = [str(Path(sys.executable).with_name("langptune")), "train", "--config", str(self.recipe)]
-        settings = [argument for override in (*ALWAYS, *overrides) for argument in ("--set", override)]
-        return [*command, "--output", str(folder), *settings]
+        return [str(Path(sys.executable).with_name("langptune")), *self._arguments(folder, overrides)]
 
+    @contextmanager
     def start(self, *overrides: str, nproc: int = 1, resume: Path | None = None):
-        from contextlib import contextmanager
-
-        @contextmanager
-        def running():
-            folder = resume or self.new_folder()
-            command = [*self.command(folder, *overrides), "--nproc", str(nproc), *(["--resume"] if resume else [])]
+        """The process of the command, and its folder; with `nproc` it starts others, each with an interpreter."""
+        folder = resume or self.new_folder()
+        options = ["--resume"] if resume else []
+        if nproc == 1:
+            process = self._start(folder, overrides, options)
+        else:
+            command = [*self.command(folder, *overrides), "--nproc", str(nproc), *options]
             process = subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
-            try:
-                yield process, folder
-            finally:
-                process.kill()
-                process.wait()
-
-        return running()
+        try:
+            yield process, folder
+        finally:
+            process.kill()
+            process.wait()
 
     def stop_at(self, step: int, how: signal.Signals, *overrides: str, phase: str = "", nproc: int = 1) -> Finished:
         """Send a signal once `step`, or its validation, is in metrics.jsonl, and wait for the end."""
@@ -121,7 +146,22 @@ class Trainer:
             _, stderr = process.communicate(timeout=120)
         return Finished(folder, process.returncode, stderr)
 
+    def _start(self, folder: Path, overrides: Sequence[str], options: Sequence[str]) -> Forked:
+        return Forked(Command(*self._arguments(folder, overrides), *options), ONE_THREAD, self._new_file("log"))
+
+    def _arguments(self, folder: Path, overrides: Sequence[str]) -> list[str]:
+        settings = [argument for override in (*ALWAYS, *overrides) for argument in ("--set", override)]
+        return ["train", "--config", str(self.recipe), "--output", str(folder), *settings]
+
+    def _new_file(self, kind: str) -> Path:
+        """A path that no worker has used."""
+        self._num_runs += 1
+        return self._folder / f"{kind}-{os.getpid()}-{self._num_runs}"
+
 
 @pytest.fixture(scope="session")
-def train(tmp_path_factory) -> Callable[..., Finished]:
-    return Trainer(tmp_path_factory.mktemp("invariance"))
+def train(tmp_path_factory) -> Trainer:
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "invariance"
+    folder.mkdir(exist_ok=True)
+    return Trainer(folder)

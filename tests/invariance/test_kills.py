@@ -4,11 +4,12 @@ import itertools
 import random
 import re
 import time
+from pathlib import Path
 
 import pytest
 from tests.invariance.conftest import ALWAYS, Finished
-from tests.invariance.killed import kill_after, start
 from tests.invariance.test_training import assert_same_weights, assert_trained_alike
+from tests.processes import Forked, kill_after, start_ranks
 
 from langptune_rs.config import load_config, to_toml
 from langptune_rs.distributed.lifeline import LOST_ANOTHER
@@ -26,6 +27,12 @@ def recipe(train, tmp_path_factory):
     path = tmp_path_factory.mktemp("kills") / "config.toml"
     path.write_text(to_toml(load_config(train.recipe, OPTIONS)))
     return path
+
+
+def start(recipe: Path, folder: Path, log: Path, num_processes: int = 1, fault=None) -> list[Forked]:
+    """The processes of a run that goes on where the one before was stopped."""
+    arguments = ["--config", str(recipe), "--output", str(folder), "--resume"]
+    return start_ranks(arguments, log, num_processes, fault=fault)
 
 
 @pytest.mark.parametrize(("num_processes", "num_kills"), [(1, 20), (2, 4)])
@@ -88,11 +95,11 @@ def fail_on_rank_1() -> None:
 def test_an_error_of_one_rank_ends_the_others_within_seconds(recipe, tmp_path):
     log = tmp_path / "log"
     processes = start(recipe, tmp_path / "run", log, 2, fail_on_rank_1)
-    processes[1].join(240)
+    processes[1].wait(240)
     failed = time.monotonic()
-    processes[0].join(60)
+    processes[0].wait(60)
     assert time.monotonic() - failed < 30
-    assert [process.exitcode for process in processes] == [LOST_ANOTHER, 1]
+    assert [process.returncode for process in processes] == [LOST_ANOTHER, 1]
     said = log.read_text()
     assert said.count("Traceback") == 1
     assert re.search(r"error: Rank 1 of 2 on .* failed: ZeroDivisionError: a fault of this rank alone", said)

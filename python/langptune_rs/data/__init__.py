@@ -1,7 +1,7 @@
 """Raw logs in, a catalog and sessions out.
 
-`prepare` writes a data set to a folder, `load` reads it, `open_source` does what is needed to have one.
-Names are loaded when first used, so that reading a recipe (`data.config`) needs no table library.
+`prepare` writes a data set to a folder, `load` opens it, and `open_source` does whichever of the two is needed.
+Names are imported when they are first used, so that importing this package needs no table library.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from langptune_rs import evaluate
-from langptune_rs.evaluation import Result
+from langptune_rs.evaluation.result import Result, evaluate
 from langptune_rs.evaluation.significance import holm, paired_permutation_test
 
 

@@ -1,4 +1,4 @@
-//! What intervals and tests need of the normal distribution and of Student's.
+//! The normal distribution and Student's t-distribution, as intervals and tests need them.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
@@ -7,12 +7,12 @@ pub(crate) fn normal_cdf(x: f64) -> f64 {
     0.5 * libm::erfc(-x * FRAC_1_SQRT_2)
 }
 
-/// The x with `normal_cdf(x)` = p, for p in (0, 1): found by bisection, since an interval needs three of them.
+/// The x with `normal_cdf(x)` = p, for p in (0, 1). Bisection is fast enough: an interval needs three quantiles.
 pub(crate) fn normal_quantile(p: f64) -> f64 {
     if p > 0.5 {
         return -normal_quantile(1.0 - p);
     }
-    // No f64 above 0 is the probability of less than -39.
+    // The probability of a value below -39 is less than any positive f64.
     let (mut low, mut high) = (-39.0, 0.0);
     for _ in 0..64 {
         let middle = 0.5 * (low + high);
@@ -21,18 +21,18 @@ pub(crate) fn normal_quantile(p: f64) -> f64 {
     high
 }
 
-/// P(|T| >= |t|) of Student's distribution: I_x(a, 1/2) with a = freedom / 2 and x = freedom / (freedom + t^2), I being
-/// the regularised incomplete beta function.
+/// P(|T| >= |t|) of Student's t-distribution: I_x(a, 1/2) with a = freedom / 2 and x = freedom / (freedom + t^2), where
+/// I is the regularised incomplete beta function.
 ///
-/// Its hypergeometric series (DLMF 8.17.8), from the far end for small t:
+/// It is computed by the hypergeometric series (DLMF 8.17.8). For small t the series gives the complement:
 ///
 /// ```text
 /// p = 1 - x^a y^(1/2) / (B(a, 1/2) / 2) F(a + 1/2, 1; 3/2; y)          y = 1 - x
 /// p =     x^a y^(-1/2) / (B(a, 1/2) a)  F(1/2, 1; a + 1; -freedom / t^2)   after Pfaff's transformation (15.8.1)
 /// ```
 ///
-/// Neither takes the difference of near numbers, and no logarithm of a gamma function, which for thousands of degrees
-/// would lose four digits.
+/// Neither form subtracts nearly equal numbers. Neither takes the logarithm of a gamma function, which would lose four
+/// digits with thousands of degrees of freedom.
 pub(crate) fn student_two_sided(t: f64, freedom: f64) -> f64 {
     let a = freedom / 2.0;
     let ratio = t * t / freedom;
@@ -45,7 +45,7 @@ pub(crate) fn student_two_sided(t: f64, freedom: f64) -> f64 {
     }
 }
 
-/// Gamma(a + 1/2) / Gamma(a): its asymptotic series, to which smaller a step up.
+/// Gamma(a + 1/2) / Gamma(a), by its asymptotic series. A small `a` is raised by its recurrence first.
 fn gamma_half_step(a: f64) -> f64 {
     if a < 64.0 {
         return gamma_half_step(a + 1.0) * a / (a + 0.5);
@@ -65,8 +65,8 @@ fn hypergeometric_series(a: f64, c: f64, y: f64) -> f64 {
     sum
 }
 
-/// 1 / F(a, 1; c; -z) for z >= 0 and c > a > 0: the continued fraction of Gauss, whose terms are all positive, by
-/// Lentz's method.
+/// 1 / F(a, 1; c; -z) for z >= 0 and c > a > 0, by Lentz's method for the continued fraction of Gauss. All its terms
+/// are positive.
 fn hypergeometric_fraction(a: f64, c: f64, z: f64) -> f64 {
     let (mut value, mut above, mut below) = (1.0, 1.0, 0.0);
     let mut step = |numerator: f64| {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_normal_distribution_is_that_of_the_tables() {
+    fn the_normal_distribution_agrees_with_tables() {
         close(normal_cdf(-1.0), 0.158_655_253_931_457_05);
         close(normal_cdf(-6.0), 9.865_876_450_376_98e-10);
         close(normal_quantile(0.975), 1.959_963_984_540_054);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn student_is_cauchy_with_one_degree_and_a_root_with_two() {
+    fn student_with_one_and_two_degrees_has_a_closed_form() {
         for t in [1e-9, 0.3, 1.0, 2.0, 50.0, 1e8] {
             close(student_two_sided(t, 1.0), 2.0 / PI * (1.0 / t).atan());
             close(student_two_sided(t, 2.0), 2.0 / (t * t + 2.0) / (1.0 + t / (t * t + 2.0).sqrt()));

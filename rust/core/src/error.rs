@@ -1,4 +1,4 @@
-//! What the core refuses, named by row.
+//! The errors of the core. They name the row that is wrong.
 
 /// The result of every fallible function of the core.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -16,7 +16,7 @@ pub enum Error {
         /// Its number of columns.
         columns: usize,
     },
-    /// User and item vectors of different length.
+    /// User and item vectors of different lengths.
     #[error(
         "user_embeddings have {users} dimensions and item_embeddings {items}: encode both with the same model and \
          truncate both to the same dimension"
@@ -52,7 +52,7 @@ pub enum Error {
         /// The largest norm of an item.
         item_norm: f64,
     },
-    /// A kernel that is none, or not one for this CPU.
+    /// A kernel that does not exist, or that this CPU cannot run.
     #[error("LANGPTUNE_KERNEL = {asked:?}: this CPU runs {supported}; unset the variable to use the first of them")]
     Kernel {
         /// What the variable holds.
@@ -60,7 +60,7 @@ pub enum Error {
         /// The names of the kernels this CPU runs.
         supported: String,
     },
-    /// Work given up because the caller asked to.
+    /// Work that ended because the caller asked for it.
     #[error("interrupted")]
     Interrupted,
     /// Ragged input with a different number of rows than there are users.
@@ -118,7 +118,7 @@ pub enum Error {
         /// The item.
         item: usize,
     },
-    /// Scores that are not one for each target.
+    /// A number of scores that differs from the number of targets.
     #[error("scores holds {scores} values for {targets} targets: pass one for each, as `score` returns them")]
     PerTarget {
         /// The number of scores.
@@ -135,10 +135,10 @@ pub enum Error {
         row: usize,
         /// The target.
         item: usize,
-        /// What stands for its score.
+        /// The value in place of its score.
         score: f32,
     },
-    /// A score that is not the one this index gives to its item.
+    /// A score that differs from the score of this index.
     #[error(
         "scores row {row} is {score} for item {item}, which scores {own} here: pass what `score` returns for the same \
          users and targets"
@@ -163,14 +163,14 @@ pub enum Error {
         /// The item.
         item: usize,
     },
-    /// Fewer items left than asked for.
+    /// Fewer items than asked for.
     #[error("k = {k}, but row {row} has only {left} items left to rank: pass k <= {left} or exclude fewer items")]
     TooFewItems {
         /// The first such row.
         row: usize,
         /// The number of items not excluded.
         left: usize,
-        /// What was asked for.
+        /// The number of items asked for.
         k: usize,
     },
     /// k = 0.
@@ -182,7 +182,7 @@ pub enum Error {
         /// The first such row.
         row: usize,
     },
-    /// A rank that is no rank.
+    /// A rank that is below 1 or not finite.
     #[error("ranks row {row} holds {rank}: ranks start at 1 and are finite")]
     BadRank {
         /// The first such row.
@@ -214,7 +214,7 @@ pub enum Error {
         /// The argument.
         name: &'static str,
     },
-    /// Resampled means that tell BCa nothing of its bias.
+    /// Resampled means that all lie on one side of the mean, so that BCa cannot estimate its bias.
     #[error(
         "all {num_resamples} resampled means lie on one side of the mean, so that BCa knows no bias: raise num_resamples \
          or use method=\"percentile\""
@@ -231,7 +231,7 @@ pub enum Error {
     EqualDifferences {
         /// The number of users.
         users: usize,
-        /// Their difference.
+        /// The difference of each user.
         difference: f64,
     },
     /// A parameter outside its range.
@@ -244,7 +244,7 @@ pub enum Error {
         /// What is allowed.
         range: &'static str,
     },
-    /// A sequence of fewer than no tokens.
+    /// A sequence of negative length.
     #[error("lengths[{index}] is {length}: a sequence has 0 or more tokens")]
     NegativeLength {
         /// The first such sequence.
@@ -265,7 +265,7 @@ pub enum Error {
         /// The capacity of a bin.
         capacity: usize,
     },
-    /// Sequences that stay together and fit no bin.
+    /// Sequences that stay together but fit no bin.
     #[error(
         "the {sequences} sequences that stay together with lengths[{first}] are {length} tokens, more than the \
          capacity of {capacity}: shorten them, raise the capacity or let fewer stay together"
@@ -275,7 +275,7 @@ pub enum Error {
         first: usize,
         /// Their number.
         sequences: usize,
-        /// Their length together.
+        /// Their total length.
         length: usize,
         /// The capacity of a bin.
         capacity: usize,
@@ -288,7 +288,7 @@ pub enum Error {
         /// The capacity of a bin.
         capacity: usize,
     },
-    /// Values that are not one for each sequence.
+    /// A number of values that differs from the number of sequences.
     #[error("{name} holds {values} values for {sequences} sequences: pass one for each")]
     PerSequence {
         /// The argument.
@@ -298,14 +298,14 @@ pub enum Error {
         /// The number of sequences.
         sequences: usize,
     },
-    /// A sequence that continues what it cannot.
+    /// A sequence that continues a sequence it cannot continue.
     #[error("prefixes[{index}] is {prefix}, {problem}: pass the index of an earlier sequence that has none, or -1")]
     Prefix {
         /// The first such sequence.
         index: usize,
-        /// What it should continue, as it was passed.
+        /// The index of the prefix as it was passed.
         prefix: i64,
-        /// Why it cannot.
+        /// Why it cannot be continued.
         problem: &'static str,
     },
     /// A cost that is NaN, infinite or negative.
@@ -316,7 +316,7 @@ pub enum Error {
         /// Its cost as it was passed.
         cost: f64,
     },
-    /// Too little to give every rank the same number of bins.
+    /// Too few sequences and groups to give every rank the same number of bins.
     #[error(
         "{bins} bins over {ranks} ranks are {needed} bins of at least one sequence or group, and there are only {units} \
          of these: pass more sequences or fewer ranks"
@@ -326,12 +326,12 @@ pub enum Error {
         bins: usize,
         /// The number of ranks.
         ranks: usize,
-        /// The number of bins that is a multiple of that.
+        /// The number of bins rounded up to a multiple of the ranks.
         needed: usize,
         /// The number of sequences and groups.
         units: usize,
     },
-    /// Flat tokens of another number than the lengths sum to.
+    /// A number of flat tokens that differs from the sum of the lengths.
     #[error("tokens holds {tokens} tokens and the lengths sum to {total}: pass those of all sequences, in their order")]
     Tokens {
         /// The number of tokens.
@@ -339,12 +339,12 @@ pub enum Error {
         /// The sum of the lengths.
         total: usize,
     },
-    /// A bin whose offsets leave int32.
+    /// A bin with too many tokens for int32 offsets.
     #[error("bin {bin} holds {length} tokens, and cu_seqlens are int32: pack with a capacity below 2**31")]
     BinTooLong {
         /// The first such bin.
         bin: usize,
-        /// Its tokens.
+        /// Its number of tokens.
         length: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! The items to rank, and what ranking and searching them share.
+//! The items to rank, and what ranking and searching share.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::{Error, Interrupt, Kernel, Matrix, Result};
 pub enum Ties {
     /// By the total order (-score, item index): a tied item ranks above when its index is smaller.
     Index,
-    /// Tied items rank below: the best rank of the tied group.
+    /// Tied items rank below the target: it gets the best rank of the tied group.
     Min,
-    /// Tied items rank above: the worst rank of the tied group.
+    /// Tied items rank above the target: it gets the worst rank of the tied group.
     Max,
     /// The mean of the best and the worst rank, which may be a half.
     Mean,
@@ -30,18 +30,19 @@ pub struct ItemIndex<'a> {
     pub(crate) interrupt: Interrupt<'a>,
 }
 
-/// What is computed of the items once.
+/// What is computed once for the items.
 pub struct Prepared {
     pub(crate) kernel: Kernel,
     max_norm: f64,
-    /// The items in 16 bits; none where each block is rounded when its turn comes, or where the kernel rounds none.
+    /// The items in 16 bits. There are none where each block is rounded whenever it is needed, and where the kernel
+    /// does not round.
     pub(crate) panels: Option<Vec<Panel>>,
     pub(crate) num_scores: AtomicU64,
     pub(crate) num_rescored: AtomicU64,
 }
 
 impl Prepared {
-    /// Checks the items and rounds them to 16 bits: about half their own memory.
+    /// Checks the items and rounds them to 16 bits, which takes about half the memory of the items.
     ///
     /// # Errors
     /// [`Error::Empty`] without items; [`Error::NonFinite`] for NaN or infinity.
@@ -49,31 +50,31 @@ impl Prepared {
         Self::until(Interrupt::NEVER, items, kernel, true)
     }
 
-    /// Checks the items and keeps nothing of their size: each block is rounded whenever its turn comes.
+    /// Checks the items and keeps no copy of them: each block is rounded whenever it is needed.
     ///
     /// # Errors
-    /// As [`Prepared::new`].
+    /// Those of [`Prepared::new`].
     pub fn without_copy(items: Matrix, kernel: Kernel) -> Result<Self> {
         Self::until(Interrupt::NEVER, items, kernel, false)
     }
 
-    /// As [`Prepared::new`] where the rounded items are kept and [`Prepared::without_copy`] where not, unless it is
+    /// Like [`Prepared::new`] with `keep_rounded`, and like [`Prepared::without_copy`] without it, unless it is
     /// interrupted.
     ///
     /// # Errors
-    /// As [`Prepared::new`], and [`Error::Interrupted`].
+    /// Those of [`Prepared::new`], and [`Error::Interrupted`].
     pub fn until(interrupt: Interrupt, items: Matrix, kernel: Kernel, keep_rounded: bool) -> Result<Self> {
         if keep_rounded && !kernel.precisions(items.dim()).is_empty() {
-            // Read once: items on disk may be more than memory holds.
+            // The items are read only once: they may lie on disk and exceed the memory.
             let panels = Panel::all_until(interrupt, items, kernel)?;
-            let max_norm = panels.iter().map(Panel::max_norm_together).fold(0.0, f64::max);
-            Self::of(items, kernel, max_norm, Some(panels))
+            let max_norm = panels.iter().map(Panel::max_norm_of_batch).fold(0.0, f64::max);
+            Self::checked(items, kernel, max_norm, Some(panels))
         } else {
-            Self::of(items, kernel, items.max_norm(interrupt)?, None)
+            Self::checked(items, kernel, items.max_norm(interrupt)?, None)
         }
     }
 
-    fn of(items: Matrix, kernel: Kernel, max_norm: f64, panels: Option<Vec<Panel>>) -> Result<Self> {
+    fn checked(items: Matrix, kernel: Kernel, max_norm: f64, panels: Option<Vec<Panel>>) -> Result<Self> {
         let name = "item_embeddings";
         if items.rows() == 0 {
             return Err(Error::Empty { name, rows: 0, columns: items.dim() });
@@ -96,7 +97,7 @@ impl Prepared {
     }
 }
 
-/// How many users and items are scored together. It sets the speed and never the result.
+/// How many users and items are scored together. The numbers change the speed and never the result.
 #[derive(Debug, Clone, Copy)]
 pub struct Blocks {
     /// Users of a block, at least 1.
@@ -106,17 +107,17 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Bytes of a block of items, in f32 and in 16 bits: they stay in a second-level cache of 1 MiB while all users of
-    /// a block pass by, or of 2 MiB, which all CPUs with tiles have.
+    /// Bytes of a block of items, in f32 and in 16 bits. The block stays in a second-level cache of 1 MiB while all
+    /// users of their block are scored. CPUs with tiles all have a second-level cache of 2 MiB.
     const ITEM_BYTES: usize = 768 * 1024;
     const ITEM_BYTES_WITH_TILES: usize = 2 * Self::ITEM_BYTES;
-    /// Bytes of a block of users, in f32 and as integers: what each thread holds.
+    /// Bytes of a block of users, in f32 and as integers. Each thread holds one such block.
     const USER_BYTES: usize = 4 * 1024 * 1024;
-    /// The same of all threads together, however many there are.
+    /// The most bytes of the blocks of all threads together.
     const ALL_USER_BYTES: usize = 32 * 1024 * 1024;
-    /// Fewer users at a time are scored exactly sooner than the items are rounded for them.
+    /// Scoring fewer users than this exactly is faster than rounding the items for them.
     pub(crate) const MIN_USERS_TO_ROUND: usize = 128;
-    /// Fewer users at a time are not worth the reading of all items.
+    /// Reading all items is not worth it for a block of fewer users.
     pub(crate) const MIN_USERS: usize = 192;
 
     fn new(dim: usize, kernel: Kernel) -> Self {
@@ -138,36 +139,36 @@ impl<'a> ItemIndex<'a> {
         Ok(Self::from_prepared(item_embeddings, Arc::new(prepared)))
     }
 
-    /// The index of items that were prepared before.
+    /// The index of items that were prepared earlier.
     pub fn from_prepared(item_embeddings: Matrix<'a>, prepared: Arc<Prepared>) -> Self {
         let blocks = Blocks::new(item_embeddings.dim(), prepared.kernel);
         Self { items: item_embeddings, first_item: 0, prepared, blocks, interrupt: Interrupt::NEVER }
     }
 
-    /// The same index as a shard of a catalog: its items have the indexes from `first_item` on, in what it is given and
-    /// in what it returns.
+    /// The same index as a shard of a catalog: the indexes of its items start at `first_item`, both in arguments and in
+    /// results.
     ///
     /// # Panics
-    /// When the last index is none of an `i64`.
+    /// When the last index does not fit in an `i64`.
     #[must_use]
     pub fn starting_at(self, first_item: usize) -> Self {
         assert!(first_item <= i64::MAX as usize - self.num_items(), "an item index is an i64");
         Self { first_item, ..self }
     }
 
-    /// The same index, working in other blocks.
+    /// The same index, with other sizes of blocks.
     #[must_use]
     pub fn with_blocks(self, blocks: Blocks) -> Self {
         Self { blocks, ..self }
     }
 
-    /// The same index; work on it ends with [`Error::Interrupted`] when it is interrupted.
+    /// The same index, whose work ends with [`Error::Interrupted`] when it is interrupted.
     #[must_use]
     pub fn until(self, interrupt: Interrupt<'a>) -> Self {
         Self { interrupt, ..self }
     }
 
-    /// What was computed of the items.
+    /// What was computed once for the items.
     pub fn prepared(&self) -> &Prepared {
         &self.prepared
     }
@@ -184,7 +185,7 @@ impl<'a> ItemIndex<'a> {
 
     /// Checks that every user can be scored with every item without leaving the range of f32.
     ///
-    /// By Cauchy-Schwarz no partial sum of a score exceeds the product of the norms; the factor 2 covers rounding.
+    /// By Cauchy-Schwarz no partial sum of a score exceeds the product of the norms. The factor 2 covers rounding.
     pub(crate) fn check_users(&self, users: Matrix) -> Result<()> {
         if users.dim() != self.items.dim() {
             return Err(Error::Dimensions { users: users.dim(), items: self.items.dim() });

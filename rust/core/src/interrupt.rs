@@ -1,10 +1,10 @@
-//! Long work that ends early when it is asked to.
+//! Long work that ends early on request.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Error, Result};
 
-/// What long work looks at again and again, to end with [`Error::Interrupted`] soon after a flag is set.
+/// A flag that long work checks often. The work ends with [`Error::Interrupted`] soon after the flag is set.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Interrupt<'a>(Option<&'a AtomicBool>);
 
@@ -17,7 +17,7 @@ impl<'a> Interrupt<'a> {
         Self(Some(flag))
     }
 
-    /// Whether work may go on.
+    /// Checks whether the work may continue.
     ///
     /// # Errors
     /// [`Error::Interrupted`].

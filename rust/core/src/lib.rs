@@ -1,10 +1,12 @@
 //! Exact ranking over a whole catalog, ranking metrics, significance tests and sequence packing.
 //!
-//! Every function is deterministic: the same input gives the same bits for any number of threads, any block size and
-//! any CPU. Parallel functions use the current rayon pool; [`pool::run`] provides one that survives `fork`.
+//! Every function is deterministic: the same input gives the same bits with any number of threads, any block size and
+//! any CPU. Parallel functions use the current rayon pool. [`pool::run`] provides one that survives `fork`.
 
+mod cpu;
 mod distributions;
 mod error;
+pub mod exact;
 pub mod filter;
 mod fold;
 pub mod index;

@@ -15,9 +15,9 @@ impl<'a> Matrix<'a> {
     /// Views `values` as rows of `dim` values.
     ///
     /// # Panics
-    /// When `dim` is 0 or `values.len()` is no multiple of it.
+    /// When `dim` is 0, or `values.len()` is not a multiple of it.
     pub fn new(values: &'a [f32], dim: usize) -> Self {
-        assert!(dim > 0 && values.len().is_multiple_of(dim), "{} values are no rows of {dim}", values.len());
+        assert!(dim > 0 && values.len().is_multiple_of(dim), "{} values do not fill rows of {dim}", values.len());
         Self { values, dim }
     }
 
@@ -41,7 +41,7 @@ impl<'a> Matrix<'a> {
         Matrix { values: &self.values[start * self.dim..end * self.dim], dim: self.dim }
     }
 
-    /// The largest Euclidean norm of a row, in f64: infinite where a value is not finite, 0 without rows.
+    /// The largest Euclidean norm of a row, in f64. It is infinite where a value is not finite, and 0 without rows.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
@@ -57,7 +57,7 @@ impl<'a> Matrix<'a> {
     /// The Euclidean norm of every row, in f64.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the first row and column that hold NaN or infinity. `name` names the argument.
+    /// [`Error::NonFinite`] for the first row and column that hold NaN or infinity. `name` names the argument.
     pub fn norms(&self, name: &'static str) -> Result<Vec<f64>> {
         let norms: Vec<f64> = self.values.par_chunks_exact(self.dim).with_min_len(64).map(norm_of).collect();
         // The square of a finite f32 is finite in f64, so a norm is finite exactly when its whole row is.
@@ -76,7 +76,7 @@ fn norm_of(row: &[f32]) -> f64 {
     norm(row.len(), |at| f64::from(row[at]))
 }
 
-/// The norm of a vector of `len` values, in f64 and eight partial sums.
+/// The Euclidean norm of a vector of `len` values, in f64 and with eight partial sums.
 #[inline(always)]
 pub(crate) fn norm(len: usize, value: impl Fn(usize) -> f64) -> f64 {
     let mut sums = [0.0; 8];

@@ -1,7 +1,7 @@
 //! Ranking metrics from the ranks of a user's relevant items.
 //!
-//! A user with `R` relevant items at the 1-based ranks `r_1 < .. < r_R` of a complete ranking, cut at `k` (uncut: `k`
-//! is infinite), scores
+//! A user has `R` relevant items at the 1-based ranks `r_1 < .. < r_R` of a complete ranking. The ranking is cut at
+//! `k`, which is infinite without a cut. The metrics of the user are
 //!
 //! ```text
 //! ndcg      = sum over r_j <= k of 1 / log2(1 + r_j)  /  sum over j = 1..min(R, k) of 1 / log2(1 + j)
@@ -12,9 +12,8 @@
 //! map       = sum over r_j <= k of j / r_j  /  R
 //! ```
 //!
-//! ndcg is that of Jarvelin and Kekalainen (2002) with binary gains, the others are trec_eval's `recip_rank`,
-//! `recall`, `P`, `success` and `map_cut`. `map` divides by all `R` relevant items, also where `R > k`, as trec_eval
-//! does.
+//! ndcg follows Jarvelin and Kekalainen (2002) with binary gains. The others are trec_eval's `recip_rank`, `recall`,
+//! `P`, `success` and `map_cut`. Like trec_eval, `map` divides by all `R` relevant items, even where `R > k`.
 
 use rayon::prelude::*;
 
@@ -27,11 +26,11 @@ pub enum Metric {
     Ndcg,
     /// Reciprocal rank of the first relevant item.
     Mrr,
-    /// Share of the relevant items found.
+    /// Share of the relevant items that are found.
     Recall,
-    /// Share of the places taken by relevant items; needs a cut.
+    /// Share of the first `k` places that relevant items take. It needs a cut.
     Precision,
-    /// Whether any relevant item is found.
+    /// Whether a relevant item is found: 0 or 1.
     HitRate,
     /// Average precision.
     Map,
@@ -40,11 +39,13 @@ pub enum Metric {
 /// A metric and its cut `k`; `None` stands for the whole ranking.
 pub type Cut = (Metric, Option<usize>);
 
-/// Every metric of every user, over the same ranks.
+/// Every metric of every user, from the same ranks.
 ///
-/// The ranks of user `r` are `ranks[offsets[r]..offsets[r + 1]]`, in any order; without offsets each user has one. The
-/// result holds the first metric of all users, then the second, and so on. Uses the pool of [`pool::run`] only for rows to sort:
-/// a score of a user with one rank takes a nanosecond, and memory sets the pace.
+/// The ranks of user `r` are `ranks[offsets[r]..offsets[r + 1]]`, in any order. Without offsets each user has one rank.
+/// The result holds the first metric of all users, then the second, and so on.
+///
+/// The pool of [`pool::run`] is only used with offsets. Without them a score takes a nanosecond, and memory is the
+/// limit.
 ///
 /// ```
 /// use langptune_core::metrics::{Metric, per_user};
@@ -56,8 +57,8 @@ pub type Cut = (Metric, Option<usize>);
 /// ```
 ///
 /// # Errors
-/// [`Error::Offsets`]; [`Error::NoRanks`] for a user without a rank; [`Error::BadRank`] for one below 1 or not finite;
-/// [`Error::Parameter`] for `k` = 0 or an uncut precision.
+/// [`Error::Offsets`]; [`Error::NoRanks`] for a user without a rank; [`Error::BadRank`] for a rank that is below 1 or
+/// not finite; [`Error::Parameter`] for `k` = 0 and for a precision without a cut.
 pub fn per_user(metrics: &[Cut], offsets: Option<&[i64]>, ranks: &[f64]) -> Result<Vec<f64>> {
     for (metric, k) in metrics {
         check_cut(*metric, *k)?;
@@ -69,7 +70,7 @@ pub fn per_user(metrics: &[Cut], offsets: Option<&[i64]>, ranks: &[f64]) -> Resu
         }
         let discounts = Discounts::new(metrics, 1);
         let mut scores = Vec::with_capacity(metrics.len() * ranks.len());
-        metrics.iter().for_each(|cut| score_one_each(*cut, ranks, &discounts, &mut scores));
+        metrics.iter().for_each(|cut| score_single_ranks(*cut, ranks, &discounts, &mut scores));
         return Ok(scores);
     };
     let offsets = crate::ragged::checked_offsets("ranks", offsets, ranks.len())?;
@@ -99,7 +100,7 @@ fn check_cut(metric: Metric, k: Option<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Names the first row that is empty or holds the rank at `bad`, which is none.
+/// Names the first bad row: one that is empty, or the one that holds the bad rank at place `bad`.
 fn check_rows(offsets: &[usize], ranks: &[f64], bad: Option<usize>) -> Result<()> {
     let empty = offsets.windows(2).position(|span| span[0] == span[1]);
     let bad = bad.map(|at| (offsets.partition_point(|offset| *offset <= at) - 1, ranks[at]));
@@ -119,34 +120,34 @@ fn sort_rows(offsets: &[usize], ranks: &[f64]) -> Vec<f64> {
     sorted
 }
 
-/// 1 / log2(1 + r) of the first ranks, and its sums: a logarithm takes longer than all else a metric needs.
+/// `1 / log2(1 + r)` of the first ranks, and its sums. A logarithm takes longer than everything else in a metric.
 struct Discounts {
-    /// Of rank `r`, at `r`; 0 at 0.
-    of_rank: Vec<f64>,
-    /// Of the ranks `1..=r`, at `r`.
+    /// The discount of rank `r` at index `r`; 0 at index 0.
+    by_rank: Vec<f64>,
+    /// The sum of the discounts of the ranks `1..=r` at index `r`.
     sums: Vec<f64>,
 }
 
 impl Discounts {
-    /// Ranks beyond these are rare, or one logarithm each is little against having found them.
-    const MOST: usize = 1024;
+    /// The largest tabulated rank. Larger ranks are rare, and computing their logarithm costs little beside ranking.
+    const MAX_RANK: usize = 1024;
 
-    /// As far as the best ranking of the longest row goes, and as the metrics look, up to [`Self::MOST`].
+    /// Tabulates as many ranks as the longest row has, and as many as the metrics need, up to [`Self::MAX_RANK`].
     fn new(metrics: &[Cut], longest: usize) -> Self {
         let cuts = metrics.iter().filter(|(metric, _)| *metric == Metric::Ndcg).map(|(_, k)| k.unwrap_or(usize::MAX));
-        let Some(cut) = cuts.max() else { return Self { of_rank: Vec::new(), sums: Vec::new() } };
-        let of_rank: Vec<f64> = (0..=longest.max(cut.min(Self::MOST))).map(|rank| discount(rank as f64)).collect();
-        let sums = of_rank.iter().scan(0.0, |sum, discount| {
+        let Some(cut) = cuts.max() else { return Self { by_rank: Vec::new(), sums: Vec::new() } };
+        let by_rank: Vec<f64> = (0..=longest.max(cut.min(Self::MAX_RANK))).map(|rank| discount(rank as f64)).collect();
+        let sums = by_rank.iter().scan(0.0, |sum, discount| {
             *sum += discount;
             Some(*sum)
         });
-        Self { sums: sums.collect(), of_rank }
+        Self { sums: sums.collect(), by_rank }
     }
 
-    /// Of one rank, which is whole or, where ties share their mean, between two.
+    /// The discount of a rank. Ranks of tied items may lie between two whole numbers.
     fn at(&self, rank: f64) -> f64 {
         let whole = rank as usize;
-        match self.of_rank.get(whole) {
+        match self.by_rank.get(whole) {
             Some(discount) if whole as f64 == rank => *discount,
             _ => discount(rank),
         }
@@ -161,8 +162,8 @@ fn cut_rank(k: Option<usize>) -> f64 {
     k.map_or(f64::INFINITY, |k| k as f64)
 }
 
-/// One metric of users with one relevant item each: a function of its rank alone, to the bit what [`score`] gives.
-fn score_one_each((metric, k): Cut, ranks: &[f64], discounts: &Discounts, scores: &mut Vec<f64>) {
+/// One metric of users with a single relevant item. The bits are those that [`score`] gives.
+fn score_single_ranks((metric, k): Cut, ranks: &[f64], discounts: &Discounts, scores: &mut Vec<f64>) {
     fn extend(scores: &mut Vec<f64>, ranks: &[f64], cut: f64, score: impl Fn(f64) -> f64) {
         scores.extend(ranks.iter().map(|rank| if *rank <= cut { score(*rank) } else { 0.0 }));
     }
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_is_plain_zero() {
+    fn nothing_found_scores_positive_zero() {
         for metric in ALL {
             assert_eq!(one(metric, Some(5), &[6.0, 9.0]).to_bits(), 0.0_f64.to_bits(), "{metric:?}");
         }
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_that_mean_nothing_are_refused() {
+    fn meaningless_cuts_are_refused() {
         for cut in [(Metric::Ndcg, Some(0)), (Metric::Precision, None)] {
             let refused = per_user(&[(Metric::Mrr, None), cut], None, &[1.0]);
             assert!(matches!(refused, Err(Error::Parameter { name: "k", .. })), "{cut:?}");

@@ -1,4 +1,4 @@
-//! Token sequences into bins of one capacity, the bins over ranks, and the tokens in the order of the bins.
+//! Packing of token sequences into bins of one capacity, of the bins onto ranks, and of the tokens into bin order.
 
 mod balance;
 mod best_fit;
@@ -11,12 +11,13 @@ pub use together::Together;
 
 use crate::{Error, Ragged, Result};
 
-/// Packs sequences into bins by best fit decreasing: longest first, each into the fullest bin that still holds it.
+/// Packs sequences into bins by best fit decreasing: the longest first, each into the fullest bin that still holds it.
 ///
-/// What stays together is packed as one sequence of their length together. Of equally long ones the one with the lower
-/// index comes first; of equally full bins the one opened first is taken. Returns the sequences of each bin in
-/// increasing order of index, those that stay together behind the first of them, and the bins in the order they were
-/// opened. Every sequence is in exactly one bin.
+/// Sequences that stay together are packed as one sequence of their total length. Equally long sequences are packed in
+/// increasing order of index. Among equally full bins, the bin that was opened first is taken.
+///
+/// Returns the bins in the order in which they were opened. The sequences of a bin are in increasing order of index,
+/// except that sequences which stay together follow the first of them. Every sequence is in exactly one bin.
 ///
 /// Best fit decreasing opens at most 11/9 of the fewest possible bins and 4 more (Johnson, Demers, Ullman, Garey and
 /// Graham, 1974).
@@ -27,15 +28,15 @@ use crate::{Error, Ragged, Result};
 /// let lengths = [6, 3, 7, 4];
 /// let bins = pack_sequences(&lengths, 10, Together::Nothing)?;
 /// assert_eq!((bins.row(0), bins.row(1)), (&[1, 2][..], &[0, 3][..]));
-/// let dealt = balance(&bins, lengths.len(), Together::Nothing, &[6.0, 3.0, 7.0, 4.0], 2)?;
-/// assert_eq!(dealt.rows(), 2); // one bin for each rank
+/// let balanced = balance(&bins, lengths.len(), Together::Nothing, &[6.0, 3.0, 7.0, 4.0], 2)?;
+/// assert_eq!(balanced.rows(), 2); // one bin for each rank
 /// # Ok::<(), langptune_core::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`Error::Parameter`] for a capacity of 0; [`Error::TooLong`] for a sequence longer than the capacity, and
-/// [`Error::GroupTooLong`] for sequences that are so together; [`Error::PerSequence`] and [`Error::Prefix`] for
-/// `together`.
+/// [`Error::Parameter`] for a capacity of 0; [`Error::TooLong`] for a sequence longer than the capacity;
+/// [`Error::GroupTooLong`] for sequences whose total length exceeds the capacity; [`Error::PerSequence`] and
+/// [`Error::Prefix`] for `together`.
 pub fn pack_sequences(lengths: &[usize], capacity: usize, together: Together) -> Result<Ragged> {
     check_capacity(capacity)?;
     if let Some(index) = lengths.iter().position(|length| *length > capacity) {
@@ -54,10 +55,10 @@ pub fn pack_sequences(lengths: &[usize], capacity: usize, together: Together) ->
     Ok(best_fit::best_fit_decreasing(&unit_lengths, capacity).expanded(&units))
 }
 
-/// Cuts every sequence into pieces of `capacity` tokens, the last one shorter, in their order.
+/// Cuts every sequence into pieces of `capacity` tokens. The last piece of a sequence may be shorter.
 ///
-/// Returns the length of each piece and the sequence it is of. The pieces' tokens are those of the sequences in the
-/// same order; a sequence of 0 tokens is one piece.
+/// Returns the length of each piece and the sequence it belongs to. The tokens keep their order. A sequence of 0 tokens
+/// is one piece.
 ///
 /// # Errors
 /// [`Error::Parameter`] for a capacity of 0; [`Error::TooManyPieces`] for more pieces than memory holds.
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_lengths_go_by_index() {
+    fn equal_lengths_are_packed_by_index() {
         assert_eq!(bins_of(&[5, 5, 5], 10).unwrap(), Ragged::from_rows(&[vec![0, 1], vec![2]]));
     }
 
@@ -133,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn a_group_stands_behind_its_first_sequence() {
+    fn a_group_follows_its_first_sequence() {
         let bins = pack_sequences(&[1, 2, 3, 4], 10, Together::Groups(&[7, 9, 7, 9])).unwrap();
         assert_eq!(bins, Ragged::from_rows(&[vec![0, 2, 1, 3]]));
     }
 
     #[test]
-    fn pieces_are_full_but_the_last() {
+    fn all_pieces_but_the_last_are_full() {
         let (pieces, sources) = split_sequences(&[25, 0, 10, 11], 10).unwrap();
         assert_eq!((pieces, sources), (vec![10, 10, 5, 0, 10, 10, 1], vec![0, 0, 0, 1, 2, 3, 3]));
     }

@@ -1,9 +1,9 @@
 //! A rayon pool that survives `fork`.
 //!
-//! A forked child inherits the memory of a thread pool but none of its threads, and would wait for them for ever.
-//! So the pool remembers the process that started it, and a child makes its own the first time it needs one.
+//! A forked child inherits the memory of a thread pool but none of its threads, and would wait for them for ever. The
+//! pool therefore remembers the process that started it. A child starts its own pool when it first needs one.
 //!
-//! Its threads compute with [`IeeeFloats`], whatever the thread that started them does.
+//! The threads of a pool compute with [`IeeeFloats`], whatever settings the thread that started them has.
 
 use std::marker::PhantomData;
 use std::ptr;
@@ -16,23 +16,23 @@ struct Pool {
     threads: rayon::ThreadPool,
 }
 
-/// No lock: one that another thread holds at the moment of a fork would never be free in the child.
+/// There is no lock: a lock that another thread holds at the moment of a fork would never be free in the child.
 static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
 
-/// Runs `work` in the pool of this process; parallel iterators inside use its threads.
+/// Runs `work` in the pool of this process. Parallel iterators inside use its threads.
 ///
-/// The number of threads is that of the CPUs this process may use, or `RAYON_NUM_THREADS`.
+/// There is one thread for each CPU that this process may use, or `RAYON_NUM_THREADS` threads.
 ///
 /// # Panics
-/// When the system lets no thread be started.
+/// When the system cannot start a thread.
 pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     current().threads.install(work)
 }
 
-/// As [`run`], while the calling thread calls `watch` again and again, `pause` apart, until the work is done.
+/// Like [`run`], and the calling thread calls `watch` every `pause` until the work is done.
 ///
 /// # Panics
-/// As [`run`], and when the work panics.
+/// Like [`run`], and when the work panics.
 pub fn run_watched<T: Send>(work: impl FnOnce() -> T + Send, pause: Duration, mut watch: impl FnMut()) -> T {
     let (sender, receiver) = mpsc::channel();
     let mut done = None;
@@ -42,7 +42,7 @@ pub fn run_watched<T: Send>(work: impl FnOnce() -> T + Send, pause: Duration, mu
             match receiver.recv_timeout(pause) {
                 Ok(result) => break done = Some(result),
                 Err(RecvTimeoutError::Timeout) => watch(),
-                Err(RecvTimeoutError::Disconnected) => break, // the work panics, and so does this scope
+                Err(RecvTimeoutError::Disconnected) => break, // the work has panicked, and this scope will panic too
             }
         }
     });
@@ -52,7 +52,7 @@ pub fn run_watched<T: Send>(work: impl FnOnce() -> T + Send, pause: Duration, mu
 fn current() -> &'static Pool {
     let process = std::process::id();
     let found = POOL.load(Ordering::Acquire);
-    // SAFETY: a pointer in POOL is null or comes from `Box::into_raw` below and is never freed once it is in POOL.
+    // SAFETY: a pointer in POOL is null or comes from `Box::into_raw` below. It is never freed once it is in POOL.
     if let Some(pool) = unsafe { found.as_ref() }
         && pool.process == process
     {
@@ -62,30 +62,30 @@ fn current() -> &'static Pool {
         .thread_name(|index| format!("langptune-{index}"))
         .start_handler(|_| std::mem::forget(IeeeFloats::on_this_thread()))
         .build()
-        .expect("the system lets threads be started");
+        .expect("the system can start threads");
     let made = Box::into_raw(Box::new(Pool { process, threads }));
     match POOL.compare_exchange(found, made, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: `made` was just leaked into POOL, where it stays. The pool of the parent process, if `found` was one,
-        // stays too: its threads do not exist here, so dropping it would wait for them.
+        // SAFETY: `made` was just leaked into POOL, where it stays. If `found` is the pool of the parent process, it
+        // stays too: its threads do not exist here, and dropping it would wait for them.
         Ok(_) => unsafe { &*made },
         Err(_) => {
-            // SAFETY: the exchange failed, so `made` never reached POOL and nobody else has seen it.
+            // SAFETY: the exchange failed, so `made` never reached POOL, and no other thread has seen it.
             drop(unsafe { Box::from_raw(made) });
             current()
         }
     }
 }
 
-/// While it lives, this thread computes as IEEE 754 says and Rust takes for granted: it rounds to nearest and keeps
-/// numbers below the normal range, which code of others may have told it to take for 0.
+/// While this value lives, its thread computes by IEEE 754, as Rust assumes: it rounds to nearest and keeps numbers
+/// below the normal range. Other code may have set the thread to treat such numbers as 0.
 pub struct IeeeFloats {
     before: floats::Control,
-    /// It belongs to its thread.
+    /// The value must stay on its thread.
     of_this_thread: PhantomData<*const ()>,
 }
 
 impl IeeeFloats {
-    /// From now on.
+    /// Changes the settings of this thread until the value is dropped.
     #[must_use]
     pub fn on_this_thread() -> Self {
         let before = floats::get();
@@ -105,7 +105,7 @@ mod floats {
     use std::arch::asm;
 
     pub type Control = u32;
-    /// No exception is raised, and the rest is 0.
+    /// All exceptions are masked, and all other bits are 0.
     pub const IEEE: Control = 0x1f80;
 
     pub fn get() -> Control {
@@ -116,7 +116,7 @@ mod floats {
     }
 
     pub fn set(control: Control) {
-        // SAFETY: the register takes what `IEEE` is, which is what Rust expects it to be, and what it held before.
+        // SAFETY: the register takes either `IEEE`, which Rust expects, or the value that it held before.
         unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const control, options(nostack, preserves_flags, readonly)) };
     }
 }
@@ -136,7 +136,7 @@ mod floats {
     }
 
     pub fn set(control: Control) {
-        // SAFETY: the register takes what `IEEE` is, which is what Rust expects it to be, and what it held before.
+        // SAFETY: the register takes either `IEEE`, which Rust expects, or the value that it held before.
         unsafe { asm!("msr fpcr, {}", in(reg) control, options(nostack, preserves_flags)) };
     }
 }
@@ -173,17 +173,17 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "of its own")]
+    #[should_panic(expected = "the work's own panic")]
     fn watched_work_may_panic() {
-        run_watched(|| panic!("of its own"), Duration::from_secs(1000), || {});
+        run_watched(|| panic!("the work's own panic"), Duration::from_secs(1000), || {});
     }
 
     #[test]
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    fn small_numbers_are_kept_whatever_the_thread_was_told() {
+    fn small_numbers_are_kept_with_any_settings_of_the_thread() {
         let square = || std::hint::black_box(1e-20_f32) * std::hint::black_box(1e-20_f32);
         let kept = square();
-        // Both bits: results below the normal range are 0, and so are such operands.
+        // The two bits make results below the normal range 0, and such operands too.
         floats::set(floats::IEEE | 0x8040);
         let flushed = square();
         let under_guard = {

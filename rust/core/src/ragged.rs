@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use crate::{Error, Interrupt, Result};
 
-/// Rows of item indexes, checked and borrowed or owned: row `r` is `values[offsets[r]..offsets[r + 1]]`.
+/// Rows of item indexes, checked: row `r` is `values[offsets[r]..offsets[r + 1]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ragged {
     offsets: Vec<usize>,
     values: Vec<usize>,
 }
 
-/// Turns offsets from outside into ones that index `num_values` values.
+/// Checks offsets that come from outside and must index `num_values` values.
 ///
 /// # Errors
 /// [`Error::Offsets`] when they do not start at 0, decrease, or do not end at `num_values`.
@@ -22,7 +22,7 @@ pub fn checked_offsets(name: &'static str, offsets: &[i64], num_values: usize) -
         [0] if num_values == 0 => {}
         [] => return Err(fail("are empty".into())),
         [first, .., last] => return Err(fail(format!("start at {first} and end at {last}"))),
-        [only] => return Err(fail(format!("hold {only} alone"))),
+        [only] => return Err(fail(format!("hold only {only}"))),
     }
     if let Some(row) = offsets.windows(2).position(|pair| pair[1] < pair[0]) {
         return Err(fail(format!("decrease after row {row}")));
@@ -34,15 +34,15 @@ impl Ragged {
     /// Checks rows of item indexes that come from outside.
     ///
     /// # Errors
-    /// [`Error::Offsets`] as [`checked_offsets`]; [`Error::OutOfRange`] for an index that is not one of `items`.
+    /// [`Error::Offsets`] as for [`checked_offsets`]; [`Error::OutOfRange`] for an index outside `items`.
     pub fn new(name: &'static str, offsets: &[i64], values: &[i64], items: Range<usize>) -> Result<Self> {
         Self::until(Interrupt::NEVER, name, offsets, values, items)
     }
 
-    /// As [`Ragged::new`], unless it is interrupted.
+    /// Like [`Ragged::new`], unless it is interrupted.
     ///
     /// # Errors
-    /// As [`Ragged::new`], and [`Error::Interrupted`].
+    /// Those of [`Ragged::new`], and [`Error::Interrupted`].
     pub fn until(
         interrupt: Interrupt,
         name: &'static str,
@@ -53,7 +53,7 @@ impl Ragged {
         let offsets = checked_offsets(name, offsets, values.len())?;
         let is_item = |item: &i64| usize::try_from(*item).is_ok_and(|item| items.contains(&item));
         let mut ragged = Self { offsets, values: Vec::with_capacity(values.len()) };
-        for chunk in values.chunks(Self::VALUES_AT_ONCE) {
+        for chunk in values.chunks(Self::VALUES_BETWEEN_CHECKS) {
             interrupt.check()?;
             if let Some(at) = chunk.iter().position(|item| !is_item(item)) {
                 let row = ragged.row_of(ragged.values.len() + at);
@@ -65,7 +65,7 @@ impl Ragged {
         Ok(ragged)
     }
 
-    const VALUES_AT_ONCE: usize = 1 << 16;
+    const VALUES_BETWEEN_CHECKS: usize = 1 << 16;
 
     /// `rows` empty rows.
     pub fn empty(rows: usize) -> Self {
@@ -102,6 +102,11 @@ impl Ragged {
         Self { offsets: std::iter::once(0).chain(ends).collect(), values }
     }
 
+    /// Refuses rows that are not one for each user. `name` names the argument.
+    pub(crate) fn check_rows(&self, name: &'static str, num_users: usize) -> Result<()> {
+        if self.rows() == num_users { Ok(()) } else { Err(Error::Rows { name, rows: self.rows(), users: num_users }) }
+    }
+
     /// The offsets and the flat values.
     pub fn into_parts(self) -> (Vec<usize>, Vec<usize>) {
         (self.offsets, self.values)
@@ -122,12 +127,12 @@ impl Ragged {
         self.offsets[row]..self.offsets[row + 1]
     }
 
-    /// The row of a place in the flat values.
+    /// The row that a place in the flat values belongs to.
     pub fn row_of(&self, place: usize) -> usize {
         self.offsets.partition_point(|offset| *offset <= place) - 1
     }
 
-    /// Where each row starts in the flat values, and at last where they end.
+    /// Where each row starts in the flat values, and where the last row ends.
     pub fn offsets(&self) -> &[usize] {
         &self.offsets
     }
@@ -137,7 +142,7 @@ impl Ragged {
         &self.values
     }
 
-    /// Row by row, the rows of `inner` that the row's values name, one after the other.
+    /// Replaces each value by the row of `inner` that it names.
     ///
     /// # Panics
     /// When a value is not below the number of rows of `inner`.
@@ -153,7 +158,7 @@ impl Ragged {
         Self { offsets, values }
     }
 
-    /// Of each row the indexes of `items`, each once, in increasing order.
+    /// The indexes of each row that lie within `items`, each once and in increasing order.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
@@ -185,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_what_the_offsets_say() {
+    fn offsets_cut_values_into_rows() {
         let ragged = Ragged::new("x", &[0, 2, 2, 3], &[4, 1, 0], 0..5).unwrap();
         assert_eq!((ragged.rows(), ragged.row(0), ragged.row(1), ragged.row(2)), (3, &[4, 1][..], &[][..], &[0][..]));
         assert_eq!([0, 1, 2].map(|place| ragged.row_of(place)), [0, 0, 2]);
@@ -200,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_from_the_row_of_each_index_and_from_rows_of_rows() {
+    fn rows_are_built_from_the_row_of_each_index_and_from_rows_of_rows() {
         let ragged = Ragged::from_row_of(&[2, 0, 2, 0], 4);
         assert_eq!(ragged, Ragged::from_rows(&[vec![1, 3], vec![], vec![0, 2], vec![]]));
         let outer = Ragged::from_rows(&[vec![], vec![2, 1, 0]]);
@@ -208,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_that_describe_no_rows_are_refused() {
+    fn bad_offsets_are_refused() {
         for offsets in [&[][..], &[1], &[1, 3], &[0, 2], &[0, 4, 2, 3], &[0, -1, 3], &[0]] {
             let error = checked_offsets("exclude", offsets, 3).unwrap_err();
             assert!(matches!(error, Error::Offsets { name: "exclude", values: 3, .. }), "{offsets:?}: {error}");

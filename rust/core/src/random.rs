@@ -1,6 +1,6 @@
-//! Seeded random numbers that belong to a place, not to a thread.
+//! Seeded random numbers that depend on the seed and the stream, not on the thread.
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): one independent stream for each (seed, stream) pair.
+/// SplitMix64 (Steele, Lea and Flood, 2014), with an independent stream for each pair (seed, stream).
 pub(crate) struct Random {
     state: u64,
 }
@@ -17,7 +17,7 @@ impl Random {
         mix(self.state)
     }
 
-    /// A number below `limit`; the bias of the multiplication is below limit / 2^64.
+    /// A number below `limit`. The bias of the multiplication is below limit / 2^64.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         ((u128::from(self.next()) * limit as u128) >> 64) as usize
     }

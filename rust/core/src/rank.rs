@@ -5,20 +5,21 @@ use std::cmp::Ordering;
 use rayon::prelude::*;
 
 use crate::fold::{Fold, Row, Sieve};
-use crate::{Error, Interrupt, ItemIndex, Matrix, Ragged, Result, Ties, kernel};
+use crate::{Error, Interrupt, ItemIndex, Matrix, Ragged, Result, Ties, exact};
 
-/// What an item has to score to rank above a target: at least `score` below the item index `split`, more from it on.
+/// What an item must score to rank above a target. Items before `split` win ties: they need at least `score`. Items
+/// from `split` on need more than `score`.
 #[derive(Debug, Clone, Copy)]
 struct Bar {
     score: f32,
     split: usize,
 }
 
-/// With more targets than this, a user's bars are sorted, so that a score finds its place among them by bisection.
-const MANY_BARS: usize = 128;
+/// The most bars of a user that are compared with a score one by one. More bars are sorted and searched by bisection.
+const MAX_UNSORTED_BARS: usize = 128;
 
 impl Bar {
-    /// By how hard it is to pass: what passes a bar passes every lesser one.
+    /// Orders bars by how hard they are to pass: an item that passes a bar passes every lower bar.
     fn cmp(&self, other: &Self) -> Ordering {
         let by_score = self.score.partial_cmp(&other.score).expect("scores are finite");
         by_score.then(other.split.cmp(&self.split))
@@ -28,7 +29,7 @@ impl Bar {
         score > self.score || (score == self.score && item < self.split)
     }
 
-    /// Number of the scores, of items from `first_item` on, that pass.
+    /// Number of scores that pass. The scores are those of the items from `first_item` on.
     fn count(&self, first_item: usize, scores: &[f32]) -> u64 {
         let (below, from) = scores.split_at(self.split.clamp(first_item, first_item + scores.len()) - first_item);
         let at_least: u32 = below.iter().map(|score| u32::from(*score >= self.score)).sum();
@@ -40,44 +41,45 @@ impl Bar {
 /// Counts the items that pass each bar of a user.
 struct Count<'a> {
     targets: &'a Ragged,
-    /// One for each target.
+    /// One bar for each target.
     bars: Vec<Bar>,
-    /// Of a user with many bars the same in order; empty for others.
-    ladders: Vec<Vec<Bar>>,
+    /// The sorted bars of each user with many bars; empty for other users.
+    sorted_bars: Vec<Vec<Bar>>,
 }
 
 impl<'a> Count<'a> {
     fn new(targets: &'a Ragged, bars: Vec<Bar>, interrupt: Interrupt) -> Result<Self> {
-        let ladder = |user| {
+        let sort_bars = |user| {
             interrupt.check()?;
-            let mut ladder = Vec::new();
-            if targets.row(user).len() > MANY_BARS {
-                ladder.extend_from_slice(&bars[targets.span(user)]);
-                ladder.sort_unstable_by(Bar::cmp);
+            let mut sorted = Vec::new();
+            if targets.row(user).len() > MAX_UNSORTED_BARS {
+                sorted.extend_from_slice(&bars[targets.span(user)]);
+                sorted.sort_unstable_by(Bar::cmp);
             }
-            Ok(ladder)
+            Ok(sorted)
         };
-        let ladders = (0..targets.rows()).into_par_iter().map(ladder).collect::<Result<_>>()?;
-        Ok(Self { targets, bars, ladders })
+        let sorted_bars = (0..targets.rows()).into_par_iter().map(sort_bars).collect::<Result<_>>()?;
+        Ok(Self { targets, bars, sorted_bars })
     }
 
     fn bars(&self, user: usize) -> &[Bar] {
         &self.bars[self.targets.span(user)]
     }
 
-    /// What is counted at the end for each bar of a user.
+    /// The number of items that pass each bar of a user, from the state after all items.
     fn counts(&self, user: usize, mut counts: Vec<u64>) -> Vec<u64> {
-        let ladder = &self.ladders[user];
-        if ladder.is_empty() {
+        let sorted = &self.sorted_bars[user];
+        if sorted.is_empty() {
             return counts;
         }
         (1..counts.len()).rev().for_each(|at| counts[at - 1] += counts[at]);
-        self.bars(user).iter().map(|bar| counts[ladder.partition_point(|other| other.cmp(bar).is_lt())]).collect()
+        self.bars(user).iter().map(|bar| counts[sorted.partition_point(|other| other.cmp(bar).is_lt())]).collect()
     }
 }
 
 impl Fold for Count<'_> {
-    /// The items that pass each bar, or for a ladder, those that pass this bar and none above.
+    /// The number of items that pass each bar. With sorted bars, each item counts only for the highest bar that it
+    /// passes.
     type State = Vec<u64>;
 
     fn start(&self, user: usize) -> Vec<u64> {
@@ -85,15 +87,15 @@ impl Fold for Count<'_> {
     }
 
     fn take(&self, counts: &mut Vec<u64>, user: usize, first_item: usize, scores: &[f32]) {
-        let ladder = &self.ladders[user];
-        if ladder.is_empty() {
+        let sorted = &self.sorted_bars[user];
+        if sorted.is_empty() {
             for (count, bar) in counts.iter_mut().zip(self.bars(user)) {
                 *count += bar.count(first_item, scores);
             }
             return;
         }
         for (item, score) in (first_item..).zip(scores) {
-            let num_passed = ladder.partition_point(|bar| bar.is_passed(item, *score));
+            let num_passed = sorted.partition_point(|bar| bar.is_passed(item, *score));
             if let Some(highest) = num_passed.checked_sub(1) {
                 counts[highest] += 1;
             }
@@ -105,7 +107,7 @@ impl Fold for Count<'_> {
     }
 
     fn sieve(&self, user: usize, _: &Vec<u64>, _: usize, _: usize) -> Sieve {
-        if self.ladders[user].is_empty() { Sieve::Fine } else { Sieve::None }
+        if self.sorted_bars[user].is_empty() { Sieve::Fine } else { Sieve::None }
     }
 
     fn bars(&self, _: &Vec<u64>, user: usize, _: &Row, bars: &mut Vec<(f32, f32)>) {
@@ -132,9 +134,9 @@ impl Fold for Count<'_> {
 impl ItemIndex<'_> {
     /// The 1-based rank of every target of every user among the items that are not excluded for this user.
     ///
-    /// `targets` and `exclude` hold a row of item indexes for every user. Returns one rank for each value of
-    /// `targets`; other targets of the same user count like any item. Ranks are whole numbers but with [`Ties::Mean`],
-    /// where they may be halves.
+    /// `targets` and `exclude` hold a row of item indexes for every user. Returns one rank for each value of `targets`.
+    /// Other targets of the same user count like any item. Ranks are whole numbers, except with [`Ties::Mean`], where
+    /// they may be halves.
     ///
     /// ```
     /// use langptune_core::{ItemIndex, Matrix, Ragged, Ties};
@@ -149,43 +151,44 @@ impl ItemIndex<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`ItemIndex::count_above`]; [`Error::Unscored`] for a target that this index does not hold.
+    /// Those of [`ItemIndex::count_above`]; [`Error::Unscored`] for a target that this index does not hold.
     pub fn rank(&self, users: Matrix, targets: &Ragged, exclude: &Ragged, ties: Ties) -> Result<Vec<f64>> {
         let scores = self.score(users, targets)?;
-        let above = self.count_above_scored(users, targets, &scores, exclude, ties)?;
+        let above = self.above(users, targets, &scores, exclude, ties)?;
         Ok(above.into_iter().map(|count| 1.0 + count).collect())
     }
 
-    /// The score of every target; NaN for one that this index does not hold.
+    /// The score of every target; NaN for a target that this index does not hold.
     ///
     /// # Errors
     /// [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users; [`Error::Rows`] when
     /// `targets` has another number of rows.
     pub fn score(&self, users: Matrix, targets: &Ragged) -> Result<Vec<f32>> {
         self.check_users(users)?;
-        check_rows("targets", targets, users)?;
+        targets.check_rows("targets", users.rows())?;
         let score = |user, target: usize| {
             if self.ids().contains(&target) { self.score_of(users, user, target - self.first_item) } else { f32::NAN }
         };
-        let of_user = |user| {
+        let row_scores = |user| {
             self.interrupt.check()?;
             Ok(targets.row(user).iter().map(|target| score(user, *target)).collect())
         };
-        let scores = (0..users.rows()).into_par_iter().map(of_user).collect::<Result<Vec<Vec<f32>>>>()?;
+        let scores = (0..users.rows()).into_par_iter().map(row_scores).collect::<Result<Vec<Vec<f32>>>>()?;
         Ok(scores.concat())
     }
 
-    /// For every target of every user, how many items of this index rank above it, those of the user's row of
-    /// `exclude` left out.
+    /// The number of items of this index that rank above each target of each user, without the items in the user's row
+    /// of `exclude`.
     ///
-    /// A shard counts for targets of all shards, by the score that the shard which holds a target gave it: a target's
-    /// rank is 1 and the counts of all shards. Exclusions of other shards change nothing. Returns one count for each
-    /// value of `targets`, a whole number but with [`Ties::Mean`], where it is the mean of those of [`Ties::Min`] and
-    /// [`Ties::Max`].
+    /// A shard counts for the targets of all shards. `scores` holds the score that each target has in its own shard.
+    /// The rank of a target is 1 plus the counts of all shards. Exclusions of other shards change nothing. Returns one
+    /// count for each value of `targets`. Counts are whole numbers, except with [`Ties::Mean`], which takes the mean of
+    /// the counts with [`Ties::Min`] and [`Ties::Max`].
     ///
     /// # Errors
-    /// As [`ItemIndex::score`], and [`Error::Rows`] for `exclude`; [`Error::PerTarget`], [`Error::Unscored`] and
-    /// [`Error::OtherScore`] for the scores; [`Error::DuplicateTarget`] and [`Error::ExcludedTarget`]; [`Error::Interrupted`].
+    /// Those of [`ItemIndex::score`], and [`Error::Rows`] for `exclude`; [`Error::PerTarget`], [`Error::Unscored`] and
+    /// [`Error::OtherScore`] for the scores; [`Error::DuplicateTarget`] and [`Error::ExcludedTarget`];
+    /// [`Error::Interrupted`].
     pub fn count_above(
         &self,
         users: Matrix,
@@ -200,38 +203,31 @@ impl ItemIndex<'_> {
             let (row, item) = (targets.row_of(at), targets.values()[at]);
             return Err(Error::OtherScore { row, item, score: scores[at], own: own[at] });
         }
-        self.count_above_scored(users, targets, scores, exclude, ties)
+        self.above(users, targets, scores, exclude, ties)
     }
 
-    /// As [`ItemIndex::count_above`], of scores that this index gave to the targets it holds.
-    fn count_above_scored(
-        &self,
-        users: Matrix,
-        targets: &Ragged,
-        scores: &[f32],
-        exclude: &Ragged,
-        ties: Ties,
-    ) -> Result<Vec<f64>> {
-        check_rows("exclude", exclude, users)?;
+    /// Like [`ItemIndex::count_above`], for scores that are known to be those of this index.
+    fn above(&self, users: Matrix, targets: &Ragged, scores: &[f32], exclude: &Ragged, ties: Ties) -> Result<Vec<f64>> {
+        exclude.check_rows("exclude", users.rows())?;
         check_scores(targets, scores)?;
         let exclude = exclude.sorted_within(0..usize::MAX, self.interrupt)?;
         check_targets(targets, &exclude, self.interrupt)?;
-        let passing = |split_of: &dyn Fn(usize) -> usize| {
+        let num_passing = |split_of: &dyn Fn(usize) -> usize| {
             let scored = targets.values().iter().zip(scores);
             let bars = scored.map(|(target, score)| Bar { score: *score, split: split_of(*target) }).collect();
             let count = Count::new(targets, bars, self.interrupt)?;
             let counts = self.fold_scores(users, &exclude, &count)?;
-            let of_user = |(user, counts)| count.counts(user, counts);
-            Ok(counts.into_par_iter().enumerate().flat_map_iter(of_user).collect::<Vec<u64>>())
+            let by_bar = |(user, counts)| count.counts(user, counts);
+            Ok(counts.into_par_iter().enumerate().flat_map_iter(by_bar).collect::<Vec<u64>>())
         };
-        let best = || passing(&|_| 0);
-        // With the bar at "at least", a target counts itself.
+        let best = || num_passing(&|_| 0);
+        // With these bars a target also counts itself.
         let worst = || {
-            let counts = passing(&|_| self.num_items())?.into_iter().zip(targets.values());
+            let counts = num_passing(&|_| self.num_items())?.into_iter().zip(targets.values());
             Ok(counts.map(|(count, target)| count - u64::from(self.ids().contains(target))).collect::<Vec<u64>>())
         };
         let counts = match ties {
-            Ties::Index => passing(&|target| target.saturating_sub(self.first_item))?,
+            Ties::Index => num_passing(&|target| target.saturating_sub(self.first_item))?,
             Ties::Min => best()?,
             Ties::Max => worst()?,
             Ties::Mean => {
@@ -243,15 +239,11 @@ impl ItemIndex<'_> {
     }
 
     fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {
-        kernel::dot(users.row(user), self.items.row(item))
+        exact::dot(users.row(user), self.items.row(item))
     }
 }
 
-pub(crate) fn check_rows(name: &'static str, rows: &Ragged, users: Matrix) -> Result<()> {
-    if rows.rows() == users.rows() { Ok(()) } else { Err(Error::Rows { name, rows: rows.rows(), users: users.rows() }) }
-}
-
-/// A finite score for each target.
+/// Refuses scores that are not one finite score for each target.
 fn check_scores(targets: &Ragged, scores: &[f32]) -> Result<()> {
     let items = targets.values();
     if scores.len() != items.len() {
@@ -263,7 +255,7 @@ fn check_scores(targets: &Ragged, scores: &[f32]) -> Result<()> {
     }
 }
 
-/// No target twice in a row, and none excluded. `exclude` is sorted.
+/// Refuses a row that holds a target twice, or a target that is excluded. The rows of `exclude` are sorted.
 fn check_targets(targets: &Ragged, exclude: &Ragged, interrupt: Interrupt) -> Result<()> {
     for row in 0..targets.rows() {
         interrupt.check()?;

@@ -6,36 +6,35 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 
 use crate::fold::{Fold, Row, Sieve};
-use crate::rank::check_rows;
 use crate::{Error, ItemIndex, Matrix, Ragged, Result};
 
-/// The best items of every user, best first.
+/// The best items of every user, in decreasing order of score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// Their item indexes, a row for each user.
+    /// Their item indexes, with a row for each user.
     pub items: Ragged,
     /// Their scores, one for each value of `items`.
     pub scores: Vec<f32>,
 }
 
 impl Found {
-    /// The `k` best items of every user of all that the shards of a catalog found, by (-score, item index).
+    /// The `k` best items of every user, by (-score, item index), among all items that the shards of a catalog found.
     ///
     /// # Errors
-    /// [`Error::ZeroK`]; [`Error::Rows`] when not all have the rows of the first; [`Error::NonFiniteScore`];
-    /// [`Error::FoundTwice`]; [`Error::TooFewItems`] when a user has fewer than `k`.
-    pub fn merged(of_shards: &[Self], k: usize) -> Result<Self> {
+    /// [`Error::ZeroK`]; [`Error::Rows`] when shards have different numbers of rows; [`Error::NonFiniteScore`];
+    /// [`Error::FoundTwice`]; [`Error::TooFewItems`] when a user has fewer than `k` items.
+    pub fn merged(shards: &[Self], k: usize) -> Result<Self> {
         check_k(k)?;
-        let rows = of_shards.first().map_or(0, |found| found.items.rows());
-        if let Some(other) = of_shards.iter().find(|found| found.items.rows() != rows) {
+        let rows = shards.first().map_or(0, |found| found.items.rows());
+        if let Some(other) = shards.iter().find(|found| found.items.rows() != rows) {
             return Err(Error::Rows { name: "found", rows: other.items.rows(), users: rows });
         }
-        let best: Vec<Result<Best>> = (0..rows).into_par_iter().map(|row| Best::merged(of_shards, row, k)).collect();
+        let best: Vec<Result<Best>> = (0..rows).into_par_iter().map(|row| Best::merged(shards, row, k)).collect();
         let best: Result<Vec<Best>> = best.into_iter().collect(); // the error of the first row that has one
         Ok(Self::from_sorted(&best?, 0))
     }
 
-    /// From sorted candidates whose scores are known, of an index whose first item is this one.
+    /// From sorted candidates with known scores. `first_item` is the first item of their index.
     fn from_sorted(best: &[Best], first_item: usize) -> Self {
         let flat = || best.iter().flat_map(|best| &best.candidates);
         let lengths = best.iter().map(|best| best.candidates.len());
@@ -45,13 +44,13 @@ impl Found {
 
     fn row(&self, row: usize) -> impl Iterator<Item = Candidate> {
         let scores = &self.scores[self.items.span(row)];
-        // No score is -0, but one from outside may be.
+        // The index never scores -0, but scores from outside may be -0.
         let scored = self.items.row(row).iter().zip(scores);
         scored.map(|(item, score)| Candidate { item: *item, low: *score + 0.0, high: *score + 0.0 })
     }
 }
 
-/// An item of the index and between which scores its own lies: the same two, once it is known.
+/// An item of the index and two values that its score lies between. They are equal once the score is known.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     item: usize,
@@ -60,23 +59,23 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// The order of the ranking, of items whose scores are known: the better one is the smaller.
+    /// The order of the ranking for items with known scores: the better item is the smaller one.
     fn cmp(&self, other: &Self) -> Ordering {
         other.low.total_cmp(&self.low).then(self.item.cmp(&other.item))
     }
 }
 
-/// The items that may be among the `k` best of a user, and some that are not.
+/// The items that may be among the `k` best of a user, and some others.
 struct Best {
     candidates: Vec<Candidate>,
-    /// What `k` of them surely score: none that scores less need be kept.
+    /// What `k` of them surely score. An item that scores less need not be kept.
     bar: f32,
 }
 
 impl Best {
-    /// The best of one row of what all shards found, sorted.
-    fn merged(of_shards: &[Found], row: usize, k: usize) -> Result<Self> {
-        let mut items: Vec<usize> = of_shards.iter().flat_map(|found| found.items.row(row)).copied().collect();
+    /// The best items of one row among those that all shards found, sorted.
+    fn merged(shards: &[Found], row: usize, k: usize) -> Result<Self> {
+        let mut items: Vec<usize> = shards.iter().flat_map(|found| found.items.row(row)).copied().collect();
         items.sort_unstable();
         if let Some(pair) = items.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::FoundTwice { row, item: pair[0] });
@@ -84,7 +83,7 @@ impl Best {
         if items.len() < k {
             return Err(Error::TooFewItems { row, left: items.len(), k });
         }
-        let candidates: Vec<Candidate> = of_shards.iter().flat_map(|found| found.row(row)).collect();
+        let candidates: Vec<Candidate> = shards.iter().flat_map(|found| found.row(row)).collect();
         if let Some(candidate) = candidates.iter().find(|candidate| !candidate.low.is_finite()) {
             return Err(Error::NonFiniteScore { name: "scores", row, value: candidate.low.into() });
         }
@@ -94,7 +93,7 @@ impl Best {
         Ok(best)
     }
 
-    /// Raises the bar to what `k` candidates surely score, and drops those that surely score less.
+    /// Raises the bar to what `k` candidates surely score, and drops candidates that surely score less.
     fn raise_bar(&mut self, k: usize) {
         if self.candidates.len() >= k {
             let (_, at_bar, _) = self.candidates.select_nth_unstable_by(k - 1, |a, b| b.low.total_cmp(&a.low));
@@ -103,7 +102,7 @@ impl Best {
         }
     }
 
-    /// Leaves the `k` best of candidates whose scores are known, in any order.
+    /// Keeps the `k` best candidates, in any order. All scores must be known.
     fn keep(&mut self, k: usize) {
         if self.candidates.len() >= k {
             self.candidates.select_nth_unstable_by(k - 1, Candidate::cmp);
@@ -113,14 +112,14 @@ impl Best {
     }
 }
 
-/// Once this many times k items were seen, few of those to come are among the best or near them.
-const MANY: usize = 40;
+/// After this many times `k` items, few later items are among the best or near them.
+const MANY_TIMES_K: usize = 40;
 
-/// The most candidates that are scored exactly at a time, but for a single user with more.
-const MOST_UNKNOWN: usize = 1 << 18;
+/// The most candidates that are scored exactly at a time, unless a single user has more.
+const MAX_UNKNOWN: usize = 1 << 18;
 
-/// Keeps the items that may be among the best, and scores exactly those that are left when all were seen; sooner where
-/// they would be too many.
+/// Keeps the items that may be among the best. Those that are left after the last item are scored exactly, or earlier
+/// where they become too many.
 struct Search<'a> {
     /// At most the number of items.
     k: usize,
@@ -129,16 +128,17 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// How many candidates a user may have, beyond `k`, before they are looked through for some to drop.
+    /// How many candidates beyond `k` a user may have before some of them are dropped.
     fn slack(&self) -> usize {
         self.k / 2 + 16
     }
 
-    /// Candidates come by increasing item, so one that scores no more than the bar comes after `k` others.
+    /// Takes in candidates in increasing order of item. A candidate that scores no more than the bar therefore ranks
+    /// below `k` others.
     fn offer(&self, best: &mut Best, user: usize, candidates: impl Iterator<Item = Candidate>) {
         for candidate in candidates {
             if candidate.high <= best.bar {
-                continue; // as are those that are excluded, by any bar
+                continue; // excluded items score less than any bar
             }
             best.candidates.push(candidate);
             if best.candidates.len() > self.k + self.slack() {
@@ -153,9 +153,10 @@ impl Search<'_> {
         }
     }
 
-    /// Scores the candidates of some users exactly and leaves the `k` best of each.
+    /// Scores the candidates of some users exactly and keeps the `k` best of each user.
     ///
-    /// By increasing item, so that of items which several users are left with, or which lie on disk, much is read once.
+    /// Candidates are scored in increasing order of item, so that an item of several users is read once, and items on
+    /// disk are read in order.
     fn settle_some(&self, bests: &mut [Best], first_user: usize) {
         let mut unknown = Vec::new();
         for (number, best) in bests.iter().enumerate() {
@@ -188,14 +189,14 @@ impl Fold for Search<'_> {
         self.offer(best, user, (first_item..).zip(scores).map(candidate));
     }
 
-    /// Where more come than can be kept, most are scored in the end, and together they are sooner.
+    /// Where more items come than can be kept, most of them are scored in the end, and scoring them together is faster.
     fn needs_scores(&self, num_items: usize, num_users: usize) -> bool {
         num_items > (self.k + self.slack()) * num_users
     }
 
     fn sieve(&self, _: usize, best: &Best, num_before: usize, num_items: usize) -> Sieve {
         match self.k.saturating_sub(best.candidates.len()) {
-            0 if num_before >= MANY * self.k => Sieve::Fine,
+            0 if num_before >= MANY_TIMES_K * self.k => Sieve::Fine,
             missing if missing <= num_items / 4 => Sieve::Coarse,
             _ => Sieve::None,
         }
@@ -221,7 +222,7 @@ impl Fold for Search<'_> {
     }
 
     fn settle(&self, bests: &mut [Best], first_user: usize) -> Result<()> {
-        let num_users = (MOST_UNKNOWN / (self.k + self.slack())).max(1);
+        let num_users = (MAX_UNKNOWN / (self.k + self.slack())).max(1);
         for (number, bests) in bests.chunks_mut(num_users).enumerate() {
             self.index.interrupt.check()?;
             bests.iter_mut().for_each(|best| best.raise_bar(self.k));
@@ -238,7 +239,7 @@ impl Fold for Search<'_> {
 }
 
 impl ItemIndex<'_> {
-    /// The `k` best items of every user by (-score, item index), those of its row of `exclude` left out.
+    /// The `k` best items of every user by (-score, item index), without the items in the user's row of `exclude`.
     ///
     /// ```
     /// use langptune_core::{ItemIndex, Matrix, Ragged};
@@ -251,7 +252,7 @@ impl ItemIndex<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`ItemIndex::candidates`], and [`Error::TooFewItems`] when fewer than `k` are left.
+    /// Those of [`ItemIndex::candidates`], and [`Error::TooFewItems`] when fewer than `k` items are left.
     pub fn search(&self, users: Matrix, k: usize, exclude: &Ragged) -> Result<Found> {
         let exclude = self.checked(users, k, exclude)?;
         for row in 0..users.rows() {
@@ -263,8 +264,8 @@ impl ItemIndex<'_> {
         self.best(users, k, &exclude)
     }
 
-    /// As [`ItemIndex::search`], for a shard: all items that are left where these are fewer than `k`, and exclusions
-    /// of other shards change nothing. [`Found::merged`] makes one of what all shards found.
+    /// Like [`ItemIndex::search`], for a shard. It returns all items that are left where they are fewer than `k`.
+    /// Exclusions of other shards change nothing. [`Found::merged`] merges what all shards found.
     ///
     /// # Errors
     /// [`Error::ZeroK`]; [`Error::Dimensions`], [`Error::NonFinite`] and [`Error::Overflow`] for the users;
@@ -273,11 +274,11 @@ impl ItemIndex<'_> {
         self.best(users, k, &self.checked(users, k, exclude)?)
     }
 
-    /// The exclusions of this index, in sorted rows.
+    /// Checks the arguments and returns the exclusions of this index in sorted rows.
     fn checked(&self, users: Matrix, k: usize, exclude: &Ragged) -> Result<Ragged> {
         check_k(k)?;
         self.check_users(users)?;
-        check_rows("exclude", exclude, users)?;
+        exclude.check_rows("exclude", users.rows())?;
         exclude.sorted_within(self.ids(), self.interrupt)
     }
 

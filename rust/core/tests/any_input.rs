@@ -1,4 +1,4 @@
-//! Whatever comes from outside gives a right answer or an error that names what is wrong, and never a panic.
+//! Any input from outside gives a right answer or an error that names what is wrong, and never a panic.
 
 use std::mem::MaybeUninit;
 
@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::num::{f32, f64};
 use proptest::prelude::*;
 
-/// Most of them small, so that many an input is right.
+/// Most numbers are small, so that many inputs are right.
 fn whole() -> impl Strategy<Value = i64> {
     prop_oneof![8 => -1_i64..6, 1 => any::<i64>()]
 }
@@ -20,21 +20,21 @@ fn size() -> impl Strategy<Value = usize> {
 }
 
 fn offsets() -> impl Strategy<Value = Vec<i64>> {
-    let sums_of = |lengths: Vec<i64>| {
+    let running_sums = |lengths: Vec<i64>| {
         let sums = lengths.into_iter().scan(0, |sum, length| {
             *sum += length;
             Some(*sum)
         });
         std::iter::once(0).chain(sums).collect()
     };
-    prop_oneof![vec(whole(), 0..6), vec(0_i64..4, 0..6).prop_map(sums_of)]
+    prop_oneof![vec(whole(), 0..6), vec(0_i64..4, 0..6).prop_map(running_sums)]
 }
 
 fn number() -> impl Strategy<Value = f64> {
     prop_oneof![8 => (1_u8..9).prop_map(f64::from), 4 => 0.0..9.0, 1 => f64::ANY]
 }
 
-/// Offsets and as many values as they end with, more or less.
+/// Offsets and values, mostly as many as the offsets end with.
 fn rows<T: std::fmt::Debug>(value: impl Strategy<Value = T> + Clone) -> impl Strategy<Value = (Vec<i64>, Vec<T>)> {
     offsets().prop_flat_map(move |offsets| {
         let len = offsets.last().map_or(0, |end| (*end).clamp(0, 20) as usize);
@@ -47,7 +47,7 @@ fn are_offsets(offsets: &[i64], num_values: usize) -> bool {
     offsets.first() == Some(&0) && offsets.last() == Some(&(num_values as i64)) && offsets.is_sorted()
 }
 
-/// The labels of a packing, one for each sequence or nearly so.
+/// The labels of a packing, mostly one for each sequence.
 fn labels(num_sequences: usize) -> impl Strategy<Value = Vec<i64>> {
     prop_oneof![9 => vec(-1_i64..3, num_sequences), 3 => vec(whole(), num_sequences), 1 => vec(whole(), 0..9)]
 }
@@ -134,8 +134,8 @@ proptest! {
             let total = lengths.iter().fold(0_usize, |sum, length| sum.saturating_add(*length));
             let unit_costs = vec![1.0; lengths.len()];
             for costs in [&costs, &unit_costs] {
-                if let Ok(dealt) = packing::balance(&bins, lengths.len(), together, costs, num_ranks) {
-                    prop_assert!(dealt.rows().is_multiple_of(num_ranks) && dealt.values().len() == lengths.len());
+                if let Ok(balanced) = packing::balance(&bins, lengths.len(), together, costs, num_ranks) {
+                    prop_assert!(balanced.rows().is_multiple_of(num_ranks) && balanced.values().len() == lengths.len());
                 }
             }
             let prefixes = if let Together::Prefixes(prefixes) = together { Some(prefixes) } else { None };
@@ -161,8 +161,8 @@ proptest! {
             Ok((pieces, sources)) => {
                 prop_assert!(pieces.iter().all(|piece| *piece <= capacity));
                 for (sequence, length) in lengths.iter().enumerate() {
-                    let of_it = pieces.iter().zip(&sources).filter(|(_, source)| **source == sequence);
-                    prop_assert_eq!(of_it.map(|(piece, _)| piece).sum::<usize>(), *length);
+                    let own = pieces.iter().zip(&sources).filter(|(_, source)| **source == sequence);
+                    prop_assert_eq!(own.map(|(piece, _)| piece).sum::<usize>(), *length);
                 }
             }
             Err(Error::Parameter { name: "capacity", .. }) => prop_assert_eq!(capacity, 0),

@@ -1,4 +1,4 @@
-//! Packing: sequences into bins, bins over ranks, tokens in the order of the bins.
+//! Packing: sequences into bins, bins onto ranks, and tokens in the order of the bins.
 
 use std::mem::MaybeUninit;
 use std::slice;
@@ -9,12 +9,12 @@ use numpy::prelude::*;
 use numpy::{Element, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
-use crate::{Rows, Where, enter_core, slices};
+use crate::boundary::{Rows, Where, enter_core, slices};
 
 type Ints<'py> = Bound<'py, PyArray1<i64>>;
 type Labels<'py> = Option<PyReadonlyArray1<'py, i64>>;
 
-/// Bins: (offsets, sequence indexes). What stays together: `groups`, or `prefixes`, or nothing.
+/// Bins: (offsets, sequence indexes). `groups` or `prefixes` say which sequences stay together.
 #[pyfunction]
 pub fn pack_sequences<'py>(
     py: Python<'py>,
@@ -30,7 +30,7 @@ pub fn pack_sequences<'py>(
     Ok(rows(py, &bins))
 }
 
-/// The length of every piece, and the sequence it is of.
+/// The length of every piece, and the sequence it belongs to.
 #[pyfunction]
 pub fn split_sequences<'py>(
     py: Python<'py>,
@@ -55,11 +55,11 @@ pub fn balance<'py>(
 ) -> PyResult<(Ints<'py>, Ints<'py>)> {
     let (offsets, indexes) = slices(&bins)?;
     let (costs, groups, prefixes) = (costs.as_slice()?, labels(&groups)?, labels(&prefixes)?);
-    let dealt = enter_core(py, Where::InPool, |_| {
+    let balanced = enter_core(py, Where::InPool, |_| {
         let bins = Ragged::new("bins", offsets, indexes, 0..num_sequences)?;
         packing::balance(&bins, num_sequences, together(groups, prefixes), costs, num_ranks)
     })?;
-    Ok(rows(py, &dealt))
+    Ok(rows(py, &balanced))
 }
 
 /// Flat token ids.
@@ -71,7 +71,7 @@ pub enum Tokens<'py> {
 
 type Collated<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Ints<'py>, Bound<'py, PyArray1<i32>>);
 
-/// Flat (input_ids, position_ids), where each bin starts in them, and the flat cu_seqlens of the bins.
+/// The flat input_ids and position_ids, the start of each bin in them, and the flat cu_seqlens of the bins.
 #[pyfunction]
 pub fn collate<'py>(
     py: Python<'py>,
@@ -106,8 +106,8 @@ fn collated<'py, T: Token + Element>(
     // SAFETY: nothing reads the arrays before `collate` has written every number of them.
     let (input_ids, position_ids) =
         unsafe { (PyArray1::<T>::new(py, num_tokens, false), PyArray1::<T>::new(py, num_tokens, false)) };
-    // SAFETY: the arrays are new, so that nobody else knows of them; numpy aligns their data, which are contiguous and of
-    // this length.
+    // SAFETY: nobody else knows of the new arrays. Their data are contiguous and have this length, and numpy aligns
+    // them.
     let [ids, positions] = [&input_ids, &position_ids]
         .map(|array| unsafe { slice::from_raw_parts_mut(array.data().cast::<MaybeUninit<T>>(), num_tokens) });
     enter_core(py, Where::InPool, |_| {

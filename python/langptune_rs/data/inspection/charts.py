@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -32,10 +34,10 @@ _AXES = {
     "history_tokens": ("policy tokens of history", "sessions"),
 }
 _LIMITS = {"item_tokens": "max_item_tokens", "history_tokens": "max_history_tokens"}
-"""What was cut away above a setting of the preparation, which is drawn as a line."""
+"""The setting that limits a length, which is drawn as a line."""
 
 _COLOURS = {"train": "#4269d0", "validation": "#efb118", "test": "#d1495b"}
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,7 +49,7 @@ _STYLE = {
 
 
 def charts_folder(folder: str | Path) -> Path:
-    """Where charts go unless told: beside the data set, whose own folder holds nothing else."""
+    """The folder for charts by default. It is beside the data set, whose own folder holds nothing else."""
     folder = Path(folder).resolve()
     return folder.with_name(f"{folder.name}-inspect")
 
@@ -68,7 +70,7 @@ def write_charts(inspection: Inspection, out: Path) -> Path:
 
 
 def draw(inspection: Inspection) -> Figure:
-    """A figure with a histogram for each length, for ratings and for time, where these are known."""
+    """A figure with a histogram for each length, for ratings and for times, where these are known."""
     panels = _panels(inspection)
     rows = math.ceil(len(panels) / _COLUMNS)
     with matplotlib.rc_context(_STYLE):
@@ -79,23 +81,23 @@ def draw(inspection: Inspection) -> Figure:
 
 
 def _panels(inspection: Inspection) -> list[Callable[[Axes], None]]:
-    """One function for each chart there is something to draw in."""
+    """A function for each chart that has something to draw."""
     config, ratings = inspection.numbers["config"], inspection.numbers["ratings"]
     panels: list[Callable[[Axes], None]] = [
-        lambda axes, name=name, values=values: _lengths(axes, name, values, config.get(_LIMITS.get(name)))
+        partial(_lengths, name=name, values=values, limit=config.get(_LIMITS.get(name)))
         for name, values in inspection.lengths.items()
     ]
     if ratings:
-        panels.append(lambda axes: _ratings(axes, ratings))
+        panels.append(partial(_ratings, ratings=ratings))
     if any(map(len, inspection.target_times.values())):
-        panels.append(lambda axes: _times(axes, inspection.target_times))
+        panels.append(partial(_times, times=inspection.target_times))
     return panels
 
 
 def _lengths(axes: Axes, name: str, values: np.ndarray, limit: int | None) -> None:
-    """A histogram, with both scales logarithmic where the tail is heavy, and the median as a line."""
+    """A histogram with the median as a line. Both scales are logarithmic where the tail is heavy."""
     edges = bin_edges(values, _NUM_BINS)
-    shown = edges - 0.5  # so that a bar for one value stands over it
+    shown = edges - 0.5  # so that the bar of a single value is centred on it
     axes.bar(shown[:-1], bin_counts(values, edges), np.diff(shown), align="edge", color=_COLOURS["train"], linewidth=0)
     if is_heavy_tailed(values):
         axes.set_xscale("log")
@@ -104,7 +106,7 @@ def _lengths(axes: Axes, name: str, values: np.ndarray, limit: int | None) -> No
         axes.set_ylim(bottom=0.5)
     median = float(np.median(values))
     axes.axvline(median, color="#222222", linewidth=1, linestyle="--", label=f"median {median:,.0f}")
-    if limit is not None and limit <= 2 * values.max():  # one far away would leave no room for the bars
+    if limit is not None and limit <= 2 * values.max():  # a limit far away would leave no room for the bars
         axes.axvline(limit, color=_COLOURS["test"], linewidth=1, label=f"limit {limit:,}")
     axes.legend(frameon=False)
     _label(axes, *_AXES[name])
@@ -127,9 +129,9 @@ def _times(axes: Axes, times: dict[str, np.ndarray]) -> None:
         axes.stairs(np.histogram(values, edges)[0], edges, color=_COLOURS[split], linewidth=1.5, label=split)
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
-    locator = AutoDateLocator()
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.legend(frameon=False)
     _label(axes, "time of the target", "sessions")
 

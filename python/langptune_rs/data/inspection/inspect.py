@@ -13,6 +13,7 @@ import polars as pl
 from langptune_rs.data.preparing import leakage
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.folder import ITEMS, SESSIONS, load
+from langptune_rs.data.store.schema import ITEM_FIELDS
 from langptune_rs.data.store.sessions import SPLITS
 from langptune_rs.errors import DataError
 
@@ -21,7 +22,6 @@ NUM_BINS = 12
 HEAVY_TAIL = 8
 """Bins double in width where the largest value is more than this many times the median."""
 
-_ITEM_FIELDS = ("title", "description", "categories", "price", "average_rating")
 _DAY = 86400
 
 
@@ -30,9 +30,9 @@ class Inspection:
     """A data set in numbers, and the values that its charts are drawn from."""
 
     numbers: dict[str, Any]
-    """All that is shown, in values that JSON can hold."""
+    """Everything that is shown, as values that JSON can hold."""
     lengths: dict[str, np.ndarray]
-    """int64 (n,) for each name in `numbers["lengths"]`, in no order."""
+    """The values of each name in `numbers["lengths"]`, int64 (n,), in no particular order."""
     target_times: dict[str, np.ndarray]
     """float64 (n,): the known times of each split's targets, in seconds since 1970."""
 
@@ -42,9 +42,9 @@ def inspect_dataset(
 ) -> Inspection:
     """Count what is in the data set in `folder`, and render `num_prompts` prompts of `split`, drawn with `seed`.
 
-    Without `num_prompts` there are three, or as many as the split has sessions. Texts are measured where they lie;
-    those of the prompts alone are read. Raises `DataError` as `load` does, for a split without sessions, and when
-    there are fewer than `num_prompts`.
+    Without `num_prompts` there are three prompts, or as many as the split has sessions. Only the texts of prompts are
+    loaded. Raises `DataError` as `load` does, for a split without sessions, and for a split with fewer sessions than
+    `num_prompts`.
     """
     folder = Path(folder)
     data = load(folder)
@@ -71,10 +71,10 @@ def inspect_dataset(
 
 
 def bin_edges(values: np.ndarray, num_bins: int = NUM_BINS) -> np.ndarray:
-    """Edges of bins for whole numbers: bin i holds edges[i] <= value < edges[i + 1]. int64, ascending.
+    """Edges of bins for whole numbers, int64, ascending. Bin i holds edges[i] <= value < edges[i + 1].
 
-    A bin for each value where there are few; bins of double width each where the tail is heavy; else about `num_bins`
-    of one round width.
+    A small range of values gets one bin for each value. Values with a heavy tail get bins that double in width. Other
+    values get about `num_bins` bins of one round width.
     """
     low, high = int(values.min()), int(values.max())
     if high - low < num_bins:
@@ -93,7 +93,7 @@ def is_heavy_tailed(values: np.ndarray) -> bool:
 
 
 def summary(values: np.ndarray) -> dict[str, Any]:
-    """Count, smallest, mean, quantiles and largest of whole numbers, and their histogram by `bin_edges`."""
+    """Count, smallest, mean, quantiles and largest of whole numbers (n,), and their histogram by `bin_edges`."""
     edges = bin_edges(values)
     median, high = np.quantile(values, [0.5, 0.95])
     return {
@@ -108,7 +108,7 @@ def summary(values: np.ndarray) -> dict[str, Any]:
 
 
 def bin_counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """How many values lie in each bin, int64 (len(edges) - 1,)."""
+    """The number of values in each bin, int64 (len(edges) - 1,)."""
     return np.bincount(np.searchsorted(edges, values, side="right") - 1, minlength=len(edges) - 1)
 
 
@@ -129,14 +129,15 @@ def _sessions(table: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 def _split(table: pl.DataFrame) -> dict[str, Any]:
     items = pl.concat([table["history"].explode(), table["target"]])
-    times = table["target_timestamp"]
+    times = pl.col("target_timestamp")
+    first, last = table.select(times.min(), times.max().alias("last")).row(0)
     return {
         "sessions": table.height,
         "users": table["user_id"].n_unique(),
         "items": items.n_unique(),
         "targets": table["target"].n_unique(),
-        "first_target": _day(times.min()),
-        "last_target": _day(times.max()),
+        "first_target": _day(first),
+        "last_target": _day(last),
     }
 
 
@@ -145,7 +146,7 @@ def _day(seconds: float | None) -> str | None:
 
 
 def _filters(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The steps of `dataset.toml`, each with what it took from the one before."""
+    """The steps of `dataset.toml`, each with what it removed."""
     return [
         step | {f"removed_{name}": before[name] - step[name] for name in step if name in before and name != "step"}
         for before, step in zip([{}, *steps], steps, strict=False)
@@ -153,10 +154,10 @@ def _filters(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _missing(items: pl.LazyFrame, sessions: pl.LazyFrame) -> dict[str, dict[str, float]]:
-    """Share of the rows in which each field is null or empty: of items, interactions in histories, and targets."""
+    """The share of items, of interactions in histories, and of targets in which each field is null or empty."""
     history = sessions.select("ratings", "reviews").explode("ratings", "reviews")
     return {
-        "items": _shares(items, {name: name for name in _ITEM_FIELDS}),
+        "items": _shares(items, {name: name for name in ITEM_FIELDS if name != "item_id"}),
         "history": _shares(history, {"rating": "ratings", "review": "reviews"}),
         "targets": _shares(sessions, {"timestamp": "target_timestamp"}),
     }
@@ -178,7 +179,7 @@ def _is_missing(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _lengths(data: Dataset, items: pl.LazyFrame, sessions: pl.LazyFrame) -> dict[str, np.ndarray]:
-    """The known values of each length, in the order they are shown in; of a length never measured there are none."""
+    """The known values of each length, in the order in which they are shown. Lengths never measured are left out."""
     histories = data.sessions.histories
     users = sessions.group_by("user_id").len("sessions").collect()["sessions"].to_numpy()
     per_item = np.bincount(np.concatenate([histories.ravel(), data.sessions.targets]))
@@ -197,19 +198,19 @@ def _lengths(data: Dataset, items: pl.LazyFrame, sessions: pl.LazyFrame) -> dict
 
 
 def _values(column: pl.LazyFrame) -> np.ndarray:
-    """The known values of the one column, int64."""
+    """The values of a table's only column that are not null, int64 (n,)."""
     return column.collect().to_series().drop_nulls().cast(pl.Int64).to_numpy()
 
 
 def _ratings(sessions: pl.LazyFrame) -> list[dict[str, Any]]:
-    """How often each rating stands in a history, rounded down to half a point."""
+    """The number of times that each rating occurs in histories. Ratings are rounded down to half a point."""
     half_points = (pl.col("ratings").explode() * 2).floor() / 2
     rows = sessions.select(rating=half_points).drop_nulls().group_by("rating").len("count").sort("rating")
     return rows.collect().to_dicts()
 
 
 def _prompts(data: Dataset, folder: Path, split: str, wanted: int | None, seed: int) -> list[dict[str, Any]]:
-    """Sessions of `split` as the policy reads them, and what it should lead to."""
+    """Prompts of some sessions of `split`, each with its target."""
     sessions = data.sessions.select(split)
     if wanted is not None and wanted > len(sessions):
         raise DataError(
@@ -232,7 +233,7 @@ def _prompts(data: Dataset, folder: Path, split: str, wanted: int | None, seed: 
 
 
 def _history_tokens(folder: Path, session_ids: np.ndarray) -> dict[int, int | None]:
-    """Tokens of the histories of these sessions; none where they were not counted."""
+    """Session -> the tokens of its history, or None where they were not counted."""
     sessions = pl.scan_parquet(folder / SESSIONS)
     wanted = pl.Series("session_id", session_ids).implode()
     rows = sessions.filter(pl.col("session_id").is_in(wanted)).select("session_id", "num_tokens").collect()

@@ -1,4 +1,4 @@
-"""An inspection for the terminal: tables, histograms of bars, and the prompts."""
+"""An inspection for the terminal: tables, histograms and prompts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BAR = " ▏▎▍▌▋▊▉█"
 
 
 def print_inspection(numbers: dict[str, Any], name: str, console: Console | None = None) -> None:
-    """Print `Inspection.numbers` of the data set `name`. Nothing is cut; only prompts are wider than `WIDTH`."""
+    """Print `Inspection.numbers` of the data set `name`. Nothing is cut, and only prompts are wider than `WIDTH`."""
     console = console or Console(highlight=False)
     console.width = WIDTH
     config = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in numbers["config"].items())
@@ -82,7 +82,7 @@ def bin_label(start: int, end: int) -> str:
 
 
 def bar(share: float, width: int) -> str:
-    """A bar of `share` of `width` columns, to an eighth of a column; what is not 0 shows."""
+    """A bar that fills `share` of `width` columns, to an eighth of a column. A share above 0 is never invisible."""
     eighths = round(8 * width * share) or (share > 0)
     return (_BAR[8] * (eighths // 8) + _BAR[eighths % 8]).rstrip()
 
@@ -120,7 +120,7 @@ def _filters_table(steps: Sequence[dict[str, Any]]) -> Table:
 
 
 def _print_removed(console: Console, removed: dict[str, Any]) -> None:
-    """The numbers of `dataset.toml` that are not 0."""
+    """Print the numbers of removed things in `dataset.toml` that are not 0."""
     lines = [f"{number:,} {name.replace('_', ' ')}" for name, number in removed.items() if number]
     if lines:
         console.print(Text("\n".join(lines)), "", sep="\n")
@@ -143,7 +143,7 @@ def _lengths_table(lengths: dict[str, dict[str, Any]]) -> Table:
 
 
 _COLUMNS = {"min": 0, "median": 0, "mean": 1, "p95": 0, "max": 0}
-"""Columns of the table of lengths, and the decimals that each shows."""
+"""Column of the table of lengths -> the decimals that it shows."""
 
 
 def _leakage_table(leaks: dict[str, int], num_items: int) -> Table:
@@ -158,7 +158,7 @@ def _leakage_table(leaks: dict[str, int], num_items: int) -> Table:
 
 
 def _leak_cells(leaks: dict[str, int], pattern: str, split: str) -> tuple[str, str]:
-    """A number, and its share of the sessions, users or train targets that it is out of."""
+    """A number, and its share of the sessions, users or train targets that it counts."""
     if pattern.format(split) not in leaks:
         return "", ""
     number = leaks[pattern.format(split)]
@@ -173,7 +173,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _print_bars(console: Console, title: str, labels: Sequence[str], counts: Sequence[int]) -> None:
-    """A line with a bar for each count, the longest bar to the end of the line."""
+    """Print a line with a bar for each count. The longest bar ends at the end of the line."""
     label_width = max(map(len, labels))
     numbers = [f"{count:,}" for count in counts]
     number_width = max(map(len, numbers))

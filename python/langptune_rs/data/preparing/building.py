@@ -1,4 +1,4 @@
-"""The steps from raw logs to items and sessions (section 4.1): filter, cut, measure, split, and count what each did."""
+"""The steps from raw logs to items and sessions (section 4.1): filter, cut, measure and split, with counts of each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import polars as pl
 
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data.preparing import filters, leakage, splits
-from langptune_rs.data.preparing.passes import ITEM_FIELDS, Keys, read_items, read_keys, read_reviews
+from langptune_rs.data.preparing.passes import Keys, read_items, read_keys, read_reviews
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.preparing.windows import cut_sessions
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.sources.files import RawLogs
 from langptune_rs.data.sources.published import Published
-from langptune_rs.data.sources.raw import BadLines, RawLogs
+from langptune_rs.data.store.schema import ITEM_FIELDS
 from langptune_rs.data.store.sessions import SPLITS
 from langptune_rs.data.wording.templates import Item, Template
 
@@ -30,7 +32,11 @@ class Built:
 
 
 def build(logs: RawLogs, config: DataConfig, template: Template, counters: TokenCounters | None) -> Built:
-    """Items and sessions from raw logs. Raises `DataError` for a step that leaves nothing, and for bad rows."""
+    """Items and sessions from raw logs.
+
+    `counters` are needed for the limits in tokens of `config`. Raises `DataError` for a step that leaves nothing, and
+    for rows that cannot be used unless `config.on_bad_line` skips them.
+    """
     work = _Work(logs, config, template, counters)
     log = work.core(work.read())
     items = work.read_items(log)
@@ -42,12 +48,12 @@ def build(logs: RawLogs, config: DataConfig, template: Template, counters: Token
 
 
 def build_published(published: Published, template: Template, counters: TokenCounters | None) -> Built:
-    """Items and sessions of the published split, which is filtered and divided already; lengths are counted alone."""
-    items = _written(published.items, template, counters)
+    """Items and sessions of the published split. It is filtered and divided already, and only lengths are counted."""
+    items = _with_texts(published.items, template, counters)
     num_tokens = _history_tokens(published.sessions, items, template, counters)
     sessions = published.sessions.with_columns(num_tokens)
     report = {
-        "sessions": _in_splits(sessions),
+        "sessions": _num_sessions(sessions),
         "published": published.report,
         "leakage": leakage.report(sessions, items.height),
     }
@@ -55,12 +61,13 @@ def build_published(published: Published, template: Template, counters: TokenCou
 
 
 class _Work:
-    """One building of a data set: what it is made of, and the counts of what each step left and removed.
+    """Makes one data set, and counts what each step left and removed.
 
-    A log is a table as `read_keys` returns it. None is kept here: at the size of Amazon each is hundreds of megabytes.
+    A log is a table as `read_keys` returns it. The steps pass logs on and keep none, since each is hundreds of
+    megabytes at the size of Amazon.
     """
 
-    def __init__(self, logs: RawLogs, config: DataConfig, template: Template, counters: TokenCounters | None):
+    def __init__(self, logs: RawLogs, config: DataConfig, template: Template, counters: TokenCounters | None) -> None:
         self.logs, self.config, self.template, self.counters = logs, config, template, counters
         self.bad, self.bad_reviews = BadLines(config.on_bad_line), BadLines(config.on_bad_line)
         self.steps = filters.Steps()
@@ -72,7 +79,7 @@ class _Work:
         return self.steps.count("source", log)
 
     def core(self, log: pl.DataFrame) -> pl.DataFrame:
-        """The log of items that have a text, every interaction once, in the k-core."""
+        """The k-core of the interactions with items that have a text, each interaction once."""
         num_read = log.height
         log = self.steps.count("described items", log.filter(pl.col("item").is_not_null()), optional=True)
         num_described = log.height
@@ -85,11 +92,11 @@ class _Work:
         return self._k_core(log)
 
     def read_items(self, log: pl.DataFrame) -> pl.DataFrame:
-        """The items of `log` in the order of the source: the columns of `items.parquet`, and `item`, their number."""
+        """The items of `log` in the order of the source: the columns of `items.parquet`, and the number `item`."""
         kept = self.keys.items.with_row_index("item").filter(_is_in("item", log["item"].unique()))
         items = read_items(self.logs, kept["line"], self.bad)
         items = items.join(kept.select("item", "line"), on="line", maintain_order="left")
-        return _written(items, self.template, self.counters)
+        return _with_texts(items, self.template, self.counters)
 
     def within_length(self, log: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The k-core of the interactions with items that are not too long, and its items."""
@@ -102,7 +109,7 @@ class _Work:
         return log, short.filter(_is_in("item", log["item"].unique()))
 
     def cut(self, log: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-        """The sessions of a sorted log with a history that is not too long."""
+        """The sessions of a sorted log, without those whose history is too long."""
         users, places = log["user"].to_numpy(), log["item"].to_numpy()
         windows = cut_sessions(users, places, self.config.window_rule, self.config.history_length)
         self.steps.count("sessions", log[windows.ravel()])
@@ -122,7 +129,7 @@ class _Work:
         num_users = filters.num_distinct(log["user"])
         return {
             "kept": {"users": num_users, "items": items.height, "interactions": log.height},
-            "sessions": _in_splits(sessions),
+            "sessions": _num_sessions(sessions),
             "filters": self.steps.counts,
             "removed": {
                 "users_with_too_few_interactions": int(self.steps.counts[0]["users"]) - num_users,
@@ -147,10 +154,10 @@ class _Work:
         return self.steps.count(f"{k}-core{again}", log.filter(pl.Series(mask)), optional=bool(again))
 
     def _read_sessions(self, log: pl.DataFrame, windows: np.ndarray) -> pl.DataFrame:
-        """One row per window: the columns of `sessions.parquet` but split and num_tokens, and `first_timestamp`."""
+        """One row per window: the columns of `sessions.parquet` without split and num_tokens, and `first_timestamp`."""
         history, target = log[windows[:, :-1].ravel()], log[windows[:, -1]]
-        said = read_reviews(self.logs, history["line"].to_numpy(), self.bad_reviews)
-        reviews = history.join(said, on="line", how="left", maintain_order="left")["review_text"]
+        texts = read_reviews(self.logs, history["line"].to_numpy(), self.bad_reviews)
+        reviews = history.join(texts, on="line", how="left", maintain_order="left")["review_text"]
         shape = (len(windows), windows.shape[1] - 1)
         ids = self.keys.items["item_id"]
         return pl.DataFrame(
@@ -171,20 +178,20 @@ def _is_in(column: str, values: pl.Series) -> pl.Expr:
     return pl.col(column).is_in(values.implode())
 
 
-def _in_splits(sessions: pl.DataFrame) -> dict[str, int]:
+def _num_sessions(sessions: pl.DataFrame) -> dict[str, int]:
     return {split: sessions.filter(split=split).height for split in SPLITS}
 
 
 def _users_in_order(log: pl.DataFrame, keys: Keys) -> pl.DataFrame:
-    """`log` with `user_id`, and users numbered in the order of these, which does not depend on that of the file."""
+    """`log` with `user_id`, and with users numbered in the order of their ids, whatever the order of the file."""
     codes = log["user"].unique()
     ids = pl.DataFrame({"code": codes, "user_id": keys.users.texts(codes)}).sort("user_id").with_row_index("number")
     return log.rename({"user": "code"}).join(ids, on="code").rename({"number": "user"})
 
 
-def _written(items: pl.DataFrame, template: Template, counters: TokenCounters | None) -> pl.DataFrame:
+def _with_texts(items: pl.DataFrame, template: Template, counters: TokenCounters | None) -> pl.DataFrame:
     """`items` with `text`, `line` and `num_tokens`."""
-    fields = [Item(*row) for row in items.select(ITEM_FIELDS[1:]).iter_rows()]
+    fields = [Item(*row) for row in items.select(list(ITEM_FIELDS)[1:]).iter_rows()]
     texts = [template.item_text(item) for item in fields]
     return items.with_columns(
         text=pl.Series(texts, dtype=pl.String),
@@ -196,7 +203,7 @@ def _written(items: pl.DataFrame, template: Template, counters: TokenCounters | 
 def _history_tokens(
     sessions: pl.DataFrame, items: pl.DataFrame, template: Template, counters: TokenCounters | None
 ) -> pl.Series:
-    """`num_tokens`: the policy's tokens of each session's history, which is its entries without an instruction."""
+    """`num_tokens`: the policy's tokens of each session's history, without an instruction."""
     if counters is None:
         return pl.Series("num_tokens", [None] * sessions.height, dtype=pl.UInt32)
     texts = dict(items.select("item_id", "text").iter_rows())

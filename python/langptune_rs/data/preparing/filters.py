@@ -1,6 +1,8 @@
-"""What is removed from raw logs before sessions are cut, and how much each step left."""
+"""What is removed from raw logs before sessions are cut, and counts of what each step left."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,11 +15,11 @@ class Steps:
     """What was left of the interactions after each step, for `dataset.toml`."""
 
     def __init__(self) -> None:
-        self.counts: list[dict[str, str | int]] = []
-        """step, and the number of users, of items with an interaction, and of interactions"""
+        self.counts: list[dict[str, Any]] = []
+        """For each step its name, and the number of users, of items with an interaction, and of interactions."""
 
     def count(self, step: str, interactions: pl.DataFrame, *, optional: bool = False) -> pl.DataFrame:
-        """Count and return `interactions`; an optional step is told of only where it removed something.
+        """Count and return `interactions`. An optional step is counted only if it removed something.
 
         Raises `DataError` when nothing is left.
         """
@@ -33,7 +35,7 @@ class Steps:
 
 
 def num_distinct(codes: pl.Series) -> int:
-    """How many of the whole numbers from 0 are there, without nulls."""
+    """The number of different codes, which are whole numbers from 0. Nulls are not counted."""
     there = codes.drop_nulls().to_numpy()
     seen = np.zeros(int(there.max(initial=0)) + 1, dtype=bool)
     seen[there] = True
@@ -41,32 +43,34 @@ def num_distinct(codes: pl.Series) -> int:
 
 
 def num_repeats(log: pl.DataFrame) -> int:
-    """How many interactions are with an item that the user had an earlier one with."""
+    """The number of interactions with an item that the user had an earlier interaction with."""
     return len(_repeated(_pairs(log)))
 
 
 def _pairs(log: pl.DataFrame) -> np.ndarray:
-    """The user and the item of each interaction in one number, uint64 (n,)."""
-    return log["user"].to_numpy().astype(np.uint64) << 32 | log["item"].to_numpy()
+    """The user and the item of each interaction as one number, uint64 (n,)."""
+    pairs: np.ndarray = log["user"].to_numpy().astype(np.uint64) << 32 | log["item"].to_numpy()
+    return pairs
 
 
 def _repeated(pairs: np.ndarray) -> np.ndarray:
-    """The pairs that are there more than once, ascending, each as often as it repeats."""
+    """The pairs that occur more than once, ascending, each as often as it repeats."""
     in_order = np.sort(pairs)
-    return in_order[1:][in_order[1:] == in_order[:-1]]
+    repeated: np.ndarray = in_order[1:][in_order[1:] == in_order[:-1]]
+    return repeated
 
 
 def has_text(items: pl.DataFrame) -> pl.Series:
-    """Whether each item has a title, a description or a category: of any other no model can read anything."""
+    """Whether each item has a title, a description or a category. A model can read nothing of other items."""
     title, description = (pl.col(name).fill_null("") != "" for name in ("title", "description"))
     return items.select(has_text=title | description | (pl.col("categories").list.len().fill_null(0) > 0)).to_series()
 
 
 def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
-    """Which interactions (users[i], items[i]) are in the k-core, bool (n,).
+    """Whether each interaction (users[i], items[i]) is in the k-core, bool (n,).
 
-    That is the largest part in which every user and every item has at least k interactions. Users and items are
-    whole numbers from 0.
+    The k-core is the largest set of interactions in which every user and every item has at least k. Users and items
+    are whole numbers from 0.
     """
     mask = np.ones(len(users), dtype=bool)
     left, counts = [users, items], [np.bincount(users), np.bincount(items)]
@@ -82,12 +86,12 @@ def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
 
 
 def without_duplicates(interactions: pl.DataFrame) -> pl.DataFrame:
-    """The first of the interactions that have the same user, item, and time or position.
+    """The first of the interactions that have the same user, item, and time or position, and all others.
 
-    Without a time and a position none is the same as another: it may be done again.
+    An interaction without time and position is never a duplicate, since a user may interact with an item again.
     """
     pairs = _pairs(interactions)
-    repeats = pl.Series(is_in(pairs, _repeated(pairs)))  # few, so that only these are compared as a whole
+    repeats = pl.Series(is_in(pairs, _repeated(pairs)))  # they are few, so that only these are compared as a whole
     keys = ["user", "item", "timestamp", "position"]
     has_order = pl.col("timestamp").is_not_null() | pl.col("position").is_not_null()
     kept = interactions.filter(repeats).select(~has_order | pl.struct(keys).is_first_distinct()).to_series()
@@ -97,8 +101,8 @@ def without_duplicates(interactions: pl.DataFrame) -> pl.DataFrame:
 
 
 def in_order(interactions: pl.DataFrame) -> pl.DataFrame:
-    """Sorted by user, then timestamp, then position, then place in the file.
+    """`interactions` sorted by user, then timestamp, then position, then line.
 
-    An interaction without a timestamp comes before the user's others, so that it is never taken for the newest.
+    An interaction without a timestamp comes before the others of its user, so that it is never taken for the newest.
     """
     return interactions.sort("user", "timestamp", "position", "line", nulls_last=False, maintain_order=True)

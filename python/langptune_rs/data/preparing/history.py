@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from langptune_rs.data.readers.json_lines import Row, read_rows
-from langptune_rs.data.sources.raw import MAX_RATING
+from langptune_rs.data.readers.json_rows import Row, read_rows
+from langptune_rs.data.readers.reader import MAX_RATING
 from langptune_rs.data.store.catalog import Catalog
 from langptune_rs.errors import DataError
 
@@ -15,7 +15,7 @@ def read_history(path: str | Path, catalog: Catalog) -> tuple[list[int], list[fl
     """Item indexes, ratings (NaN for none) and reviews (None for none), oldest first.
 
     The file holds one JSON object a line: {"item_id" or "title", "rating"?, "review_text"?}. Raises `DataError`, with
-    the line and the nearest name, for an item that is not in the catalog, and for a rating that is none.
+    the line and the nearest name, for an item that is not in the catalog, and for a rating that is not from 0 to 5.
     """
     file = Path(path)
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""What of the held-out sessions a model could have seen while it trained."""
+"""What a model could have seen of the held-out sessions while it trained."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import polars as pl
 
 HELD_OUT = ("validation", "test")
 COLUMNS = ("user_id", "history", "target", "target_timestamp", "split")
-"""What of `sessions.parquet` the report needs."""
+"""The columns of `sessions.parquet` that the report needs."""
 
 
 def report(sessions: pl.DataFrame, num_items: int) -> dict[str, int]:
-    """Counts for `dataset.toml`, beside the numbers of sessions and users that they are out of.
+    """Counts for `dataset.toml`, with the numbers of sessions and users that they are out of.
 
-    `sessions` has the columns `COLUMNS` of `sessions.parquet`; `num_items` is the size of the catalog. Keys that begin
-    with `validation_` or `test_` count sessions of that split, but for `_users`. A window is a session's history with
-    its target. A session that shares an item with another of its user repeats it; windows overlap where one ends as
-    the other begins, by two items or more, and no two should.
+    `sessions` has the `COLUMNS` of `sessions.parquet`, and `num_items` is the size of the catalog. Keys that begin with
+    `validation_` or `test_` count sessions of that split, and those with `_users` count users. A window is a session's
+    history with its target. Two windows of a user overlap where one ends with the two or more items that the other
+    begins with. No two windows should.
     """
     coded = _coded(sessions)
     by_split = {split: coded.filter(split=split) for split in ("train", *HELD_OUT)}
@@ -48,7 +48,7 @@ def report(sessions: pl.DataFrame, num_items: int) -> dict[str, int]:
 
 
 def _coded(sessions: pl.DataFrame) -> pl.DataFrame:
-    """`sessions` with numbers for the ids of users and items, which are compared faster, and each one's window."""
+    """`sessions` with their windows, and with numbers for the ids of users and items, which are compared faster."""
     window = pl.concat_list("history", "target").cast(pl.List(pl.Categorical)).list.eval(pl.element().to_physical())
     user = pl.col("user_id").cast(pl.Categorical).to_physical()
     coded = sessions.select(user, "target_timestamp", "split", window=window)
@@ -57,7 +57,7 @@ def _coded(sessions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _matching(held_out: pl.DataFrame, seen: pl.DataFrame, on: list[str]) -> int:
-    """Held-out sessions that agree with a row of `seen` in the columns `on`."""
+    """The number of held-out sessions that are equal to a row of `seen` in the columns `on`."""
     return held_out.join(seen, on=on, how="semi").height
 
 
@@ -70,26 +70,26 @@ def _sharing(held_out: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
 
 
 def _overlapping(held_out: pl.DataFrame, earlier: pl.DataFrame) -> int:
-    """Held-out sessions whose window ends as one of `earlier` of the same user begins, or begins as one ends."""
+    """The number of held-out sessions whose window overlaps one of `earlier` of the same user."""
     earlier = earlier.join(held_out, on="user_id", how="semi")
     overlapping = [
         held_out.select("row", "user_id", shared=_end(ours, n))
         .join(earlier.select("user_id", shared=_end(theirs, n)), on=["user_id", "shared"], how="semi")
         .get_column("row")
-        for n in range(2, 1 + (held_out["window"].list.len().max() or 0))
+        for n in range(2, 1 + (held_out.select(pl.col("window").list.len().max()).item() or 0))
         for ours, theirs in (("first", "last"), ("last", "first"))
     ]
     return pl.concat(overlapping).n_unique() if overlapping else 0
 
 
 def _end(which: str, n: int) -> pl.Expr:
-    """The first or last n items of a window as a text, which can be joined on."""
+    """The first or last n items of a window as one text, which can be joined on."""
     window = pl.col("window").cast(pl.List(pl.String)).list
     return (window.head(n) if which == "first" else window.tail(n)).list.join(" ")
 
 
 def _later(train: pl.DataFrame, held_out: pl.DataFrame, split: str) -> dict[str, int]:
-    """Train targets that came after the first and the median held-out one; nothing where times are missing."""
+    """Counts of train targets later than the first and the median held-out target. None where times are missing."""
     times = held_out["target_timestamp"]
     if times.null_count() == len(times) or train["target_timestamp"].null_count() == train.height:
         return {}

@@ -1,6 +1,6 @@
-"""Reading raw logs twice: keys and times of everything first, then the texts of what survived the filters.
+"""Reading raw logs twice: first the keys and times of everything, then the texts of what the filters left.
 
-After the first pass users and items are whole numbers: an item's is its place among the items of the metadata.
+After the first pass users and items are whole numbers. The number of an item is its place in the metadata.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.data.preparing import filters
-from langptune_rs.data.sources.raw import MAX_RATING, BadLines, RawLogs, Reader, in_seconds
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.reader import MAX_RATING, Reader, Request
+from langptune_rs.data.readers.values import in_seconds
+from langptune_rs.data.sources.files import RawLogs
+from langptune_rs.data.store.schema import ITEM_FIELDS
 from langptune_rs.errors import nearest
 from langptune_rs.progress import byte_progress
 
 _SHOWN_FROM_BYTES = 64 << 20
 """Smaller files are read without a progress bar."""
 
-ITEM_FIELDS = ("item_id", "title", "description", "categories", "price", "average_rating")
 INTERACTION_KEYS = ("user_id", "item_id", "rating", "timestamp", "position")
 
 
 class Codes:
-    """Whole numbers for texts, from 0 in the order in which these are first met."""
+    """Whole numbers for texts, from 0, in the order in which the texts first appear."""
 
     def __init__(self) -> None:
         self._type = pl.Categorical(pl.Categories.random())
-        self._alive = pl.Series([], dtype=self._type)  # polars forgets the texts of a type that no series has
+        self._alive = pl.Series([], dtype=self._type)  # polars forgets the texts of a type without a series
 
     def of(self, texts: pl.Series) -> pl.Series:
         """The number of each text, UInt32."""
@@ -41,29 +44,30 @@ class Codes:
 
 @dataclass(frozen=True)
 class Keys:
-    """What the first pass found."""
+    """What the first pass read, apart from the log."""
 
     items: pl.DataFrame
-    """item_id, has_text, line: every described item in the order of the file"""
+    """item_id, has_text and line of every described item, in the order of the file."""
     users: Codes
-    """The ids of the users"""
+    """The numbers of the users' ids."""
     num_repeated_items: int
-    """Descriptions of an item that was described before."""
+    """Descriptions of items that were described before."""
 
 
 def read_keys(logs: RawLogs, bad: BadLines) -> tuple[Keys, pl.DataFrame]:
-    """The first pass: keys, and a log of all interactions.
+    """The first pass: the keys, and a log of all interactions.
 
-    A log has the columns user and item (UInt32; item is a row of `Keys.items`, null where it is not described), rating,
-    timestamp, position and line. Raises `DataError` for an empty file and, unless `bad` skips them, for wrong rows.
+    A log has the columns user, item, rating, timestamp (seconds since 1970), position and line. User and item are
+    UInt32: item is a row of `Keys.items`, or null for an item that is not described. Raises `DataError` for a file
+    without a row that can be used and, unless `bad` skips them, for rows that cannot be used.
     """
     items, num_repeated = _read_items(logs, bad)
     users, item_codes = Codes(), Codes()
-    # From here on the code of an item is its place among the items, and that of any other id is beyond them.
+    # From here on the code of an item is its place among the items, and any other id has a code beyond them.
     places = item_codes.of(items["item_id"])
     assert (places == pl.int_range(items.height, dtype=pl.UInt32, eager=True)).all()
     parts = []
-    for part in _passed(logs.interactions, INTERACTION_KEYS, bad, "interactions"):
+    for part in _chunks(logs.interactions, INTERACTION_KEYS, bad, "interactions"):
         part = part.with_columns(item=item_codes.of(part["item_id"]))
         part = _checked_interactions(part, logs, items["item_id"], bad)
         parts.append(
@@ -84,7 +88,7 @@ def read_keys(logs: RawLogs, bad: BadLines) -> tuple[Keys, pl.DataFrame]:
 
 def read_items(logs: RawLogs, lines: pl.Series, bad: BadLines) -> pl.DataFrame:
     """`ITEM_FIELDS` and `line` of the items on these lines, in the order of the file."""
-    parts = list(_passed(logs.items, ITEM_FIELDS, bad, "texts of items", lines=np.sort(lines.to_numpy())))
+    parts = list(_chunks(logs.items, list(ITEM_FIELDS), bad, "texts of items", lines=np.sort(lines.to_numpy())))
     return pl.concat(parts).with_columns(title=pl.when(pl.col("title") != "").then("title"))
 
 
@@ -94,16 +98,16 @@ def read_reviews(logs: RawLogs, lines: np.ndarray, bad: BadLines) -> pl.DataFram
     return pl.concat(
         [
             pl.DataFrame(schema={"review_text": pl.String, "line": pl.UInt32}),
-            *_passed(logs.interactions, ("review_text",), bad, "texts of reviews", lines=lines),
+            *_chunks(logs.interactions, ("review_text",), bad, "texts of reviews", lines=lines),
         ]
     )
 
 
 def _read_items(logs: RawLogs, bad: BadLines) -> tuple[pl.DataFrame, int]:
-    """Id, whether it has a text, and line of each item, and how many were described before."""
+    """item_id, has_text and line of each item, and the number of items that were described before."""
     parts = []
-    # Every field is read, so that whatever is bad in any is known before items are counted.
-    for part in _passed(logs.items, ITEM_FIELDS, bad, "items"):
+    # Every field is read, so that rows with a bad field are known before items are counted.
+    for part in _chunks(logs.items, list(ITEM_FIELDS), bad, "items"):
         if not logs.is_crawl:
             wrong = pl.col("title") == ""
             problem = "the item {item_id!r} has an empty title. Name it or write null."
@@ -122,7 +126,7 @@ def _read_items(logs: RawLogs, bad: BadLines) -> tuple[pl.DataFrame, int]:
 
 
 def _checked_interactions(part: pl.DataFrame, logs: RawLogs, known: pl.Series, bad: BadLines) -> pl.DataFrame:
-    """`part` without ratings out of range and, unless the source is a crawl, without items beyond the `known`."""
+    """`part` without ratings out of range and, unless the source is a crawl, without items that are not `known`."""
     file = logs.interactions.file
     problem = f"the rating {{rating:g}} is not from 0 to {MAX_RATING:g}."
     part = bad.refuse(part, ~pl.col("rating").is_between(0, MAX_RATING), file, problem)
@@ -135,10 +139,11 @@ def _checked_interactions(part: pl.DataFrame, logs: RawLogs, known: pl.Series, b
     return part.filter(~is_unknown)
 
 
-def _passed(
+def _chunks(
     reader: Reader, columns: Sequence[str], bad: BadLines, what: str, *, lines: np.ndarray | None = None
 ) -> Iterator[pl.DataFrame]:
-    """The chunks of a file, with a progress bar where that takes a while."""
-    shown = reader.size if reader.size >= _SHOWN_FROM_BYTES else None
+    """The chunks of a file, with a progress bar for a large file."""
+    num_bytes = reader.file.stat().st_size
+    shown = num_bytes if num_bytes >= _SHOWN_FROM_BYTES else None
     with byte_progress(shown, f"Reading {what} of {reader.file.name}") as advance:
-        yield from reader.chunks(columns, bad, lines=lines, advance=advance)
+        yield from reader.chunks(Request(columns, bad, lines, advance))

@@ -1,4 +1,4 @@
-"""Making a data set from a source, once, and opening it."""
+"""Preparing a data set from a source once, and opening it afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from langptune_rs.config.data import DataConfig
 from langptune_rs.data.preparing.building import Built, build, build_published
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.sources import published
-from langptune_rs.data.sources.raw import NO_FILES, Files
+from langptune_rs.data.sources.files import NO_FILES, Files
+from langptune_rs.data.sources.published_sets import local_files
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.folder import LOCK, OWN, cannot_write, is_prepared, load, read_info, save
@@ -34,12 +35,14 @@ def prepare(
     counters: TokenCounters | None = None,
     overwrite: bool = False,
 ) -> Dataset:
-    """Make a data set in `out` and return it. `source` is a name, with its files in `files`, or a folder.
+    """Prepare a data set in `out` and return it. `source` is a name, with its files in `files`, or a folder.
 
     `counters` are needed for the limits max_item_tokens and max_history_tokens. A data set that is already in `out` is
-    returned if it was made of the same files by the same configuration. Raises `DataError` when it was not, unless
-    `overwrite` allows to replace it; when `out` holds other files, or another process prepares one there; when the
-    source is broken; and when a step leaves nothing. Raises `ConfigError` for a limit without counters.
+    returned if it was made of the same files with the same configuration, and replaced if `overwrite` is true.
+
+    Raises `DataError` when `out` holds another data set that may not be replaced, when it holds other files, when
+    another process prepares a data set there, when the source is broken, and when a step leaves nothing. Raises
+    `ConfigError` for a limit without counters.
     """
     out = Path(out)
     plan = _plan(source, config, files, counters)
@@ -47,15 +50,15 @@ def prepare(
         _refuse_foreign_files(out)
         with _locked(out):
             if overwrite or not is_prepared(out):  # another process may have been here first
-                with _meanwhile(plan.made_of) as made_of:
+                with _in_background(plan.describe) as describe:
                     built = plan.build()
-                save(out, built.items, built.sessions, made_of() | built.report, plan.template.source)
+                save(out, built.items, built.sessions, describe() | built.report, plan.template.source)
                 return load(out)
-    differences = _differences(read_info(out), plan.made_of(Event()))
+    differences = _differences(read_info(out), plan.describe(Event()))
     if not differences:
         return load(out)
     raise DataError(
-        f"{out} already holds a data set made otherwise ({'; '.join(differences)}). "
+        f"{out} already holds another data set ({'; '.join(differences)}). "
         "Choose another folder, or replace it with --overwrite."
     )
 
@@ -63,22 +66,22 @@ def prepare(
 def open_source(config: DataConfig, out: str | Path, counters: TokenCounters | None = None) -> Dataset:
     """The data set that a run asks for.
 
-    A prepared folder is read where it is. Any other source is prepared into `out` once and read from there after,
-    also when its files are no longer there. Raises `DataError` and `ConfigError` as `prepare` does.
+    A prepared folder is read where it is. Any other source is prepared into `out` once and then read from there, even
+    when the files of the source are gone. Raises `DataError` and `ConfigError` as `prepare` does.
     """
     out = Path(out)
     if is_prepared(Path(config.source)):
         return load(config.source)
     is_same = is_prepared(out) and not _differences(read_info(out), {"config": _settings(config.source, config)})
-    if is_same and _is_gone(config.source):
+    if is_same and _is_missing(config.source):
         return load(out)
     return prepare(config.source, out, config, counters=counters)
 
 
 def resolve_config(config: DataConfig) -> DataConfig:
-    """`config` as it will be: for a prepared folder with the settings that the folder was made with.
+    """`config`, with the settings that the data set was made with if `config.source` is a prepared folder.
 
-    Raises `ConfigError` when a setting was given that differs from the folder's.
+    Raises `ConfigError` when a setting was given that differs from that of the folder.
     """
     folder = Path(config.source)
     if not is_prepared(folder):
@@ -114,11 +117,11 @@ _SETTINGS = {
     "on_bad_line",
     "seed",
 }
-"""The keys that decide what a data set holds, beside `windows`."""
+"""The keys that decide what a data set holds, apart from `windows`."""
 
 
 def _settings(source: str | Path, config: DataConfig) -> dict[str, Any]:
-    """The settings of a data set, without those that are unset, or that the source leaves no choice in."""
+    """The settings of a data set, without those that are unset or that the source fixes."""
     if str(source) == published.NAME:
         return config.model_dump(include={"template", "compat"}, exclude_none=True) | {"split": published.NAME}
     windows = {} if config.compat == "reference" else {"windows": config.window_rule}
@@ -127,10 +130,10 @@ def _settings(source: str | Path, config: DataConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a data set will be made of, and how. Where `made_of` is the same for two, so are the data sets."""
+    """What a data set will be made of, and how. Two data sets with the same description are the same."""
 
-    made_of: Callable[[Event], dict[str, Any]]
-    """Source, settings and hashes, as they stand in `dataset.toml`. Hashing takes a while; the event stops it."""
+    describe: Callable[[Event], dict[str, Any]]
+    """Source, settings and hashes, as `dataset.toml` has them. Hashing takes a while, and the event stops it."""
     template: Template
     build: Callable[[], Built]
 
@@ -143,7 +146,7 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
         inputs = {
             f"{role}/{file.relative_to(local)}": file
             for role, local in zip(("items", "sessions"), sets, strict=True)
-            for file in published.local_files(local)
+            for file in local_files(local)
         }
 
         def build_it() -> Built:
@@ -151,7 +154,7 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
 
     else:
         if config.split == published.NAME:
-            raise ConfigError(f'split = "{published.NAME}" comes with the source "{published.NAME}" alone.')
+            raise ConfigError(f'split = "{published.NAME}" comes only with the source "{published.NAME}".')
         _check_counters(config, counters)
         found = find_source(source, files)
         name, wording = found.name, found.logs.template
@@ -162,7 +165,7 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
 
     template = make_template(config.template or wording, has_ratings=True, has_reviews=True)
 
-    def made_of(stop: Event) -> dict[str, Any]:
+    def describe(stop: Event) -> dict[str, Any]:
         own = {} if template.source is None else {"template": template.source}
         return {
             "config": {"template": wording} | _settings(source, config),
@@ -170,12 +173,12 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
             "tokenizers": {"items": counters.items.name, "histories": counters.histories.name} if counters else {},
         }
 
-    return _Plan(made_of, template, build_it)
+    return _Plan(describe, template, build_it)
 
 
 @contextmanager
-def _meanwhile(work: Callable[[Event], Any]) -> Iterator[Callable[[], Any]]:
-    """Do `work` on a thread of its own, and yield what waits for its result; leaving with an error stops it."""
+def _in_background(work: Callable[[Event], Any]) -> Iterator[Callable[[], Any]]:
+    """Do `work` on a thread of its own, and yield a function that waits for its result. An error stops the work."""
     stop = Event()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work, stop)
@@ -187,7 +190,7 @@ def _meanwhile(work: Callable[[Event], Any]) -> Iterator[Callable[[], Any]]:
 
 
 def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What of `wanted` is different in `info`, in words."""
+    """What differs between `info` and `wanted`, in words."""
     differences = [
         f"{name} = {info['config'].get(name)!r} there, {value!r} here"
         for name, value in wanted["config"].items()
@@ -199,24 +202,24 @@ def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         if name in LIMITS and name not in wanted["config"]
     ]
     if wanted.get("tokenizers", info["tokenizers"]) != info["tokenizers"]:
-        differences.append("with lengths counted by other tokenizers")
+        differences.append("lengths counted by other tokenizers")
     if wanted.get("source", info["source"]) != info["source"]:
-        differences.append("of other source files")
+        differences.append("other source files")
     return differences
 
 
 def _is_template_of(info: dict[str, Any], name: str) -> bool:
-    """Whether `name` is a file that says what the user's own template of a data set said, wherever that stood."""
+    """Whether `name` is a file with the text of the user's own template that the data set was made with."""
     return Path(name).is_file() and read_template(name) == info["source"].get("template")
 
 
 def _refuse_options(config: DataConfig, files: Files) -> None:
-    """Raise `ConfigError` for what the published split leaves no choice in."""
-    default, free = DataConfig(), {"source", "template", "compat", "max_sessions"}
+    """Raise `ConfigError` for options that the published split does not take."""
+    free = {"source", "template", "compat", "max_sessions"}
     changed = [
         name
-        for name in DataConfig.model_fields
-        if name not in free and getattr(config, name) not in (getattr(default, name), None, published.NAME)
+        for name, field in DataConfig.model_fields.items()
+        if name not in free and getattr(config, name) not in (field.default, None, published.NAME)
     ]
     given = [name for name in ("folder", "overview", "columns") if getattr(files, name)]
     if changed or given:
@@ -238,11 +241,11 @@ def _check_counters(config: DataConfig, counters: TokenCounters | None) -> None:
 
 
 def _limits(config: DataConfig) -> list[str]:
-    """The limits in tokens that are set."""
+    """The names of the limits in tokens that are set."""
     return [name for name in LIMITS if getattr(config, name) is not None]
 
 
-def _is_gone(source: str) -> bool:
+def _is_missing(source: str) -> bool:
     try:
         find_source(source)
     except DataError:
@@ -252,7 +255,7 @@ def _is_gone(source: str) -> bool:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keep other processes from preparing a data set in `out`; a folder made for this one goes if it stays empty.
+    """Keep other processes from preparing a data set in `out`. A folder that is made for this goes if it stays empty.
 
     Raises `DataError` when another process is at work there, and when nothing can be written there.
     """

@@ -11,11 +11,11 @@ from langptune_rs.errors import DataError
 from langptune_rs.seeds import generator
 
 HELD_OUT_SHARE = 0.08
-"""Of the sessions, for validation and for test each (section 4.1: 84/8/8)."""
+"""The share of validation, and that of test (section 4.1: 84/8/8)."""
 
 
 def assign(sessions: pl.DataFrame, split: str, seed: int, held_out: int | None = None) -> pl.DataFrame:
-    """`sessions` with the column `split`; `held_out` of them are validation and as many test, unset 8% each.
+    """`sessions` with the column `split`. `held_out` sessions are validation and as many are test, or else 8% each.
 
     Raises `DataError` when one of the three would be empty, and where a split by time lacks times.
     """
@@ -45,7 +45,7 @@ def assign(sessions: pl.DataFrame, split: str, seed: int, held_out: int | None =
 
 
 def by_session(num_sessions: int, num_held_out: int, seed: int) -> list[str]:
-    """`num_held_out` sessions each for validation and for test, drawn with `seed`; all others train."""
+    """`num_held_out` sessions are test and as many are validation, drawn with `seed`. All others are train."""
     drawn = generator(seed).permutation(num_sessions)
     splits = np.full(num_sessions, "train", dtype=object)
     splits[drawn[:num_held_out]] = "test"
@@ -54,9 +54,9 @@ def by_session(num_sessions: int, num_held_out: int, seed: int) -> list[str]:
 
 
 def leave_last_out(user_ids: list[str]) -> list[str]:
-    """Each user's last session is test, the one before it validation, all others train.
+    """Each user's last session is test, the one before it is validation, and all others are train.
 
-    `user_ids` names the user of each session, those of one user in order of time. The only session of a user is test.
+    `user_ids` has the user of each session. The sessions of one user are in order of time, and an only session is test.
     """
     splits = []
     num_later: dict[str, int] = {}
@@ -68,7 +68,7 @@ def leave_last_out(user_ids: list[str]) -> list[str]:
 
 
 def _warn_of_few(user_ids: pl.Series, splits: list[str]) -> None:
-    """Say on stderr why fewer sessions train than test, where that is so."""
+    """Where there are fewer train sessions than test sessions, say why on stderr."""
     num_train, num_users = splits.count("train"), splits.count("test")
     if 0 < num_train < num_users:
         of_user = user_ids.value_counts(sort=False)["count"]
@@ -81,9 +81,9 @@ def _warn_of_few(user_ids: pl.Series, splits: list[str]) -> None:
 
 
 def temporal(target_timestamps: pl.Series, num_held_out: int) -> list[str]:
-    """By the time of the target: the newest `num_held_out` are test, as many before them validation.
+    """The sessions with the newest `num_held_out` targets are test, as many before them are validation, others train.
 
-    No target of training is later than one that is held out. Of targets at one time the later session is held out
+    No train target is later than a held-out target. Where targets have the same time, the later session is held out
     first. Raises `DataError` where a target has no time.
     """
     missing = target_timestamps.null_count()
@@ -100,10 +100,10 @@ def temporal(target_timestamps: pl.Series, num_held_out: int) -> list[str]:
 
 
 def reference(first_timestamps: pl.Series, num_held_out: int, seed: int) -> list[str]:
-    """As the published reference code divides: all but the last train, and these are drawn by halves.
+    """The split of the published reference code: the sessions that begin last are held out, half of them for test.
 
-    `first_timestamps` holds the time of the first interaction of each session; users without one come first. Since a
-    user who came early may have gone on for long, training targets can be later than test targets.
+    `first_timestamps` is the time of the first interaction of each session. A session without one counts as the oldest.
+    A session that begins early may end late, so that train targets can be later than test targets.
     """
     first_come = np.argsort(first_timestamps.fill_null(float("-inf")).to_numpy(), kind="stable")
     drawn = generator(seed).permutation(first_come[-2 * num_held_out :])

@@ -1,4 +1,4 @@
-"""How long texts are for the models that will read them."""
+"""The lengths of texts in tokens of the models that will read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TokenCounter(Protocol):
     """Counts the tokens of texts by one tokenizer."""
 
     name: str
-    """Tells one tokenizer from another; stands in `dataset.toml`."""
+    """Identifies the tokenizer in `dataset.toml`."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The number of tokens of each text, uint32 (n,)."""
@@ -21,9 +21,9 @@ class TokenCounter(Protocol):
 
 @dataclass(frozen=True)
 class TokenCounters:
-    """Who counts what. `langptune_rs.models.tokens.token_counters` makes one for two models."""
+    """What counts tokens. `langptune_rs.models.tokens.token_counters` makes one for two models."""
 
     items: TokenCounter
-    """The embedder's tokens of an item's text, with those that frame it."""
+    """The embedder's tokens of an item's text, with its special tokens."""
     histories: TokenCounter
     """The policy's tokens of a history."""

@@ -8,9 +8,9 @@ import numpy as np
 
 
 def last_window(items: Sequence[Hashable], size: int) -> list[list[int]]:
-    """Places of the newest `size` distinct items, oldest first; no window if there are fewer.
+    """Places of the newest `size` distinct items, oldest first. There is no window if there are fewer items.
 
-    Of an item that occurs again only the newest occurrence counts.
+    Only the newest occurrence of an item counts.
     """
     newest: dict[Hashable, int] = {}
     for place in range(len(items) - 1, -1, -1):
@@ -21,9 +21,9 @@ def last_window(items: Sequence[Hashable], size: int) -> list[list[int]]:
 
 
 def all_windows(items: Sequence[Hashable], size: int) -> list[list[int]]:
-    """Places of every window of `size` distinct items, one after the other from the oldest.
+    """Places of consecutive windows of `size` distinct items, from the oldest item on.
 
-    A repeat within a window is passed over and a later item taken; what is left at the end makes no window.
+    An item that repeats within a window is skipped. Items left at the end that do not fill a window are dropped.
     """
     windows: list[list[int]] = []
     window: dict[Hashable, int] = {}
@@ -36,9 +36,9 @@ def all_windows(items: Sequence[Hashable], size: int) -> list[list[int]]:
 
 
 def first_window(items: Sequence[Hashable], size: int) -> list[list[int]]:
-    """Places of the oldest `size` items, if the last of them is none of the others; these may repeat.
+    """Places of the oldest `size` items, as the published reference code takes them.
 
-    What the published reference code takes.
+    There is no window if the last of these items is also one of the others. The others may repeat.
     """
     return [list(range(size))] if len(items) >= size and items[size - 1] not in items[: size - 1] else []
 
@@ -53,7 +53,7 @@ WINDOWS: dict[str, Callable[[Sequence[Hashable], int], list[list[int]]]] = {
 def cut_sessions(users: np.ndarray, items: np.ndarray, rule: str, history_length: int) -> np.ndarray:
     """The interactions of each session, int64 (n, history_length + 1): places in `users` and `items`, oldest first.
 
-    Interactions are sorted by user and time; sessions stand in the order of the users, then of time.
+    Interactions are sorted by user and time, and sessions have the same order. `rule` is a key of `WINDOWS`.
     """
     size = history_length + 1
     starts = np.flatnonzero(np.diff(users, prepend=-1)) if len(users) else np.empty(0, np.int64)

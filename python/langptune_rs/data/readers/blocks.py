@@ -15,7 +15,8 @@ import numpy as np
 
 from langptune_rs.errors import DataError
 
-Part, Made = TypeVar("Part"), TypeVar("Made")
+Part = TypeVar("Part")
+Made = TypeVar("Made")
 
 BLOCK_BYTES = 8 << 20
 _MAX_FIRST_LINE = 1 << 20
@@ -24,9 +25,10 @@ _BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def read_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Blocks of whole lines, and the bytes of the file that they took.
+    """Yield blocks of whole lines, each with the number of bytes that it took in the file.
 
-    The next block is read meanwhile. A byte order mark is left out. Raises `DataError` for a .gz file that was cut.
+    The next block is read while the caller works on this one. A byte order mark at the start is left out. Raises
+    `DataError` for a .gz file that is cut short.
     """
     num_lines = consumed = 0
     is_gzip = path.suffix == ".gz"
@@ -53,8 +55,8 @@ def read_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
         raise _cut_short(path, num_lines, error) from error
 
 
-def ahead(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[Made]:
-    """`work` of each part, in their order, on a thread for each core while the caller uses what came before."""
+def map_ahead(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[Made]:
+    """Yield `work(part)` for each part, in order. Threads, one for each core, work ahead of the caller."""
     num_threads = os.cpu_count() or 1
     with ThreadPoolExecutor(num_threads) as pool:
         under_way: deque[Future[Made]] = deque()
@@ -80,14 +82,15 @@ def first_line(path: Path) -> bytes:
 
 
 def is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Whether each of `numbers` is among the ascending `wanted`."""
+    """Whether each of `numbers` (n,) is among the ascending `wanted`, bool (n,)."""
     if not len(wanted):
         return np.zeros(len(numbers), bool)
     places = np.searchsorted(wanted, numbers)
-    return wanted[np.minimum(places, len(wanted) - 1)] == numbers
+    is_there: np.ndarray = wanted[np.minimum(places, len(wanted) - 1)] == numbers
+    return is_there
 
 
 def _cut_short(path: Path, num_lines: int, error: Exception) -> DataError:
     return DataError(
-        f"{path} is no complete gzip file: reading stopped after line {num_lines} ({error}). Get the file again."
+        f"{path} is not a complete gzip file: reading stopped after line {num_lines} ({error}). Get the file again."
     )

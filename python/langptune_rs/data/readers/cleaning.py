@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 _MAX_PASSES = 8
-"""How often a text may be escaped, or its tags broken by tags, before it is taken for rubbish."""
+"""Passes over a text that was escaped several times, or that has tags within tags, before it is taken for rubbish."""
 
 _TAG = re.compile(r"<[/!?]?[a-z][^<>]*>", re.IGNORECASE | re.ASCII)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -20,7 +20,8 @@ _UNSEEN = [
     )
     for tag in ("script", "style")
 ]
-"""Per tag whose content no reader sees: all up to its last end, and one with its content."""
+"""Two patterns for each tag whose content is never shown: everything up to the last end tag, and a tag with its
+content."""
 _CUT_TAG = re.compile(
     r"</?(?:[abipqsu]\s[^=]*=.*|"
     r"(?:br|hr|h[1-6]|em|li|ol|ul|dl|dt|dd|td|th|tr|tt|img|div|span|font|strong|small|big|sub|sup|table|tbody|thead"
@@ -28,30 +29,31 @@ _CUT_TAG = re.compile(
     r"(?:\s.*|/)?)",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-"""A tag that was cut before its ">". One letter is a tag where it has an attribute: "a <b" is none."""
+"""A tag that was cut before its ">". A single letter is a tag only with an attribute: "a <b" is text."""
 
 _HIDDEN = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # control characters but white space
     r"\xad\u180e\u200b\u2060-\u2064\ufeff\ufff9-\ufffb"  # without width
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # direction of writing
-    r"\ud800-\udfff]+"  # what UTF-8 cannot hold
+    r"\ud800-\udfff]+"  # what UTF-8 cannot encode
 )
 _LONE_JOINER = re.compile(r"(?<![^\x00-\x7f\s])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f\s])")
-"""Joiners that do not stand between two letters or signs beyond ASCII, where scripts and emoji need them."""
+"""Joiners without a character beyond ASCII on both sides, which scripts and emoji have there."""
 
 
 def clean(text: str) -> str:
-    """`text` without HTML tags, comments, scripts and entities, on one line, with single spaces and nothing unseen.
+    """`text` without HTML tags, comments, scripts and entities, on one line, with single spaces, without invisible
+    characters.
 
-    Unseen are control characters, characters without width, and what UTF-8 cannot hold. Entities are undone as often
-    as they were escaped. What is clean stays as it is.
+    Invisible are control characters, characters without width, and what UTF-8 cannot encode. Entities are decoded as
+    often as they were escaped. A clean text stays as it is.
     """
     text = _one_line(text)
     return _without_markup(text) if "&" in text or "<" in text else text
 
 
 def _without_markup(text: str) -> str:
-    """`text` once nothing in it is a tag or an entity any more."""
+    """`text` with its entities decoded and its tags removed until there are none."""
     for _ in range(_MAX_PASSES):
         before = text
         if "&" in text:
@@ -65,7 +67,7 @@ def _without_markup(text: str) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """`text` with a space for every tag and comment. Takes time in proportion to its length, whatever it is."""
+    """`text` with a space for every tag and comment. The time is proportional to its length for any text."""
     for until_last_end, content in _UNSEEN:
         if found := until_last_end.match(text):
             text = content.sub(" ", found[0]) + text[found.end() :]
@@ -78,7 +80,7 @@ def _without_tags(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """`text` with single spaces for all white space, and without what is not seen."""
+    """`text` with single spaces for all white space, and without invisible characters."""
     text = " ".join(text.split())
     if text.isprintable():
         return text
@@ -86,7 +88,7 @@ def _one_line(text: str) -> str:
 
 
 _MAY_BE_UNCLEAN = r"&[#a-zA-Z]|<[/!?a-zA-Z]|[^ -~]|  |^ | $"
-"""Where `clean` may change anything."""
+"""Matches every text that `clean` may change."""
 
 
 def clean_series(texts: pl.Series) -> pl.Series:
@@ -97,7 +99,7 @@ def clean_series(texts: pl.Series) -> pl.Series:
 
 
 def clean_lists(lists: pl.Series) -> pl.Series:
-    """`clean` for each text of each list, without those that are empty then; no list is an empty one."""
+    """`clean` for each text of each list, without texts that are empty then. A null becomes an empty list."""
     lists, element = lists.fill_null([]), pl.element()
     unclean = lists.list.eval(element.str.contains(_MAY_BE_UNCLEAN) | (element == "")).list.any()
     cleaned = [[text for text in map(clean, texts) if text] for texts in lists.filter(unclean).to_list()]
@@ -112,7 +114,7 @@ def _replaced(values: pl.Series, mask: pl.Series, others: pl.Series) -> pl.Serie
 
 
 def is_encodable(text: str) -> bool:
-    """Whether UTF-8 can hold `text`: halves of surrogate pairs, which JSON can write, it cannot."""
+    """Whether UTF-8 can encode `text`. It cannot encode half a surrogate pair, which JSON can write."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

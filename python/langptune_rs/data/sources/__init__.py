@@ -1,4 +1,5 @@
-"""Where raw logs come from: one file per source, each with the same two names.
+"""Where raw logs come from: one file for each source, with the same two names.
 
-`FILES` says in a line which files it needs; `open_logs(files)` finds them and returns their readers as `RawLogs`.
+`FILES` says in one line which files the source needs. `open_logs(files)` finds them and returns their readers as
+`RawLogs`. The names of the sources are in `registry`.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ast import literal_eval
 
 from langptune_rs.data.sources.amazon_2018 import open_category
-from langptune_rs.data.sources.raw import Files, RawLogs
+from langptune_rs.data.sources.files import Files, RawLogs
 
 FILES = "--reviews reviews_Movies_and_TV.json.gz --meta meta_Movies_and_TV.json.gz of one category, plain or .gz"
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import polars as pl
 
+from langptune_rs.data.readers.computed import Computed
 from langptune_rs.data.readers.json_lines import JsonLines
-from langptune_rs.data.readers.tables import Computed
-from langptune_rs.data.sources.raw import Files, RawLogs
+from langptune_rs.data.readers.values import interaction_fields, item_fields
+from langptune_rs.data.sources.files import Files, RawLogs
 from langptune_rs.data.wording.templates import domain_of
 
 FILES = "--reviews Movies_and_TV.json.gz --meta meta_Movies_and_TV.json.gz of one category, plain or .gz"
@@ -30,37 +31,31 @@ def open_category(
     categories: str,
     parse_item: Callable[[bytes], Any] | None = None,
 ) -> RawLogs:
-    """The two files of a category in the form that 2014 and 2018 share; `categories` is the key of an item's."""
-    items = JsonLines(
+    """The two files of a category in the form that 2014 and 2018 share.
+
+    `reviews` are patterns for the name of the file of reviews, `categories` is the key of an item's categories, and
+    `parse_item` reads a line of metadata that is not JSON. Raises `DataError` when a file is missing.
+    """
+    described = JsonLines(
         files.find("items", source, "meta_*.json"),
-        {
-            "item_id": ("asin", "identifier"),
-            "title": ("title", "text"),
-            "description": ("description", "joined_texts"),
-            "categories": (categories, "texts"),
-            "price": ("price", "price"),
-        },
+        item_fields(item_id="asin", title="title", description="description", categories=categories, price="price"),
         parse_item,
     )
-    items = Computed(items, {"title": (("title",), _without_scripts), "price": (("price",), _without_styles)})
+    items = Computed(described, {"title": (("title",), _without_scripts), "price": (("price",), _without_styles)})
     interactions = JsonLines(
         files.find("interactions", source, *reviews),
-        {
-            "user_id": ("reviewerID", "identifier"),
-            "item_id": ("asin", "identifier"),
-            "rating": ("overall", "number"),
-            "timestamp": ("unixReviewTime", "number"),
-            "review_text": ("reviewText", "text"),
-        },
+        interaction_fields(
+            user_id="reviewerID", item_id="asin", rating="overall", timestamp="unixReviewTime", review_text="reviewText"
+        ),
     )
     return RawLogs(items, interactions, template=domain_of(interactions.file.name), is_crawl=True)
 
 
 def _without_scripts(title: pl.Expr) -> pl.Expr:
-    """Some titles of 2018 are a piece of the page's script."""
+    """A title, but null where it is a piece of the page's script, as some titles of 2018 are."""
     return pl.when(~title.str.contains("getTime()", literal=True)).then(title)
 
 
 def _without_styles(price: pl.Expr) -> pl.Expr:
-    """Some prices of 2018 are a piece of the page's style sheet."""
+    """A price, but null where it is a piece of the page's style sheet, as some prices of 2018 are."""
     return pl.when(~price.str.contains("{", literal=True)).then(price)

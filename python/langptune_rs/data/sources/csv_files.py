@@ -1,14 +1,15 @@
 """The user's own `items.csv` and `interactions.csv`, with commas, semicolons or tabs, plain or .gz.
 
-The columns are those of the source `jsonl`, by the names in the first line; blank fields are missing, and categories
-stand in one field with `|` between them. Fields that hold a separator, a quote or a line end are in "quotes".
+The first line names the columns, which are those of the source `jsonl`. A blank field is missing. Categories are in one
+field, separated by `|`. A field that holds a separator, a quote or a line end is in "quotes".
 """
 
 from __future__ import annotations
 
-from langptune_rs.data.readers.tables import SeparatedFile, read_form
+from langptune_rs.data.readers.form import read_form
+from langptune_rs.data.readers.separated import SeparatedFile
+from langptune_rs.data.sources.files import Files, RawLogs
 from langptune_rs.data.sources.own_columns import match_columns
-from langptune_rs.data.sources.raw import Files, RawLogs
 
 FILES = (
     "items.csv and interactions.csv (or .tsv; separated by comma, semicolon or tab), plain or .gz; "

@@ -1,7 +1,8 @@
 """MovieLens 100K, from RecBole's atomic files or from GroupLens' own.
 
-RecBole's `ml-100k.item` and `ml-100k.inter` come with the package recbole; GroupLens' are `u.item` (Latin-1), `u.data`
-and `u.genre`. Titles stand as they do there ("Usual Suspects, The (1995)"), RecBole's with the year behind them.
+RecBole's files `ml-100k.item` and `ml-100k.inter` come with the package recbole. GroupLens' files are `u.item`
+(Latin-1), `u.data` and `u.genre`. Titles stay as they are there ("Usual Suspects, The (1995)"). RecBole's titles get
+the year behind them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import polars as pl
 
-from langptune_rs.data.readers.tables import Computed, Form, SeparatedFile
+from langptune_rs.data.readers.computed import Computed
+from langptune_rs.data.readers.form import Form
+from langptune_rs.data.readers.reader import Reader
+from langptune_rs.data.readers.separated import SeparatedFile
+from langptune_rs.data.readers.values import interaction_fields
+from langptune_rs.data.sources.files import Files, RawLogs
 from langptune_rs.data.sources.movielens import open_movies
-from langptune_rs.data.sources.raw import Files, RawLogs, Reader
 from langptune_rs.data.sources.recbole import open_atomic, with_year
 from langptune_rs.errors import DataError
 
@@ -23,12 +28,7 @@ FILES = (
     "--overview TABLE for the plots"
 )
 
-_RATINGS = {
-    "user_id": ("user_id", "identifier"),
-    "item_id": ("item_id", "identifier"),
-    "rating": ("rating", "number"),
-    "timestamp": ("timestamp", "number"),
-}
+_RATINGS = interaction_fields(user_id="user_id", item_id="item_id", rating="rating", timestamp="timestamp")
 _UNKNOWN = "unknown"
 
 
@@ -64,7 +64,7 @@ def _packaged() -> Path:
 
 
 def _atomic_items(file: Path) -> Reader:
-    """Year and genre are "V" and "unknown" in single rows; what is no year or genre is left out."""
+    """The films of RecBole's file. A year or genre that is not one is left out: single rows have "V" and "unknown"."""
     films = open_atomic(
         file,
         {
@@ -86,7 +86,7 @@ def _known(categories: pl.Expr) -> pl.Expr:
 
 
 def _own_items(file: Path, genres: Path) -> Reader:
-    """A film has a flag 0 or 1 for each genre of `genres`, which lists them as `name|number`."""
+    """The films of GroupLens' file, with a flag 0 or 1 for each genre. `genres` lists the genres as `name|number`."""
     lines = genres.read_text(encoding="utf-8").splitlines()
     names = [line.partition("|")[0] for line in lines if line.strip()]
     films = SeparatedFile(
@@ -112,7 +112,7 @@ def _own_title(title: pl.Expr) -> pl.Expr:
 
 
 def _flagged(*flags: pl.Expr) -> pl.Expr:
-    """The names of the columns that are 1, without that of none."""
+    """The names of the genres whose flag is 1, without "unknown"."""
     named = [
         pl.when(flag == 1).then(pl.lit(flag.meta.output_name()))
         for flag in flags

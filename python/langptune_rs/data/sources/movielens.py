@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from langptune_rs.data.readers.json_lines import JsonLines, read_rows
-from langptune_rs.data.readers.tables import Kind, ParquetFile, SeparatedFile, open_separated, parquet_types, read_form
-from langptune_rs.data.sources.raw import BadLines, Files, RawLogs, Reader, read_all
+from langptune_rs.data.readers.bad_lines import BadLines
+from langptune_rs.data.readers.form import read_form
+from langptune_rs.data.readers.json_lines import JsonLines
+from langptune_rs.data.readers.json_rows import read_rows
+from langptune_rs.data.readers.parquet import ParquetFile, parquet_types
+from langptune_rs.data.readers.reader import Reader, Request, read_all
+from langptune_rs.data.readers.separated import SeparatedFile, open_separated
+from langptune_rs.data.readers.values import Fields, item_fields
+from langptune_rs.data.sources.files import Files, RawLogs
 from langptune_rs.errors import DataError
 
 _OWN_IDS = ("movieId", "movie_id", "item_id")
@@ -19,6 +24,8 @@ _TMDB_IDS = ("tmdbId", "tmdb_id")
 _TEXTS = ("overview", "description")
 _ARTICLE = r"(The|An?|Les?|La|L'|Une?|Las|Los|El|Il|Der|Die|Das)"
 _NO_GENRES = "(no genres listed)"
+_OVERVIEW = pl.Schema({"item_id": pl.String(), "description": pl.String()})
+_LINKS = pl.Schema({"item_id": pl.String(), "other_id": pl.String()})
 _SHOWN_IDS = 3
 
 
@@ -33,6 +40,7 @@ def with_article_first(title: pl.Expr) -> pl.Expr:
 
 
 def without_no_genres(categories: pl.Expr) -> pl.Expr:
+    """`categories` without the one that says that there are none."""
     return categories.list.filter(pl.element() != _NO_GENRES)
 
 
@@ -44,50 +52,39 @@ class WithOverview:
     overview: Reader
     """With the columns `item_id` and `description`."""
     id_column: str
-    """What `item_id` is called in its file."""
+    """The name of the column `item_id` in the overview's file."""
     links: Reader | None = None
-    """If given, `item_id` of `overview` is another id, and here are its `item_id` and that `other_id`."""
+    """Maps the ids of the overview, its `other_id`, to ids of items, its `item_id`. None where they are the same."""
 
     @property
     def file(self) -> Path:
         return self.reader.file
 
-    @property
-    def size(self) -> int:
-        return self.reader.size
+    def chunks(self, request: Request) -> Iterator[pl.DataFrame]:
+        """See `Reader.chunks`. The first of several descriptions of an item counts.
 
-    def chunks(
-        self,
-        columns: Sequence[str],
-        bad: BadLines,
-        *,
-        lines: np.ndarray | None = None,
-        advance: Callable[[int], None] = lambda units: None,
-    ) -> Iterator[pl.DataFrame]:
-        """See `Reader.chunks`. Of several descriptions of an item the first is taken.
-
-        Raises `DataError` for an overview that describes no item.
+        Raises `DataError` also for an overview that describes no item.
         """
-        if "description" not in columns:
-            yield from self.reader.chunks(columns, bad, lines=lines, advance=advance)
+        if "description" not in request.columns:
+            yield from self.reader.chunks(request)
             return
-        # What is bad in the overview was told in the first pass.
-        texts = self._descriptions(bad if lines is None else BadLines("skip"))
-        needed = list(dict.fromkeys(["item_id", *(name for name in columns if name != "description")]))
+        # The first pass has reported what is bad in the overview.
+        texts = self._descriptions(request.bad if request.lines is None else BadLines("skip"))
+        needed = list(dict.fromkeys(["item_id", *(name for name in request.columns if name != "description")]))
         ids, num_described = pl.Series(dtype=pl.String), 0
-        for rows in self.reader.chunks(needed, bad, lines=lines, advance=advance):
+        for rows in self.reader.chunks(replace(request, columns=needed)):
             rows = rows.join(texts, on="item_id", how="left", maintain_order="left")
             ids = pl.concat([ids, rows["item_id"]]).head(_SHOWN_IDS)
             num_described += rows["description"].count()
-            yield rows.select(*columns, "line")
-        if lines is None and len(ids) and not num_described:
+            yield rows.select(*request.columns, "line")
+        if request.lines is None and len(ids) and not num_described:
             raise self._matches_none(ids)
 
     def _descriptions(self, bad: BadLines) -> pl.DataFrame:
         """item_id and description, each item once."""
-        texts = read_all(self.overview, dict.fromkeys(("item_id", "description"), pl.String), bad)
+        texts = read_all(self.overview, _OVERVIEW, bad)
         if self.links is not None:
-            links = read_all(self.links, dict.fromkeys(("item_id", "other_id"), pl.String), bad)
+            links = read_all(self.links, _LINKS, bad)
             texts = links.join(
                 texts.rename({"item_id": "other_id"}), on="other_id", how="inner", maintain_order="right"
             )
@@ -95,17 +92,17 @@ class WithOverview:
         return texts.unique("item_id", keep="first", maintain_order=True)
 
     def _matches_none(self, item_ids: pl.Series) -> DataError:
-        """The error for a table that describes none of the items, of which these are some of the ids."""
-        texts = read_all(self.overview, dict.fromkeys(("item_id", "description"), pl.String), BadLines("skip"))
+        """Return the error for an overview that describes none of the items. `item_ids` are the ids of some items."""
+        texts = read_all(self.overview, _OVERVIEW, BadLines("skip"))
         described = texts.filter(pl.col("description").is_not_null())["item_id"]
         if described.is_empty():
-            return DataError(f"{self.overview.file} holds no text at all. Give a table with descriptions.")
+            return DataError(f"{self.overview.file} holds no description. Give a table with descriptions.")
         known = f"those of {self.file.name} are {_shown(item_ids)}"
         if self.links is not None:
-            links = read_all(self.links, dict.fromkeys(("item_id", "other_id"), pl.String), BadLines("skip"))
+            links = read_all(self.links, _LINKS, BadLines("skip"))
             known = f"{self.links.file.name} has {_shown(links['other_id'].drop_nulls())}, and {known}"
         return DataError(
-            f"{self.overview.file} describes none of the items: in its column {self.id_column!r} stand ids such as "
+            f"{self.overview.file} describes none of the items: its column {self.id_column!r} has ids such as "
             f"{_shown(described)}; {known}. Give a table with the same ids, in a column {' or '.join(_OWN_IDS)}."
         )
 
@@ -122,8 +119,9 @@ def open_movies(files: Files, items: Reader, interactions: Reader, **others: Pat
     others["overview"] = files.overview
     names = _column_names(files.overview)
     text = _first_of(_TEXTS, names)
-    own_id, tmdb_id = _first_of(_OWN_IDS, names), _first_of(_TMDB_IDS, names)
-    if text is None or (own_id or tmdb_id) is None:
+    own_id = _first_of(_OWN_IDS, names)
+    id_column = own_id or _first_of(_TMDB_IDS, names)
+    if text is None or id_column is None:
         raise DataError(
             f"{files.overview} needs a column {' or '.join(_TEXTS)}, and one of {', '.join(_OWN_IDS + _TMDB_IDS)}. "
             f"It has {', '.join(names)}."
@@ -140,10 +138,8 @@ def open_movies(files: Files, items: Reader, interactions: Reader, **others: Pat
             )
         others["links"] = found[0]
         links = open_separated(found[0], {"item_id": ("movieId", "identifier"), "other_id": ("tmdbId", "text")})
-    overview = _open_table(
-        files.overview, {"item_id": (own_id or tmdb_id, "identifier"), "description": (text, "joined_texts")}
-    )
-    items = WithOverview(items, overview, own_id or tmdb_id, links)
+    overview = _open_table(files.overview, item_fields(item_id=id_column, description=text))
+    items = WithOverview(items, overview, id_column, links)
     return RawLogs(items, interactions, template="movies", others=others)
 
 
@@ -166,7 +162,7 @@ def _column_names(file: Path) -> list[str]:
     return list(read_form(file).names)
 
 
-def _open_table(file: Path, fields: Mapping[str, tuple[str, Kind]]) -> Reader:
+def _open_table(file: Path, fields: Fields) -> Reader:
     match _suffix(file):
         case ".parquet":
             return ParquetFile(file, fields)

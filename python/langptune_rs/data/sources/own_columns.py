@@ -1,45 +1,31 @@
-"""The columns of tables that are the user's own: which of them are what, by the schema's names or a column map."""
+"""The columns of the user's own tables, found by the names of the schema or by a column map."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
 
-from langptune_rs.data.readers.tables import Fields, Kind, lacks_column
-from langptune_rs.data.sources.raw import Files
+from langptune_rs.data.readers.form import missing_column
+from langptune_rs.data.readers.values import INTERACTION_KINDS, ITEM_KINDS, Fields, Kind
+from langptune_rs.data.sources.files import Files
 from langptune_rs.errors import DataError
-
-ITEMS: dict[str, Kind] = {
-    "item_id": "identifier",
-    "title": "text",
-    "description": "joined_texts",
-    "categories": "texts",
-    "price": "price",
-    "average_rating": "number",
-}
-INTERACTIONS: dict[str, Kind] = {
-    "user_id": "identifier",
-    "item_id": "identifier",
-    "rating": "number",
-    "timestamp": "number",
-    "position": "number",
-    "review_text": "text",
-}
 
 
 def match_columns(
     files: Files, items: Path, item_columns: Collection[str], interactions: Path, interaction_columns: Collection[str]
 ) -> tuple[Fields, Fields]:
-    """The fields of both files, which have these columns.
+    """The fields of both files, whose columns are `item_columns` and `interaction_columns`.
 
-    A column has the name that `files.columns` gives it, else its own. A mapped `item_id` may be in one file only: in
-    the other its own name serves. Raises `DataError` for a mapped column that is not there, and for an id without one.
+    A column has the name that `files.columns` gives it, or else its own name. A mapped `item_id` may be in only one of
+    the files. The other then has it under its own name. Raises `DataError` for a mapped column that is not there, and
+    for an id that has no column.
     """
     mapped_id = files.columns.get("item_id")
-    in_both = [*item_columns, *interaction_columns]
+    if mapped_id not in (*item_columns, *interaction_columns):
+        mapped_id = None
     return (
-        _match(files, items, item_columns, ITEMS, mapped_id if mapped_id in in_both else None),
-        _match(files, interactions, interaction_columns, INTERACTIONS, mapped_id if mapped_id in in_both else None),
+        _match(files, items, item_columns, ITEM_KINDS, mapped_id),
+        _match(files, interactions, interaction_columns, INTERACTION_KINDS, mapped_id),
     )
 
 
@@ -54,5 +40,5 @@ def _match(
         if name in there:
             fields[column] = (name, kind)
         elif column in files.columns or kind == "identifier":
-            raise DataError(f"{lacks_column(file, name, there)} Say which it is with --column {column}=NAME.")
+            raise DataError(f"{missing_column(file, name, there)} Say which it is with --column {column}=NAME.")
     return fields

@@ -1,14 +1,14 @@
 """The user's own `items.parquet` and `interactions.parquet`.
 
-The columns are those of the source `jsonl`. Ids are texts or whole numbers; categories a list of texts, or a text with
-`|` between them; the timestamp a number, a date or a time.
+The columns are those of the source `jsonl`. Ids are texts or whole numbers. Categories are a list of texts, or one text
+with `|` between them. The timestamp is a number, a date or a time.
 """
 
 from __future__ import annotations
 
-from langptune_rs.data.readers.tables import ParquetFile, parquet_types
+from langptune_rs.data.readers.parquet import ParquetFile, parquet_types
+from langptune_rs.data.sources.files import Files, RawLogs
 from langptune_rs.data.sources.own_columns import match_columns
-from langptune_rs.data.sources.raw import Files, RawLogs
 
 FILES = "items.parquet and interactions.parquet; --column item_id=asin where your columns have other names"
 

@@ -1,14 +1,14 @@
 """The paper's published split: tokenised sets on the hub whose sessions and train, validation and test are fixed.
 
 Two sets belong together. The items have `index`, `item_descriptions` (text) and `item_description_tokens`. The
-sessions have, in the splits `train`, `val` and `test`, `in_sess_item_idxs` (the history), `out_sess_item_idxs` (the
+sessions have the splits `train`, `val` and `test`, with `in_sess_item_idxs` (the history), `out_sess_item_idxs` (the
 target), `sess_descriptions` (the whole prompt, with every rating and review) and the same as tokens in
-`sess_description_gemma` or `sess_description_llama`; `index` counts the sessions of a split from 0.
+`sess_description_gemma` or `sess_description_llama`. Their `index` counts the sessions of a split from 0.
 
-The texts are taken where the set has them, since the embedder's tokens have lost case and accents; a set that has
-tokens alone is decoded. A session names its items by the column `index` of the item set: the reference takes the
-row's number instead, which differs from the first item on that was left out as too long. Every history is compared
-with the texts in its prompt, so that shifted labels are found and refused.
+Texts are preferred to tokens, since the embedder's tokens have lost case and accents. A set without texts is decoded. A
+session names its items by the column `index` of the item set. The reference code takes the number of the row instead,
+which is another one from the first item on that was left out as too long. Every history is compared with the texts in
+its prompt, so that shifted labels are found and refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.data.readers.cleaning import clean
-from langptune_rs.data.store.folder import ITEM_COLUMNS, SESSION_COLUMNS
+from langptune_rs.data.sources.failures import reason
+from langptune_rs.data.sources.published_sets import SPLITS, load
+from langptune_rs.data.store.schema import ITEM_FIELDS, SESSION_COLUMNS
 from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.errors import DataError
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 NAME = "published"
-"""Of the source, and of its split."""
+"""The name of the source, and of its split."""
 FILES = "the paper's own split, from the hub or --items and --interactions: folders of save_to_disk or of its parquet"
 TEMPLATE = "movies"
 ITEMS = "Cornell-AGI/amazon_movie_tv_item_mxbai"
@@ -44,24 +46,15 @@ SESSION_TOKENIZERS = {
     "sess_description_llama": "meta-llama/Meta-Llama-3-8B-Instruct",
     "sess_description_gemma": "google/gemma-2b-it",
 }
-HUB_TIMEOUT_SECONDS = 10.0
 
 Compat = Literal["paper", "reference"]
 
 _INDEX, _ITEM_TEXT, _ITEM_TOKENS = "index", "item_descriptions", "item_description_tokens"
 _HISTORY, _TARGET, _PROMPT = "in_sess_item_idxs", "out_sess_item_idxs", "sess_descriptions"
 _COLUMNS = (_INDEX, _ITEM_TEXT, _ITEM_TOKENS, _HISTORY, _TARGET, _PROMPT, *SESSION_TOKENIZERS)
-"""What is read."""
-_DENSE = "dense_in_sesses"
-"""A number for each item, of which one row is read: all of them are gigabytes."""
-
-_ITEM_FIELDS = ("item_id", "title", "description", "categories", "price", "average_rating")
+"""The columns that are read."""
 _SESSION_FIELDS = ("session_id", "user_id", "history", "ratings", "reviews", "target", "target_timestamp", "split")
-_ITEM_SCHEMA = {name: ITEM_COLUMNS[name] for name in _ITEM_FIELDS}
-_SESSION_SCHEMA = {name: SESSION_COLUMNS[name] for name in _SESSION_FIELDS}
-
-_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-"""Published names -> ours."""
+_SESSION_SCHEMA = pl.Schema({name: SESSION_COLUMNS[name] for name in _SESSION_FIELDS})
 
 _ITEM = re.compile(
     r"Title: (.*?)\nDescription: \(average rating: ([^)]*)\) (.*)\nCategory: (.*)\nPrice: (.*)", re.DOTALL
@@ -76,7 +69,6 @@ _USER_TURN = re.compile(
 )
 _RATING = re.compile(r"Review from the user\s*:\s*\(\s*rating\s*:\s*([^)]*)\)")
 _RATING_KEY = "reviewfromtheuserrating"
-_SHARD = re.compile(r".*-\d{5}-of-(\d{5})")
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ class Published:
     items: pl.DataFrame
     sessions: pl.DataFrame
     report: dict[str, int]
-    """How many items and sessions were published, and how many were left out for which reason."""
+    """The number of items and sessions that were published, and that were left out for each reason."""
 
 
 def read(
@@ -97,20 +89,20 @@ def read(
     item_tokenizer: str = ITEM_TOKENIZER,
     session_tokenizer: str | None = None,
 ) -> Published:
-    """Items and sessions in the columns of a prepared data set, those that hold what was read from texts or ids.
+    """Items and sessions in the columns of a prepared data set, without those that a template or a tokenizer fills.
 
-    `items` and `sessions` are hub ids or local copies: folders that `save_to_disk` wrote, or with the hub's parquet
-    files. An item's id is its `index`, a user's is the published split with the session's `index` (`val-17`), since
-    the sets name no users. With `compat="paper"` texts are cleaned, and a session that repeats an item is left out,
-    since the paper asks for distinct ones; with `"reference"` texts stay as they were published, and such a session is
-    left out only if its target is in its history. Tokenizers, hub ids or folders with `tokenizer.json`, are for sets
-    without texts.
+    `items` and `sessions` are hub ids or local copies: folders that `save_to_disk` wrote, or folders with the hub's
+    parquet files. The id of an item is its `index`. The id of a user is the published split with the session's `index`
+    (`val-17`), since the sets name no users. With `compat="paper"` texts are cleaned, and a session that repeats an
+    item is left out, since the paper asks for distinct items. With `compat="reference"` texts stay as they were
+    published, and such a session is left out only if its target is in its history. Tokenizers are for sets without
+    texts. Each is a hub id or a folder with `tokenizer.json`.
 
     Raises `DataError` when a set cannot be reached or lacks a column or a split, for a text that is not of the
     published form, and when the labels in the sessions do not fit the items.
     """
-    item_rows, _ = _load(items)
-    splits, num_labels = _load(sessions)
+    item_rows, _ = load(items, _COLUMNS)
+    splits, num_labels = load(sessions, _COLUMNS)
     texts = _item_texts(items, item_rows, num_labels, item_tokenizer)
     fields = [_fields(items, index, text, compat) for index, text in sorted(texts.items())]
     table, left_out = _sessions(sessions, splits, texts, compat, session_tokenizer)
@@ -120,7 +112,7 @@ def read(
         "items_left_out_before": max(num_labels or 0, max(texts) + 1) - len(texts),
         **left_out,
     }
-    return Published(pl.DataFrame(fields, schema=_ITEM_SCHEMA), table, report)
+    return Published(pl.DataFrame(fields, schema=ITEM_FIELDS), table, report)
 
 
 # Items
@@ -129,9 +121,10 @@ def read(
 def _item_texts(
     source: str | Path, splits: Mapping[str, pl.DataFrame], num_labels: int | None, tokenizer: str
 ) -> dict[int, str]:
-    """Label -> text.
+    """Label -> text of each item.
 
-    Raises `DataError` for a label given twice, and where only rows are there to count by, but not all of them.
+    Raises `DataError` for a label given twice, and for a set without labels where some items were left out, so that
+    the number of a row is not the label.
     """
     rows = pl.concat(splits.values(), how="vertical_relaxed")
     if not len(rows):
@@ -140,7 +133,7 @@ def _item_texts(
     if _INDEX in rows.columns:
         labels = rows[_INDEX].to_list()
     elif num_labels in (None, len(rows)):
-        labels = range(len(rows))
+        labels = list(range(len(rows)))
     else:
         raise DataError(
             f"{source} has {len(rows)} items and no column {_INDEX!r}, but the sessions count {num_labels} items: some "
@@ -149,12 +142,12 @@ def _item_texts(
     found = dict(zip(labels, texts, strict=True))
     if None in found or len(found) != len(rows):
         label = next(label for label, times in Counter(labels).items() if times > 1 or label is None)
-        raise DataError(f"{source}: the index {label} is there twice, or none. Each item has its own.")
+        raise DataError(f"{source}: the index {label} is there twice, or is missing. Each item has its own.")
     return found
 
 
 def _fields(source: str | Path, index: int, text: str, compat: Compat) -> dict[str, Any]:
-    """The row of an item, with None for what its text says is `None`."""
+    """The row of an item. A field that reads `None` in its text is None."""
     found = _ITEM.fullmatch(text) or _DECODED_ITEM.fullmatch(text)
     if found is None:
         raise DataError(
@@ -176,7 +169,7 @@ def _fields(source: str | Path, index: int, text: str, compat: Compat) -> dict[s
 
 
 def _number(text: str | None) -> float | None:
-    """Of `4.7`, also where a tokenizer left spaces in it; None where there is none."""
+    """The number in a text, even where a tokenizer left spaces in it. None where there is no number."""
     try:
         number = float("".join((text or "").split()))
     except ValueError:
@@ -194,11 +187,11 @@ def _sessions(
     compat: Compat,
     tokenizer: str | None,
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The sessions that can be used, and how many were left out for which reason."""
-    keys = {index: _squeeze(text)[0] for index, text in texts.items()}
+    """The sessions that can be used, and the number of sessions left out for each reason."""
+    keys = {index: _comparable(text)[0] for index, text in texts.items()}
     left_out = dict.fromkeys(("sessions_with_an_item_left_out", "sessions_that_repeat_an_item"), 0)
     kept: list[dict[str, Any]] = []
-    strange: list[str] = []
+    mismatches: list[str] = []
     num_read = 0
     for name, rows in _three_splits(source, splits).items():
         for index, history, target, prompt in _rows(source, name, rows, tokenizer):
@@ -207,45 +200,45 @@ def _sessions(
             if not distinct <= texts.keys():
                 left_out["sessions_with_an_item_left_out"] += 1
                 continue
-            said = _said(prompt, [keys[item] for item in history])
-            if isinstance(said, int):
-                label = history[said]
-                strange.append(f"{name}-{index} has the item {label}, but not its text {shorten(texts[label], 60)!r}")
+            entries = _entries(prompt, [keys[item] for item in history])
+            if isinstance(entries, int):
+                label = history[entries]
+                mismatches.append(
+                    f"{name}-{index} has the item {label}, but not its text {shorten(texts[label], 60)!r}"
+                )
             elif target in history or (compat == "paper" and len(distinct) <= len(history)):
                 left_out["sessions_that_repeat_an_item"] += 1
             else:
-                ratings, reviews = zip(*said, strict=True)
-                if compat == "paper":
-                    reviews = [clean(review) for review in reviews]
+                reviews = [clean(review) if compat == "paper" else review for _, review in entries]
                 session = {
                     "session_id": len(kept),
                     "user_id": f"{name}-{index}",
                     "history": [str(item) for item in history],
-                    "ratings": ratings,
+                    "ratings": [rating for rating, _ in entries],
                     "reviews": [review or None for review in reviews],
                     "target": str(target),
                     "target_timestamp": None,
-                    "split": _SPLITS[name],
+                    "split": SPLITS[name],
                 }
                 kept.append(session)
-    if strange:
+    if mismatches:
         raise DataError(
-            f"{source} does not fit the items: {len(strange)} of {num_read} sessions name items whose texts are not in "
-            f"their prompts. The first: {strange[0]}. Labels are shifted where items were left out after the "
+            f"{source} does not fit the items: {len(mismatches)} of {num_read} sessions name items whose texts are not "
+            f"in their prompts. The first: {mismatches[0]}. Labels are shifted where items were left out after the "
             "sessions were numbered; give the item set, with its index, that these sessions were made with."
         )
     table = pl.DataFrame(kept, schema=_SESSION_SCHEMA)
-    _refuse_empty(source, {name: table.filter(split=ours).height for name, ours in _SPLITS.items() if name in splits})
+    _refuse_empty(source, {name: table.filter(split=ours).height for name, ours in SPLITS.items() if name in splits})
     return table, left_out
 
 
 def _three_splits(source: str | Path, splits: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """Train, validation, test. Raises `DataError` when one is missing."""
-    found = {name: splits[name] for name in _SPLITS if name in splits}
-    if len({_SPLITS[name] for name in found}) != 3 or len(found) != 3:
+    found = {name: splits[name] for name in SPLITS if name in splits}
+    if len({SPLITS[name] for name in found}) != 3 or len(found) != 3:
         raise DataError(
-            f"{source} has the splits {', '.join(splits)}, but train, val and test are needed. A set of train and test "
-            "alone is the one before targets were chosen and validation was split off."
+            f"{source} has the splits {', '.join(splits)}, but train, val and test are needed. A set with only "
+            "train and test is the one before targets were chosen and validation was split off."
         )
     _refuse_empty(source, {name: len(rows) for name, rows in found.items()})
     return found
@@ -260,7 +253,7 @@ def _refuse_empty(source: str | Path, counts: Mapping[str, int]) -> None:
 def _rows(
     source: str | Path, name: str, rows: pl.DataFrame, tokenizer: str | None
 ) -> Iterator[tuple[int, list[int], int, str]]:
-    """Index, history, target and the user's turn of the prompt."""
+    """Yield index, history, target and the user's turn of the prompt of each session."""
     missing = {_HISTORY, _TARGET} - set(rows.columns)
     if missing:
         raise DataError(f"{source} lacks the column {min(missing)!r}. It has {', '.join(rows.columns)}.")
@@ -281,16 +274,17 @@ def _rows(
         yield index, history, targets[0], turn[1]
 
 
-def _said(turn: str, keys: Sequence[str]) -> list[tuple[float | None, str]] | int:
+def _entries(turn: str, keys: Sequence[str]) -> list[tuple[float | None, str]] | int:
     """Rating and review of each item of a history, or the place of the first item that is not in the prompt.
 
-    `keys` are the items' squeezed texts. A review ends where the next item's text begins, whatever it says.
+    `keys` are the texts of the items after `_comparable`. A review ends where the text of the next item begins,
+    whatever the review says.
     """
-    squeezed, places = _squeeze(turn)
+    comparable, places = _comparable(turn)
     starts, ratings = [], []
     position = 0
     for place, key in enumerate(keys):
-        start = squeezed.find(key + _RATING_KEY, position)
+        start = comparable.find(key + _RATING_KEY, position)
         rating = _RATING.match(turn, places[start + len(key)]) if start >= 0 else None
         if rating is None:
             return place
@@ -302,9 +296,9 @@ def _said(turn: str, keys: Sequence[str]) -> list[tuple[float | None, str]] | in
 
 
 class _Folded(dict[str, str]):
-    """Character -> what is compared of it: letters without case and accents, and digits.
+    """Character -> what is compared of it: a letter without case and accents, or a digit.
 
-    Tokenizers keep these; spaces, punctuation and rare signs come back changed or not at all.
+    Tokenizers keep these. Spaces, punctuation and rare characters may come back changed or not at all.
     """
 
     def __missing__(self, char: str) -> str:
@@ -316,8 +310,8 @@ class _Folded(dict[str, str]):
 _FOLDED = _Folded()
 
 
-def _squeeze(text: str) -> tuple[str, np.ndarray]:
-    """What of `text` is compared, and for each character of that its place in `text`."""
+def _comparable(text: str) -> tuple[str, np.ndarray]:
+    """The part of `text` that is compared, and the place in `text` of each of its characters, int64."""
     folded = [_FOLDED[char] for char in text]
     lengths = np.fromiter(map(len, folded), dtype=np.int64, count=len(folded))
     return "".join(folded), np.repeat(np.arange(len(folded)), lengths)
@@ -354,109 +348,5 @@ def _tokenizer(name: str, source: str | Path, column: str, option: str) -> Token
     except Exception as error:  # the library raises plain Exception
         raise DataError(
             f"{source} has no texts, and {column!r} needs the tokenizer {name}, which cannot be loaded "
-            f"({_first_line(error)}). Give {option}, a folder with the tokenizer.json that wrote these tokens."
+            f"({reason(error)}). Give {option}, a folder with the tokenizer.json that wrote these tokens."
         ) from error
-
-
-# Where sets come from
-
-Tables = tuple[dict[str, pl.DataFrame], int | None]
-"""The rows of each split, and how many items the sessions count."""
-
-
-def local_files(source: str | Path) -> list[Path]:
-    """The files of a local copy that hold its rows, in order; none for a hub id."""
-    folder = Path(source).expanduser()
-    found = [*folder.rglob("*.parquet"), *folder.rglob("*.arrow")] if folder.is_dir() else []
-    return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
-
-
-def _load(source: str | Path) -> Tables:
-    """Every split of a set. Raises `DataError` when there is none, or it cannot be read."""
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        folder = _hub_folder(str(source))
-    try:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            return _from_datasets(source, _datasets().load_from_disk(folder))
-        files = local_files(folder)
-        if not files or any(file.suffix != ".parquet" for file in files):
-            raise DataError(
-                f"{folder} holds no published set: neither what `save_to_disk` writes nor parquet files of its splits."
-            )
-        return _from_parquet(folder, files)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{folder} cannot be read: {_first_line(error)}. Copy it again from the hub.") from error
-
-
-def _from_parquet(folder: Path, files: Sequence[Path]) -> Tables:
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        words = [re.match("[a-z]*", part)[0] for part in (file.stem, file.parent.name)]
-        splits.setdefault(next((word for word in words if word in _SPLITS), "train"), []).append(file)
-    for parts in splits.values():
-        shard = _SHARD.fullmatch(parts[0].stem)
-        if shard and int(shard[1]) != len(parts):
-            raise DataError(
-                f"{folder} has {len(parts)} files like {parts[0].name}, not {int(shard[1])}. Copy the others."
-            )
-    present = pl.read_parquet_schema(files[0])
-    tables = {
-        name: pl.read_parquet(parts, columns=[column for column in _COLUMNS if column in present])
-        for name, parts in splits.items()
-    }
-    num_labels = None
-    if _DENSE in present:
-        num_labels = pl.scan_parquet(files[0]).select(pl.col(_DENSE).list.len()).head(1).collect().item()
-    return tables, num_labels
-
-
-def _from_datasets(source: str | Path, found: Any) -> Tables:
-    splits = found if isinstance(found, dict) else {"train": found}
-    if not splits or not any(map(len, splits.values())):
-        raise DataError(f"{source} is empty.")
-    tables = {
-        name: rows.select_columns([column for column in _COLUMNS if column in rows.column_names]).to_polars()
-        for name, rows in splits.items()
-    }
-    first = next(rows for rows in splits.values() if len(rows))
-    return tables, len(first[0][_DENSE]) if _DENSE in first.column_names else None
-
-
-def _hub_folder(name: str) -> Path:
-    """Download what is missing of a set; what an earlier download left serves when the hub cannot be reached."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise DataError(f"There is no folder {name}, and it is no hub id (owner/name).")
-    wanted = {"repo_type": "dataset", "allow_patterns": "*.parquet"}
-    try:
-        # The client tries for minutes where there is no network, so first ask one question that cannot take long.
-        HfApi().dataset_info(name, timeout=HUB_TIMEOUT_SECONDS)
-        return Path(snapshot_download(name, **wanted))
-    except Exception as error:  # the client's transport errors have no common base
-        try:
-            return Path(snapshot_download(name, local_files_only=True, **wanted))
-        except OSError:
-            raise DataError(
-                f"The published set {name} cannot be had from the hub ({_first_line(error)}), and no download of it is "
-                f"here. Run `hf download --repo-type dataset {name} --local-dir FOLDER` where there is a network, and "
-                "give the folder."
-            ) from error
-
-
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(
-            "What `save_to_disk` wrote is read with the package datasets, which is not installed. Run "
-            "`pip install 'langptune-rs[hub]'`, or give the hub's parquet files."
-        ) from error
-    return datasets
-
-
-def _first_line(error: object) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,7 +1,7 @@
 """RecBole's atomic files, `NAME.item` and `NAME.inter`: tabs between fields, `name:type` in the first line.
 
-Of the names in `NAMES` the first that the file has, in any case of letters, is taken for a column, or the one of the
-column map. `token_seq` fields are split at spaces. A release year goes behind a title that has none.
+A column is read from the field that the column map names, or from the first of its `NAMES` that the file has, in upper
+or lower case. `token_seq` fields are split at spaces. A release year is put behind a title without a year.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from pathlib import Path
 
 import polars as pl
 
-from langptune_rs.data.readers.tables import Computed, Form, Kind, SeparatedFile, lacks_column, read_header
-from langptune_rs.data.sources.own_columns import INTERACTIONS, ITEMS
-from langptune_rs.data.sources.raw import Files, RawLogs
+from langptune_rs.data.readers.computed import Computed
+from langptune_rs.data.readers.form import Form, missing_column, read_header
+from langptune_rs.data.readers.reader import Reader
+from langptune_rs.data.readers.separated import SeparatedFile
+from langptune_rs.data.readers.values import INTERACTION_KINDS, ITEM_KINDS, Fields, Kind
+from langptune_rs.data.sources.files import Files, RawLogs
 
 FILES = "NAME.item and NAME.inter, RecBole's atomic files; --column title=app_name for the names of other columns"
 
@@ -36,28 +39,31 @@ NAMES = {
 def open_logs(files: Files) -> RawLogs:
     """The two files. Raises `DataError` when one is missing, or lacks an id or a mapped column."""
     items, interactions = files.find("items", "recbole", "*.item"), files.find("interactions", "recbole", "*.inter")
-    reader = open_atomic(items, _choose(items, files, ITEMS | {"year": "text"}))
-    if "year" in reader.fields:
-        reader = Computed(reader, {"title": (("title", "year"), with_year)})
-    return RawLogs(reader, open_atomic(interactions, _choose(interactions, files, INTERACTIONS)), template="generic")
+    described = open_atomic(items, _choose(items, files, ITEM_KINDS | {"year": "text"}))
+    reader: Reader = described
+    if "year" in described.fields:
+        reader = Computed(described, {"title": (("title", "year"), with_year)})
+    return RawLogs(
+        reader, open_atomic(interactions, _choose(interactions, files, INTERACTION_KINDS)), template="generic"
+    )
 
 
-def open_atomic(file: Path, fields: dict[str, tuple[str, Kind]]) -> SeparatedFile:
+def open_atomic(file: Path, fields: Fields) -> SeparatedFile:
     """An atomic file. Raises `DataError` if it lacks one of the names in `fields`."""
     names = atomic_names(file)
     for name, _ in fields.values():
         if name not in names:
-            raise lacks_column(file, name, names)
+            raise missing_column(file, name, names)
     return SeparatedFile(file, Form(tuple(names), "\t", has_quotes=False), fields)
 
 
 def atomic_names(file: Path) -> dict[str, str]:
-    """Name -> type of the columns."""
+    """Name -> type of each column of a file."""
     return {name: kind for name, _, kind in (part.strip().partition(":") for part in read_header(file).split("\t"))}
 
 
 def with_year(title: pl.Expr, year: pl.Expr) -> pl.Expr:
-    """ "Toy Story (1995)": a title, with its year behind it where that is one and does not stand there yet."""
+    """ "Toy Story (1995)": a title with its year behind it, unless it ends with a year or `year` is not one."""
     wanted = (title != "") & year.str.contains(r"^\d{4}$") & ~title.str.contains(r"\(\d{4}\)$")
     return pl.when(wanted).then(title + " (" + year + ")").otherwise(title)
 

@@ -1,4 +1,4 @@
-"""The sources by name, and which of them a folder is."""
+"""The sources by name, and the source whose files a folder holds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from langptune_rs.data.sources import (
     ml_32m,
     ml_100k,
     parquet,
+    published,
     recbole,
 )
-from langptune_rs.data.sources.raw import NO_FILES, Files, RawLogs, check_column
+from langptune_rs.data.sources.files import NO_FILES, Files, RawLogs, check_column
 from langptune_rs.errors import DataError, nearest
 
 SOURCES: dict[str, ModuleType] = {
@@ -48,13 +49,18 @@ _SIGNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "parquet": (("interactions.parquet",), ()),
     "recbole": (("*.inter", "*.item"), ("ml-100k.inter", "ml-100k.item", "u.item")),
 }
-"""A folder is of a source if it holds one of the first files, plain or .gz, and none of the others.
+"""A folder belongs to a source if it holds one of the first files, plain or .gz, and none of the others.
 
-ml-32m cannot be told from ml-latest, and goes by that name.
+The files of ml-32m look like those of ml-latest, and get that name.
 """
 
 _TAKE_COLUMNS = ("jsonl", "csv", "parquet", "recbole")
 _TAKE_OVERVIEW = ("ml-100k", "ml-1m", "ml-32m", "ml-latest", "ml-latest-small")
+
+
+def needed_files() -> dict[str, str]:
+    """Source -> the files that it needs, in words."""
+    return {name: module.FILES for name, module in (SOURCES | {published.NAME: published}).items()}
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,11 @@ class Source:
 
 
 def find_source(source: str | Path, files: Files = NO_FILES) -> Source:
-    """A source by its name, with its files as `files` says, or the source whose files the folder `source` holds.
+    """The source with the name `source` and the files of `files`, or the source whose files the folder `source` holds.
 
-    A name goes before a folder of that name: write `./ml-100k` for the folder. Raises `DataError` for neither, for a
-    folder that fits no source or several, for files that are missing, and for options that the source does not take.
+    A name is preferred to a folder of that name: write `./ml-100k` for the folder. Raises `DataError` for what is
+    neither, for a folder that fits no source or several, for files that are missing, and for options that the source
+    does not take.
     """
     name = str(source)
     if name not in SOURCES:
@@ -108,7 +115,7 @@ def _holds(folder: Path, pattern: str) -> bool:
 def _check_options(name: str, files: Files) -> None:
     if files.columns and name not in _TAKE_COLUMNS:
         raise DataError(
-            f"The source {name} has columns of its own, and takes no --column. Only {', '.join(_TAKE_COLUMNS)} do."
+            f"The source {name} has fixed columns, and takes no --column. Only {', '.join(_TAKE_COLUMNS)} do."
         )
     if files.overview is not None and name not in _TAKE_OVERVIEW:
         raise DataError(

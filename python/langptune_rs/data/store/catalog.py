@@ -14,14 +14,15 @@ from langptune_rs.errors import DataError, nearest
 class Catalog:
     """All items of a data set. An item's index is its place in these columns and in every array of the project.
 
-    The columns of a data set are mapped files: a text is read when it is asked for. Lists of texts may be given.
+    The columns of a data set are mapped files, of which a text is read when it is asked for. Lists of texts are also
+    accepted.
     """
 
     item_ids: TextColumn
     titles: TextColumn
-    """Title of each item; the first words of its description where it has none."""
+    """The title of each item, or the first words of its description if it has no title."""
     texts: TextColumn
-    """What the embedder reads of each item, written by the template."""
+    """The text of each item that the embedder reads, written by the template."""
     lines: TextColumn
     """Each item in one line, for short prompts."""
 
@@ -44,7 +45,7 @@ class Catalog:
         return index
 
     def index_of_title(self, title: str) -> int:
-        """The index of the item with this title, in upper or lower case; of several the first.
+        """The index of the first item with this title, in upper or lower case.
 
         Raises `DataError`, with the nearest title, when there is none.
         """
@@ -56,5 +57,5 @@ class Catalog:
         return index
 
     def to_arrow(self) -> pa.Table:
-        """A table of the four columns, one row per item, which copies nothing."""
+        """A table of the four columns, one row per item. Nothing is copied."""
         return pa.table({field.name: getattr(self, field.name).to_arrow() for field in fields(self)})

@@ -1,4 +1,4 @@
-"""Columns of texts that stay in Arrow arrays, mostly mapped from a file, and read like lists."""
+"""Columns of texts that are read like lists and stay in Arrow arrays, which are mostly mapped from a file."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 _ROWS_PER_CHUNK = 4096
-"""Rows that become Python objects at a time where a column is iterated."""
+"""Rows that become Python objects at a time when a column is iterated."""
 
 T = TypeVar("T")
 
 
 class Column(Sequence[T], Generic[T]):
-    """n values. `column[i]` is one, `column[a:b]` and `column[rows]`, for integers (m,), are lists.
+    """n values. `column[i]` is one value. `column[a:b]` and `column[rows]`, with integers (m,), are lists.
 
-    Equal to any other sequence of the same values. Iterating keeps a few thousand values in memory at a time.
-    Raises `IndexError` for a row out of range, `TypeError` for rows that are no integers.
+    A column is equal to any sequence of the same values. Iterating keeps a few thousand values in memory at a time.
+    Raises `IndexError` for a row out of range, and `TypeError` for rows that are not integers.
     """
 
     @abstractmethod
@@ -43,9 +44,9 @@ class Column(Sequence[T], Generic[T]):
         if isinstance(index, slice):
             rows = range(len(self))[index]
             return self._between(rows.start, rows.start + len(rows)) if rows.step == 1 else [*map(self._at, rows)]
-        if isinstance(index, Sequence) or np.ndim(index):
+        if np.ndim(index):
             return [self._at(row) for row in self._rows(index).tolist()]
-        row = operator.index(index)
+        row = operator.index(index)  # type: ignore[arg-type]
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a column of {len(self)}")
         return self._at(row % len(self))
@@ -59,7 +60,7 @@ class Column(Sequence[T], Generic[T]):
             return NotImplemented
         return len(self) == len(other) and all(map(operator.eq, self, other))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3])) + (", …" if len(self) > 3 else "")
@@ -69,8 +70,8 @@ class Column(Sequence[T], Generic[T]):
         """All values as Python objects."""
         return self[:]
 
-    def _rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """`rows` as int64 (m,), from 0 on."""
+    def _rows(self, rows: ArrayLike) -> np.ndarray:
+        """`rows` as int64 (m,), all from 0 to n - 1."""
         given = np.asarray(rows)
         if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
             raise TypeError(f"rows are integers in one dimension, not {given.dtype} of the shape {given.shape}")
@@ -82,12 +83,12 @@ class Column(Sequence[T], Generic[T]):
 
 
 class ArrowColumn(Column[T]):
-    """A column over Arrow arrays, or over some of their rows, whose values are not copied."""
+    """A column over Arrow arrays, or over some of their rows. Values are not copied."""
 
     TYPE: pa.DataType | None = None
 
     def __init__(self, values: pa.ChunkedArray | Iterable[Any], rows: np.ndarray | None = None):
-        """`values` are Arrow arrays, kept as they are, or Python objects; `rows` (n,) says which of them are meant."""
+        """`values` are Arrow arrays, which are kept, or Python objects. `rows` (n,) chooses some of them."""
         self._array = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values, self.TYPE)])
         self._chunks = [chunk for chunk in self._array.chunks if len(chunk)]
         self._starts = list(accumulate(map(len, self._chunks), initial=0))
@@ -96,23 +97,25 @@ class ArrowColumn(Column[T]):
     def __len__(self) -> int:
         return self._starts[-1] if self._taken is None else len(self._taken)
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> ArrowColumn[T]:
+    def take(self, rows: Sequence[int] | np.ndarray) -> Self:
         """A column of these rows (m,), in the order given, over the same arrays."""
         chosen = self._rows(rows)
         return type(self)(self._array, chosen if self._taken is None else self._taken[chosen])
 
     def to_arrow(self) -> pa.ChunkedArray:
-        """The values as Arrow has them; a copy only where the column is made of some rows of its arrays."""
+        """The values in Arrow. They are copied only if the column is made of some rows of its arrays."""
         return self._array if self._taken is None else self._array.take(pa.array(self._taken))
 
     def _at(self, row: int) -> T:
         place = row if self._taken is None else int(self._taken[row])
         chunk = bisect_right(self._starts, place) - 1
-        return self._chunks[chunk][place - self._starts[chunk]].as_py()
+        value: T = self._chunks[chunk][place - self._starts[chunk]].as_py()
+        return value
 
     def _between(self, start: int, stop: int) -> list[T]:
         if self._taken is None:
-            return self._array.slice(start, stop - start).to_pylist()
+            values: list[T] = self._array.slice(start, stop - start).to_pylist()
+            return values
         return [self._at(row) for row in range(start, stop)]
 
 
@@ -127,15 +130,15 @@ class TextColumn(ArrowColumn[str]):
         rows: np.ndarray | None = None,
         order: pa.ChunkedArray | None = None,
     ):
-        """As `ArrowColumn`; `order` is what `folded_order` gives for the texts, where it is known."""
+        """As `ArrowColumn`. `order` is what `folded_order` returns for the texts, where it is known."""
         super().__init__(values, rows)
         self._known_order = order
 
     def find(self, text: str, *, any_case: bool = False) -> int | None:
-        """The first row with this text, in upper or lower case if `any_case`; none if there is none.
+        """The first row with this text, in upper or lower case if `any_case`. None if there is no such row.
 
-        Takes some twenty comparisons where the order of the texts is known, as for those of a data set's items. Else
-        the first search sorts them.
+        This takes about twenty comparisons where the order of the texts is known, as for the items of a data set.
+        Otherwise the first search sorts the texts.
         """
         key = text.casefold()
         order = self._order
@@ -156,7 +159,7 @@ class TextColumn(ArrowColumn[str]):
         return places if self._taken is None else np.flatnonzero(np.isin(self._taken, places))
 
     def near(self, text: str, n: int = 20_000) -> list[str]:
-        """At most n texts that stand around `text` in the alphabet, whatever their case, to look for a misspelling."""
+        """At most n texts around `text` in the alphabet, whatever their case, to look for a misspelling among them."""
         place = bisect_left(self._order, text.casefold(), key=lambda row: self._at(row).casefold())
         return self[self._order[max(0, place - n // 2) : place + n // 2]]
 
@@ -168,19 +171,19 @@ class TextColumn(ArrowColumn[str]):
 
 
 def folded_order(texts: Iterable[str]) -> np.ndarray:
-    """Rows by their casefolded text, equal ones as they stand, int32 (n,)."""
+    """The rows in the order of their casefolded texts, int32 (n,). Rows with equal texts keep their order."""
     folded = [text.casefold() for text in texts]
     return np.array(sorted(range(len(folded)), key=folded.__getitem__), dtype=np.int32)
 
 
 class TextLists(ArrowColumn["list[str | None]"]):
-    """n lists of texts, of which some may be missing."""
+    """n lists of texts. Some texts may be missing."""
 
     TYPE = pa.large_list(pa.large_string())
 
     @property
     def has_any(self) -> bool:
-        """Whether any text is there; known without reading one."""
+        """Whether any text is there. No text is read to know it, unless the column is made of some rows."""
         if self._taken is not None:
             return any(text is not None for texts in self for text in texts)
         flat = [chunk.flatten() for chunk in self._chunks]
@@ -188,7 +191,7 @@ class TextLists(ArrowColumn["list[str | None]"]):
 
 
 class Labels(Column[str]):
-    """n values out of a few: `codes`, uint8 (n,), are places in `names`."""
+    """n values, each one of a few `names`. `codes`, uint8 (n,), are places in `names`."""
 
     def __init__(self, names: Sequence[str], codes: np.ndarray):
         self.names = tuple(names)
@@ -196,14 +199,14 @@ class Labels(Column[str]):
 
     @classmethod
     def of(cls, names: Sequence[str], values: Iterable[str]) -> Labels:
-        """The column of `values`. Raises `ValueError` for one that is not in `names`."""
+        """The column of `values`. Raises `ValueError` for a value that is not in `names`."""
         return cls(names, np.array([names.index(value) for value in values], dtype=np.uint8))
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def _at(self, row: int) -> str:
-        return self.names[self.codes[row]]
+        return self.names[int(self.codes[row])]
 
     def _between(self, start: int, stop: int) -> list[str]:
         return [self.names[code] for code in self.codes[start:stop].tolist()]
@@ -213,7 +216,7 @@ class Labels(Column[str]):
         return Labels(self.names, self.codes[self._rows(rows)])
 
     def mask(self, name: str) -> np.ndarray:
-        """Where the value is `name`, bool (n,)."""
+        """Whether each value is `name`, bool (n,)."""
         return self.codes == self.names.index(name) if name in self.names else np.zeros(len(self), dtype=bool)
 
     def count(self, name: str) -> int:

@@ -27,7 +27,10 @@ class Dataset:
 
     @cached_property
     def popularity(self) -> np.ndarray:
-        """Interactions of each item, int64 (n_items,): train sessions whole, the other splits' histories alone."""
+        """The number of interactions of each item, int64 (n_items,).
+
+        The histories of all splits count, but only the targets of train sessions.
+        """
         is_train = self.sessions.splits.mask("train")
         seen = np.concatenate([self.sessions.histories.ravel(), self.sessions.targets[is_train]])
         return np.bincount(seen, minlength=len(self.catalog)).astype(np.int64)
@@ -43,11 +46,14 @@ class Dataset:
         reviews: Sequence[str | None],
         style: PromptOptions = PAPER_STYLE,
     ) -> str:
-        """`prompt` for a history that is no session's: item indexes, ratings (NaN for none) and reviews."""
+        """`prompt` for a history outside of any session.
+
+        `items` are H item indexes, `ratings` H numbers from 0 to 5 or NaN, and `reviews` H texts or None.
+        """
         return self.template.prompt(self._entries(items, ratings, reviews, style.history_text), style)
 
     def session_text(self, sessions: Sessions, i: int) -> str:
-        """The full history of row i of `sessions` without any instruction: what EMB-0 reads as the query."""
+        """The full history of row i of `sessions` without an instruction. EMB-0 reads it as the query."""
         return "\n\n".join(self._entries(sessions.histories[i], sessions.ratings[i], sessions.reviews[i], "full"))
 
     def _entries(

@@ -1,7 +1,7 @@
 """A prepared data set on disk: `items.parquet`, `sessions.parquet`, and `dataset.toml`, which is written last.
 
-A folder without `dataset.toml` is half-written and read by nobody. Sessions name their items by id, so that no shift
-of rows in `items.parquet` can change what they mean. `arrow/` is made of these files for one machine: see `mapped`.
+A folder without `dataset.toml` is half-written, and is not read. Sessions name their items by id, so that their meaning
+does not depend on the order of rows in `items.parquet`. `arrow/` is made of these files for one machine: see `mapped`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import polars as pl
 
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.mapped import ARROW, Tables, make_tables, open_tables, write_tables
+from langptune_rs.data.store.schema import ITEM_COLUMNS, SESSION_COLUMNS
 from langptune_rs.data.wording.templates import make_template
 from langptune_rs.errors import DataError
 from langptune_rs.files import file_hash, write_atomically, write_text
@@ -28,41 +29,18 @@ ITEMS, SESSIONS, INFO = "items.parquet", "sessions.parquet", "dataset.toml"
 TEMPLATE = "template.jinja"
 """The user's own template, where the data set was made with one."""
 FILES = (ITEMS, SESSIONS, TEMPLATE)
-"""What a data set is made of and its hashes are of; `dataset.toml` holds these."""
+"""The files of a data set whose hashes are in `dataset.toml`."""
 LOCK = ".lock"
-"""Held by the process that prepares the data set, and names it."""
+"""The lock of the process that prepares the data set. It has the number of the process."""
 OWN = (INFO, *FILES, ARROW, LOCK)
-"""All that stands in the folder of a data set; what says that there is one comes first."""
+"""Everything in the folder of a data set. The file that marks a data set as whole comes first."""
 FORMAT = 2
 _CHECKED = "checked.json"
 _UNFINISHED = ".unfinished.tmp"
-"""Where a data set stands until it is whole."""
+"""The folder in which a data set is written."""
 _ROWS_PER_GROUP = 65_536
-"""Rows of a parquet file that a reader has in memory at a time: some 64 MB of texts."""
+"""Rows of a parquet file that a reader has in memory at a time: about 64 MB of texts."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
-ITEM_COLUMNS = {
-    "item_id": pl.String,
-    "title": pl.String,
-    "description": pl.String,
-    "categories": pl.List(pl.String),
-    "price": pl.String,
-    "average_rating": pl.Float64,
-    "text": pl.String,
-    "line": pl.String,
-    "num_tokens": pl.UInt32,
-}
-SESSION_COLUMNS = {
-    "session_id": pl.Int64,
-    "user_id": pl.String,
-    "history": pl.List(pl.String),
-    "ratings": pl.List(pl.Float32),
-    "reviews": pl.List(pl.String),
-    "target": pl.String,
-    "target_timestamp": pl.Float64,
-    "split": pl.String,
-    "num_tokens": pl.UInt32,
-}
 
 
 def save(
@@ -72,51 +50,52 @@ def save(
     info: dict[str, Any],
     template_source: str | None = None,
 ) -> None:
-    """Write a data set, so that whenever this stops `folder` holds a whole one or none.
+    """Write a data set, so that `folder` holds a whole data set or none whenever this stops.
 
     A data set that was there before stays until the new one is whole. `template_source` is the text of the user's own
-    template file, where one was used. Raises `DataError` for sessions that cannot be used (as `load`), and when the
-    files cannot be written; then `folder` is as it was.
+    template file, where one was used. Raises `DataError` for sessions that cannot be used, as `load` does, and when the
+    files cannot be written. `folder` is then as it was.
     """
     items = items.select(ITEM_COLUMNS.keys()).cast(ITEM_COLUMNS)
     sessions = sessions.select(SESSION_COLUMNS.keys()).cast(SESSION_COLUMNS)
     is_new = not folder.exists()
-    made = folder / _UNFINISHED
+    unfinished = folder / _UNFINISHED
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         for left_over in folder.glob(".*.tmp"):
             left_over.unlink()
-        made.mkdir()
+        unfinished.mkdir()
         if template_source is not None:
-            write_text(made / TEMPLATE, template_source)
+            write_text(unfinished / TEMPLATE, template_source)
 
         def written(name: str) -> str:
-            """The hash of a file, once it stands in `made`."""
+            """Write a file to `unfinished`, and return its hash."""
             table = {ITEMS: items, SESSIONS: sessions}.get(name)
             if table is not None:
-                write_atomically(made / name, partial(table.write_parquet, row_group_size=_ROWS_PER_GROUP))
-            return file_hash(made / name)
+                write_atomically(unfinished / name, partial(table.write_parquet, row_group_size=_ROWS_PER_GROUP))
+            return file_hash(unfinished / name)
 
         names = [name for name in FILES if name != TEMPLATE or template_source is not None]
         with ThreadPoolExecutor() as pool:
             hashes = dict(zip(names, pool.map(written, names), strict=True))
         info = {"format": FORMAT, **info, "sha256": hashes}
-        _make(made, info)
-        write_text(made / INFO, _to_toml(info))
+        _make_tables(unfinished, info)
+        write_text(unfinished / INFO, _to_toml(info))
         _clear(folder)
-        for name in reversed(OWN):  # what says that there is a data set comes last
-            if (made / name).exists():
-                (made / name).rename(folder / name)
+        for name in reversed(OWN):  # the file that marks the data set as whole comes last
+            if (unfinished / name).exists():
+                (unfinished / name).rename(folder / name)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise cannot_write(folder, error) from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         if is_new and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
 
 
 def cannot_write(folder: Path, error: Exception) -> DataError:
+    """Return the error for a data set that cannot be written to `folder`."""
     return DataError(
         f"The data set cannot be written to {folder}: {str(error).splitlines()[0]}. "
         "Nothing of it is left there. Make room, or choose another folder, and prepare it again."
@@ -129,11 +108,12 @@ def is_prepared(folder: Path) -> bool:
 
 
 def load(path: str | Path) -> Dataset:
-    """Open a prepared data set, without reading its rows: they come from mapped files when they are used.
+    """Open a prepared data set without reading its rows, which come from mapped files when they are used.
 
-    The mapped files are made where they are missing, in memory where they cannot be written. The hashes are checked
-    when a file's size or time of change is another than at the last check, which `save` is the first of.
-    Raises `DataError` when a file is missing or changed since it was written, and for sessions that cannot be used:
+    The mapped files are made where they are missing, in memory if they cannot be written. The hashes are checked when
+    the size or the time of change of a file differs from the last check. `save` does the first check.
+
+    Raises `DataError` when a file is missing or has changed since it was written, and for sessions that cannot be used:
     an unknown item, an id given twice, items that are not distinct, histories of several lengths.
     """
     folder = Path(path)
@@ -146,7 +126,7 @@ def load(path: str | Path) -> Dataset:
     if tables is None or not _is_checked(folder, hashes):
         _check(folder, hashes)
         try:
-            tables = _make(folder, info)
+            tables = _make_tables(folder, info)
         except OSError:
             tables = tables or make_tables(folder / ITEMS, folder / SESSIONS, distinct=_is_distinct(info))
     template = make_template(
@@ -159,19 +139,19 @@ def load(path: str | Path) -> Dataset:
 
 
 def template_source(folder: Path, info: dict[str, Any]) -> str | None:
-    """The text of the user's own template that a data set was made with, or none."""
+    """The text of the user's own template that a data set was made with. None for a built-in template."""
     return (folder / TEMPLATE).read_text(encoding="utf-8") if TEMPLATE in info["sha256"] else None
 
 
 def _clear(folder: Path) -> None:
-    """Delete the data set in `folder`; what says that there is one goes first."""
+    """Delete the data set in `folder`. The file that marks it as whole goes first."""
     for name in (INFO, *FILES):
         (folder / name).unlink(missing_ok=True)
     if (folder / ARROW).is_dir():
         shutil.rmtree(folder / ARROW)
 
 
-def _make(folder: Path, info: Mapping[str, Any]) -> Tables:
+def _make_tables(folder: Path, info: Mapping[str, Any]) -> Tables:
     """Make the mapped files where they are missing, and write down which files were checked for that."""
     hashes = info["sha256"]
     stamps = _stamps(folder, hashes)
@@ -186,8 +166,8 @@ def _make(folder: Path, info: Mapping[str, Any]) -> Tables:
 
 
 def _is_distinct(info: Mapping[str, Any]) -> bool:
-    """Whether the items of a session are to be distinct; for the reference code the target alone is."""
-    return info["config"].get("compat") != "reference"
+    """Whether all items of a session must differ. With compat "reference" only the target must."""
+    return bool(info["config"].get("compat") != "reference")
 
 
 def _table_hashes(hashes: Mapping[str, str]) -> dict[str, str]:
@@ -195,16 +175,17 @@ def _table_hashes(hashes: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Raise `DataError` for a file that is not the one whose hash `dataset.toml` has."""
+    """Raise `DataError` for a file whose hash is not the one in `dataset.toml`."""
     for name, wanted in hashes.items():
         if file_hash(folder / name) != wanted:
             raise DataError(f"{folder / name} has changed since {INFO} was written. Prepare it again with --overwrite.")
 
 
 def _is_checked(folder: Path, hashes: Mapping[str, str]) -> bool:
-    """Whether the files are those whose hashes were last checked, by their size and the time of their last change."""
+    """Whether each file has the size and the time of change that it had when its hash was last checked."""
     try:
-        return json.loads((folder / ARROW / _CHECKED).read_text(encoding="utf-8")) == _stamps(folder, hashes)
+        checked = json.loads((folder / ARROW / _CHECKED).read_text(encoding="utf-8"))
+        return bool(checked == _stamps(folder, hashes))
     except (OSError, ValueError):
         return False
 
@@ -237,7 +218,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def _to_toml(table: Mapping[str, Any], path: str = "") -> str:
-    """Values first, then tables and lists of tables."""
+    """`table` as TOML: values first, then tables and lists of tables."""
     lines = [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in table.items() if not _is_nested(value)]
     for key, value in table.items():
         if _is_nested(value):

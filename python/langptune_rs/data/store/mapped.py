@@ -1,9 +1,9 @@
-"""The form of a data set that is mapped into memory: Arrow files made of its parquet files, ready to be used.
+"""Arrow files that are made of the parquet files of a data set and mapped into memory.
 
-They stand in `arrow/`, named by what they were made of, and can be deleted at any time. The parquet files are what is
-exchanged, and a reader of these has to check them: items given twice, items that are not in the catalog, histories of
-several lengths. That is done here, once. Opening the Arrow files reads no row, and all processes of a machine share
-their pages.
+They are in `arrow/`, named by the hashes of the parquet files, and can be deleted at any time. The parquet files are
+exchanged between machines, and have to be checked: for items given twice, for items that are not in the catalog, for
+histories of several lengths. This is done here, once. Opening the Arrow files reads no row, and all processes of a
+machine share their pages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from langptune_rs.files import write_atomically
 
 ARROW = "arrow"
 _LAYOUT = 1
-"""Part of the files' names, so that files of another layout are made anew."""
+"""A part of the files' names, so that files of another layout are not read."""
 _NAMES = ("items", "sessions", "reviews")
 
 _ITEM_SCHEMA = pa.schema(
@@ -42,16 +42,16 @@ _ITEM_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Tables:
-    """What `load` reads."""
+    """The content of the mapped files."""
 
     catalog: Catalog
     sessions: Sessions
     has_ratings: bool
-    """Whether any interaction has one."""
+    """Whether any interaction has a rating."""
 
 
 def open_tables(folder: Path, hashes: Mapping[str, str]) -> Tables | None:
-    """The mapped tables of the parquet files with these hashes; none where a file is missing or cut off."""
+    """The mapped tables of the parquet files with these hashes. None where a file is missing or cut off."""
     try:
         return _tables(**{name: _map(path, name) for name, path in _paths(folder, hashes).items()})
     except (OSError, ValueError, KeyError, pa.ArrowException):
@@ -59,11 +59,10 @@ def open_tables(folder: Path, hashes: Mapping[str, str]) -> Tables | None:
 
 
 def write_tables(folder: Path, items: Path, sessions: Path, hashes: Mapping[str, str], *, distinct: bool) -> None:
-    """Make the Arrow files of two parquet files, and delete those of others.
+    """Make the Arrow files of two parquet files, and delete Arrow files of other parquet files.
 
-    `distinct` has sessions refused that repeat an item in their history.
-
-    Several processes may do so at once. Raises `DataError` for sessions that cannot be used, and `OSError`.
+    With `distinct` a session that repeats an item in its history is refused. Several processes may do this at once.
+    Raises `DataError` for sessions that cannot be used, and `OSError` where the files cannot be written.
     """
     paths = _paths(folder, hashes)
     writers = _writers(items, sessions, distinct)
@@ -78,7 +77,7 @@ def write_tables(folder: Path, items: Path, sessions: Path, hashes: Mapping[str,
 
 
 def make_tables(items: Path, sessions: Path, *, distinct: bool) -> Tables:
-    """As `write_tables`, but into this process's memory."""
+    """As `write_tables`, but in the memory of this process."""
     made = {}
     for name, write in _writers(items, sessions, distinct).items():
         memory = pa.BufferOutputStream()
@@ -94,13 +93,13 @@ def _paths(folder: Path, hashes: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _map(path: Path, name: str) -> mmap.mmap:
-    """A file as memory: to read alone, but for the numbers, where what this process writes stays its own."""
+    """A file as memory. It is read-only, except that this process may change its own view of the numbers."""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY if name == "sessions" else mmap.ACCESS_READ)
 
 
 def _tables(items: Any, sessions: Any, reviews: Any) -> Tables:
-    """From what holds the three files: anything with the buffer protocol."""
+    """The tables of three files, given as anything with the buffer protocol."""
     texts, numbers, written = (_read(source) for source in (items, sessions, reviews))
     return Tables(
         Catalog(
@@ -123,14 +122,14 @@ def _tables(items: Any, sessions: Any, reviews: Any) -> Tables:
 
 
 def _read(source: Any) -> pa.Table:
-    """The table in an Arrow file's bytes, of which nothing is copied. No thread is needed, so that a fork can do it."""
+    """The table in the bytes of an Arrow file. Nothing is copied, and no thread is used, so that a fork can do it."""
     return pa.ipc.open_file(pa.py_buffer(source), options=pa.ipc.IpcReadOptions(use_threads=False)).read_all()
 
 
 def _numbers(source: Any, column: pa.ChunkedArray, dtype: type) -> np.ndarray:
-    """A column of numbers (n,), or of lists of one length (n, length), as a read-only view of `source`, which holds it.
+    """A column of numbers (n,), or of lists of one length (n, length), as a read-only view of `source`.
 
-    Not of Arrow's own buffer, which is never writable: a tensor over the same memory has to be.
+    The view is not one of Arrow's own buffer, which can never be made writable. A tensor needs writable memory.
     """
     (array,) = column.chunks
     buffer = array.buffers()[-1]
@@ -142,7 +141,7 @@ def _numbers(source: Any, column: pa.ChunkedArray, dtype: type) -> np.ndarray:
 
 
 def _writers(items: Path, sessions: Path, distinct: bool) -> dict[str, Callable[[Any], None]]:
-    """What writes each file, into a path or an Arrow stream."""
+    """For each file the function that writes it to a path or an Arrow stream."""
     return {
         "items": lambda sink: _guarded(items, lambda: _write_items(items, sink)),
         "sessions": lambda sink: _guarded(sessions, lambda: _write_sessions(items, sessions, distinct, sink)),
@@ -160,7 +159,7 @@ def _guarded(path: Path, write: Callable[[], None]) -> None:
 
 
 def _write_items(path: Path, sink: Any) -> None:
-    """One record batch per row group, so that a row group's texts are all that is in memory."""
+    """Write one record batch per row group, so that only the texts of one row group are in memory."""
     ids = pl.read_parquet(path, columns=["item_id"])["item_id"]
     _refuse_missing_or_repeated(ids, path)
     titles = pl.Series(_titles(path), dtype=pl.String)
@@ -184,7 +183,7 @@ def _write_items(path: Path, sink: Any) -> None:
 
 
 def _titles(path: Path) -> list[str]:
-    """What an item is called: its title, or the first words of its description."""
+    """The title of each item, or the first words of its description if it has no title."""
     titles = pl.read_parquet(path, columns=["title"])["title"].to_list()
     untitled = pl.scan_parquet(path).with_row_index("row").filter(pl.col("title").fill_null("") == "")
     for row, *fields in untitled.select("row", "title", "description", "categories").collect().iter_rows():
@@ -193,16 +192,16 @@ def _titles(path: Path) -> list[str]:
 
 
 def _write_sessions(items: Path, path: Path, distinct: bool, sink: Any) -> None:
-    """All but the reviews, in one record batch, so that each column is one array."""
+    """Write everything but the reviews in one record batch, so that each column is one array."""
     table = pl.read_parquet(path, columns=["session_id", "user_id", "history", "ratings", "target", "split"])
     _refuse_missing_or_repeated(table["session_id"], path)
     lengths = table.select(pl.col("history", "ratings").list.len())
-    length = lengths["history"].max() or 0
+    length = lengths.select(pl.col("history").max()).item() or 0
     if not length or not lengths.select(pl.all_horizontal((pl.all() == length).fill_null(False).all())).item():
         raise DataError(f"{path}: histories, ratings and reviews are not all lists of one length.")
     unknown_splits = table.filter(~pl.col("split").is_in(SPLITS).fill_null(False))["split"]
     if len(unknown_splits):
-        raise DataError(f"{path}: {unknown_splits[0]!r} is no split. Splits are {', '.join(SPLITS)}.")
+        raise DataError(f"{path}: {unknown_splits[0]!r} is not a split. Splits are {', '.join(SPLITS)}.")
     if table["user_id"].null_count():
         raise DataError(f"{path}: a session has no user_id.")
     ids = pl.read_parquet(items, columns=["item_id"])["item_id"]
@@ -231,7 +230,7 @@ def _write_sessions(items: Path, path: Path, distinct: bool, sink: Any) -> None:
 
 
 def _write_reviews(path: Path, sink: Any) -> None:
-    """One record batch per row group, each row a list as long as the session's history."""
+    """Write one record batch per row group. Each row is a list as long as the session's history."""
     schema = pa.schema({"reviews": TextLists.TYPE})
     with pq.ParquetFile(path) as file, pa.ipc.new_file(sink, schema) as writer:
         for group in range(file.num_row_groups):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +21,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Sessions:
-    """n sessions of H history items and one target, oldest item first; all items of a session are distinct.
+    """n sessions of H history items, oldest first, and one target. All items of a session are distinct.
 
-    Sessions of one user stand together, the oldest first. Those of a data set are views of its mapped files: the
-    arrays are read-only, and a text is read when it is asked for. Lists may be given for the columns.
+    The sessions of one user follow each other, oldest first. The sessions of a data set are views of its mapped files:
+    the arrays are read-only, and a text is read when it is asked for. Lists are accepted for the columns.
     """
 
     session_ids: np.ndarray
@@ -39,14 +40,18 @@ class Sessions:
     targets: np.ndarray
     """int32 (n,): item indexes"""
     splits: Labels
-    """`train`, `validation` or `test` for each"""
+    """`train`, `validation` or `test` for each session"""
 
     def __post_init__(self) -> None:
-        for name, column in (("user_ids", TextColumn), ("reviews", TextLists)):
-            if not isinstance(getattr(self, name), column):
-                object.__setattr__(self, name, column(getattr(self, name)))
-        if not isinstance(self.splits, Labels):
-            object.__setattr__(self, "splits", Labels.of(SPLITS, self.splits))
+        columns: dict[str, tuple[type, Callable[[Any], object]]] = {
+            "user_ids": (TextColumn, TextColumn),
+            "reviews": (TextLists, TextLists),
+            "splits": (Labels, partial(Labels.of, SPLITS)),
+        }
+        for name, (column, make) in columns.items():
+            given = getattr(self, name)
+            if not isinstance(given, column):
+                object.__setattr__(self, name, make(given))
 
     def __len__(self) -> int:
         return len(self.session_ids)
@@ -60,13 +65,13 @@ class Sessions:
         return self.take(rows)
 
     def sample(self, limit: int | None, seed: int) -> Sessions:
-        """At most `limit` sessions (all without one), drawn without replacement and kept in order."""
+        """At most `limit` sessions, drawn without replacement and kept in order. Without a limit all of them."""
         if limit is None or limit >= len(self):
             return self
         return self.take(np.sort(generator(seed).permutation(len(self))[:limit]))
 
     def take(self, indexes: Sequence[int] | np.ndarray) -> Sessions:
-        """The sessions at these places, in the order given: numbers are copied, texts are not."""
+        """The sessions at these places, in the order given. Numbers are copied, texts are not."""
         rows = np.asarray(indexes, dtype=np.int64)
         return Sessions(
             session_ids=self.session_ids[rows],
@@ -81,7 +86,7 @@ class Sessions:
     def to_numpy(self) -> dict[str, np.ndarray]:
         """All numbers by name, not copied: session_ids, histories, ratings, targets and splits.
 
-        The splits are uint8 (n,), places in `SPLITS`; the others are as above.
+        The splits are uint8 (n,), places in `SPLITS`. The other arrays are those of this class.
         """
         return {
             "session_ids": self.session_ids,
@@ -92,11 +97,10 @@ class Sessions:
         }
 
     def to_torch(self) -> dict[str, torch.Tensor]:
-        """What `to_numpy` gives, as tensors of the same types and shapes.
+        """The arrays of `to_numpy` as tensors of the same types and shapes.
 
-        Those of a data set share its mapped file, those of arrays that can be written share these, and only read-only
-        memory of another kind is copied. Writing into a tensor of a mapped file changes this process's view of it,
-        never the file.
+        A tensor shares the memory of a mapped file, or of an array that can be written. Only other read-only memory is
+        copied. Writing to a tensor over a mapped file changes what this process sees, and never the file.
         """
         import torch
 
@@ -104,7 +108,7 @@ class Sessions:
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
-    """`array` over the same memory if that can be written, else a copy."""
+    """A view of `array` if its memory can be written, else a copy."""
     view = array.view()
     try:
         view.flags.writeable = True

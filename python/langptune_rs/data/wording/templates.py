@@ -1,6 +1,6 @@
 """How items, histories and instructions are written for the models (section 4.1 and appendix B).
 
-The words themselves are the Jinja files in `wording/`; `wording/base.jinja` says what such a file may define.
+The words themselves are in the Jinja files beside this one. `base.jinja` says what such a file may define.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HistoryText = Literal["full", "brief"]
 
 @dataclass(frozen=True)
 class Item:
-    """What is known of an item. Every field may be missing, but not all texts at once."""
+    """What is known of an item. Every field may be missing, but not the title, description and categories together."""
 
     title: str | None = None
     description: str | None = None
@@ -38,23 +38,26 @@ class Item:
 
 
 class PromptOptions(Protocol):
-    """The part of a run's configuration that shapes a prompt."""
+    """What shapes a prompt: see `PromptStyle`."""
 
-    instruction: str | None
-    closing: str
-    history_text: HistoryText
+    @property
+    def instruction(self) -> str | None: ...
+    @property
+    def closing(self) -> str: ...
+    @property
+    def history_text(self) -> HistoryText: ...
 
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """Shape of a prompt; the default is the paper's."""
+    """The shape of a prompt. The default is that of the paper."""
 
     instruction: str | None = None
-    """Told before the history; none takes the template's own words."""
+    """The text before the history. None takes that of the template."""
     closing: str = ""
-    """Asked again after the history."""
+    """The text after the history."""
     history_text: HistoryText = "full"
-    """Each history item's whole text, or one line with its title and categories."""
+    """`full` shows the whole text of each item, and `brief` one line with its title and categories."""
 
 
 PAPER_STYLE = PromptStyle()
@@ -67,14 +70,14 @@ def item_title(item: Item) -> str:
 
 @dataclass(frozen=True)
 class Template:
-    """The wording for one domain. Its methods raise `DataError`, with file and line, where a macro fails."""
+    """The wording of prompts for one domain. Methods raise `DataError`, with file and line, where a macro fails."""
 
     name: str
-    """A built-in name, or the path of the file."""
+    """The name of a built-in template, or the path of a file."""
     source: str | None
-    """The text of the file; none for a built-in template."""
+    """The text of the file. None for a built-in template."""
     instruction: str
-    """What the policy is asked to do."""
+    """The text that says what the policy is to do."""
     _macros: Mapping[str, Callable[..., str]] = field(repr=False, compare=False)
 
     item_title = staticmethod(item_title)
@@ -90,7 +93,7 @@ class Template:
     def history_entry(
         self, text: str, rating: float | None, review: str | None, history_text: HistoryText = "full"
     ) -> str:
-        """An item's text, or in brief its line, with the user's rating and review, where there are any."""
+        """The text of an item, or its line if `brief`, with the user's rating and review if there are any."""
         return self._macros["history_entry"](text, rating, review, history_text == "brief")
 
     def prompt(self, history: Sequence[str], style: PromptOptions = PAPER_STYLE) -> str:
@@ -100,12 +103,11 @@ class Template:
 
 
 def make_template(name: str, *, has_ratings: bool, has_reviews: bool, source: str | None = None) -> Template:
-    """The built-in template `name`, or that of the file `name`, for data with or without ratings and reviews.
+    """The built-in template `name`, or the template in the file `name`, for data with or without ratings and reviews.
 
-    With both and `movies` the instruction is that of appendix B, letter for letter; data that lacks one of them is
-    not said to have it. `source` is the text of the file where that is at hand, and the file is then not read.
-    Raises `DataError` for an unknown name, and with file and line for a file that is broken or whose macros fail on
-    an item of any kind.
+    The instruction mentions only what the data has. With ratings, reviews and `movies` it is that of appendix B, letter
+    for letter. `source` is the text of the file, which is then not read. Raises `DataError` for an unknown name, and
+    with file and line for a file that is broken or whose macros fail on an item of any kind.
     """
     if source is None and name not in TEMPLATES:
         source = read_template(name)
@@ -121,11 +123,11 @@ _DOMAINS = {
     "movies": ("movies_and_tv", "amazon_instant_video"),
     "music": ("cds_and_vinyl", "digital_music"),
 }
-"""Per template: the Amazon categories that it words, of all years."""
+"""Template -> the Amazon categories that it is for, by their names of all years."""
 
 
 def domain_of(name: str) -> str:
-    """The template for an Amazon category, which is found in the name of its file; `products` for any other.
+    """The template for the Amazon category that the name of a file says. `products` for any other category.
 
     >>> domain_of("meta_Kindle_Store.jsonl.gz")
     'books'
@@ -149,7 +151,7 @@ _KNOWN = (*_PARAMETERS, *_WORDS)
 
 @dataclass(frozen=True)
 class _Macro:
-    """A macro as a function of its arguments, whose errors name the file and the line."""
+    """A macro as a function. Its errors name the file and the line."""
 
     macro: Callable[..., str]
     name: str
@@ -181,7 +183,7 @@ def read_template(name: str) -> str:
 
 
 def _load(file: str, source: str | None) -> dict[str, _Macro]:
-    """The macros of `file`, and for those that it does not define the ones of what it extends, and of the base."""
+    """The macros of `file`. Those that it does not define are taken from the template it extends, or from the base."""
     words: dict[str, Any] = {}
     macros: dict[str, _Macro] = {}
     for part, text in _parts(file, source):
@@ -192,7 +194,7 @@ def _load(file: str, source: str | None) -> dict[str, _Macro]:
 
 
 def _parts(file: str, source: str | None) -> Iterator[tuple[str, nodes.Template]]:
-    """The syntax trees of a template: the file's own, that of the one it extends, and the base's."""
+    """Yield the syntax trees of a file, of the template it extends, and of the base, each with its name."""
     tree = _parse(file, source)
     if source is not None:
         _check_names(file, tree)
@@ -215,7 +217,7 @@ def _parse(file: str, source: str | None) -> nodes.Template:
     """The syntax tree of `source`, or of a built-in file."""
     environment = _environment()
     if source is None:
-        source = environment.loader.get_source(environment, file)[0]
+        source = _LOADER.get_source(environment, file)[0]
     try:
         return environment.parse(source, file, file)
     except jinja2.TemplateSyntaxError as error:
@@ -225,7 +227,7 @@ def _parse(file: str, source: str | None) -> nodes.Template:
 
 
 def _check_names(file: str, tree: nodes.Template) -> None:
-    """Refuse a file that defines nothing, a name that is none of a template's, and a macro with other parameters."""
+    """Raise `DataError` for a file without definitions, an unknown name, and a macro with wrong parameters."""
     if not any(isinstance(node, nodes.Macro | nodes.Assign | nodes.FromImport | nodes.Extends) for node in tree.body):
         raise DataError(f"{file} defines nothing. A template defines some of {', '.join(_KNOWN)}.")
     for node in tree.body:
@@ -248,7 +250,7 @@ def _check_names(file: str, tree: nodes.Template) -> None:
 
 
 def _evaluate(file: str, tree: nodes.Template, words: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a file defines or imports at its top, given the words of those that extend it."""
+    """What a file defines or imports at its top. `words` are set by the files that extend it."""
     environment = _environment()
     try:
         code = environment.compile(tree, file, file)
@@ -258,12 +260,12 @@ def _evaluate(file: str, tree: nodes.Template, words: Mapping[str, Any]) -> Mapp
     except jinja2.TemplateSyntaxError as error:
         raise DataError(f"{file}, line {error.lineno}: {error.message}") from error
     except Exception as error:
-        raise _failed(error, file, "what stands outside of its macros") from error
+        raise _failed(error, file, "what is outside of its macros") from error
     return context.vars
 
 
 def _failed(error: Exception, file: str, where: str) -> DataError:
-    """`error` with the line of the template that it came from, which is known from the traceback alone."""
+    """Return the error for a template that fails. Only the traceback of `error` says in which line."""
     line, traceback = "", error.__traceback__
     while traceback:
         template = traceback.tb_frame.f_globals.get("__jinja_template__")
@@ -286,7 +288,8 @@ _SAMPLES = (
 
 
 def _try_out(macros: Mapping[str, _Macro], file: str) -> None:
-    """Call the macros with whatever may be missing, so that no item late in a catalog is the first to fail."""
+    """Call the macros with any fields missing, so that a fault is found before the first item that has it."""
+    calls: list[tuple[str, tuple[object, ...]]]
     calls = [("instruction", (ratings, reviews)) for ratings in (True, False) for reviews in (True, False)]
     calls += [(macro, (item,)) for macro in ("item_text", "item_line") for item in _SAMPLES]
     calls += [
@@ -305,7 +308,7 @@ _FIELDS = frozenset(field.name for field in fields(Item))
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, without its doubts about an item's fields: they would take half the time of an item's text."""
+    """The sandbox without its checks of an item's fields, which would take half the time of writing an item's text."""
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         return (
@@ -313,11 +316,14 @@ class _Environment(ImmutableSandboxedEnvironment):
         )
 
 
+_LOADER = jinja2.PackageLoader("langptune_rs.data.wording", ".")
+
+
 @cache
 def _environment() -> _Environment:
-    """Jinja as templates see it: no way to the rest of Python, and an error for what is not defined."""
+    """Jinja without access to the rest of Python, and with an error for what is not defined."""
     environment = _Environment(
-        loader=jinja2.PackageLoader("langptune_rs.data", "wording"),
+        loader=_LOADER,
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -329,7 +335,7 @@ def _environment() -> _Environment:
 
 
 def _refuse_none(value: object) -> object:
-    """`value`, which is to be written. Nobody means to write the word None for what is missing."""
+    """Return `value`, which is to be written. Raises `ValueError` for None, which nobody means to write as a word."""
     if value is None:
         raise ValueError(
             "what is missing here for some items would be written as None; write it within {% if ... %}, "

@@ -1,12 +1,12 @@
-//! Approximate scores against thresholds.
+//! Comparison of approximate scores with thresholds.
 
-use super::Thresholds;
+use super::bound::Thresholds;
 use crate::Kernel;
 #[cfg(target_arch = "x86_64")]
-use crate::kernel::Instructions;
+use crate::cpu::Instructions;
 
-/// Counts the scores that are surely above, and appends the places of those that are neither surely above nor surely
-/// below. `norms` are those of the items.
+/// Counts the scores that are surely above. Appends to `doubtful` the places of the scores that are neither surely
+/// above nor surely below. `norms` holds the norm of each item.
 pub fn sift(kernel: Kernel, scores: &[f32], norms: &[f32], thresholds: Thresholds, doubtful: &mut Vec<u32>) -> u64 {
     assert_eq!(scores.len(), norms.len());
     match kernel.instructions() {
@@ -22,7 +22,7 @@ pub fn sift(kernel: Kernel, scores: &[f32], norms: &[f32], thresholds: Threshold
     }
 }
 
-/// Sixteen at a time, lane by lane, so that a compiler finds vectors in it.
+/// Sixteen scores at a time, lane by lane: compilers turn such loops into vector instructions.
 #[inline(always)]
 fn sift_portable(scores: &[f32], norms: &[f32], thresholds: Thresholds, doubtful: &mut Vec<u32>) -> u64 {
     let ((chunks, rest), (norm_chunks, norm_rest)) = (scores.as_chunks::<16>(), norms.as_chunks::<16>());
@@ -75,11 +75,13 @@ mod x86 {
         let one = _mm512_set1_epi32(1);
         let mut above_by_lane = _mm512_setzero_si512();
         let mut places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        // All could be in doubt, and a step that finds one writes 16 places, of which the next one overwrites the rest.
+        // All scores could be in doubt. A step that finds any always writes 16 places, and the next step overwrites
+        // those that do not count.
         doubtful.reserve(scores.len() + 16);
         for (chunk, norms) in scores.chunks(16).zip(norms.chunks(16)) {
             let present = u16::MAX >> (16 - chunk.len());
-            // SAFETY: only the values that are present are read, and `sift` found as many norms as scores.
+            // SAFETY: only the values that are present are read, and `sift` checked that there are as many norms as
+            // scores.
             let (scores, norms) = unsafe {
                 (_mm512_maskz_loadu_ps(present, chunk.as_ptr()), _mm512_maskz_loadu_ps(present, norms.as_ptr()))
             };
@@ -91,9 +93,9 @@ mod x86 {
             if open != 0 {
                 let packed = _mm512_maskz_compress_epi32(open, places);
                 let len = doubtful.len();
-                // SAFETY: no more places were pushed than scores came before, so that the 16 written now lie within what
-                // was reserved; the bits of `open` count how many of them the new length takes in, and those are packed
-                // first.
+                // SAFETY: at most one place was pushed for each earlier score, so the 16 places written now lie within
+                // what was reserved. The new length takes in as many of them as `open` has bits, and the packing puts
+                // those first.
                 unsafe {
                     _mm512_storeu_si512(doubtful.as_mut_ptr().add(len).cast(), packed);
                     doubtful.set_len(len + open.count_ones() as usize);
@@ -138,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sifting_is_what_it_says(
+        fn scores_are_sifted_as_documented(
             rows in proptest::collection::vec((-3_i8..4, 0_u8..3), 0..70), low in -4_i8..4, more in 0_i8..4, slope in 0_u8..3,
         ) {
             let scores: Vec<f32> = rows.iter().map(|(score, _)| f32::from(*score)).collect();

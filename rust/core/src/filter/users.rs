@@ -1,32 +1,32 @@
 //! Users as integers, in the order in which products read them.
 
+use super::bound::ErrorBound;
+use super::layout::TILE;
+use super::precision::Precision;
+use super::rounding::{nearest, scale_of_sixteen, size};
 #[cfg(target_arch = "x86_64")]
-use super::amx;
-use super::items::{nearest, scale_of_sixteen, size};
-use super::{ErrorBound, Precision};
-use crate::kernel::Instructions;
+use super::tiles::TiledUsers;
+use crate::cpu::Instructions;
 use crate::matrix::norm;
 use crate::{Kernel, Matrix};
 
-/// Users of a tile of every kernel but AMX: with a panel of items they take 24 of 32 registers for their sums.
-pub(crate) const TILE: usize = 12;
-
-/// As many users as a kernel scores together ([`Kernel::tile`]), group by group of four bytes, each of all of them.
-/// Missing users and dimensions are 0.
+/// As many users as a kernel scores together ([`Kernel::tile`]). Missing users and dimensions are 0.
+///
+/// Their integers lie in groups of four bytes for each user.
 pub struct UserTile {
     kernel: Kernel,
-    /// Of each user, at each precision.
+    /// The bounds of each user, at each precision.
     bounds: Vec<[ErrorBound; 2]>,
-    /// Two integers of 16 bits a group.
+    /// Two integers of 16 bits in a group; empty where `four_times` or `tiled` holds them.
     pub(super) sixteen: Vec<[u32; TILE]>,
-    /// In place of those, for the kernel whose registers of four lanes would spread one value by a shuffle: the same of
-    /// either half of the users, four times over.
+    /// The same integers four times over, for each half of the users. The portable kernel of x86 has them, because its
+    /// registers of four lanes would need a shuffle to spread one value.
     pub(super) four_times: [Vec<[[u32; 4]; TILE / 2]>; 2],
-    /// Four of 8 bits a group, 128 added to each; empty for a kernel without.
+    /// Four integers of 8 bits in a group, 128 added to each; empty for a kernel without products of 8 bits.
     pub(super) eight: Vec<[u32; TILE]>,
-    /// Those of 16 bits as tiles, for the kernel that has them; then all others are empty.
+    /// The integers of 16 bits as tiles, for the kernel that has tiles; all other integers are then empty.
     #[cfg(target_arch = "x86_64")]
-    pub(super) amx: Option<amx::Users>,
+    pub(super) tiled: Option<TiledUsers>,
 }
 
 impl UserTile {
@@ -40,30 +40,30 @@ impl UserTile {
             // SAFETY: a `Kernel` exists only on a CPU with the features that its functions enable.
             #[cfg(target_arch = "x86_64")]
             Instructions::Amx | Instructions::Avx512Vnni | Instructions::Avx512 => unsafe {
-                Self::with_avx512(users, kernel)
+                Self::new_avx512(users, kernel)
             },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => unsafe { Self::with_avx2(users, kernel) },
-            _ => Self::of(users, kernel),
+            Instructions::Avx2 => unsafe { Self::new_avx2(users, kernel) },
+            _ => Self::new_inlined(users, kernel),
         }
     }
 
-    /// The same code, compiled for wider registers: loops, since closures would not be.
+    /// The same code, compiled for wider registers. It consists of loops: closures would not be compiled for them.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f")]
-    fn with_avx512(users: Matrix, kernel: Kernel) -> Self {
-        Self::of(users, kernel)
+    fn new_avx512(users: Matrix, kernel: Kernel) -> Self {
+        Self::new_inlined(users, kernel)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn with_avx2(users: Matrix, kernel: Kernel) -> Self {
-        Self::of(users, kernel)
+    fn new_avx2(users: Matrix, kernel: Kernel) -> Self {
+        Self::new_inlined(users, kernel)
     }
 
     #[inline(always)]
-    fn of(users: Matrix, kernel: Kernel) -> Self {
+    fn new_inlined(users: Matrix, kernel: Kernel) -> Self {
         let dim = users.dim();
         let num_quads = if kernel.precisions(dim).contains(&Precision::Eight) { dim.div_ceil(4) } else { 0 };
         let num_pairs = if kernel.has_tiles() { 0 } else { dim.div_ceil(2) };
@@ -74,7 +74,7 @@ impl UserTile {
             four_times: [Vec::new(), Vec::new()],
             eight: vec![[0; TILE]; num_quads],
             #[cfg(target_arch = "x86_64")]
-            amx: kernel.has_tiles().then(|| amx::Users::empty(dim)),
+            tiled: kernel.has_tiles().then(|| TiledUsers::zeros(dim)),
         };
         for user in 0..users.rows() {
             tile.push(users.row(user));
@@ -98,7 +98,7 @@ impl UserTile {
             group[at] = join(pair, 16);
         }
         #[cfg(target_arch = "x86_64")]
-        if let Some(tiles) = &mut self.amx {
+        if let Some(tiles) = &mut self.tiled {
             tiles.put(at, &integers);
         }
         let mut bounds = [ErrorBound::default(), sixteen];
@@ -122,7 +122,7 @@ impl UserTile {
         cfg!(target_arch = "x86_64") && kernel.instructions() == Instructions::Portable
     }
 
-    /// Bytes that a tile of whole users takes for each of their values.
+    /// Number of bytes for each value of each user, in a full tile.
     pub fn bytes_per_value(kernel: Kernel) -> usize {
         if Self::is_four_times_over(kernel) { 4 * size_of::<i16>() } else { size_of::<i16>() + size_of::<i8>() }
     }
@@ -137,7 +137,7 @@ impl UserTile {
         self.bounds.len()
     }
 
-    /// Whether there is none.
+    /// Whether it holds no users.
     pub fn is_empty(&self) -> bool {
         self.bounds.is_empty()
     }
@@ -148,7 +148,7 @@ impl UserTile {
     }
 }
 
-/// The nearest integers of a row of known norm in units of `scale`, and the bound on what their products miss.
+/// The nearest integers of a row in units of `scale`, and the bound on the error of their products.
 #[inline(always)]
 fn round(row: &[f32], row_norm: f64, scale: f32, has_tiles: bool) -> (Vec<i32>, ErrorBound) {
     let mut integers = vec![0; row.len()];
@@ -156,13 +156,13 @@ fn round(row: &[f32], row_norm: f64, scale: f32, has_tiles: bool) -> (Vec<i32>, 
         *integer = nearest(value / scale);
     }
     let scale = f64::from(scale);
-    let of = &integers[..row.len()];
-    let rounded = norm(row.len(), |at| scale * f64::from(of[at]));
-    let lost = norm(row.len(), |at| f64::from(row[at]) - scale * f64::from(of[at]));
+    let values = &integers[..row.len()];
+    let rounded = norm(row.len(), |at| scale * f64::from(values[at]));
+    let lost = norm(row.len(), |at| f64::from(row[at]) - scale * f64::from(values[at]));
     (integers, ErrorBound::new(row.len(), scale, row_norm, rounded, lost, has_tiles))
 }
 
-/// The lower `bits` of each integer, the first in the lowest.
+/// The lower `bits` of each integer, the first in the lowest place.
 #[inline(always)]
 fn join(integers: &[i32], bits: usize) -> u32 {
     let mut joined = 0;

@@ -1,22 +1,24 @@
-//! Bins over ranks by largest differencing.
+//! Distribution of bins over ranks by largest differencing.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::Together;
-use super::together::check_one_each;
+use super::together::{Together, check_one_per_sequence};
 use crate::{Error, Ragged, Result};
 
-/// Deals bins out to ranks: the same number to each, the sums of their costs as equal as largest differencing makes them.
+/// Distributes bins over ranks. Every rank gets the same number of bins, and largest differencing makes the sums of
+/// their costs nearly equal.
 ///
-/// Where the bins are no multiple of the ranks, the costliest are parted in two until they are; what stays together
-/// still does. `costs` holds one cost for each of the `num_sequences` sequences, and that of a bin is their sum. Returns
-/// the bins rank by rank, those of a rank costliest first, so that the ranks meet bins of like cost at the same time.
-/// The first rank has the largest sum.
+/// Where the number of bins is not a multiple of the ranks, the costliest bins are split in two until it is. Sequences
+/// that stay together are not split. `costs` holds one cost for each of the `num_sequences` sequences, and the cost of
+/// a bin is the sum of its sequences' costs.
+///
+/// Returns the bins rank by rank. The costliest bin of each rank comes first, so that all ranks work on bins of similar
+/// cost at the same time. The first rank has the largest sum.
 ///
 /// # Errors
 /// [`Error::Parameter`] for 0 ranks; [`Error::PerSequence`] and [`Error::Cost`] for `costs`; [`Error::TooFewForRanks`]
-/// where no bin is left to be parted; those of [`Together::units`].
+/// where no bin is left to split; those of [`Together::units`].
 pub fn balance(
     bins: &Ragged,
     num_sequences: usize,
@@ -27,28 +29,28 @@ pub fn balance(
     if num_ranks == 0 {
         return Err(Error::Parameter { name: "num_ranks", value: 0.0, range: "there is at least one rank" });
     }
-    check_one_each("costs", costs.len(), num_sequences)?;
+    check_one_per_sequence("costs", costs.len(), num_sequences)?;
     if let Some(index) = costs.iter().position(|cost| !(cost.is_finite() && *cost >= 0.0)) {
         return Err(Error::Cost { index, cost: costs[index] });
     }
     let (unit_of, _) = together.unit_of(num_sequences)?;
-    let mut bins = multiple_of(num_ranks, bins, &unit_of, costs)?;
+    let mut bins = split_to_multiple(num_ranks, bins, &unit_of, costs)?;
     let bin_costs: Vec<f64> = bins.iter().map(|bin| sum_of(bin, costs)).collect();
-    let mut dealt = Vec::with_capacity(bins.len());
+    let mut by_rank = Vec::with_capacity(bins.len());
     for mut part in equal_parts(&bin_costs, num_ranks) {
         part.sort_by(|a, b| bin_costs[*b].total_cmp(&bin_costs[*a]).then(a.cmp(b)));
-        dealt.extend(part.into_iter().map(|bin| std::mem::take(&mut bins[bin])));
+        by_rank.extend(part.into_iter().map(|bin| std::mem::take(&mut bins[bin])));
     }
-    Ok(Ragged::from_rows(&dealt))
+    Ok(Ragged::from_rows(&by_rank))
 }
 
 fn sum_of(bin: &[usize], costs: &[f64]) -> f64 {
     bin.iter().map(|index| costs[*index]).sum()
 }
 
-/// The bins, and as many more as make them a multiple of the ranks: each time the costliest bin that holds more than one
-/// unit is parted in two.
-fn multiple_of(num_ranks: usize, bins: &Ragged, unit_of: &[usize], costs: &[f64]) -> Result<Vec<Vec<usize>>> {
+/// The bins, split until their number is a multiple of the ranks. Each step splits the costliest bin that holds more
+/// than one unit.
+fn split_to_multiple(num_ranks: usize, bins: &Ragged, unit_of: &[usize], costs: &[f64]) -> Result<Vec<Vec<usize>>> {
     let units = |bin: &[usize]| bin.chunk_by(|a, b| unit_of[*a] == unit_of[*b]).count();
     let num_bins = bins.rows();
     let needed = num_bins.next_multiple_of(num_ranks);
@@ -58,18 +60,18 @@ fn multiple_of(num_ranks: usize, bins: &Ragged, unit_of: &[usize], costs: &[f64]
     }
     let mut bins: Vec<Vec<usize>> = (0..num_bins).map(|bin| bins.row(bin).to_vec()).collect();
     while bins.len() < needed {
-        let partable = (0..bins.len()).filter(|bin| units(&bins[*bin]) > 1);
-        let costliest = partable.max_by(|a, b| sum_of(&bins[*a], costs).total_cmp(&sum_of(&bins[*b], costs)));
+        let splittable = (0..bins.len()).filter(|bin| units(&bins[*bin]) > 1);
+        let costliest = splittable.max_by(|a, b| sum_of(&bins[*a], costs).total_cmp(&sum_of(&bins[*b], costs)));
         let bin = costliest.expect("there are more units than bins");
-        let (one, other) = parted(&bins[bin], unit_of, costs);
+        let (one, other) = split_in_two(&bins[bin], unit_of, costs);
         bins[bin] = one;
         bins.push(other);
     }
     Ok(bins)
 }
 
-/// The units of a bin as two bins of like cost, each in the order of the bin.
-fn parted(bin: &[usize], unit_of: &[usize], costs: &[f64]) -> (Vec<usize>, Vec<usize>) {
+/// The units of a bin as two bins of similar cost, each in the order of the bin.
+fn split_in_two(bin: &[usize], unit_of: &[usize], costs: &[f64]) -> (Vec<usize>, Vec<usize>) {
     let units: Vec<&[usize]> = bin.chunk_by(|a, b| unit_of[*a] == unit_of[*b]).collect();
     let unit_costs: Vec<f64> = units.iter().map(|unit| sum_of(unit, costs)).collect();
     let mut halves = equal_parts(&unit_costs, 2).into_iter().map(|mut half| {
@@ -79,13 +81,14 @@ fn parted(bin: &[usize], unit_of: &[usize], costs: &[f64]) -> (Vec<usize>, Vec<u
     (halves.next().expect("two parts"), halves.next().expect("two parts"))
 }
 
-/// Indexes of `costs` in `num_parts` parts whose sizes differ by at most one; the sums fall from part to part. No parts
-/// of no costs.
+/// The indexes of `costs` in `num_parts` parts, in decreasing order of their sums. The sizes of the parts differ by at
+/// most one. Without costs there are no parts.
 ///
-/// The differencing method of Karmarkar and Karp (1982) in its form for parts of equal size (Michiels, Korst, Aarts and
-/// van Leeuwen, 2003): sort the costs, make every `num_parts` of them a partition with one in each part, and merge the
-/// two partitions of the largest spread, the largest part of one with the smallest of the other, until one is left. Its
-/// largest sum is at most 2 - 1/`num_parts` times the smallest possible, and that itself for up to two costs a part.
+/// This is the differencing method of Karmarkar and Karp (1982) for parts of equal size (Michiels, Korst, Aarts and van
+/// Leeuwen, 2003). The costs are sorted, and every `num_parts` of them become a partition with one cost in each part.
+/// Then the two partitions with the largest spread are merged, the largest part of one with the smallest part of the
+/// other, until one partition is left. Its largest sum is at most 2 - 1/`num_parts` times the smallest possible. It is
+/// the smallest possible with up to two costs in a part.
 fn equal_parts(costs: &[f64], num_parts: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..costs.len()).collect();
     order.sort_by(|a, b| costs[*b].total_cmp(&costs[*a]));
@@ -117,14 +120,15 @@ impl Part {
     }
 }
 
-/// Parts in decreasing order of cost. Partitions are ordered by the spread of their costs, and by their least index.
+/// Parts in decreasing order of cost. Partitions are ordered by the spread of their costs, and then by their least
+/// index.
 struct Partition {
     parts: Vec<Part>,
     least_index: usize,
 }
 
 impl Partition {
-    /// One cost in each part, as long as there are some; the costs are in decreasing order.
+    /// A partition with one cost in each part. The costs are in decreasing order, and the last parts may be empty.
     fn new(indexes: &[usize], costs: &[f64], num_parts: usize) -> Self {
         let filled = indexes.iter().map(|index| Part { cost: costs[*index], indexes: vec![*index] });
         let empty = (indexes.len()..num_parts).map(|_| Part { cost: 0.0, indexes: Vec::new() });
@@ -183,7 +187,8 @@ mod tests {
         largest(sums) - sums.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    /// Longest processing time first: the costliest left to the part of the smallest sum that is not full.
+    /// Longest processing time first: the costliest remaining index goes to the part with the smallest sum that is not
+    /// full.
     fn greedy(costs: &[f64], num_parts: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..costs.len()).collect();
         order.sort_by(|a, b| costs[*b].total_cmp(&costs[*a]));
@@ -196,7 +201,7 @@ mod tests {
         parts
     }
 
-    /// The smallest possible largest sum of `num_parts` parts of `size` costs, by trying all.
+    /// The smallest possible largest sum of `num_parts` parts of `size` costs, by trying all partitions.
     fn optimum(costs: &[f64], num_parts: usize, size: usize) -> f64 {
         fn place(costs: &[f64], size: usize, parts: &mut [(f64, usize)]) -> f64 {
             let Some((cost, rest)) = costs.split_first() else {
@@ -218,7 +223,7 @@ mod tests {
 
     #[test]
     fn parts_by_hand() {
-        // (8, 7) and (6, 5) merge to 8 + 5 and 7 + 6, which differ by 0; (4, 3) leaves 17 and 16.
+        // (8, 7) and (6, 5) merge to 8 + 5 and 7 + 6, which differ by 0. Merging (4, 3) gives 17 and 16.
         let costs = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0];
         assert_eq!(sums(&equal_parts(&costs, 2), &costs), [17.0, 16.0]);
         assert_eq!(equal_parts(&[], 3), Vec::<Vec<usize>>::new());
@@ -227,7 +232,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "too slow")]
-    fn narrower_than_greedy_on_the_whole() {
+    fn the_spread_is_smaller_than_that_of_greedy_on_average() {
         let mut state = 7_u32;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -277,26 +282,26 @@ mod tests {
             let units = together.units(lengths.len()).unwrap();
             let needed = bins.rows().next_multiple_of(num_ranks);
             match balance(&bins, lengths.len(), together, &costs, num_ranks) {
-                Ok(dealt) => {
-                    prop_assert_eq!(dealt.rows(), needed);
-                    let mut all = dealt.values().to_vec();
+                Ok(balanced) => {
+                    prop_assert_eq!(balanced.rows(), needed);
+                    let mut all = balanced.values().to_vec();
                     all.sort_unstable();
                     prop_assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
                     for bin in 0..needed {
-                        let row = dealt.row(bin);
+                        let row = balanced.row(bin);
                         prop_assert!(!row.is_empty());
                         prop_assert!(row.iter().map(|index| lengths[*index]).sum::<usize>() <= 40);
                     }
-                    let bin_of = |index| (0..needed).find(|bin| dealt.row(*bin).contains(&index));
+                    let bin_of = |index| (0..needed).find(|bin| balanced.row(*bin).contains(&index));
                     for unit in 0..units.rows() {
                         prop_assert!(units.row(unit).iter().all(|index| bin_of(*index) == bin_of(units.row(unit)[0])));
                     }
-                    let of_rank: Vec<Vec<f64>> = (0..num_ranks)
+                    let rank_costs: Vec<Vec<f64>> = (0..num_ranks)
                         .map(|rank| rank * needed / num_ranks..(rank + 1) * needed / num_ranks)
-                        .map(|bins| bins.map(|bin| sum_of(dealt.row(bin), &costs)).collect())
+                        .map(|bins| bins.map(|bin| sum_of(balanced.row(bin), &costs)).collect())
                         .collect();
-                    prop_assert!(of_rank.iter().all(|rank| rank.is_sorted_by(|a, b| a >= b)));
-                    prop_assert!(of_rank.is_sorted_by_key(|rank| -rank.iter().sum::<f64>()));
+                    prop_assert!(rank_costs.iter().all(|rank| rank.is_sorted_by(|a, b| a >= b)));
+                    prop_assert!(rank_costs.is_sorted_by_key(|rank| -rank.iter().sum::<f64>()));
                 }
                 Err(error) => {
                     prop_assert!(units.rows() < needed);
@@ -308,12 +313,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_dealt_out_evenly() {
+    fn no_bins_are_balanced() {
         assert_eq!(balance(&Ragged::empty(0), 0, Together::Nothing, &[], 3).unwrap(), Ragged::empty(0));
     }
 
     #[test]
-    fn what_cannot_be_dealt_out_is_refused() {
+    fn bad_arguments_are_refused() {
         let bins = Ragged::from_rows(&[vec![0], vec![1]]);
         let error = |costs: &[f64], num_ranks| balance(&bins, 2, Together::Nothing, costs, num_ranks).unwrap_err();
         assert!(matches!(error(&[1.0, 1.0], 0), Error::Parameter { name: "num_ranks", .. }));

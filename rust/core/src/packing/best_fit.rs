@@ -1,4 +1,4 @@
-//! Best fit decreasing, one length and one room at a time.
+//! Best fit decreasing, one length and one amount of free space at a time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -7,33 +7,33 @@ use crate::Ragged;
 
 /// Packs lengths of at most `capacity` into bins; see [`super::pack_sequences`].
 ///
-/// Equal lengths are placed in one go: the fullest bin that holds one of them takes as many as it has room for, as with
-/// one in it the bin is fuller still and stays the first choice while it fits. So the rooms are searched once for each
-/// length and room that meet, not once for each sequence.
+/// Equal lengths are placed together. The fullest bin that holds one of them takes as many as fit: with one more
+/// sequence the bin is fuller still, so it stays the first choice. The bins are therefore searched once for each pair
+/// of length and free space that meet, and not once for each sequence.
 pub fn best_fit_decreasing(lengths: &[usize], capacity: usize) -> Ragged {
     let mut bin_of = vec![0; lengths.len()];
     let mut num_bins = 0;
-    // The bins that have a room left, the oldest first.
-    let mut bins_with_room: BTreeMap<usize, BinaryHeap<Reverse<usize>>> = BTreeMap::new();
+    // The bins by their free space, the oldest first.
+    let mut bins_by_space: BTreeMap<usize, BinaryHeap<Reverse<usize>>> = BTreeMap::new();
     for equal in longest_first(lengths).chunk_by(|a, b| lengths[*a] == lengths[*b]) {
         let length = lengths[equal[0]];
         let mut left = equal;
         while !left.is_empty() {
-            let room = bins_with_room.range(length..).next().map_or(capacity, |(room, _)| *room);
-            let each = room.checked_div(length).unwrap_or(left.len());
-            let mut bins = bins_with_room.remove(&room).unwrap_or_else(|| {
-                let opened = num_bins..num_bins + left.len().div_ceil(each);
+            let space = bins_by_space.range(length..).next().map_or(capacity, |(space, _)| *space);
+            let num_per_bin = space.checked_div(length).unwrap_or(left.len());
+            let mut bins = bins_by_space.remove(&space).unwrap_or_else(|| {
+                let opened = num_bins..num_bins + left.len().div_ceil(num_per_bin);
                 num_bins = opened.end;
                 opened.map(Reverse).collect()
             });
-            let (placed, later) = left.split_at(left.len().min(bins.len().saturating_mul(each)));
-            for of_one_bin in placed.chunks(each) {
+            let (placed, later) = left.split_at(left.len().min(bins.len().saturating_mul(num_per_bin)));
+            for indexes in placed.chunks(num_per_bin) {
                 let Reverse(bin) = bins.pop().expect("there is a bin for each chunk");
-                of_one_bin.iter().for_each(|index| bin_of[*index] = bin);
-                bins_with_room.entry(room - of_one_bin.len() * length).or_default().push(Reverse(bin));
+                indexes.iter().for_each(|index| bin_of[*index] = bin);
+                bins_by_space.entry(space - indexes.len() * length).or_default().push(Reverse(bin));
             }
             if !bins.is_empty() {
-                bins_with_room.entry(room).or_default().append(&mut bins);
+                bins_by_space.entry(space).or_default().append(&mut bins);
             }
             left = later;
         }
@@ -41,7 +41,8 @@ pub fn best_fit_decreasing(lengths: &[usize], capacity: usize) -> Ragged {
     Ragged::from_row_of(&bin_of, num_bins)
 }
 
-/// The indexes of the lengths in decreasing order, those of equal length in increasing order of index: a radix sort.
+/// The indexes of the lengths in decreasing order of length, by a stable radix sort. Equal lengths keep the order of
+/// their indexes.
 fn longest_first(lengths: &[usize]) -> Vec<usize> {
     const DIGIT_BITS: u32 = 11;
     let longest = lengths.iter().copied().max().unwrap_or(0);

@@ -6,10 +6,10 @@ use std::ops::Range;
 use super::together::check_prefixes;
 use crate::{Error, Ragged, Result};
 
-/// Fewer tokens than this are copied by one thread.
-const TOKENS_EACH: usize = 1 << 16;
+/// One thread copies up to this many tokens.
+const MAX_TOKENS_PER_TASK: usize = 1 << 16;
 
-/// A token id: i32 or i64, as the caller has them.
+/// A token id: i32 or i64.
 pub trait Token: Copy + Send + Sync {
     /// The positions `0..num_positions`.
     fn positions(num_positions: usize) -> Vec<Self>;
@@ -27,28 +27,28 @@ impl Token for i64 {
     }
 }
 
-/// Where the tokens of every sequence lie, before and after.
+/// Where the tokens of every sequence lie in the input and in the output.
 pub struct Layout<'a> {
     bins: &'a Ragged,
     lengths: &'a [usize],
-    /// For each sequence the one that it continues, or -1.
+    /// The sequence that each sequence continues, or -1.
     prefixes: Option<&'a [i64]>,
-    /// Where the tokens of each sequence start in the flat tokens, and at last where they end.
+    /// Where the tokens of each sequence start in the flat tokens, and where the last sequence ends.
     starts: Vec<usize>,
-    /// Where the tokens of each bin start in the output, and at last where they end.
+    /// Where the tokens of each bin start in the output, and where the last bin ends.
     bin_starts: Vec<usize>,
 }
 
 impl<'a> Layout<'a> {
-    /// The layout of sequences of the given lengths, `num_tokens` together, in bins.
+    /// The layout of sequences in bins. The lengths must sum to `num_tokens`.
     ///
     /// # Errors
-    /// [`Error::BinTooLong`] for a bin whose tokens i32 cannot count; [`Error::PerSequence`] and [`Error::Prefix`] for
-    /// `prefixes`; [`Error::Tokens`] where the lengths have another sum: so no output is made for tokens that are not
-    /// there.
+    /// [`Error::BinTooLong`] for a bin with more tokens than an i32 can count; [`Error::PerSequence`] and
+    /// [`Error::Prefix`] for `prefixes`; [`Error::Tokens`] where the lengths have another sum, so that the caller
+    /// allocates no output for missing tokens.
     ///
     /// # Panics
-    /// When a bin holds a sequence that has no length.
+    /// When a bin holds a sequence without a length.
     pub fn new(bins: &'a Ragged, lengths: &'a [usize], prefixes: Option<&'a [i64]>, num_tokens: usize) -> Result<Self> {
         prefixes.map_or(Ok(()), |prefixes| check_prefixes(prefixes, lengths.len()))?;
         let length_of = |bin| bins.row(bin).iter().fold(0_usize, |sum, index| sum.saturating_add(lengths[*index]));
@@ -64,12 +64,13 @@ impl<'a> Layout<'a> {
         Ok(Self { bins, lengths, prefixes, starts, bin_starts: running_sum(&bin_lengths) })
     }
 
-    /// Where the tokens of each bin start in the output, and at last where they end.
+    /// Where the tokens of each bin start in the output, and where the last bin ends.
     pub fn bin_starts(&self) -> &[usize] {
         &self.bin_starts
     }
 
-    /// Bin by bin, where each of its sequences starts in the bin, and at last where they end: one more than sequences.
+    /// Where each sequence of a bin starts in the bin, and where the last one ends, bin by bin. A bin has one number
+    /// more than sequences.
     pub fn cu_seqlens(&self) -> Vec<i32> {
         let mut ends = Vec::with_capacity(self.bins.values().len() + self.bins.rows());
         for bin in 0..self.bins.rows() {
@@ -83,15 +84,16 @@ impl<'a> Layout<'a> {
         ends
     }
 
-    /// Writes the tokens of all sequences in their order bin by bin, and the position of each in its sequence; every
-    /// number of both outputs.
+    /// Writes the tokens of all sequences in the order of the bins, and the position of each token in its sequence.
+    /// Every number of both outputs is written.
     ///
-    /// Positions start at 0, and behind the prefix in a sequence that continues one. Parallel over bins. What bounds it is
-    /// memory: each token is read once and two numbers are written for it, 360 MB for 30 million tokens of i32.
+    /// Positions start at 0. In a sequence that continues a prefix they start behind the prefix. The work is parallel
+    /// over bins. Memory is the limit: each token is read once and two numbers are written for it, which is 360 MB for
+    /// 30 million tokens of i32.
     ///
     /// # Panics
-    /// When the tokens are not as many as the layout was made for, or an output does not have the length that
-    /// `bin_starts` ends with.
+    /// When the number of tokens is not that of the layout, or an output has another length than the end of
+    /// `bin_starts`.
     pub fn collate<T: Token>(
         &self,
         tokens: &[T],
@@ -119,7 +121,7 @@ impl<'a> Layout<'a> {
         input_ids: &mut [MaybeUninit<T>],
         position_ids: &mut [MaybeUninit<T>],
     ) {
-        if bins.len() > 1 && input_ids.len() > TOKENS_EACH {
+        if bins.len() > 1 && input_ids.len() > MAX_TOKENS_PER_TASK {
             let middle = bins.start + bins.len() / 2;
             let cut = self.bin_starts[middle] - self.bin_starts[bins.start];
             let ((ids, later_ids), (at, later_at)) = (input_ids.split_at_mut(cut), position_ids.split_at_mut(cut));
@@ -146,7 +148,7 @@ fn write<T: Token>(to: &mut [MaybeUninit<T>], from: &[T]) {
     });
 }
 
-/// 0 and the sums of the first one, two and so on of the lengths.
+/// 0, then the sum of the first length, of the first two, and so on.
 fn running_sum(lengths: &[usize]) -> Vec<usize> {
     let sums = lengths.iter().scan(0_usize, |sum, length| {
         *sum = sum.saturating_add(*length);
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_go_on_behind_the_prefix() {
+    fn positions_continue_behind_the_prefix() {
         let bins = Ragged::from_rows(&[vec![0, 1, 2]]);
         let layout = Layout::new(&bins, &[2, 2, 1], Some(&[-1, 0, 0]), 5).unwrap();
         let tokens = [5_i64, 6, 7, 8, 9];
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_are_not_those_of_the_lengths_are_refused() {
+    fn a_wrong_number_of_tokens_is_refused() {
         let bins = Ragged::from_rows(&[vec![0]]);
         assert_eq!(Layout::new(&bins, &[3], None, 2).err(), Some(Error::Tokens { tokens: 2, total: 3 }));
         let far = [i32::MAX as usize, 1];
@@ -200,7 +202,7 @@ mod tests {
         assert!(matches!(error, Some(Error::Prefix { index: 0, prefix: 0, .. })));
     }
 
-    /// Less under Miri, which takes a thousand times longer.
+    /// Miri takes a thousand times longer, so sequences are shorter there.
     const LONGEST: usize = if cfg!(miri) { 50 } else { 3000 };
 
     proptest! {

@@ -4,19 +4,20 @@ use std::collections::HashMap;
 
 use crate::{Error, Ragged, Result};
 
-/// What must share a bin.
+/// Which sequences must share a bin.
 #[derive(Debug, Clone, Copy)]
 pub enum Together<'a> {
-    /// Nothing: every sequence stands alone.
+    /// None: every sequence is packed separately.
     Nothing,
-    /// The sequences of one label.
+    /// Sequences with the same label.
     Groups(&'a [i64]),
-    /// A sequence and all that continue it: for each sequence the one it continues, or -1.
+    /// A sequence and all sequences that continue it. The values are the sequence that each sequence continues, or -1.
     Prefixes(&'a [i64]),
 }
 
 impl Together<'_> {
-    /// The sequences of each unit that is packed as one, increasing; units in the order of their first sequence.
+    /// The sequences of each unit that is packed as one, in increasing order. The units are in the order of their first
+    /// sequence.
     ///
     /// # Errors
     /// [`Error::PerSequence`]; [`Error::Prefix`].
@@ -30,7 +31,7 @@ impl Together<'_> {
         match self {
             Together::Nothing => Ok(((0..num_sequences).collect(), num_sequences)),
             Together::Groups(groups) => {
-                check_one_each("groups", groups.len(), num_sequences)?;
+                check_one_per_sequence("groups", groups.len(), num_sequences)?;
                 let mut units = HashMap::new();
                 let unit_of = groups.iter().map(|group| {
                     let next = units.len();
@@ -52,11 +53,12 @@ impl Together<'_> {
     }
 }
 
+/// Checks that every prefix is an earlier sequence without a prefix of its own.
+///
 /// # Errors
-/// [`Error::PerSequence`]; [`Error::Prefix`] where a sequence continues none, itself, a later one, or one that
-/// continues another.
+/// [`Error::PerSequence`]; [`Error::Prefix`].
 pub(super) fn check_prefixes(prefixes: &[i64], num_sequences: usize) -> Result<()> {
-    check_one_each("prefixes", prefixes.len(), num_sequences)?;
+    check_one_per_sequence("prefixes", prefixes.len(), num_sequences)?;
     for (index, &prefix) in prefixes.iter().enumerate() {
         let problem = match prefix {
             -1 => continue,
@@ -71,9 +73,11 @@ pub(super) fn check_prefixes(prefixes: &[i64], num_sequences: usize) -> Result<(
     Ok(())
 }
 
+/// Checks that there is one value for each sequence.
+///
 /// # Errors
 /// [`Error::PerSequence`].
-pub(super) fn check_one_each(name: &'static str, values: usize, sequences: usize) -> Result<()> {
+pub(super) fn check_one_per_sequence(name: &'static str, values: usize, sequences: usize) -> Result<()> {
     if values == sequences { Ok(()) } else { Err(Error::PerSequence { name, values, sequences }) }
 }
 
@@ -82,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_go_by_their_first_sequence() {
+    fn units_are_ordered_by_their_first_sequence() {
         let rows = |together: Together| together.units(4).unwrap();
         assert_eq!(rows(Together::Nothing), Ragged::from_rows(&[vec![0], vec![1], vec![2], vec![3]]));
         assert_eq!(rows(Together::Groups(&[5, -1, 5, 2])), Ragged::from_rows(&[vec![0, 2], vec![1], vec![3]]));
@@ -90,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_an_earlier_sequence_without_one() {
+    fn a_prefix_is_an_earlier_sequence_without_a_prefix() {
         for (prefixes, index, problem) in [
             ([-1, -2, 0], 1, "which is no sequence"),
             ([-1, 3, 0], 1, "which is no sequence"),
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_one_for_each_sequence() {
+    fn there_is_one_label_for_each_sequence() {
         let error = |name| Error::PerSequence { name, values: 1, sequences: 2 };
         assert_eq!(Together::Groups(&[0]).units(2).unwrap_err(), error("groups"));
         assert_eq!(Together::Prefixes(&[-1]).units(2).unwrap_err(), error("prefixes"));
