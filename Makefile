@@ -1,9 +1,10 @@
 # make train: train the default recipe and show what it gained. make test, make lint: what changes must pass.
+# make test-fast: the part of the tests that takes a few minutes.
 
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
 
-.PHONY: env train test test-aarch64 miri lint lint-aarch64 docs bench wheel clean tools
+.PHONY: env train test test-fast test-aarch64 miri lint lint-aarch64 docs bench wheel clean tools
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -16,20 +17,28 @@ RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 hash = $(shell cat $(1) | cksum | cut -d' ' -f1)
 PACKAGES := .venv/packages-$(call hash,constraints.txt)
 RUST := Cargo.toml Cargo.lock $(sort $(shell find rust -name '*.rs' -o -name Cargo.toml))
-PROJECT := .venv/project-$(call hash,constraints.txt pyproject.toml cli/pyproject.toml $(RUST))
+PROJECT := .venv/project-$(call hash,constraints.txt pyproject.toml cli/pyproject.toml cli/setup.py $(RUST))
 
 train: env
 	$(BIN)/langptune train --config $(RECIPE) --output $(RUN) --resume
 
 AARCH64 := aarch64-unknown-linux-gnu
 
+# Two tests at a time and more where there are cores for them; each worker runs tests that stand together.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+
 test: env
 	cargo test --quiet --locked
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+# What daily work needs: no test that trains models or starts launchers, and no Rust but what the extension holds.
+test-fast: env
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: env lint-aarch64
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
 	$(SITE)
@@ -97,5 +106,5 @@ tools:
 	@$(if $(missing),$(error Install $(missing), then run make again))
 
 clean:
-	rm -rf .venv target dist python/langptune_rs/_core*.so .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv target dist cli/build python/langptune_rs/_core*.so .pytest_cache .ruff_cache .hypothesis
 	find python cli tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,10 +3,9 @@
     python benches/contrastive_step.py [--source ml-100k] [--rounds 3]
 
 All start from all-MiniLM-L6-v2 in float32, embed the same texts without dropout, take Eq. 7 at the same temperature and
-step with torch's AdamW. A profile is stood in for by the texts of the items that its user chose before, cut to a
-number of words drawn evenly from 8 to 89. Tokenising is part of a step. Each program runs in a
-process of its own on two threads, one after the other, `--rounds` times; numbers are medians, the first step of a
-process is left out.
+step with torch's AdamW. Instead of a profile they read the texts of the items that its user chose before, truncated to
+8 to 89 words, drawn uniformly. Tokenising is part of a step. Each program runs in its own process on two threads, one
+after the other, `--rounds` times. Numbers are medians without the first step of a process.
 
 - plain, cached: MultipleNegativesRankingLoss and CachedMultipleNegativesRankingLoss (micro-batches of 32 pairs)
 - ours: as the recipes have it, with the default of contrastive.micro_batch_tokens
@@ -30,9 +29,10 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
 
 import numpy as np
+from numpy.typing import NDArray
 
 BATCH, TEMPERATURE, LEARNING_RATE = 256, 0.1, 1e-5
-Step = Callable[[list[str], list[str], np.ndarray], float]
+Step = Callable[[list[str], list[str], NDArray[np.int64]], float]
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--source", default="ml-100k", help="a data set, as `langptune data prepare` takes it")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="measured steps of each process")
-    parser.add_argument("--json", action="store_true", help="print the numbers alone, as JSON")
+    parser.add_argument("--json", action="store_true", help="print only the numbers, as JSON")
     parser.add_argument("--in-process", choices=PROGRAMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_process:
@@ -64,6 +64,7 @@ def main() -> None:
 
 
 def table(numbers: dict[str, dict[str, float]]) -> str:
+    """The numbers in Markdown, with each program's speed by that of `plain` and of `cached`."""
     speed, memory = numbers["samples_per_second"], numbers["peak_memory_mib"]
     lines = ["| | samples per second | by plain | by cached | peak memory, MiB |", "|---|---:|---:|---:|---:|"]
     for name, value in speed.items():
@@ -73,6 +74,7 @@ def table(numbers: dict[str, dict[str, float]]) -> str:
 
 
 def measured(make_step: Callable[[], Step], source: str, steps: int) -> dict[str, float]:
+    """The numbers of one program, by `steps` steps after a first one."""
     batches = pairs(source, steps + 1)
     step = make_step()
     first_loss = step(*batches[0])
@@ -86,8 +88,11 @@ def measured(make_step: Callable[[], Step], source: str, steps: int) -> dict[str
     }
 
 
-def pairs(source: str, num_batches: int) -> list[tuple[list[str], list[str], np.ndarray]]:
-    """Batches of stand-ins for profiles, item texts and targets, none twice: the losses differ in that."""
+def pairs(source: str, num_batches: int) -> list[tuple[list[str], list[str], NDArray[np.int64]]]:
+    """Batches of texts in place of profiles, item texts and targets.
+
+    No target is in a batch twice, since the programs treat such pairs differently.
+    """
     from langptune_rs.config.data import DataConfig
     from langptune_rs.config.embedder import EmbedderConfig
     from langptune_rs.config.policy import PolicyConfig
@@ -111,6 +116,7 @@ def pairs(source: str, num_batches: int) -> list[tuple[list[str], list[str], np.
 
 
 def sentence_transformers_step(cached: bool) -> Step:
+    """A step by sentence-transformers, with its plain or its cached loss."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import losses
@@ -123,9 +129,9 @@ def sentence_transformers_step(cached: bool) -> Step:
     loss_of = getattr(losses, name)(model, scale=1 / TEMPERATURE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=ADAM_BETAS, eps=ADAM_EPS)
 
-    def step(profiles: list[str], items: list[str], targets: np.ndarray) -> float:
-        loss = loss_of([model.preprocess(profiles), model.preprocess(items)], torch.arange(len(items)))
-        loss.backward()
+    def step(profiles: list[str], items: list[str], targets: NDArray[np.int64]) -> float:
+        loss: torch.Tensor = loss_of([model.preprocess(profiles), model.preprocess(items)], torch.arange(len(items)))
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         return loss.item()
@@ -133,7 +139,8 @@ def sentence_transformers_step(cached: bool) -> Step:
     return step
 
 
-def our_step(**settings: int) -> Step:
+def our_step(micro_batch_tokens: int | None = None) -> Step:
+    """A step by this package, with the default of `contrastive.micro_batch_tokens` or another."""
     import torch
 
     from langptune_rs.config.contrastive import ContrastiveConfig
@@ -149,9 +156,11 @@ def our_step(**settings: int) -> Step:
     start_distributed()
     embedder = Embedder.load(EmbedderConfig())
     engine = make_engine(embedder.model, LEARNING_RATE, 1e-2, EngineConfig(precision="fp32"))
-    config = ContrastiveConfig(temperature=TEMPERATURE, **settings)
+    config = ContrastiveConfig(temperature=TEMPERATURE)
+    if micro_batch_tokens:
+        config = config.model_copy(update={"micro_batch_tokens": micro_batch_tokens})
 
-    def step(profiles: list[str], items: list[str], targets: np.ndarray) -> float:
+    def step(profiles: list[str], items: list[str], targets: NDArray[np.int64]) -> float:
         batch = ContrastiveBatch(profiles, items, torch.from_numpy(targets).long())
         values = contrastive_step(engine, embedder, batch, config, LEARNING_RATE)
         return values["contrastive/loss"]

@@ -1,9 +1,9 @@
-"""What `langptune data prepare` takes at the size of Amazon Reviews 2023: memory, time, and bytes a second.
+"""Time, memory and megabytes a second of `langptune data prepare` at the size of Amazon Reviews 2023.
 
     python benches/data_at_scale.py --folder DIR [--rows 17300000] [--items 750000] [--gz]
 
-Writes generated logs in the form of amazon-2023 to DIR (about 600 bytes a review, 1,800 bytes an item) unless they are
-there, then prepares them by the command, in a process of its own, and prints its peak memory.
+Generates logs in the form of amazon-2023 in DIR (about 600 bytes a review, 1,800 bytes an item) unless they are there,
+then prepares them by the command, in its own process, and prints its peak memory.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 ROWS, ITEMS = 17_300_000, 750_000
 """Reviews and items of Movies_and_TV, the largest category that the paper could have taken."""
@@ -66,7 +68,7 @@ def measured(reviews: Path, meta: Path, out: Path, windows: str, count_tokens: b
 
 
 def written_logs(folder: Path, rows: int, num_items: int, compressed: bool) -> tuple[Path, Path]:
-    """The files of reviews and of metadata, written unless they are there."""
+    """The files of reviews and of metadata, generated unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     suffix = ".jsonl.gz" if compressed else ".jsonl"
     reviews, meta = folder / f"Movies_and_TV{suffix}", folder / f"meta_Movies_and_TV{suffix}"
@@ -81,8 +83,9 @@ def written_logs(folder: Path, rows: int, num_items: int, compressed: bool) -> t
 
 
 def write(path: Path, chunks: Iterable[pl.DataFrame]) -> None:
+    """Write chunks as JSON lines, gzipped for a path that ends with .gz."""
     part = path.with_name(path.name + ".part")
-    with gzip.open(part, "wb", 1) if path.suffix == ".gz" else part.open("wb") as file:
+    with cast(BinaryIO, gzip.open(part, "wb", 1) if path.suffix == ".gz" else part.open("wb")) as file:
         for chunk in chunks:
             chunk.write_ndjson(file)
             print(f"{path.name}: {file.tell() / 1e9:.1f} GB", file=sys.stderr)
@@ -90,7 +93,7 @@ def write(path: Path, chunks: Iterable[pl.DataFrame]) -> None:
 
 
 def pool_of_texts(rng: np.random.Generator) -> pl.Series:
-    """Texts of log-normal length, 60 words in the mean, of words with Zipf's frequencies."""
+    """Texts of log-normal length, on average 60 words, with word frequencies like Zipf's."""
     letters = np.array(list("etaoinshrdlucmfwypvbgk"))
     words = np.array(["".join(rng.choice(letters, n)) for n in rng.integers(2, 10, 20_000)])
     lengths = np.clip(rng.lognormal(3.6, 1.0, 50_000), 1, 2_000).astype(int)
@@ -98,7 +101,7 @@ def pool_of_texts(rng: np.random.Generator) -> pl.Series:
     return pl.Series([" ".join(part) for part in np.split(drawn, np.cumsum(lengths)[:-1])])
 
 
-def users_of_reviews(rng: np.random.Generator, rows: int) -> np.ndarray:
+def users_of_reviews(rng: np.random.Generator, rows: int) -> NDArray[np.int64]:
     """The user of each review, with a heavy tail: most have one or two reviews, some have hundreds."""
     num_users = round(rows * USERS_PER_ROW)
     counts = np.clip(rng.pareto(1.2, num_users) + 1, 1, 2_000)
@@ -107,7 +110,8 @@ def users_of_reviews(rng: np.random.Generator, rows: int) -> np.ndarray:
     return np.concatenate([users, rng.integers(0, num_users, max(0, rows - len(users)))])[:rows]
 
 
-def review_chunk(rng: np.random.Generator, texts: pl.Series, users: np.ndarray, num_items: int) -> pl.DataFrame:
+def review_chunk(rng: np.random.Generator, texts: pl.Series, users: NDArray[np.uint32], num_items: int) -> pl.DataFrame:
+    """One review of each of these users."""
     n = len(users)
     items = asins((num_items * rng.random(n) ** 3).astype(np.uint32))
     return pl.DataFrame(
@@ -127,6 +131,7 @@ def review_chunk(rng: np.random.Generator, texts: pl.Series, users: np.ndarray, 
 
 
 def item_chunk(rng: np.random.Generator, texts: pl.Series, start: int, stop: int) -> pl.DataFrame:
+    """The metadata of the items from `start` to `stop`."""
     n = stop - start
     description, features = (texts.gather(rng.integers(0, len(texts), n)) for _ in range(2))
     return pl.DataFrame(
@@ -145,7 +150,8 @@ def item_chunk(rng: np.random.Generator, texts: pl.Series, start: int, stop: int
     )
 
 
-def asins(items: np.ndarray) -> pl.Series:
+def asins(items: NDArray[np.uint32]) -> pl.Series:
+    """Item ids in the form of Amazon's."""
     return "B" + pl.Series(items).cast(pl.String).str.zfill(9)
 
 

@@ -5,10 +5,10 @@
     python benches/gpu_step.py --policy smollm2-135m --sessions 4 --profiles 2 --max-tokens 16 --peak 0.4 50
 
 llama-3-8b (its last four layers) and gemma-2b (LoRA of rank 1024) have the shape of these models with random weights,
-which cost what trained ones do when every profile takes all its tokens; smollm2-135m is the embedded model. The
-defaults are the paper's batch: 64 sessions, two profiles of 512 tokens, four epochs. Prompts are those of the source,
-at most 1,024 tokens from their end. The first step warms up and is not counted. Without a GPU in `PEAKS` give its peak:
-TFLOP/s of bfloat16 products without sparsity, and GB/s of its memory.
+which cost as much as trained ones when every profile takes all its tokens. smollm2-135m is the embedded model. The
+defaults are the paper's batch: 64 sessions, two profiles of 512 tokens, four epochs. Prompts are the last 1,024 tokens
+of the source's prompts. The first step warms up and is not counted. For a GPU that is not in `PEAKS` give its peak:
+TFLOP/s of dense bfloat16 products, and GB/s of its memory.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from peers import rlso_ours
@@ -36,14 +38,14 @@ from langptune_rs.models.shapes import KNOWN, Shape, policy_shape
 from langptune_rs.models.weights import policy_folder
 from langptune_rs.rollout import sampling
 from langptune_rs.rollout.reward import recommender_reward, standardize
-from langptune_rs.training.engines import make_engine
-from langptune_rs.training.plan import kv_bytes_per_token
+from langptune_rs.training.engines import Engine, make_engine
+from langptune_rs.training.planning.memory import kv_bytes_per_token
 from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.rollout_batches import pack_rollout
 from langptune_rs.training.scorer import ProfileScorer
 
 PEAKS = {"H100": (989, 3350), "H200": (989, 4800), "A100": (312, 2039), "RTX A6000": (155, 768)}
-"""TFLOP/s and GB/s of NVIDIA's data sheets, by what a GPU's name holds."""
+"""TFLOP/s and GB/s by NVIDIA's data sheets, for GPUs whose name contains the key."""
 POLICIES = {
     "llama-3-8b": PolicyConfig(model="meta-llama/meta-llama-3-8b-instruct", train="last-layers", last_layers=4),
     "gemma-2b": PolicyConfig(model="google/gemma-2b-it", train="lora", lora_rank=1024, lora_alpha=2048),
@@ -52,11 +54,13 @@ POLICIES = {
 EMBEDDED = "smollm2-135m"
 PROMPT_TOKENS = 1024
 PARTS = ("prefill", "decode", "score", "update")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The least that a part has to do."""
+    """The least operations and bytes that a part of the step needs."""
 
     flops: float
     bytes: float
@@ -73,7 +77,7 @@ def main() -> None:
     parser.add_argument("--micro-batch-tokens", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=1, help="steps that are measured")
     parser.add_argument("--peak", type=float, nargs=2, metavar=("TFLOPS", "GBS"), help="of a GPU that is not in PEAKS")
-    parser.add_argument("--json", action="store_true", help="print the numbers alone, as JSON")
+    parser.add_argument("--json", action="store_true", help="print only the numbers, as JSON")
     options = parser.parse_args()
     peak = options.peak or _known_peak()
     config = POLICIES[options.policy]
@@ -113,18 +117,19 @@ def _known_peak() -> tuple[float, float]:
 
 
 def with_random_weights(config: PolicyConfig) -> Policy:
-    """A policy of a known shape. It reads prompts in the tokens of the embedded model."""
+    """A policy of a known shape, with the tokenizer of the embedded model."""
     kind, values = KNOWN[config.model]
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         shape = AutoConfig.for_model(kind, **values, max_position_embeddings=8192)
-        model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16, attn_implementation=PACKED)
+        from_config: Any = AutoModelForCausalLM.from_config
+        model = from_config(shape, dtype=torch.bfloat16, attn_implementation=PACKED)
     return Policy.for_training(model, AutoTokenizer.from_pretrained(policy_folder(PolicyConfig().model)), config)
 
 
 def one_step(
-    policy: Policy, engine, work: Work, settings: Settings, config: RlsoConfig
+    policy: Policy, engine: Engine, work: Work, settings: Settings, config: RlsoConfig
 ) -> tuple[dict[str, float], sampling.Profiles]:
-    """Seconds of each part, and the profiles."""
+    """The seconds of each part of a step, and its profiles."""
     seconds = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
@@ -154,16 +159,16 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _inside(context: Callable, work: Callable) -> Callable:
-    def inside(*arguments):
+def _inside(context: Callable[[], AbstractContextManager[None]], work: Callable[P, R]) -> Callable[P, R]:
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
         with context():
-            return work(*arguments)
+            return work(*args, **kwargs)
 
     return inside
 
 
 @contextmanager
-def _replaced(module, name: str, by: Callable[[Callable], Callable]) -> Iterator[None]:
+def _replaced(module: ModuleType, name: str, by: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     original = getattr(module, name)
     setattr(module, name, by(original))
     try:
@@ -175,18 +180,18 @@ def _replaced(module, name: str, by: Callable[[Callable], Callable]) -> Iterator
 def floors(
     shape: Shape, config: PolicyConfig, work: Work, profiles: sampling.Profiles, settings: Settings
 ) -> dict[str, Floor]:
-    """What each part has to compute, and the weights and the key-value cache that it has to read once."""
+    """The operations of each part, and the bytes of the weights and the key-value cache that it reads."""
     prompts = [len(prompt) for prompt in work.prompts]
     written = [len(profile) for profile in profiles.tokens]
-    of_prompt = [prompt for prompt in prompts for _ in range(settings.num_profiles)]
+    prompt_of_profile = [prompt for prompt in prompts for _ in range(settings.num_profiles)]
     shared = sampling._num_shared_tokens(work.prompts)
     read = sum(prompts) - shared * (len(prompts) - 1)
     layers = shape.layers * shape.layer_weights
-    before_last = layers - shape.layer_weights  # of the last layer hardly a prompt's token is needed
+    before_last = layers - shape.layer_weights  # the last layer needs almost none of a prompt's tokens
     head = shape.vocabulary * shape.width
-    a_pair = 4 * shape.heads * shape.head_width  # operations for a query and a key in one layer
-    reading = sum(n * n / 2 for n in prompts) * a_pair
-    writing = sum(k * (n + k / 2) for n, k in zip(of_prompt, written, strict=True)) * a_pair
+    pair = 4 * shape.heads * shape.head_width  # operations for a query and a key in one layer
+    reading = sum(n * n / 2 for n in prompts) * pair
+    writing = sum(k * (n + k / 2) for n, k in zip(prompt_of_profile, written, strict=True)) * pair
     steps = max(written)
     cached = sum(sum(min(step, k) for k in written) for step in range(steps)) + steps * sum(prompts)
     trained = layers if config.train == "lora" else config.last_layers * shape.layer_weights
@@ -196,7 +201,8 @@ def floors(
     row = sum(prompts) + sum(written)
     least = trained * row - shape.layer_weights * sum(prompts)
     per_epoch = 2 * passes * least + added * row + 3 * share * (shape.layers - 1) * (reading + writing)
-    embedder = sum(p.numel() for p in work.recommender.embedder.model[0].model.encoder.parameters())
+    transformer: Any = work.recommender.embedder.model[0]
+    embedder = sum(p.numel() for p in transformer.model.encoder.parameters())
     texts = work.recommender.embedder.tokens(profiles.texts)
     return {
         "prefill": Floor(2 * before_last * read + (shape.layers - 1) * reading, 2 * layers),
@@ -211,7 +217,10 @@ def floors(
     }
 
 
-def shares(seconds: dict[str, float], floors: dict[str, Floor], peak: tuple[float, float]) -> dict[str, dict]:
+def shares(
+    seconds: dict[str, float], floors: dict[str, Floor], peak: tuple[float, float]
+) -> dict[str, dict[str, float]]:
+    """The seconds of each part, and the least it needs as a share of the peaks (TFLOP/s, GB/s)."""
     tflops, gbs = peak
     return {
         part: {
@@ -223,7 +232,8 @@ def shares(seconds: dict[str, float], floors: dict[str, Floor], peak: tuple[floa
     }
 
 
-def table(numbers: dict) -> str:
+def table(numbers: dict[str, Any]) -> str:
+    """The numbers in Markdown."""
     lines = [
         f"{numbers['policy']} on {numbers['device']}: {numbers['seconds_per_step']:.1f} s a step, "
         f"{numbers['tokens_per_profile']:.0f} tokens a profile",

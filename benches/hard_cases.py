@@ -1,6 +1,6 @@
-"""What is hard for `rank`: items that no approximate score tells apart, long exclusions, many targets.
+"""Hard cases of `rank`: items that approximate scores cannot tell apart, long exclusions, many targets.
 
-python benches/hard_cases.py --threads 1. Processor time, the least of several rounds that take turns.
+python benches/hard_cases.py --threads 1. Prints processor time, the least of several interleaved rounds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 NUM_USERS = 96
-"""So few that an index without a copy scores them exactly, as the standard for one that tries to sift."""
+"""So few that an index without a copy scores them exactly. That is the baseline of an index that filters first."""
 ALIKE = (
     (50_000, 32, (0.0001, 0.0002, 0.0005, 0.0008, 0.001, 0.002, 0.01)),
     (50_000, 64, (0.0002, 0.0004, 0.0006, 0.001, 0.002, 0.003)),
@@ -19,18 +19,18 @@ ALIKE = (
     (500, 512, (0.0001, 0.001, 0.002, 0.01, 0.02)),
     (10_533, 512, (0.0005, 0.001, 0.003, 0.01, 0.02)),
 )
-"""Items, dimensions, and how far the items spread about one vector of norm sqrt(dim); the smaller ones are what is hard
-for integers that fill their 16 bits."""
+"""Items, dimensions, and how far the items spread about one vector of norm sqrt(dim). Small spreads are hard for 16-bit
+integers."""
 
 
 def least_times(*works: Callable[[], object], rounds: int = 15) -> list[float]:
-    """Seconds of each."""
+    """The least processor seconds of each of the `works`."""
     least = [float("inf")] * len(works)
     for _ in range(rounds):
-        for at, work in enumerate(works):
+        for i, work in enumerate(works):
             start = time.process_time()
             work()
-            least[at] = min(least[at], time.process_time() - start)
+            least[i] = min(least[i], time.process_time() - start)
     return least
 
 
@@ -48,8 +48,8 @@ def main() -> None:
         index, exact = ItemIndex(items), ItemIndex(items, keep_rounded=False)
         ranks = least_times(lambda: index.rank(users, targets), lambda: exact.rank(users, targets))
         searches = least_times(lambda: index.search(users, 20), lambda: exact.search(users, 20))
-        for name, (sifted, plain) in {"rank": ranks, "search 20": searches}.items():
-            print(f"{name:9} {num_items:6} x {dim:3}, spread {spread:.4f}: {sifted / plain:.2f} of exact scores alone")
+        for name, (filtered, plain) in {"rank": ranks, "search 20": searches}.items():
+            print(f"{name:9} {num_items:6} x {dim:3}, spread {spread:.4f}: {filtered / plain:.2f} of only exact scores")
 
     def excluded(num_excluded: int) -> None:
         users, items = (rng.standard_normal((n, 512), dtype=np.float32) for n in (500, 10_533))

@@ -3,8 +3,8 @@
     python benches/rlso_step.py --source FOLDER
 
 All start from the same model, sessions and reward, and do the work of one rollout batch: two profiles for each of 32
-sessions, rewarded by the recommender, then four optimizer steps over them. Each runs in a process of its own, one
-after the other, `--rounds` times; times are medians. TRL comes with benches/peers/requirements.txt.
+sessions, rewarded by the recommender, then four optimizer steps over them. Each runs in its own process, one after the
+other, `--rounds` times; times are medians. TRL comes with benches/peers/requirements.txt.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--json", action="store_true", help="print the numbers alone, as JSON")
+    parser.add_argument("--json", action="store_true", help="print only the numbers, as JSON")
     parser.add_argument("--in-process", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     settings = Settings(
         options.source, options.sessions, options.profiles, options.max_tokens, options.last_layers, options.epochs
     )
     if options.in_process:
-        program = import_module(f"peers.rlso_{options.in_process}")  # TRL is there for its own run alone
+        program = import_module(f"peers.rlso_{options.in_process}")  # only TRL's own process needs TRL
         print(json.dumps(program.step(settings)))
         return
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in options.peers}
@@ -65,7 +65,8 @@ def main() -> None:
 def _in_own_process(name: str) -> dict[str, float]:
     command = [sys.executable, *sys.argv, "--in-process", name]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    numbers: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return numbers
 
 
 def _table(numbers: dict[str, dict[str, float]]) -> str:

@@ -7,27 +7,35 @@ What is started here runs the same functions as the installed command. Tests tha
 
 import multiprocessing
 import os
+import shlex
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+from langptune_rs.distributed.group import end_process, free_port
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["langptune_rs.experiments.run", "langptune_rs.experiments.profiles", "langptune_cli.app"]
+    [
+        *("langptune_rs.experiments.run", "langptune_rs.experiments.profiles", "langptune_cli.app"),
+        # What torch's optimizers and DeepSpeed's engine import when the first of them is made.
+        *("torch._dynamo", "deepspeed.runtime.zero.muon.muon_optimizer"),
+    ]
 )
 
 
 class Forked:
-    """A process with what `subprocess.Popen` offers; all that it says goes to `log`."""
+    """A process with what `subprocess.Popen` offers; all that it says goes to `log`, or what it prints to `out`."""
 
-    def __init__(self, work: Callable[[], object], environment: Mapping[str, str], log: Path):
+    def __init__(self, work: Callable[[], object], environment: Mapping[str, str], log: Path, out: Path | None = None):
         self._log = log
-        self._process = _CONTEXT.Process(target=_run, args=(work, dict(environment), log))
+        self._process = _CONTEXT.Process(target=_run, args=(work, dict(environment), log, out or log))
         self._process.start()
 
     @property
@@ -62,56 +70,48 @@ class Forked:
         return None, self._log.read_text()
 
 
-def _run(work: Callable[[], object], environment: dict[str, str], log: Path) -> None:
+def _run(work: Callable[[], object], environment: dict[str, str], log: Path, out: Path) -> None:
     os.environ.update(environment)
-    with log.open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    for path, descriptor in ((out, 1), (log, 2)):
+        with path.open("a") as file:
+            os.dup2(file.fileno(), descriptor)
     work()
 
 
-class Command:
-    """`langptune` with some arguments."""
-
-    def __init__(self, *arguments: str):
-        self._arguments = arguments
-
-    def __call__(self) -> None:
-        from langptune_cli.app import main
-
-        sys.argv = ["langptune", *self._arguments]
-        main()
+def command(*arguments: str, folder: Path | None = None) -> Callable[[], object]:
+    """The work of `langptune` with some arguments, in a working folder."""
+    return partial(_command, arguments, folder)
 
 
-class Rank:
-    """What `langptune train --nproc N` runs in each process, after a `fault` if there is one."""
-
-    def __init__(self, arguments: Sequence[str], fault: Callable[[], object] | None = None):
-        self._arguments, self._fault = arguments, fault
-
-    def __call__(self) -> None:
-        from langptune_rs.distributed.group import end_process
-        from langptune_rs.experiments.run import main
-
-        if self._fault:
-            self._fault()
-        end_process(main(self._arguments))
+def rank_of_run(*arguments: str, fault: Callable[[], object] | None = None) -> Callable[[], object]:
+    """The work of each process of `langptune train --nproc N`, after a `fault` if there is one."""
+    return partial(_rank, arguments, fault)
 
 
 def start_ranks(
-    arguments: Sequence[str],
-    log: Path,
-    num_processes: int = 1,
-    environment: Mapping[str, str] | None = None,
-    fault: Callable[[], object] | None = None,
+    work: Callable[[], object], log: Path, num_processes: int = 1, environment: Mapping[str, str] | None = None
 ) -> list[Forked]:
-    """The processes of a run, rank by rank; each calls `fault` before it works."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {**(environment or {}), "WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    places = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
-    return [Forked(Rank(arguments, fault), place, log) for place in places]
+    """Processes that meet as the ranks of one group, each doing `work`."""
+    place = {**(environment or {}), "WORLD_SIZE": str(num_processes)}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [Forked(work, place | {"RANK": str(r), "LOCAL_RANK": str(r)}, log) for r in range(num_processes)]
+
+
+def _command(arguments: Sequence[str], folder: Path | None) -> None:
+    from langptune_cli.app import main
+
+    if folder:
+        os.chdir(folder)
+    sys.argv = ["langptune", *arguments]
+    main()
+
+
+def _rank(arguments: Sequence[str], fault: Callable[[], object] | None) -> None:
+    from langptune_rs.experiments.run import main
+
+    if fault:
+        fault()
+    end_process(main(arguments))
 
 
 def kill_after(processes: Sequence[Forked], seconds: float, begun: Callable[[], bool]) -> bool:
@@ -127,3 +127,16 @@ def kill_after(processes: Sequence[Forked], seconds: float, begun: Callable[[], 
     codes = [process.wait() for process in processes]
     assert killed or codes == [0] * len(processes)
     return killed
+
+
+def run_command(*arguments: str, folder: Path) -> str:
+    """What `langptune` with these arguments prints, in a working folder; it must end without an error."""
+    with tempfile.TemporaryDirectory() as said:
+        log, out = Path(said) / "err", Path(said) / "out"
+        process = Forked(command(*arguments, folder=folder), {}, log, out)
+        try:
+            code = process.wait(600)
+        finally:
+            process.kill()
+        assert code == 0, f"{shlex.join(['langptune', *arguments])}\n{log.read_text()}"
+        return out.read_text()

@@ -1,7 +1,7 @@
 """Runs every comparison with other libraries and writes the tables: python benches/peers/results.py, or make bench.
 
-Writes benches/results/<machine>-<date>.md and a plot beside it. Takes about forty minutes on two quiet cores; leave
-the machine alone meanwhile. With --try FOLDER the problems are small, and what is written says nothing.
+Writes benches/results/peers-<hardware>-<date>.md and a plot with the same stem. Takes about forty minutes on two quiet
+cores; run nothing else meanwhile. With --try FOLDER the problems are small, and the numbers say nothing.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import matplotlib.pyplot as plt
 from langptune_rs import ItemIndex
 from langptune_rs.evaluation.tables import markdown_table
 
-sys.path.insert(0, str(Path(__file__).parent))
-from ranking import BOUNDS, RANKERS, SEARCHERS, SIZES
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from peers.ranking import BOUNDS, RANKERS, SEARCHERS, SIZES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -45,52 +45,59 @@ CAPACITY = (
     ("--items", "1000000", "--dim", "384", "--users", "64"),
     ("--items", "1000000", "--dim", "384", "--users", "64", "--no-copy"),
 )
-"""What README and the documentation of ItemIndex say of one machine."""
+"""Arguments of benches/capacity.py for the numbers that README and the documentation of ItemIndex give."""
 CONTROLS = ("numpy: float32 matmul alone", OURS["rank"])
-"""What two threads make faster on any quiet machine of two cores."""
+"""Contenders that two threads make faster on any quiet machine of two cores."""
 LEAST_GAIN = 1.2
 
 Seconds = dict[str, float]
+Rates = dict[str, tuple[float, float]]
+"""(10^9 operations, 10^9 bytes) a second of each of criterion's benchmarks; 0 for what it does not count."""
 
 
 def output_of(script: Path, *arguments: str) -> dict[str, Any]:
-    """What a script prints as JSON."""
+    """The object that a script prints as JSON."""
     print("measuring:", script.name, *arguments, file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, script, *arguments], check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout[done.stdout.index("{") :])
+    printed: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    return printed
 
 
-def kernels() -> dict[str, tuple[float, float]]:
-    """(10^9 operations, 10^9 bytes) a second of every block of scores and of the ceilings, 0 where there are none."""
+def kernels() -> Rates:
+    """The rates of every block of scores and of the ceilings, measured now."""
     print("measuring: cargo bench --bench ranking", file=sys.stderr, flush=True)
     command = ["cargo", "bench", "--quiet", "--locked", "--bench", "ranking", "--", "ceiling|block"]
-    with TemporaryDirectory() as folder:  # nothing of an earlier run is read, and nothing of the user's is written over
+    with TemporaryDirectory() as folder:  # so that no earlier results are read or overwritten
         environment = {**os.environ, "CRITERION_HOME": folder}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment)
         return read_rates(Path(folder))
 
 
-def read_rates(folder: Path) -> dict[str, tuple[float, float]]:
+def read_rates(folder: Path) -> Rates:
     """The rates of all benchmarks that criterion has written to a folder."""
-    rates = {}
+    rates: Rates = {}
     for estimates in sorted(folder.glob("**/new/estimates.json")):
         benchmark = json.loads((estimates.parent / "benchmark.json").read_text())
         nanoseconds = json.loads(estimates.read_text())["median"]["point_estimate"]
-        if benchmark["group_id"] == "ceiling":  # the most there was, whatever else ran
+        if benchmark["group_id"] == "ceiling":  # the fastest sample, which other load slowed least
             sample = json.loads((estimates.parent / "sample.json").read_text())
             nanoseconds = min(time / times for time, times in zip(sample["times"], sample["iters"], strict=True))
         amounts = benchmark["throughput"]
         amounts = amounts.get("ElementsAndBytes", {name.lower(): amount for name, amount in amounts.items()})
-        rates[benchmark["full_id"]] = tuple(amounts.get(unit, 0) / nanoseconds for unit in ("elements", "bytes"))
+        rates[benchmark["full_id"]] = (
+            amounts.get("elements", 0) / nanoseconds,
+            amounts.get("bytes", 0) / nanoseconds,
+        )
     return rates
 
 
 def share(part: float, ceiling: float | None) -> str:
+    """`part` in percent of a ceiling; empty when there is none."""
     return f"{100 * part / ceiling:.0f}%" if ceiling else ""
 
 
-def ceilings_table(rates: dict[str, tuple[float, float]]) -> str:
-    """What the machine gives at most."""
+def ceilings_table(rates: Rates) -> str:
+    """The highest rates that the machine reaches."""
     rows = [
         (name.removeprefix("ceiling/"), *(f"{rate:,.0f}" if rate else "" for rate in both))
         for name, both in rates.items()
@@ -99,8 +106,8 @@ def ceilings_table(rates: dict[str, tuple[float, float]]) -> str:
     return markdown_table(("ceiling", "GFLOP/s", "GB/s"), rows)
 
 
-def blocks_table(rates: dict[str, tuple[float, float]]) -> str:
-    """Every kernel's blocks of scores in the caches, at both sizes, against the ceilings."""
+def blocks_table(rates: Rates) -> str:
+    """Every kernel's blocks of scores in the caches, at both sizes, compared with the ceilings."""
     rows = []
     for name, (operations, read) in rates.items():
         block, _, kernel = name.partition("/")
@@ -112,8 +119,8 @@ def blocks_table(rates: dict[str, tuple[float, float]]) -> str:
     return markdown_table(("kernel", "GFLOP/s", "of its ceiling", "GB/s of items", "of reading a cache"), rows)
 
 
-def whole_table(ranking: dict[tuple[str, int], Seconds], rates: dict[str, tuple[float, float]]) -> str:
-    """Ranks and searches on one thread against the ceilings. Items are read at least once, in 16 bits."""
+def whole_table(ranking: dict[tuple[str, int], Seconds], rates: Rates) -> str:
+    """Ranks and searches on one thread, compared with the ceilings. Items are read at least once, in 16 bits."""
     rows = []
     for (size, threads), seconds in ranking.items():
         num_users, num_items, dim = SIZES[size]
@@ -130,6 +137,7 @@ def whole_table(ranking: dict[tuple[str, int], Seconds], rates: dict[str, tuple[
 
 
 def capacity_table(measured: Sequence[dict[str, Any]]) -> str:
+    """The numbers of benches/capacity.py."""
     rows = [
         (
             f"{case['items']:,} x {case['dim']}, {case['users']:,} users"
@@ -147,11 +155,12 @@ def capacity_table(measured: Sequence[dict[str, Any]]) -> str:
 
 
 def milliseconds(time: float) -> str:
+    """`time` seconds in milliseconds."""
     return f"{1000 * time:,.0f} ms" if time >= 0.1 else f"{1000 * time:.3g} ms"
 
 
 def ratio_table(seconds: Seconds, ours: dict[str, str]) -> str:
-    """Every contender's time, and how many times ours it takes; `ours` names the columns and what they divide by."""
+    """Every contender's time and its ratio to ours; `ours` holds a column's name and the contender to divide by."""
     rows = [
         (name, milliseconds(time), *(f"{time / seconds[own]:.2f}" for own in ours.values()))
         for name, time in seconds.items()
@@ -162,7 +171,7 @@ def ratio_table(seconds: Seconds, ours: dict[str, str]) -> str:
 def fastest_peer(
     ranking: dict[tuple[str, int], Seconds], size: str, names: Iterable[str], threads: int
 ) -> tuple[float, str]:
-    """(seconds, what to call it) of the fastest on at most so many threads: some are slower on two than on one."""
+    """(seconds, label) of the fastest on at most `threads` threads, since some are slower on two than on one."""
     return min(
         (seconds[name], f"{name}, {number} thread{'s' * (number > 1)}: {milliseconds(seconds[name])}")
         for (of_size, number), seconds in ranking.items()
@@ -172,7 +181,7 @@ def fastest_peer(
 
 
 def summary_table(ranking: dict[tuple[str, int], Seconds]) -> str:
-    """What README shows: ours beside the fastest of the others, and `rank` beside its approximate kernel alone."""
+    """The table in README: ours beside the fastest of the others, and `rank` beside only its approximate kernel."""
     rows = []
     for (size, threads), seconds in ranking.items():
         where = f"{describe(size)}, {threads} thread{'s' * (threads > 1)}"
@@ -187,7 +196,7 @@ def summary_table(ranking: dict[tuple[str, int], Seconds]) -> str:
 
 
 def disturbance(one: Seconds, two: Seconds) -> str | None:
-    """A warning where two threads were hardly faster than one at what should gain by them."""
+    """A warning when two threads hardly made the `CONTROLS` faster; None otherwise."""
     slow = [name for name in CONTROLS if one[name] < LEAST_GAIN * two[name]]
     if not slow:
         return None
@@ -196,6 +205,7 @@ def disturbance(one: Seconds, two: Seconds) -> str | None:
 
 
 def describe(size: str) -> str:
+    """The size in words."""
     return "{:,} users x {:,} items x {} dimensions".format(*SIZES[size])
 
 
@@ -206,6 +216,12 @@ def machine() -> str:
     return f"{found[1] if found else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
+def hardware(machine: str) -> str:
+    """The machine's place in a results file's name: `Intel(R) Xeon(R) Processor, 2 cores` is intel-xeon-2-cores."""
+    words = re.sub(r"\((r|tm)\)|\b(processor|cpu)\b|@.*?ghz", " ", machine.lower())
+    return re.sub(r"[^a-z0-9]+", "-", words).strip("-")
+
+
 def plot(ranking: dict[tuple[str, int], Seconds], path: Path) -> None:
     """Time of every contender on two threads, as bars, at each size."""
     sizes = list(dict.fromkeys(size for size, _ in ranking))
@@ -213,7 +229,7 @@ def plot(ranking: dict[tuple[str, int], Seconds], path: Path) -> None:
     for axis, size in zip(axes[0], sizes, strict=True):
         seconds = ranking[size, max(THREADS)]
         shown = {name: seconds[name] for name in (*RANKERS, *SEARCHERS, *BOUNDS, *OURS.values()) if name in seconds}
-        names = sorted(shown, key=shown.get, reverse=True)
+        names = sorted(shown, key=lambda name: shown[name], reverse=True)
         colors = ["#c4513a" if "langptune" in name else "#8a9299" for name in names]
         bars = axis.barh(names, [1000 * shown[name] for name in names], color=colors)
         axis.bar_label(bars, fmt="{:,.0f} ms", padding=3, fontsize=8)
@@ -227,7 +243,7 @@ def plot(ranking: dict[tuple[str, int], Seconds], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--try", dest="trial", type=Path, metavar="FOLDER", help="small problems, into this folder")
+    parser.add_argument("--try", dest="trial", type=Path, metavar="FOLDER", help="write small problems' numbers there")
     trial = parser.parse_args().trial
     rounds = ("--rounds", "1") if trial else ()
     sizes = ("small",) if trial else ("paper", "large")
@@ -247,22 +263,22 @@ def main() -> None:
     rates = kernels()
 
     today = datetime.date.today().isoformat()
-    name = re.sub(r"[^a-z0-9]+", "-", machine().lower()).strip("-") + f"-{today}"
+    name = f"peers-{hardware(machine())}-{today}"
     folder = trial or ROOT / "benches" / "results"
     folder.mkdir(exist_ok=True)
     plot(ranking, folder / f"{name}.png")
     parts = [
-        f"# {machine()}, {today}",
-        "Written by `make bench`. Each contender runs in a process of its own with its threads pinned, and "
-        "its result is checked first; they take turns, warm up at each, and the median of 7 rounds counts. Ratios "
-        "compare within a table; times move with the machine's other load. At the large size the kernels but the "
-        "fastest take their turns after all others, as memory has no room for them beside these.",
+        f"# Ranking, metrics and packing beside other libraries, {machine()}, {today}",
+        "Written by `make bench`. Each contender runs in its own process with its threads pinned, and its result is "
+        "checked first. They take turns, warm up in every round, and the median of 7 rounds counts. Compare ratios "
+        "within a table: times change with the machine's other load. At the large size all kernels except the "
+        "fastest take their turns after all others, since memory has no room for them together.",
         ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
         + f", Python {platform.python_version()}; kernels of this CPU: {', '.join(ItemIndex.kernels())}.",
         f"![Time of every way to rank]({name}.png)",
         "## Beside the fastest of the others",
         "Where another library is faster on one thread than on two, that time counts for two threads as well. The "
-        "bound is a kernel that counts approximate scores and checks none.",
+        "bound is a kernel that counts approximate scores and checks none of them.",
         summary_table(ranking),
     ]
     for (size, threads), seconds in ranking.items():
@@ -272,12 +288,12 @@ def main() -> None:
         parts.append(ratio_table(seconds, OURS))
     parts += [
         "## Kernels, one thread",
-        "GFLOP/s are 10^9 products and sums a second, of integers too. A ceiling is the same arithmetic that never "
-        "leaves the first cache, or the sum of an array, at the fastest of its samples.",
+        "GFLOP/s are 10^9 products and sums a second, of integers too. A ceiling is the fastest sample of the same "
+        "arithmetic within the first cache, or of summing an array.",
         ceilings_table(rates),
         "A tile of users and a block of items in the caches:",
         blocks_table(rates),
-        "The whole problem, where items in doubt are scored again and more is done than products:",
+        "The whole problem, which includes scoring items in doubt again and other work than products:",
         whole_table(ranking, rates),
         "## How far this machine goes, 2 threads",
         "By `benches/capacity.py`: items x dimensions, and users in one call.",

@@ -1,4 +1,4 @@
-"""A step by this package: what `Trainer.rlso_phase` does, without its logging and checkpoints; all profiles at once."""
+"""A step by this package: `Trainer.rlso_phase` without logging and checkpoints, with all profiles in one batch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from langptune_rs.training.rollout_batches import pack_rollout
 from langptune_rs.training.scorer import ProfileScorer
 
 MICRO_BATCH_TOKENS = 2048
-"""On a CPU more of them take more memory and no less time."""
+"""On a CPU more tokens take more memory and no less time."""
 
 
 def step(settings: Settings) -> dict[str, float]:
+    """The numbers of one step, see `Clock.results`."""
     keep_freed_memory()
     start_distributed()
     policy = Policy.load(settings.policy, torch.bfloat16)

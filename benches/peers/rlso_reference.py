@@ -1,17 +1,19 @@
-"""A step as the published reference code takes it, written anew from an account of its procedure.
+"""A step as the published reference code takes it, written anew from a description of its procedure.
 
-Prompts are padded to one length and read once for each of their profiles; profiles are decoded to the limit whatever
-they say; every position of every sequence meets the whole vocabulary, in float32; the frozen layers run again for the
-old log-probabilities and in each epoch, those of the reference policy from the shared trunk; one rank takes a sort of
-the catalog. Its batches: 8 sequences to generate, 8 to score, 2 sessions to train.
+Prompts are padded to one length and read once for each of their profiles. Profiles are decoded to the limit without a
+stop at the end of the turn. Logits are computed over the whole vocabulary for every position, in float32. The frozen
+layers run again for the old log-probabilities and in each epoch; the reference policy's layers start from the shared
+trunk. Each rank is found by sorting the catalog. Batches are 8 sequences to generate, 8 to score, 2 sessions to train.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from peers.rlso_work import LEARNING_RATE, Clock, Settings, Work
 
 from langptune_rs.config.rlso import RlsoConfig
@@ -20,9 +22,11 @@ from langptune_rs.training.objectives.rlso import loss as rlso_loss
 
 PROMPT_TOKENS = 1024
 SEQUENCES = 8
+"""Sequences in one forward pass."""
 
 
 def step(settings: Settings) -> dict[str, float]:
+    """The numbers of one step, see `Clock.results`."""
     policy = Policy.load(settings.policy, torch.bfloat16)
     model, pad = policy.model, policy.tokenizer.pad_token_id or 0
     model.set_attn_implementation("eager")
@@ -39,7 +43,7 @@ def step(settings: Settings) -> dict[str, float]:
     clock = Clock()
     with clock.timed("rollout"), torch.no_grad():
         written = [
-            model.generate(
+            model.generate(  # type: ignore[operator]  # declared by a mixin of the model's class
                 ids,
                 attention_mask=mask,
                 max_new_tokens=settings.max_tokens,
@@ -50,7 +54,7 @@ def step(settings: Settings) -> dict[str, float]:
                 top_p=1.0,
                 pad_token_id=pad,
             )
-            for ids, mask in zip(prompt_ids.split(SEQUENCES), prompt_mask.split(SEQUENCES), strict=True)
+            for ids, mask in zip(torch.split(prompt_ids, SEQUENCES), torch.split(prompt_mask, SEQUENCES), strict=True)
         ]
     ids = torch.cat(written)
     profiles = ids[:, PROMPT_TOKENS:]
@@ -62,10 +66,10 @@ def step(settings: Settings) -> dict[str, float]:
         with torch.no_grad():
             parts = [
                 _old_and_reference(policy, reference, *rows, settings)
-                for rows in zip(ids.split(SEQUENCES), mask.split(SEQUENCES), strict=True)
+                for rows in zip(torch.split(ids, SEQUENCES), torch.split(mask, SEQUENCES), strict=True)
             ]
-        old, of_reference = (torch.cat(logps) for logps in zip(*parts, strict=True))
-        rewards = rewards - 0.0 * (old - of_reference)
+        old, reference_logps = (torch.cat(logps) for logps in zip(*parts, strict=True))
+        rewards = rewards - 0.0 * (old - reference_logps)
         rewards = ((rewards - rewards.mean()) / rewards.std()).view(-1, settings.num_profiles)
         old = old.view(-1, settings.num_profiles)
         sessions = SEQUENCES // 2 // settings.num_profiles
@@ -80,13 +84,15 @@ def step(settings: Settings) -> dict[str, float]:
                     probabilities = logits.softmax(-1)  # its entropy is logged
                     (logits.logsumexp(-1) - (probabilities * logits).sum(-1)).mean().item()
                 loss = rlso_loss(rewards[pair], logps, old[pair], RlsoConfig(eta=1.0)).mean()
-                (loss * sessions / settings.num_sessions).backward()
+                torch.autograd.backward(loss * sessions / settings.num_sessions)
             optimizer.step()
             optimizer.zero_grad()
     return clock.results([settings.max_tokens] * len(profiles), settings.epochs)
 
 
-def _old_and_reference(policy: Policy, reference, ids, mask, settings: Settings) -> tuple[torch.Tensor, torch.Tensor]:
+def _old_and_reference(
+    policy: Policy, reference: Iterable[torch.nn.Module], ids: torch.Tensor, mask: torch.Tensor, settings: Settings
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Sequence log-probabilities (sequences,) by the policy and by the reference layers on the same trunk."""
     model, decoder = policy.model, policy.decoder
     outputs = model(ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
@@ -108,12 +114,13 @@ def _sequence_logps(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1).sum(1)
 
 
-def _sorted_reward(work: Work, texts: list[str], num_profiles: int) -> np.ndarray:
-    """NDCG of each profile by a sort of the whole catalog."""
+def _sorted_reward(work: Work, texts: list[str], num_profiles: int) -> NDArray[np.float64]:
+    """NDCG of each profile, by sorting the whole catalog."""
     users = work.recommender.embedder.encode_profiles(texts)
     scores = users @ work.recommender.index.item_embeddings.T
     np.put_along_axis(scores, np.repeat(work.sessions.histories, num_profiles, 0), -999999, 1)
     order = np.argsort(-scores, axis=1)
     targets = np.repeat(work.sessions.targets, num_profiles)
     ranks = 1 + np.argmax(order == targets[:, None], axis=1)
-    return 1 / np.log2(1 + ranks)
+    rewards: NDArray[np.float64] = 1 / np.log2(1 + ranks)
+    return rewards

@@ -1,9 +1,10 @@
-"""A step by TRL's RLOO trainer: two generations a prompt, the same reward, as many optimizer steps over them."""
+"""A step by TRL's RLOO trainer: two generations a prompt, the same reward and number of optimizer steps."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -15,24 +16,28 @@ from langptune_rs.models.policy import Policy
 from langptune_rs.models.weights import policy_folder
 
 SEQUENCES = 8
-"""In one forward pass."""
+"""Sequences in one forward pass."""
 
 
 def step(settings: Settings) -> dict[str, float]:
+    """The numbers of one step, see `Clock.results`."""
     policy = Policy.load(settings.policy, torch.bfloat16)
     work = Work(settings, policy)
     del policy.model, policy.decoder  # TRL opens its own
     clock = Clock()
     lengths: list[int] = []
 
-    def reward(completions: Sequence[str], completion_ids: Sequence[Sequence[int]], session, **kwargs) -> list[float]:
-        """Completions come in an order of the trainer's own; `session` says whose each is."""
+    def reward(
+        completions: Sequence[str], completion_ids: Sequence[Sequence[int]], session: Sequence[int], **kwargs: object
+    ) -> list[float]:
+        """The trainer chooses the order of completions; `session` says whose each is."""
         lengths.extend(map(len, completion_ids))
-        targets, histories = work.sessions.targets[session], work.sessions.histories[session]
-        ranks = work.recommender.ranks(list(completions), targets, histories)
-        return (1 / torch.log2(1 + torch.from_numpy(ranks))).tolist()
+        rows = list(session)
+        ranks = work.recommender.ranks(list(completions), work.sessions.targets[rows], work.sessions.histories[rows])
+        rewards: list[float] = (1 / torch.log2(1 + torch.from_numpy(ranks))).tolist()
+        return rewards
 
-    model = AutoModelForCausalLM.from_pretrained(policy_folder(settings.policy.model), dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(policy_folder(settings.policy.model), dtype=torch.bfloat16)
     model.requires_grad_(False)
     for layer in model.model.layers[-settings.last_layers :]:
         layer.requires_grad_(True)
@@ -67,7 +72,7 @@ def step(settings: Settings) -> dict[str, float]:
     )
     generate = model.generate
 
-    def timed_generate(*args, **kwargs):
+    def timed_generate(*args: Any, **kwargs: Any) -> Any:
         with clock.timed("rollout"):
             return generate(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""What the programs that benches/rlso_step.py compares have in common: sessions, prompts, the reward, the clock."""
+"""The common parts of the programs that benches/rlso_step.py compares: sessions, prompts, reward and clock."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from langptune_rs.config.data import DataConfig
 from langptune_rs.config.embedder import EmbedderConfig
@@ -40,11 +41,12 @@ class Settings:
 
     @property
     def policy(self) -> PolicyConfig:
+        """The recipe's section about the policy."""
         return PolicyConfig(last_layers=self.last_layers)
 
 
 class Work:
-    """The sessions of one step with a policy that reads their prompts, and the recommender that rewards profiles."""
+    """The sessions of one step, their prompts in the policy's tokens, and the recommender that rewards profiles."""
 
     def __init__(self, settings: Settings, policy: Policy):
         self.dataset = _dataset(settings)
@@ -54,8 +56,8 @@ class Work:
         self.recommender = Recommender.of_catalog(embedder, self.dataset.catalog)
         self._num_profiles = settings.num_profiles
 
-    def ranks(self, texts: Sequence[str]) -> np.ndarray:
-        """1-based rank of each profile's target, session-major."""
+    def ranks(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """1-based rank of each profile's target, (profiles,), session-major."""
         targets, histories = (
             np.repeat(x, self._num_profiles, axis=0) for x in (self.sessions.targets, self.sessions.histories)
         )
@@ -69,7 +71,7 @@ def _dataset(settings: Settings) -> Dataset:
 
 
 class Clock:
-    """Seconds of the parts of a step."""
+    """Measures the seconds of the parts of a step."""
 
     def __init__(self) -> None:
         self.seconds = {"rollout": 0.0, "update": 0.0}
@@ -77,12 +79,13 @@ class Clock:
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
+        """Add the time of the block to a part."""
         start = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - start
 
     def results(self, profile_lengths: Sequence[int], epochs: int) -> dict[str, float]:
-        """What a program prints: `profile_lengths` are those of the profiles in tokens."""
+        """The numbers that a program prints; `profile_lengths` are in tokens."""
         rollout, update = self.seconds["rollout"], self.seconds["update"]
         tokens = sum(profile_lengths)
         return {

@@ -1,12 +1,12 @@
-"""Times several ways to do the same work in turn, each in a process of its own.
+"""Times several ways to do the same work in turn, each in its own process.
 
-The processes take turns, round after round, so that a slow minute of a shared machine slows all of them alike; a
-process that waits has no thread that runs. Before the first round the result of each one has been checked, and in
-every round it warms up.
+The processes take turns, round after round, so that a slow minute of a shared machine slows all of them alike. A
+waiting process runs no thread. Each result is checked before the first round, and each process warms up in every round.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import statistics
@@ -23,9 +23,22 @@ THREAD_VARIABLES = (
 )
 ROUNDS = 7
 
+Work = Callable[[], Any]
+"""Does the work once and returns its result."""
+Prepare = Callable[[], Work]
+"""Prepares the work, which is not timed."""
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of the options that all comparisons have: `--threads` and `--rounds`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    return parser
+
 
 def time_side_by_side(
-    contenders: Mapping[str, tuple[Callable[[], Callable[[], Any]], Mapping[str, str]]],
+    contenders: Mapping[str, tuple[Prepare, Mapping[str, str]]],
     check: Callable[[str, Any], None],
     *,
     threads: int,
@@ -33,11 +46,12 @@ def time_side_by_side(
 ) -> dict[str, float]:
     """The median seconds of each contender.
 
-    A contender is a function that prepares the work, in a new process with the environment given beside it, and
-    returns the work; what the work returns goes to `check`.
+    A contender is a function that prepares and returns the work, with variables for the environment of its process.
+    The work's result goes to `check`.
     """
     spawn = multiprocessing.get_context("spawn")
-    connections, seconds = {}, {name: [] for name in contenders}
+    connections: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for name, (prepare, environment) in contenders.items():
         here, there = spawn.Pipe()
         wanted = {**dict.fromkeys(THREAD_VARIABLES, str(threads)), **environment}
@@ -58,7 +72,7 @@ def time_side_by_side(
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def _serve(prepare: Callable[[], Callable[[], Any]], threads: int, connection: Any) -> None:
+def _serve(prepare: Prepare, threads: int, connection: Any) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     work = prepare()
@@ -69,14 +83,14 @@ def _serve(prepare: Callable[[], Callable[[], Any]], threads: int, connection: A
         except EOFError:
             return
         seconds = _seconds(work)
-        time.sleep(0.3)  # until its threads that spin have gone to sleep, and leave the next one alone
+        time.sleep(0.3)  # until its spinning threads have gone to sleep and no longer disturb the next process
         connection.send(seconds)
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    """Of the last of two calls or more that fill a fifth of a second, for which caches are warm and the CPU is awake.
+def _seconds(work: Work) -> float:
+    """The seconds of the last of two or more calls that fill a fifth of a second, so that caches and CPU are warm.
 
-    Work of over a second makes too little of that to be done twice.
+    Work that takes over a second is done once, since warming up would change little.
     """
     seconds: list[float] = []
     while len(seconds) < 2 or sum(seconds) < 0.2:

@@ -2,7 +2,7 @@
 
 import errno
 import traceback
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -12,13 +12,13 @@ from langptune_rs.distributed.group import end_process
 from langptune_rs.errors import LangptuneError
 
 USER_MENDS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
-"""What a file system may refuse without a fault of ours."""
+"""Errors of a file system that the user can mend."""
 
 
 class _Commands(TyperGroup):
-    """Ends on what the user can mend with one line on stderr and exit code 2."""
+    """Prints an error that the user can mend as one line on stderr and ends with exit code 2."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         try:
             return super().invoke(ctx)
         except LangptuneError as error:
@@ -29,7 +29,7 @@ class _Commands(TyperGroup):
             _fail(f"{error.filename or 'A file'} cannot be written or read: {error.strerror}.")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     typer.secho(f"error: {message}", fg="red", err=True)
     raise typer.Exit(2)
 
@@ -73,7 +73,7 @@ def main() -> None:
     try:
         app(prog_name="langptune")
     except SystemExit as ended:
-        end_process(ended.code)
+        end_process(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
     except Exception:
         traceback.print_exc()
         end_process(1)

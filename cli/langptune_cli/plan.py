@@ -21,27 +21,8 @@ def plan(
     """Show the memory for each GPU by ZeRO stage, the time of a step, and which stage fits. Needs no GPU, no data."""
     config = load_config(recipe, overrides or ())
     from langptune_rs.models.shapes import embedder_shape, policy_shape
-    from langptune_rs.training.plan import as_json as planned
+    from langptune_rs.training.planning.plan import make_plan
 
     policy, embedder = policy_shape(config.policy.model), embedder_shape(config.embedder.model)
-    speed = {"tflops": gpu_tflops, "bandwidth": gpu_bandwidth}
-    result = planned(config, policy, embedder, gpus, gpu_memory * 2**30, **speed)
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    parts = ("weights", "gradients", "optimizer", "activations", "kv_cache", "total")
-    typer.echo(f"GiB on each of {gpus} GPUs of {gpu_memory:g}, of which {result['usable_share']:.0%} are planned with")
-    typer.echo(f"{'ZeRO, offload':<16}{'phase':<13}" + "".join(f"{part:>12}" for part in parts) + "  fits")
-    for option in result["options"]:
-        name = f"{option['zero_stage']}" + (f", {option['offload']}" if option["offload"] != "none" else "")
-        for phase in option["phases"]:
-            sizes = "".join(f"{phase[part] / 2**30:>12.2f}" for part in parts)
-            fits = phase["total"] <= result["usable_share"] * result["gpu_memory"]
-            typer.echo(f"{name:<16}{phase['phase']:<13}{sizes}  {'yes' if fits else 'no'}")
-    for step in result["steps"]:
-        typer.echo(
-            f"A {step['phase']} step writes {step['tokens_written']:,} tokens, trains on {step['tokens_trained']:,}: "
-            f"about {step['seconds']:.1f} s at {result['share_of_peak']:.0%} of {gpu_tflops:g} TFLOP/s and of "
-            f"{gpu_bandwidth:g} GB/s"
-        )
-    typer.echo(result["advice"])
+    made = make_plan(config, policy, embedder, gpus, gpu_memory * 2**30, tflops=gpu_tflops, bandwidth=gpu_bandwidth)
+    typer.echo(json.dumps(made.as_json()) if as_json else "\n".join(made.lines()))

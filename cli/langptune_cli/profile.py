@@ -24,7 +24,11 @@ def profile(
     from langptune_rs.serving.service import ProfileService
 
     service = ProfileService.open(run)
-    past = service.history_of(user) if history is None else read_history(history, service.catalog)
+    if history is not None:
+        past = read_history(history, service.catalog)
+    else:
+        assert user is not None  # exactly one is given
+        past = service.history_of(user)
     text = service.profile(*past)
     if as_json:
         titles = [service.catalog.titles[item] for item in past[0]]

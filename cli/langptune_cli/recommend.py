@@ -26,6 +26,7 @@ def recommend(
     if user is not None:
         history, ratings, reviews = service.history_of(user)
         profile = service.profile(history, ratings, reviews)
+    assert profile is not None  # given, or written for the user
     items = service.recommend(profile, k, exclude=history)
     if as_json:
         named = [{"item_id": item_id, "title": title, "score": score} for item_id, title, score in items]

@@ -41,7 +41,7 @@ def train(
     """
     if nproc and hostfile:
         raise typer.BadParameter(
-            "--nproc is for this machine alone and --hostfile says how many processes each machine runs: give one."
+            "--nproc counts the processes of this machine, --hostfile those of several machines: give only one."
         )
     group = group_from_environment(os.environ)
     if group and (nproc or hostfile):

@@ -5,8 +5,8 @@
     result = langptune_rs.evaluate(ranks, ["ndcg@20", "mrr@20"])
     result.mean["ndcg@20"]
 
-This is what evaluating a recommender needs; it imports numpy and nothing heavier. Training, data and models live in
-the packages beside it and are imported by name, such as `langptune_rs.training`.
+Evaluating a recommender needs nothing else, and this imports nothing heavier than numpy. Training, data and models are
+in packages of their own, which are imported by name, such as `langptune_rs.training`.
 """
 
 from langptune_rs.evaluation import (
@@ -35,4 +35,12 @@ __all__ = [
     "evaluate",
     "pack_sequences",
 ]
-__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> str:
+    """`__version__` as installed, read on first use so that the import stays cheap."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("langptune-rs")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

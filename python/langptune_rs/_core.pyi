@@ -22,7 +22,7 @@ __all__ = [
 
 _Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
 _Found = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
-_Token = TypeVar("_Token", np.int32, np.int64)
+_Token = TypeVar("_Token", bound=np.integer)
 
 @final
 class ItemIndex:

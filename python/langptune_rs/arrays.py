@@ -1,4 +1,4 @@
-"""What callers may pass as embeddings and as rows of numbers, and the errors for what they may not."""
+"""Checks of the arrays that callers pass: embeddings, and rows of numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ragged:
 
     def __getitem__(self, row: int) -> NDArray[Any]:
         if not isinstance(row, (int, np.integer)):
-            raise InputError(f"row {row!r}: pass one whole number; for several rows, a list of each")
+            raise InputError(f"row {row!r}: pass one whole number; to read several, index once for each")
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         row %= len(self)
@@ -59,7 +59,7 @@ def check_embeddings(array: object, name: str) -> NDArray[np.float32]:
     """
     if not isinstance(array, np.ndarray):
         raise InputError(
-            f"{name} is a {type(array).__name__}: pass a numpy array of float32 (of a tensor: .cpu().numpy())"
+            f"{name} is a {type(array).__name__}: pass a numpy array of float32 (for a tensor, tensor.cpu().numpy())"
         )
     if array.ndim != 2:
         hint = f"; pass {name}[None, :] for a single row" if array.ndim == 1 else ""
@@ -80,11 +80,11 @@ def as_ragged(rows: object, name: str, kinds: str = INTEGERS) -> Ragged:
     """Rows of numbers in any of their forms: a list of sequences, a 2-D array, (offsets, values), or `Ragged`.
 
     Returns:
-        `Ragged` with int64 values for `INTEGERS`, float64 values for `NUMBERS` and float32 values for `SCORES`. What
-        the offsets and values mean is left to the core to check.
+        `Ragged` with int64 values for `INTEGERS`, float64 values for `NUMBERS` and float32 values for `SCORES`. The
+        core checks what the offsets and values mean.
 
     Raises:
-        InputError: for another form or for values of another kind; names the first such row of a list.
+        InputError: for another form or for values of another kind; it names the first such row of a list.
     """
     if isinstance(rows, Ragged):
         rows = (rows.offsets, rows.values)
@@ -119,7 +119,7 @@ def one_per_row(values: object, name: str, kinds: str = INTEGERS) -> Ragged:
 
 
 def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
-    """`values` as a 1-D contiguous and aligned array, of int64 for `INTEGERS` and float64 for `NUMBERS`.
+    """`values` as a 1-D contiguous and aligned array, in the dtype of its kind (see `as_ragged`).
 
     Raises:
         InputError: for another shape, for values of another kind, and for an integer above 2**63 - 1.
@@ -148,12 +148,12 @@ def flat_row(values: object, name: str, kinds: str) -> NDArray[Any]:
 
 
 def rows_of(numbers: object, name: str, kinds: str = INTEGERS) -> Ragged:
-    """Rows of numbers in any form of `as_ragged`, or flat, one for each row."""
+    """`as_ragged`, which also takes a flat array or list with one number for each row."""
     return one_per_row(numbers, name, kinds) if is_one_per_row(numbers) else as_ragged(numbers, name, kinds)
 
 
 def in_form_of(rows: object, ragged: Ragged, values: NDArray[Any]) -> NDArray[Any] | Ragged:
-    """`values`, one for each number of `ragged`, in the form of the `rows` that it was made of."""
+    """`values`, one for each number of `ragged`, in the form of the `rows` that `ragged` was made from."""
     if is_one_per_row(rows):
         return values
     return values.reshape(rows.shape) if isinstance(rows, np.ndarray) else Ragged(ragged.offsets, values)
@@ -171,7 +171,7 @@ def check_whole(number: object, name: str, least: int, most: int = LARGEST) -> i
 
 
 def check_number(number: object, name: str) -> float:
-    """`number` as a float; its range is left to the core to check.
+    """`number` as a float, whose range the core checks.
 
     Raises:
         InputError: for anything but a number.

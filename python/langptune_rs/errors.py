@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 class LangptuneError(ValueError):
-    """Base of every error raised for something the caller can mend."""
+    """Base of every error raised for something the caller can fix."""
 
 
 class InputError(LangptuneError):
@@ -16,7 +16,7 @@ class ConfigError(LangptuneError):
 
 
 class DataError(LangptuneError):
-    """A source file or a prepared data set is broken or does not hold what is needed."""
+    """A source file or a prepared data set is broken or lacks what is needed."""
 
 
 class ModelError(LangptuneError):
@@ -32,7 +32,7 @@ class TrainingError(LangptuneError):
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:
-    """` Did you mean ...?` with the name most like `wanted`, or nothing."""
+    """` Did you mean 'name'?` with the known name nearest to `wanted`, or an empty string if none is near."""
     from difflib import get_close_matches  # only for an error: it costs more to import than all else here
 
     by_lower_case = {name.casefold(): name for name in known}

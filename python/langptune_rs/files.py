@@ -13,7 +13,7 @@ from threading import Event
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
 
-    If anything fails the temporary file is removed and what stood under `path` before is untouched.
+    If anything fails, the temporary file is removed and an earlier file at `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -34,9 +34,10 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path, refusal: Callable[[str], Exception]) -> Iterator[None]:
-    """Hold the lock `path`, which the operating system lets go when the process ends, however it ends.
+    """Hold the lock file `path`. The operating system releases it when the process ends, however it ends.
 
-    Raises what `refusal` makes of the holder, " (process 123)" or nothing where it has not named itself in the file.
+    Raises `refusal(holder)` when another process holds it: `holder` is " (process 123)" if the file names the process,
+    and empty otherwise.
     """
     from filelock import FileLock, Timeout
 
@@ -50,13 +51,13 @@ def locked(path: Path, refusal: Callable[[str], Exception]) -> Iterator[None]:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a file of UTF-8 text, none where there is no file; a line that a crash cut off is left out."""
+    """The complete lines of a UTF-8 file: without a last line that a crash cut off, and none if there is no file."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [line for line in lines if line.endswith("\n")]
 
 
 def flush_names(folder: Path) -> None:
-    """Wait until it is on disk which files `folder` holds, so that no loss of power takes a rename back."""
+    """Flush the names in `folder` to disk, so that no loss of power undoes a rename."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -75,7 +76,7 @@ def flush(folder: Path) -> None:
 
 
 def file_hash(path: Path, stop: Event | None = None) -> str:
-    """SHA-256 of a file, in hexadecimal; of a part of it once `stop` is set."""
+    """SHA-256 of a file, in hexadecimal. Reading ends early once `stop` is set, and the hash is of the part read."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(1 << 20))
     with path.open("rb", buffering=0) as file:

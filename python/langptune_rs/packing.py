@@ -1,4 +1,4 @@
-"""Token sequences into bins of one capacity: micro-batches that hold no padding, the same number on every rank."""
+"""Packing token sequences into bins of one capacity: micro-batches without padding, as many on every rank."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Packing:
     (2, 0.8)
 
     Attributes:
-        bins: rows of sequence indexes; every sequence is in exactly one bin, of one rank where there are several.
-            They increase within a bin, but that sequences which stay together follow the first of them.
-        lengths: of the sequences in tokens, int64 (n_sequences,); of the pieces when longer ones were split.
-        capacity: of a bin in tokens.
+        bins: rows of sequence indexes. Every sequence is in exactly one bin, on one rank. Indexes increase within a
+            bin, except that sequences which stay together follow the first of them.
+        lengths: int64 (n_sequences,), tokens of each sequence, or of each piece when longer sequences were split.
+        capacity: tokens that a bin holds.
         groups: int64 (n_sequences,), equal for sequences that stay together; None if none have to.
         prefixes: int64 (n_sequences,), the sequence that each one continues, or -1; None if none does.
-        sources: int64 (n_sequences,), the sequence that was passed of which each is a piece; None without a split.
+        sources: int64 (n_sequences,), the passed sequence that each one is a piece of; None without a split.
     """
 
     bins: Ragged
@@ -52,9 +52,9 @@ class Packing:
     def balance(self, num_ranks: int, costs: ArrayLike | None = None) -> list[Packing]:
         """Deals the bins out to ranks: the same number to each, at sums of cost as equal as can be found.
 
-        That number is the least that works, `ceil(len(self) / num_ranks)`. Where the bins are no multiple of the ranks,
-        the costliest are parted in two until they are. Bins are dealt out by the differencing method of Karmarkar and
-        Karp (1982) in its form for parts of equal size (Michiels, Korst, Aarts and van Leeuwen, 2003). Every rank that
+        Each rank gets `ceil(len(self) / num_ranks)` bins. If the number of bins is no multiple of `num_ranks`, the
+        costliest bins are divided in two until it is. Bins are dealt out by the differencing method of Karmarkar and
+        Karp (1982), in its form for parts of equal size (Michiels, Korst, Aarts and van Leeuwen, 2003). Every rank that
         calls this with the same arguments gets the same answer.
 
         >>> ranks = pack_sequences([9, 8, 7, 6], capacity=10).balance(num_ranks=2)
@@ -63,17 +63,17 @@ class Packing:
 
         Args:
             num_ranks: at least 1.
-            costs: (n_sequences,), finite and at least 0; a bin costs their sum. Left out, it is the lengths: right
-                while attention is a small part. With h the width of a decoder of 12 h^2 weights a layer,
-                `lengths + lengths**2 / (12 * h)` is in proportion to its operations, causal attention included.
+            costs: (n_sequences,), finite and at least 0; a bin costs the sum of its sequences. The default is the
+                lengths, which is right while attention is a small part. For a decoder of width h with 12 h^2 weights a
+                layer, `lengths + lengths**2 / (12 * h)` is proportional to its operations, causal attention included.
 
         Returns:
-            A packing for each rank, with the bins of that rank, the costliest first so that the ranks meet bins of like
-            cost at the same time; all have the lengths of all sequences. The first rank has the largest sum.
+            One packing for each rank, with its bins from the costliest down, so that the ranks work on bins of similar
+            cost at the same time. Each has the lengths of all sequences. The first rank has the largest sum.
 
         Raises:
-            InputError: for a cost that is none, named by its sequence, and for fewer sequences or groups than bins are
-                needed.
+            InputError: names the first sequence whose cost is negative or not finite; also for fewer sequences or
+                groups than the bins that are needed.
         """
         num_ranks = check_whole(num_ranks, "num_ranks", 1)
         costs = self.lengths if costs is None else flat_row(costs, "costs", NUMBERS)
@@ -81,8 +81,8 @@ class Packing:
         dealt = Ragged(
             *_core.balance(bins, len(self.lengths), self.groups, self.prefixes, costs.astype(np.float64), num_ranks)
         )
-        each = len(dealt) // num_ranks
-        return [replace(self, bins=_rows(dealt, rank * each, (rank + 1) * each)) for rank in range(num_ranks)]
+        num_bins = len(dealt) // num_ranks
+        return [replace(self, bins=_rows(dealt, rank * num_bins, (rank + 1) * num_bins)) for rank in range(num_ranks)]
 
     def collate(self, tokens: NDArray[np.integer] | Ragged) -> PackedBatch:
         """The tokens in the order of the bins, with positions and boundaries; copies every token once, in parallel.
@@ -94,12 +94,12 @@ class Packing:
         [0] [10 11] [0 1] [0 2]
 
         Args:
-            tokens: int32 or int64, those of all sequences one after the other in the order of `lengths`; or the same
-                as rows, one for each sequence. Pieces of a split sequence lie as the sequence did.
+            tokens: int32 or int64, all sequences one after the other in the order of `lengths`, or `Ragged` with one
+                row for each sequence. A sequence that was split is passed whole.
 
         Raises:
-            InputError: for another dtype or shape, for tokens that are not as many as the lengths say, and for a bin
-                with more tokens than int32 can count.
+            InputError: for another dtype or shape, for more or fewer tokens than the lengths say, and for a bin with
+                more tokens than int32 can count.
         """
         flat = self._flat(tokens)
         bins = (self.bins.offsets, self.bins.values)
@@ -146,7 +146,7 @@ class PackedBatch:
         packing: what was collated.
         input_ids: rows of tokens, in the dtype they were passed in.
         position_ids: rows of positions in the same dtype, from 0 in each sequence, or from the end of its prefix.
-        cu_seqlens: rows of int32, where each sequence of a bin starts in it and at last where they end.
+        cu_seqlens: rows of int32, where each sequence starts within its bin, and then the end of the last one.
     """
 
     packing: Packing
@@ -174,10 +174,10 @@ class PackedBatch:
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """One bin of s sequences with t tokens together, no padding: a row of one for a model.
+    """One bin: s sequences of t tokens in all, without padding, for one row of a model's batch.
 
-    Attention of variable length takes `cu_seqlens` and `max_seqlen` as they are. Where `prefixes` are not all -1,
-    that is not enough: a sequence also sees the one it continues, see `attention_mask`.
+    Variable-length attention takes `cu_seqlens` and `max_seqlen` as they are. Where `prefixes` are not all -1, that is
+    not enough: a sequence also sees the one it continues (see `attention_mask`).
 
     >>> packing = pack_sequences([2, 1, 1], capacity=4, prefixes=[-1, 0, 0])  # a prompt and two profiles
     >>> (batch,) = packing.collate(np.array([10, 11, 20, 30]))
@@ -193,8 +193,8 @@ class MicroBatch:
         input_ids: (t,), a view.
         position_ids: (t,), a view.
         cu_seqlens: int32 (s + 1,): sequence i is `input_ids[cu_seqlens[i]:cu_seqlens[i + 1]]`.
-        sequences: int64 (s,), which sequence of the packing each is, to take its targets and rewards by.
-        prefixes: int64 (s,), which of the s sequences each continues, or -1.
+        sequences: int64 (s,), the index of each sequence in the packing, and so of its targets and rewards.
+        prefixes: int64 (s,), the place among the s sequences of the one that each continues, or -1.
     """
 
     input_ids: NDArray[np.integer]
@@ -210,12 +210,12 @@ class MicroBatch:
 
     @property
     def segment_ids(self) -> NDArray[np.int64]:
-        """Which of the s sequences each token is of, (t,)."""
+        """The place among the s sequences of the one that each token belongs to, int64 (t,)."""
         return np.repeat(np.arange(len(self.sequences)), np.diff(self.cu_seqlens))
 
     @property
     def predictors(self) -> NDArray[np.int64]:
-        """Where the distribution of each token is found, (t,): at the token before it, or at the end of the prefix.
+        """The position that predicts each token, int64 (t,): the token before it, or the last token of its prefix.
 
         -1 for a first token that follows nothing.
         """
@@ -227,13 +227,14 @@ class MicroBatch:
         return before
 
     def attention_mask(self) -> NDArray[np.bool_]:
-        """Who may attend to whom, (t, t): causal, and each token sees its own sequence and the one that this continues.
+        """Causal mask of queries by keys, bool (t, t): a token sees its own sequence and the one which that continues.
 
-        A sequence with a prefix so attends as if it stood alone behind a copy of it.
+        So a sequence attends as it would behind its own copy of its prefix.
         """
         key = self.segment_ids
         query = key[:, None]
-        return np.tri(len(key), dtype=bool) & ((key == query) | (key == self.prefixes[query]))
+        mask: NDArray[np.bool_] = np.tri(len(key), dtype=bool) & ((key == query) | (key == self.prefixes[query]))
+        return mask
 
 
 def pack_sequences(
@@ -246,13 +247,13 @@ def pack_sequences(
 ) -> Packing:
     """Packs sequences by best fit decreasing: longest first, each into the fullest bin that still holds it.
 
-    Deterministic: equal lengths go by index, equally full bins by age. Nothing is dropped or cut, and split only when
-    asked. At most 11/9 of the fewest possible bins and 4 more (Johnson, Demers, Ullman, Garey and Graham, 1974).
+    Deterministic: equal lengths go by index, equally full bins by age. No token is dropped, and a sequence is split
+    only on request. At most 11/9 of the fewest possible bins plus 4 (Johnson, Demers, Ullman, Garey and Graham, 1974).
 
     >>> [row.tolist() for row in pack_sequences([6, 3, 7, 4], capacity=10).bins]
     [[1, 2], [0, 3]]
 
-    A rollout of S sessions with G profiles each, a prompt read once for all its profiles, for `rank` of `num_ranks`:
+    A rollout of S sessions with G profiles each, where a prompt is read once for all its profiles, on `rank`:
 
         lengths = np.concatenate([prompt_lengths, profile_lengths])                     # S, then S * G
         prefixes = np.concatenate([np.full(S, -1), np.repeat(np.arange(S), G)])
@@ -263,18 +264,17 @@ def pack_sequences(
     Args:
         lengths: (n_sequences,) in tokens.
         capacity: tokens a bin holds, at least 1.
-        groups: (n_sequences,) whole numbers; sequences of an equal one share a bin, such as the profiles of a session
-            whose difference is the loss.
-        prefixes: (n_sequences,), the earlier sequence that each one continues, or -1. It shares a bin with all that
-            continue it, stands there once before them, and their positions go on from its end.
-        split: cut a sequence longer than the capacity into pieces of the capacity, the last one shorter. They are
-            sequences of their own, in bins of their own, and their positions start at 0; `sources` names the sequence
-            each is of.
+        groups: (n_sequences,) whole numbers. Sequences with the same number share a bin, such as the profiles of a
+            session, whose difference is the loss.
+        prefixes: (n_sequences,), the earlier sequence that each one continues, or -1. A prefix stands once in a bin,
+            before all sequences that continue it, and their positions go on from its end.
+        split: cut a sequence longer than the capacity into pieces of the capacity, the last one shorter. Each piece is
+            packed as a sequence of its own, with positions from 0; `sources` names the sequence it was cut from.
 
     Raises:
         InputError: names the first sequence that is longer than the capacity or of negative length, the first group
-            that is longer together, and the first sequence that cannot continue what `prefixes` says; also when
-            `groups`, `prefixes` and `split` are combined.
+            that is longer in all, and the first sequence that cannot continue its prefix; also when `groups`,
+            `prefixes` and `split` are combined.
     """
     array, sources = flat_row(lengths, "lengths", INTEGERS), None
     capacity = check_whole(capacity, "capacity", 1)
@@ -297,7 +297,7 @@ def _rows(rows: Ragged, start: int, stop: int) -> Ragged:
 
 
 def _prefixes_within(sequences: NDArray[np.int64], prefixes: NDArray[np.int64] | None) -> NDArray[Any]:
-    """For each sequence of a bin, which of the bin's sequences it continues, or -1: the last before it without one."""
+    """For each sequence of a bin, the place in the bin of its prefix (the last one before it that has none), or -1."""
     if prefixes is None:
         return np.full(len(sequences), -1)
     place = np.arange(len(sequences))

@@ -16,7 +16,7 @@ _MIB = 1 << 20
 def progress(total: int, description: str, done: int = 0) -> Iterator[Callable[..., None]]:
     """Yield `advance(n=1, note="")`; `note` is a short status shown beside the count.
 
-    `done` of the `total` were done before, in an earlier process: they count, but took no time here.
+    `done` of the `total` were done by an earlier process: they count as done, but not in the rate.
     """
     if os.environ.get("RANK", "0") != "0":
         yield lambda n=1, note="": None
@@ -29,7 +29,7 @@ def progress(total: int, description: str, done: int = 0) -> Iterator[Callable[.
 
 @contextmanager
 def byte_progress(total: int | None, description: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yield `advance(num_bytes)`, shown in MiB; nothing is shown without a `total`."""
+    """Yield `advance(num_bytes)`. Progress is shown in MiB, and not at all without a `total`."""
     if total is None:
         yield lambda num_bytes: None
         return
@@ -100,5 +100,5 @@ def _lines(total: int, description: str, done: int) -> Callable[..., None]:
 
 
 def rate_text(rate: float) -> str:
-    """`3.2/s`, or the time that one takes where it is more than a second."""
+    """`3.2/s`, or `1.5 s each` when one takes more than a second."""
     return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"

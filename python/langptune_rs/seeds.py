@@ -17,7 +17,7 @@ def seed_sequence(*parts: int | str) -> np.random.SeedSequence:
 
 
 def derive_seed(*parts: int | str) -> int:
-    """One integer from 0 to 2**64 - 1 for a place, for what takes an integer as its seed."""
+    """The seed of a place as one integer from 0 to 2**64 - 1."""
     return int(seed_sequence(*parts).generate_state(2, np.uint64)[0])
 
 

@@ -2,24 +2,25 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-PEERS = Path(__file__).parents[2] / "benches" / "peers"
+BENCHES = Path(__file__).parents[2] / "benches"
 
 
 @pytest.fixture(scope="module")
 def results():
     """The script as a module; it imports its neighbours."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PEERS))
-        spec = importlib.util.spec_from_file_location("results", PEERS / "results.py")
+        patch.syspath_prepend(str(BENCHES))
+        spec = importlib.util.spec_from_file_location("results", BENCHES / "peers" / "results.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         yield module
-        for name in ("ranking", "side_by_side"):
+        for name in ("peers.ranking", "peers.side_by_side", "peers"):
             sys.modules.pop(name, None)
 
 
@@ -36,6 +37,25 @@ def ranking(results):
     one = {torch: 8.0, top_k: 6.0, faiss: 3.0, matmul: 4.0, rank: 2.0, search: 1.0, approximate: 1.5}
     two = {torch: 4.0, top_k: 3.5, faiss: 5.0, matmul: 2.0, rank: 1.0, search: 0.5, approximate: 0.8}
     return {("small", 1): one, ("small", 2): two}
+
+
+@pytest.mark.parametrize(
+    ("machine", "place"),
+    [
+        ("Intel(R) Xeon(R) Processor, 2 cores", "intel-xeon-2-cores"),
+        ("AMD EPYC 7763 64-Core Processor, 4 cores", "amd-epyc-7763-64-core-4-cores"),
+        ("Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz, 12 cores", "intel-core-i7-8700-12-cores"),
+    ],
+)
+def test_a_machine_has_its_place_in_the_file_name(results, machine, place):
+    assert results.hardware(machine) == place
+
+
+def test_every_file_of_results_is_named_by_the_rule():
+    files = [path for path in (BENCHES / "results").iterdir() if path.name != "README.md"]
+    for path in files:
+        assert re.fullmatch(r"[a-z0-9-]+-\d{4}-\d\d-\d\d\.(md|png)", path.name), path.name
+        assert path.with_suffix(".md") in files, path.name
 
 
 def cells(table):

@@ -4,9 +4,12 @@ import errno
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
+import langptune_rs
 from langptune_rs.config import RunConfig, load_config
 
 COMMANDS = ("data", "train", "evaluate", "profile", "recommend", "report", "config")
@@ -41,8 +44,13 @@ def test_the_installed_command_ends_with_2_on_wrong_input():
     assert done.stderr == "error: There is no key 'rlso.lr' in a recipe. Did you mean 'rlso.learning_rate'?\n"
 
 
-def test_version(langptune):
-    assert langptune("--version").stdout.startswith("langptune 0.")
+def test_every_part_has_the_version_of_cargo_toml(langptune):
+    root = Path(__file__).parents[2]
+    stated = tomllib.loads((root / "Cargo.toml").read_text(encoding="utf-8"))["workspace"]["package"]["version"]
+    assert langptune("--version").stdout == f"langptune {stated}\n"
+    assert langptune_rs.__version__ == version("langptune") == stated
+    for project in ("pyproject.toml", "cli/pyproject.toml"):
+        assert "version" in tomllib.loads((root / project).read_text(encoding="utf-8"))["project"]["dynamic"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])

@@ -142,7 +142,7 @@ def test_any_map_runs_the_shards_and_can_pickle_what_it_runs(shards):
     ("first_items", "message"),
     [
         ([], r"shards is empty: at least one is needed"),
-        ([0, 0], r"item 0 is in two shards: give each one as `first_item`"),
+        ([0, 0], r"item 0 is in two shards: set each shard's `first_item`"),
         ([4, 0], r"item 4 is in two shards"),
         ([0, 6], r"item 5 is in no shard"),
         ([1, 6], r"item 0 is in no shard"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from tests.experiments.tiny import make_models, tiny_config, write_source
-from tests.processes import Command, Forked, start_ranks
+from tests.processes import Forked, command, rank_of_run, start_ranks
 
 from langptune_rs.config import load_config, to_toml
 from langptune_rs.files import write_text
@@ -92,8 +92,8 @@ class Trainer:
         else:
             recipe = self._new_file("recipe").with_suffix(".toml")
             recipe.write_text(to_toml(load_config(self.recipe, [*ALWAYS, *overrides])))
-            arguments = ["--config", str(recipe), "--output", str(folder), *options]
-            processes = start_ranks(arguments, self._new_file("log"), nproc, ONE_THREAD)
+            work = rank_of_run("--config", str(recipe), "--output", str(folder), *options)
+            processes = start_ranks(work, self._new_file("log"), nproc, ONE_THREAD)
         try:
             said = [process.communicate(timeout=240)[1] for process in processes]
         finally:
@@ -112,7 +112,7 @@ class Trainer:
         """A folder for the next run."""
         return self._new_file("run")
 
-    def command(self, folder: Path, *overrides: str) -> list[str]:
+    def command_line(self, folder: Path, *overrides: str) -> list[str]:
         """`langptune train` into a folder, as one process."""
         return [str(Path(sys.executable).with_name("langptune")), *self._arguments(folder, overrides)]
 
@@ -124,7 +124,7 @@ class Trainer:
         if nproc == 1:
             process = self._start(folder, overrides, options)
         else:
-            command = [*self.command(folder, *overrides), "--nproc", str(nproc), *options]
+            command = [*self.command_line(folder, *overrides), "--nproc", str(nproc), *options]
             process = subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
         try:
             yield process, folder
@@ -147,7 +147,7 @@ class Trainer:
         return Finished(folder, process.returncode, stderr)
 
     def _start(self, folder: Path, overrides: Sequence[str], options: Sequence[str]) -> Forked:
-        return Forked(Command(*self._arguments(folder, overrides), *options), ONE_THREAD, self._new_file("log"))
+        return Forked(command(*self._arguments(folder, overrides), *options), ONE_THREAD, self._new_file("log"))
 
     def _arguments(self, folder: Path, overrides: Sequence[str]) -> list[str]:
         settings = [argument for override in (*ALWAYS, *overrides) for argument in ("--set", override)]

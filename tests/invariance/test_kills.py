@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.invariance.conftest import ALWAYS, Finished
 from tests.invariance.test_training import assert_same_weights, assert_trained_alike
-from tests.processes import Forked, kill_after, start_ranks
+from tests.processes import Forked, kill_after, rank_of_run, start_ranks
 
 from langptune_rs.config import load_config, to_toml
 from langptune_rs.distributed.lifeline import LOST_ANOTHER
@@ -31,8 +31,8 @@ def recipe(train, tmp_path_factory):
 
 def start(recipe: Path, folder: Path, log: Path, num_processes: int = 1, fault=None) -> list[Forked]:
     """The processes of a run that goes on where the one before was stopped."""
-    arguments = ["--config", str(recipe), "--output", str(folder), "--resume"]
-    return start_ranks(arguments, log, num_processes, fault=fault)
+    work = rank_of_run("--config", str(recipe), "--output", str(folder), "--resume", fault=fault)
+    return start_ranks(work, log, num_processes)
 
 
 @pytest.mark.parametrize(("num_processes", "num_kills"), [(1, 20), (2, 4)])

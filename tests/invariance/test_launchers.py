@@ -39,10 +39,16 @@ def assert_same_run(expected: Finished, run: Finished) -> None:
     assert (run.folder / "report.html").is_file()
 
 
+def test_nproc(train):
+    folder = train.new_folder()
+    run = finished([[*train.command_line(folder), "--nproc", "2"]], folder, [{}])
+    assert_same_run(train(nproc=2), run)
+
+
 def test_torchrun(train):
     folder = train.new_folder()
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2"]
-    run = finished([[*torchrun, "--no-python", *train.command(folder)]], folder, [{}])
+    run = finished([[*torchrun, "--no-python", *train.command_line(folder)]], folder, [{}])
     assert_same_run(train(nproc=2), run)
 
 
@@ -56,13 +62,13 @@ def test_slurm(train):
         "SLURM_STEP_NODELIST": "localhost",
     }
     tasks = [step | {"SLURM_PROCID": task, "SLURM_LOCALID": task} for task in ("0", "1")]
-    assert_same_run(train(nproc=2), finished([train.command(folder)] * 2, folder, tasks))
+    assert_same_run(train(nproc=2), finished([train.command_line(folder)] * 2, folder, tasks))
 
 
 def test_a_hostfile_of_this_machine(train, tmp_path):
     folder, hosts = train.new_folder(), tmp_path / "hosts"
     hosts.write_text("localhost slots=2\n")
-    run = finished([[*train.command(folder), "--hostfile", str(hosts)]], folder, [{}])
+    run = finished([[*train.command_line(folder), "--hostfile", str(hosts)]], folder, [{}])
     assert_same_run(train(nproc=2), run)
 
 
@@ -70,14 +76,14 @@ def test_a_hostfile_of_two_machines(train, tmp_path):
     """Both are this one: ssh answers for any host, and pdsh runs here what it should run there."""
     hosts, environment = two_machines(tmp_path)
     folder = train.new_folder()
-    run = finished([[*train.command(folder), "--hostfile", str(hosts)]], folder, [environment])
+    run = finished([[*train.command_line(folder), "--hostfile", str(hosts)]], folder, [environment])
     assert_same_run(train(nproc=2), run)
 
 
 def test_ctrl_c_reaches_every_machine_of_a_hostfile(train, tmp_path):
     hosts, environment = two_machines(tmp_path)
     folder = train.new_folder()
-    stopped = stopped_at([*train.command(folder), "--hostfile", str(hosts)], folder, environment, [signal.SIGINT])
+    stopped = stopped_at([*train.command_line(folder), "--hostfile", str(hosts)], folder, environment, [signal.SIGINT])
     assert stopped.exit_code == 130, stopped.stderr
     assert "asked to save" in stopped.stderr
     assert list((folder / CHECKPOINTS).glob("step-*")), "no process has saved"
@@ -88,7 +94,7 @@ def test_ctrl_c_reaches_every_machine_of_a_hostfile(train, tmp_path):
 def test_a_second_ctrl_c_ends_the_processes_of_a_hostfile_at_once(train, tmp_path):
     hosts, environment = two_machines(tmp_path)
     folder = train.new_folder()
-    command = [*train.command(folder), "--hostfile", str(hosts)]
+    command = [*train.command_line(folder), "--hostfile", str(hosts)]
     stopped = stopped_at(command, folder, environment, [signal.SIGINT, signal.SIGTERM])
     assert stopped.exit_code == 130, stopped.stderr
     assert "Stopping after this step" not in stopped.stderr, "no process was asked to save"
@@ -99,7 +105,7 @@ def test_a_second_ctrl_c_ends_the_processes_of_a_hostfile_at_once(train, tmp_pat
 def test_sigterm_lets_processes_of_torchrun_save(train):
     folder = train.new_folder()
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2"]
-    stopped = stopped_at([*torchrun, "--no-python", *train.command(folder)], folder, {}, [signal.SIGTERM])
+    stopped = stopped_at([*torchrun, "--no-python", *train.command_line(folder)], folder, {}, [signal.SIGTERM])
     assert "Stopping after this step" in stopped.stderr
     assert not (folder / TRAINED).exists()
     assert_same_run(train(nproc=2), train(nproc=2, resume=folder))

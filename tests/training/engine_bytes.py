@@ -1,9 +1,8 @@
-"""Prints what a DeepSpeed engine holds on this rank between two steps: bytes of all tensors alive, one JSON a rank."""
+"""What a DeepSpeed engine holds on this rank between two steps: bytes of all tensors alive, one JSON a rank."""
 
 import gc
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -23,12 +22,14 @@ def alive() -> int:
     return sum(storages.values())
 
 
-def main(folder: Path, stage: str, precision: str, offload: str) -> None:
+def measure_engine(folder: Path, stage: int, precision: str) -> None:
+    """Write the bytes into `folder`, in a file named by the rank."""
     start_distributed()
+    before = alive()
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     module = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False, dtype=dtype) for _ in range(TRAINED + FROZEN)))
     module[:FROZEN].requires_grad_(False)
-    config = EngineConfig(zero_stage=int(stage), precision=precision, offload=offload)
+    config = EngineConfig(zero_stage=stage, precision=precision)
     engine = make_engine(module, 1e-3, 0.0, config)
     for step in range(2):
         engine.backward(engine(torch.ones(1, WIDTH, dtype=dtype)).float().sum())
@@ -37,9 +38,5 @@ def main(folder: Path, stage: str, precision: str, offload: str) -> None:
     gradients = [weight.grad for weight in module.parameters()]  # Python objects from here on, which gc knows
     gc.collect()
     assert len(gradients) == TRAINED + FROZEN
-    (folder / os.environ["RANK"]).write_text(json.dumps(alive()))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    (folder / os.environ["RANK"]).write_text(json.dumps(alive() - before))
     end_process(0)

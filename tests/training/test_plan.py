@@ -4,30 +4,31 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from tests.processes import start_ranks
+from tests.training.engine_bytes import measure_engine
 
 from langptune_rs.config import load_config
 from langptune_rs.config.policy import PolicyConfig
-from langptune_rs.distributed.launch import run_processes
 from langptune_rs.errors import ModelError
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.shapes import embedder_shape, policy_shape
-from langptune_rs.training.plan import (
+from langptune_rs.training.planning.memory import (
     USABLE,
-    Trained,
-    advice,
+    ModelWeights,
     engine_memory,
     kv_bytes_per_token,
     layer_activation,
     options,
+    policy_weights,
     prompt_tokens,
-    trained_policy,
 )
+from langptune_rs.training.planning.plan import make_plan
 
-ENGINE = Path(__file__).with_name("engine_bytes.py")
 STEP = Path(__file__).with_name("step_bytes.py")
 MATRIX = 512 * 512
 LAST_STAYS = ((1, "fp32"), (2, "fp32"), (2, "bf16"))
@@ -39,11 +40,10 @@ LAST_STAYS = ((1, "fp32"), (2, "fp32"), (2, "bf16"))
     ("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16")]
 )
 def test_an_engine_holds_what_the_plan_says(tmp_path, stage, precision, processes):
-    command = [sys.executable, str(ENGINE), str(tmp_path), str(stage), precision, "none"]
-    assert run_processes(command, processes) == 0
-    plan = engine_memory(
-        Trained(4 * MATRIX, 2 * MATRIX, 0), stage=stage, offload="none", precision=precision, processes=processes
-    )
+    ranks = start_ranks(partial(measure_engine, tmp_path, stage, precision), tmp_path / "log", processes)
+    assert [rank.wait(120) for rank in ranks] == [0] * processes, (tmp_path / "log").read_text()
+    weights = ModelWeights(4 * MATRIX, 2 * MATRIX, 0)
+    plan = engine_memory(weights, stage=stage, offload="none", precision=precision, num_processes=processes)
     # The gradient that was summed last stays until the next; of a model of four matrices it is worth counting.
     last = {"fp32": 4, "bf16": 2}[precision] * MATRIX if (stage, precision) in LAST_STAYS else 0
     for rank in range(processes):
@@ -78,7 +78,7 @@ def smollm() -> Policy:
 
 def test_what_trains_is_counted_as_the_model_counts_it(smollm):
     config = load_config("quickstart", ["policy.last_layers=4"])
-    parts = trained_policy(policy_shape("smollm2-135m-instruct"), config)
+    parts = policy_weights(policy_shape("smollm2-135m-instruct"), config)
     weights = list(smollm.model.parameters())
     assert parts.trained == sum(weight.numel() for weight in weights if weight.requires_grad)
     assert parts.trained + parts.frozen + parts.outside == sum(weight.numel() for weight in weights)
@@ -88,7 +88,7 @@ def test_lora_is_counted_as_peft_counts_it():
     config = load_config("quickstart", ["policy.train=lora", "policy.lora_rank=8"])
     model = Policy.load(config.policy).model
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    assert trained_policy(policy_shape(config.policy.model), config).trained == trained
+    assert policy_weights(policy_shape(config.policy.model), config).trained == trained
 
 
 def test_keys_and_values_take_what_the_plan_says(smollm):
@@ -161,10 +161,10 @@ def test_more_of_zero_takes_no_more_memory_but_for_what_it_gathers(recipe):
 def test_what_does_not_fit_is_answered_with_a_key_that_makes_it_smaller():
     config = load_config("gemma-2b")
     shapes = policy_shape(config.policy.model), embedder_shape(config.embedder.model)
-    said = advice(config, *shapes, 8, 8 * 2**30)
+    said = make_plan(config, *shapes, 8, 8 * 2**30).advice
     key, value = said.partition("Set ")[2].removesuffix(".").removesuffix(", half of now").split(" = ")
     before = min(max(p.total for p in o.phases) for o in options(config, *shapes, 8))
     smaller = load_config("gemma-2b", [f"{key}={value}"])
     assert min(max(p.total for p in o.phases) for o in options(smaller, *shapes, 8)) < before
-    roomy = advice(config, *shapes, 8, 2 * before / USABLE)
+    roomy = make_plan(config, *shapes, 8, 2 * before / USABLE).advice
     assert roomy.startswith("Set engine.zero_stage")

@@ -1,1 +1,1 @@
-"""Every method of the comparison, one file each, behind one interface; `registry` has them by name."""
+"""Every method of the comparison, one file each, behind one interface; `registry` lists them by name."""

@@ -20,7 +20,7 @@ _FILE = "embedder.json"
 class Emb0(TextMethod):
     """Ranks by the similarity of each item's text to the history's text.
 
-    The embedder cuts a history that is longer than its limit, newest items last.
+    The embedder truncates a text that exceeds its limit at the end, where the newest items stand.
     """
 
     name = "EMB-0"
@@ -31,7 +31,7 @@ class Emb0(TextMethod):
         self._dataset, self._recommender = dataset, recommender
 
     def fit(self, dataset: Dataset, config: EmbedderConfig, seed: int) -> None:
-        """See `Method.fit`: the items are embedded, nothing is learned."""
+        """See `Method.fit`; the items are embedded, nothing is learned."""
         self._dataset, self._recommender = dataset, Recommender.of_catalog(Embedder.load(config), dataset.catalog)
 
     @property
@@ -41,12 +41,12 @@ class Emb0(TextMethod):
         return self._recommender
 
     def texts(self, sessions: Sessions) -> list[str]:
-        """The history of each session."""
+        """The history of each session as text."""
         assert self._dataset is not None, "fit or open comes first"
         return [self._dataset.session_text(sessions, i) for i in range(len(sessions))]
 
     def save(self, folder: Path) -> None:
-        """See `Method.save`: which embedder it is."""
+        """See `Method.save`; only the embedder's configuration is written."""
         write_text(folder / _FILE, self.recommender.embedder.config.model_dump_json() + "\n")
 
     @classmethod
@@ -59,10 +59,10 @@ class Emb0(TextMethod):
 
     @classmethod
     def accompanies(cls, config: RunConfig) -> bool:
-        """With every run."""
+        """Always: see `Method.accompanies`."""
         return True
 
     @classmethod
     def of_run(cls, models: RunModels) -> Self:
-        """With the embedder that the run started from."""
+        """The method with the embedder that the run started from."""
         return cls(models.run.dataset, models.recommender(trained=False))

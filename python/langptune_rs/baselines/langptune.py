@@ -24,7 +24,7 @@ Decoding = Literal["greedy", "sampled"]
 class LangPTune(TextMethod):
     """Both models trained.
 
-    What it has learned lies in the folder of a run. By itself it writes one greedy profile for each session.
+    What it has learned is in the folder of a run. It writes one greedy profile for each session.
     """
 
     name = "LangPTune"
@@ -42,8 +42,8 @@ class LangPTune(TextMethod):
     ):
         """`run` is a finished run, or the folder for one that `fit` will train.
 
-        With `profiles`, those of the sessions that will be ranked, none is written. Without `recommender` the run's own
-        is opened.
+        `profiles` are those of the sessions that will be ranked; without them the method writes its own. Without
+        `recommender` it opens the run's.
         """
         self._run = run if isinstance(run, TrainedRun) else None
         self._folder = run.folder if isinstance(run, TrainedRun) else run
@@ -56,9 +56,9 @@ class LangPTune(TextMethod):
         return self._run
 
     def fit(self, dataset: Dataset, config: RunConfig, seed: int) -> None:
-        """Train a run into the method's folder, on the data that `config.data` names, or go on with it there.
+        """Train a run in the method's folder, or go on with the one there; `dataset` is what `config.data` names.
 
-        `dataset` is that data. Raises what `train` raises.
+        Raises what `train` raises.
         """
         config = config.model_copy(update={"method": self.name, "seed": seed})
         with started_run(config, self._folder, resume=True):
@@ -78,7 +78,7 @@ class LangPTune(TextMethod):
         return writer.write(writer.prompts(sessions), greedy=True).texts
 
     def save(self, folder: Path) -> None:
-        """See `Method.save`: the configuration and both models; the data set stays where it is."""
+        """See `Method.save`; the configuration and both models are written, the data set stays where it is."""
         for name in MODELS:
             if (self.run.folder / name).is_dir():
                 shutil.copytree(self.run.folder / name, folder / name)
@@ -86,19 +86,19 @@ class LangPTune(TextMethod):
 
     @classmethod
     def open(cls, folder: Path, dataset: Dataset) -> Self:
-        """The method of a run's folder, or of one that `save` wrote, for that `dataset`."""
+        """The method of a run's folder, or of a folder that `save` wrote, for its data set."""
         run = TrainedRun.open(folder, [need.removeprefix("trained ") for need in cls.needs if "trained" in need])
         run.dataset = dataset
         return cls(run)
 
     @classmethod
     def accompanies(cls, config: RunConfig) -> bool:
-        """With the runs that train it."""
+        """Only with runs that train it: see `Method.accompanies`."""
         return config.method == cls.name
 
     @classmethod
     def of_run(cls, models: RunModels, decoding: Decoding = "greedy") -> Self:
-        """Profiles and recommender of a run, whatever else the run has trained."""
+        """The method with a run's own profiles and recommender, whatever else the run has trained."""
         sets = models.profiles[cls.writes_with_trained]
         profiles = sets.greedy if decoding == "greedy" else sets.sampled
         return cls(models.run, models.recommender(trained=cls.reads_with_trained), profiles)
@@ -134,5 +134,5 @@ class LangPTune0(LangPTune):
 
     @classmethod
     def accompanies(cls, config: RunConfig) -> bool:
-        """With every run."""
+        """Always: see `Method.accompanies`."""
         return True

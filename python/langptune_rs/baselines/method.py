@@ -1,4 +1,4 @@
-"""What every method that can be compared has in common: it is fitted to a data set and ranks a catalog for sessions."""
+"""The interface of every method that is compared: it is fitted to a data set and ranks a catalog for sessions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from langptune_rs.baselines.run_models import RunModels
 
 Need = Literal["ratings", "embedder", "policy", "trained embedder", "trained policy"]
-"""What a method cannot do without: something of the data, a model of the recipe, or a model that a run has trained."""
+"""What a method requires: ratings in the data, a model of the recipe, or a model that a run has trained."""
 
 
 class NoConfig(Section):
@@ -32,7 +32,7 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
-    """As the paper's tables have it."""
+    """The method's name in the paper's tables."""
     Config: ClassVar[type[Section]] = NoConfig
     """The section of settings that `fit` takes; its defaults are the paper's (appendix C)."""
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -46,9 +46,9 @@ class Method(ABC):
 
     @abstractmethod
     def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
-        """1-based rank of every session's target among the items outside its history, (N, S).
+        """1-based rank of every session's target among the items outside its history, int64 (N, S).
 
-        S is 1, or the number of rankings that a method makes for a session, such as one for each sampled profile.
+        S is the number of rankings that a method makes for a session: 1, or one for each sampled profile.
         """
 
     @abstractmethod
@@ -62,12 +62,12 @@ class Method(ABC):
 
     @classmethod
     def accompanies(cls, config: RunConfig) -> bool:
-        """Whether the evaluation of a run shows this method, because it costs next to nothing or is the run's own."""
+        """Whether the evaluation of a run shows this method: it costs next to nothing, or the run trained it."""
         return False
 
     @classmethod
     def of_run(cls, models: RunModels) -> Self:
-        """The method beside a run: fitted to the run's data with the paper's settings and the run's seed."""
+        """The method that accompanies a run: fitted to its data with the paper's settings and the run's seed."""
         method = cls()
         method.fit(models.run.dataset, cls.Config(), models.run.config.seed)
         return method
@@ -79,13 +79,15 @@ class VectorMethod(Method):
     @property
     @abstractmethod
     def item_vectors(self) -> NDArray[np.float32]:
-        """Vectors of all items, (n_items, dim)."""
+        """Vectors of all items, float32 (n_items, dim)."""
 
     @abstractmethod
     def session_vectors(self, sessions: Sessions) -> NDArray[np.float32]:
-        """Vectors of sessions, (N, dim), from their histories."""
+        """Vectors of sessions, float32 (N, dim), from their histories."""
 
     def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
-        """As `Method.ranks`, (N, 1); of two items with one score that of smaller index comes first."""
+        """See `Method.ranks`, (N, 1). Between two items with the same score the smaller index ranks first."""
         index = ItemIndex(self.item_vectors)
-        return index.rank(self.session_vectors(sessions), sessions.targets, exclude=sessions.histories)[:, None]
+        ranks = index.rank(self.session_vectors(sessions), sessions.targets, exclude=sessions.histories)
+        assert isinstance(ranks, np.ndarray)  # one target for each session
+        return ranks[:, None]

@@ -17,7 +17,7 @@ _FILE = "popularity.npy"
 
 
 class MostPopular(VectorMethod):
-    """Every item has one coordinate, its popularity, and every session is the vector 1.
+    """Each item's vector is its popularity, one number, and every session's vector is 1.
 
     Popularity counts the train sessions and the histories of the others (footnote 1), never a held-out target.
     """
@@ -33,12 +33,12 @@ class MostPopular(VectorMethod):
 
     @property
     def item_vectors(self) -> NDArray[np.float32]:
-        """Interactions of each item, (n_items, 1): exact up to 2**24 of them."""
+        """Interactions of each item, float32 (n_items, 1), exact up to 2**24 of them."""
         assert self._popularity is not None, "fit or open comes first"
         return self._popularity.astype(np.float32)[:, None]
 
     def session_vectors(self, sessions: Sessions) -> NDArray[np.float32]:
-        """Ones, (N, 1)."""
+        """Ones, float32 (N, 1)."""
         return np.ones((len(sessions), 1), dtype=np.float32)
 
     def save(self, folder: Path) -> None:
@@ -53,5 +53,5 @@ class MostPopular(VectorMethod):
 
     @classmethod
     def accompanies(cls, config: RunConfig) -> bool:
-        """With every run."""
+        """Always: see `Method.accompanies`."""
         return True

@@ -21,8 +21,8 @@ _FILE = "random.json"
 class Random(Method):
     """Shuffles the items outside each history.
 
-    A target's place in a shuffled list of m items is uniform over 1..m, so it is drawn as such. Each session draws
-    from its own stream (seed, session id): its rank does not depend on which other sessions are ranked.
+    A target's rank in a shuffled list of m items is uniform over 1..m, so the rank itself is drawn. Each session draws
+    from its own stream (seed, session id), so its rank does not depend on which other sessions are ranked.
     """
 
     name = "Random"
@@ -53,5 +53,5 @@ class Random(Method):
 
     @classmethod
     def accompanies(cls, config: RunConfig) -> bool:
-        """With every run."""
+        """Always: see `Method.accompanies`."""
         return True

@@ -23,19 +23,19 @@ METHODS: dict[str, type[Method]] = {method.name: method for method in _ALL}
 
 
 def find_method(name: str) -> type[Method]:
-    """The method of that name. Raises `InputError`, with the nearest name, when there is none."""
+    """The method of that name. Raises `InputError` with the nearest name when there is none."""
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}.{nearest(name, METHODS)} Methods are {', '.join(METHODS)}")
     return METHODS[name]
 
 
 def methods_of_run(config: RunConfig) -> list[type[Method]]:
-    """What the evaluation of a run compares: the run's own method, and those that cost next to nothing."""
+    """The methods that the evaluation of a run compares: the run's own, and those that cost next to nothing."""
     return [method for method in METHODS.values() if method.accompanies(config)]
 
 
 def parts_of_run(config: RunConfig) -> list[type[LangPTune]]:
-    """The ablations within a run that trained both models: each of them with the other as it was."""
+    """The ablations within a run that trained both models: one trained model with the other untrained. Else none."""
     if not (config.trains_policy and config.trains_embedder):
         return []
     ablations = (method for method in METHODS.values() if issubclass(method, LangPTune))

@@ -1,4 +1,4 @@
-"""The models of a run and what they wrote, shared by all methods that the run is compared with."""
+"""The models of a run and the profiles they wrote, shared by all methods that the run is compared with."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from langptune_rs.runs.trained import TrainedRun
 class RunModels:
     """The recommenders of a run, before and after training, and the profiles that its policies wrote.
 
-    One recommender is in memory at a time: whoever asks for them in turn has the catalog embedded again.
+    Only one recommender is in memory at a time: asking for the other one embeds the catalog again.
     """
 
     def __init__(self, run: TrainedRun, profiles: Mapping[bool, ProfileSets]):
-        """`profiles` of the sessions to rank, by whether the policy that wrote them was trained."""
+        """`profiles` are those of the sessions to rank, by whether the policy that wrote them was trained."""
         self.run, self.profiles = run, profiles
         self._recommender: tuple[bool, Recommender] | None = None
 

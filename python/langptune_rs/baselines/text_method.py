@@ -1,4 +1,4 @@
-"""Methods that describe a session by texts, which an embedder compares with the items."""
+"""Methods that describe a session by text, which an embedder compares with the items."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from langptune_rs.recommending.recommender import Recommender
 
 
 class TextMethod(Method):
-    """Ranks by the similarity of each item's text to a text about the session, or to each of several."""
+    """Ranks by the similarity of each item's text to a text about the session, once for each such text."""
 
     reads_with_trained: ClassVar[bool] = False
-    """Whether the embedder is a trained one."""
+    """Whether the embedder has been trained."""
 
     @property
     @abstractmethod
@@ -26,10 +26,10 @@ class TextMethod(Method):
 
     @abstractmethod
     def texts(self, sessions: Sessions) -> list[str]:
-        """The texts about the sessions, equally many for each, those of one session next to each other."""
+        """The texts about the sessions, session-major, equally many for each session."""
 
     def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
-        """As `Method.ranks`, one for each text of a session."""
+        """See `Method.ranks`; one rank for each text of a session."""
         texts = self.texts(sessions)
         num_texts = len(texts) // max(1, len(sessions))
         targets, histories = (np.repeat(x, num_texts, axis=0) for x in (sessions.targets, sessions.histories))

@@ -1,6 +1,6 @@
 """What a recipe may say: one model for every section, and the recipes that come with the package.
 
-Imports pydantic and nothing heavier, so that every command reads a recipe at once.
+It imports nothing heavier than pydantic, so that every command reads a recipe fast.
 """
 
 from langptune_rs.config.loading import DEFAULT_RECIPE, list_recipes, load_config

@@ -1,4 +1,4 @@
-"""When a run saves itself."""
+"""When a run saves its state."""
 
 from pydantic import PositiveInt
 
@@ -6,9 +6,9 @@ from langptune_rs.config.section import Section
 
 
 class CheckpointConfig(Section):
-    """When the state of a run is saved, beside the end of every phase."""
+    """When the state of a run is saved, in addition to the end of every phase."""
 
     every: PositiveInt = 50
     """Optimizer steps between checkpoints."""
     keep: PositiveInt = 2
-    """Newest checkpoints kept."""
+    """How many of the newest checkpoints are kept."""

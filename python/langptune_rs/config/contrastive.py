@@ -11,13 +11,13 @@ class ContrastiveConfig(Section):
     steps: NonNegativeInt = 800
     """J: optimizer steps in each iteration."""
     batch_size: PositiveInt = 256
-    """Profiles in the global batch; the targets of the others are the negatives."""
+    """Profiles in the global batch. The targets of the other profiles are the negatives."""
     micro_batch_tokens: PositiveInt = 8192
-    """Tokens of texts in one forward pass, or one text's if it is longer. Changes memory and time, not the result: what
-    fits into one micro-batch on each process is embedded once, the rest a second time for its gradients."""
+    """Tokens of texts in one forward pass, or one text's if it is longer. It changes memory and time, not the result:
+    what fits into one micro-batch on each process is embedded once, the rest a second time for its gradients."""
     learning_rate: PositiveFloat = 1e-5
     temperature: PositiveFloat = 0.1
     """Divides the similarities; 1.0 is Eq. 7 to the letter."""
     popularity_correction: bool = False
-    """Correct for popular items being negatives more often than others; the paper does not."""
+    """Correct for popular items being negatives more often than others. The paper does not."""
     weight_decay: NonNegativeFloat = 1e-6

@@ -1,4 +1,4 @@
-"""Configuration of the data room. Imports no data library, so that reading a recipe stays cheap."""
+"""Where sessions come from. Imports no data library, so that reading a recipe is fast."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from langptune_rs.config.section import Section
 from langptune_rs.errors import ConfigError
 
 TEMPLATES = ("movies", "products", "generic", "books", "games", "music", "paper")
-"""The built-in templates, which are worded in `wording/`."""
+"""The built-in templates; their words are in `data/wording/`."""
 TEMPLATE_SUFFIX = ".jinja"
 
 
@@ -21,9 +21,9 @@ class DataConfig(Section):
     split: Literal["session", "leave-last-out", "temporal", "published"] = "session"
     """`session`: 84/8/8 of all sessions, seeded (section 4.1); `leave-last-out`: each user's last session is test,
     the one before validation, all others train; `temporal`: 84/8/8 by the time of the target, the newest are test;
-    `published`: what the source `published` comes with, and it alone."""
+    `published`: the split that the source `published` comes with, for that source only."""
     held_out: PositiveInt | None = None
-    """Sessions of validation and of test each; unset, 8% of all. The paper's are 1,392 of 17,482."""
+    """Sessions of validation, and as many of test. Unset: 8% of all. The paper holds out 1,392 of 17,482."""
     windows: Literal["last", "all"] | None = None
     """`last`: one session per user, from the newest interactions; `all`: every non-overlapping window, from the
     oldest. Unset: `last` for the split `session`, `all` for the others."""
@@ -32,31 +32,31 @@ class DataConfig(Section):
     min_interactions: PositiveInt = 5
     """k of the k-core: users and items with fewer interactions are removed until none is left."""
     max_item_tokens: PositiveInt | None = 512
-    """Items whose text is longer for the embedder are removed (section 4.1); none keeps all."""
+    """Items whose text has more tokens for the embedder are removed (section 4.1); none keeps all."""
     max_history_tokens: PositiveInt | None = 1024
-    """Sessions whose history is longer for the policy are removed (section 4.1); none keeps all."""
+    """Sessions whose history has more tokens for the policy are removed (section 4.1); none keeps all."""
     template: str | None = None
-    """Wording of the prompts, by name or as a .jinja file; unset takes the source's own."""
+    """Wording of the prompts, by name or as a .jinja file. Unset: the source's own."""
     compat: Literal["paper", "reference"] = "paper"
-    """Where the paper and its published code differ, whom to follow. `reference`: a user's first items, of which only
-    the target is surely distinct, and the users that came first train."""
+    """Which to follow where the paper and its published code differ. `reference`: a session is a user's first items, of
+    which only the target is surely distinct, and the first users of the file train."""
     on_bad_line: Literal["error", "skip"] = "error"
-    """What becomes of a line that cannot be used."""
+    """What to do with a line that cannot be used: stop with an error, or skip it."""
     max_sessions: PositiveInt | None = None
     """Train on this many sessions at most, drawn with the run's seed."""
-    seed: int = Field(0, ge=0)
-    """Seed of the split; apart from the run's seed, so that runs with several seeds share one test set."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the split, separate from the run's seed, so that runs with different seeds share one test set."""
 
     @property
     def window_rule(self) -> Literal["last", "all", "first"]:
-        """`windows`, with the split's own choice where it is unset."""
+        """`windows`, or the split's own choice where it is unset."""
         if self.compat == "reference":
             return "first"
         return self.windows or ("last" if self.split == "session" else "all")
 
     @property
     def split_rule(self) -> str:
-        """`split`, with what the reference code does where that is asked for."""
+        """`split`, or `reference` for the split of the reference code."""
         return "reference" if self.compat == "reference" else self.split
 
     @field_validator("template")
@@ -92,6 +92,6 @@ class DataConfig(Section):
 def make_config(**settings: object) -> DataConfig:
     """A `DataConfig`. Raises `ConfigError` for settings that are wrong or do not go together."""
     try:
-        return DataConfig(**settings)
+        return DataConfig.model_validate(settings)
     except ValidationError as error:
         raise ConfigError("; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())) from error

@@ -11,8 +11,8 @@ class EmbedderConfig(Section):
     model: str = "all-minilm-l6-v2"
     """An embedded model's name, a local SentenceTransformer folder, or a hub id."""
     dim: PositiveInt | None = None
-    """Keep the first `dim` coordinates (Matryoshka truncation), normalised again; none keeps all."""
+    """Keep the first `dim` coordinates (Matryoshka truncation), normalised again. Unset: all."""
     max_tokens: PositiveInt = 256
-    """Longer texts are cut here; at most the encoder's own limit."""
+    """Longer texts are cut to this many tokens, or to the encoder's own limit if that is lower."""
     query_prompt: str = ""
     """Put before a profile, never before an item. The paper uses none."""

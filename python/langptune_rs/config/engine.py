@@ -10,12 +10,12 @@ from langptune_rs.config.section import Section
 class EngineConfig(Section):
     """DeepSpeed settings shared by both engines."""
 
-    zero_stage: int = Field(0, ge=0, le=3)
+    zero_stage: int = Field(default=0, ge=0, le=3)
     precision: Literal["fp32", "bf16"] = "bf16"
     """Compute precision; master weights are float32 in either."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
-    """Keep the optimizer (from ZeRO stage 1 on), or the optimizer and the weights that an engine does not need at the
-    moment (stage 3), in the memory of the CPU: fits a larger model, at the price of slower steps."""
+    """What is kept in CPU memory, which fits a larger model but slows its steps. `optimizer` needs ZeRO stage 1 or
+    higher; `parameters`, the optimizer and the weights that are not in use at the moment, needs stage 3."""
     max_grad_norm: PositiveFloat | None = None
 
     @model_validator(mode="after")

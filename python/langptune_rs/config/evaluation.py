@@ -9,7 +9,7 @@ class EvaluationConfig(Section):
     """The comparison at the end of a run."""
 
     max_sessions: PositiveInt | None = None
-    """Evaluate this many sessions of a split at most; none means every one."""
+    """Evaluate at most this many sessions of a split. Unset: all."""
     validation_sessions: NonNegativeInt = 200
     """Validation sessions scored after every phase; 0 scores none."""
     k: PositiveInt = 20

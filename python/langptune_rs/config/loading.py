@@ -27,8 +27,8 @@ def list_recipes() -> dict[str, str]:
 def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration of a recipe, given by name or as a .toml file, with `a.b=c` overrides applied in order.
 
-    c is a TOML value, `none` to leave the key unset, or a bare word taken as a string.
-    Raises `ConfigError` naming the key and what is allowed; an unknown key is answered with the nearest one.
+    c is a TOML value, `none` to leave the key unset, or a bare word, which is taken as a string.
+    Raises `ConfigError` naming the key and what is allowed, and for an unknown key the nearest one.
     """
     values = _read_recipe(recipe or DEFAULT_RECIPE)
     for override in overrides:
@@ -42,6 +42,7 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
 
 def _read_recipe(recipe: str | Path) -> dict[str, Any]:
     path = Path(recipe)
+    file: Traversable
     if path.suffix == ".toml":
         if not path.is_file():
             raise ConfigError(f"There is no recipe file {path}. `langptune config list` shows the recipes by name.")
@@ -88,7 +89,7 @@ def _override_value(text: str) -> Any:
 
 
 def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The model of the section `name` within `model`; none where `name` is a plain key."""
+    """The model of the section `name` within `model`, or None if `name` is a plain key."""
     annotation = model.model_fields[name].annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
@@ -101,7 +102,7 @@ def _leaves(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[st
 
 
 def _check_keys(values: Mapping[str, Any], model: type[BaseModel] = RunConfig, prefix: str = "") -> None:
-    """Refuse keys that no configuration has, by their full name, and values in the place of sections."""
+    """Raise `ConfigError` for a key that no configuration has, and for a value in the place of a section."""
     for name, value in values.items():
         key = prefix + name
         if name not in model.model_fields:
@@ -117,7 +118,7 @@ def _check_keys(values: Mapping[str, Any], model: type[BaseModel] = RunConfig, p
 
 
 def _hint(key: str) -> str:
-    """The known key most like `key`: abbreviated by its initials, in another section, or spelled almost so."""
+    """A hint at the known key nearest to `key`: given by its initials, in another section, or misspelled."""
     known = list(_leaves())
     section, _, last = key.rpartition(".")
     abbreviated = [k for k in known if _initials(k) == (section, last)]

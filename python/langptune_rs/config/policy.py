@@ -17,6 +17,6 @@ class PolicyConfig(Section):
     """Decoder layers that train, counted from the output, with `train = "last-layers"`."""
     train_final_norm: bool = False
     train_lm_head: bool = False
-    """Only for models whose head is not tied to the input embeddings."""
+    """Train the output matrix too. Only for models whose output is not tied to the input embeddings."""
     lora_rank: PositiveInt = 16
     lora_alpha: PositiveFloat = 32

@@ -1,4 +1,4 @@
-"""Configuration of profile sampling. Imports no model library."""
+"""How profiles are sampled. Imports no model library."""
 
 from typing import Literal
 
@@ -13,12 +13,12 @@ class ProfileConfig(Section):
     max_tokens: PositiveInt = 512
     """A profile with no end-of-turn token within this many tokens is overlong."""
     temperature: PositiveFloat = 1.0
-    """Of the samples that train, and of the distribution whose log-probabilities RLSO regresses; evaluation decodes
-    greedily beside its samples."""
+    """Temperature of the samples that train, and of the log-probabilities that RLSO regresses. Evaluation decodes
+    greedily, beside its samples at this temperature."""
     instruction: str | None = None
-    """What the policy is told before the history; none takes the data set template's own words (appendix B)."""
+    """What the policy is told before the history. Unset: the words of the data set's template (appendix B)."""
     closing: str = ""
-    """Asked again after the history, where a small model needs the reminder; empty in the paper."""
+    """Asked again after the history, for small models that need the reminder. Empty in the paper."""
     history_text: Literal["full", "brief"] = "full"
     """Show the policy each history item's whole text (appendix B), or one line: title, categories, rating, review."""
     token_budget: PositiveInt = 32768

@@ -11,21 +11,21 @@ class RlsoConfig(Section):
     """Reinforcement learning for system optimization of the policy (section 3.1, Eq. 6)."""
 
     steps: NonNegativeInt = 800
-    """T: optimizer steps in each iteration; every `epochs` of them share one rollout batch."""
+    """T: optimizer steps in each iteration. Every `epochs` steps share one rollout batch."""
     batch_size: PositiveInt = 64
     """Sessions in the global batch."""
     micro_batch_tokens: PositiveInt = 8192
     """Tokens of packed sessions in one forward pass, or one session's if it is longer. Changes memory, not the result.
     """
     gradient_checkpointing: bool = False
-    """Keep the input of each trained layer alone for the backward pass: less memory, about a third more time."""
-    num_profiles: int = Field(2, ge=2)
-    """Profiles sampled for each session; the loss is the mean over all their pairs."""
+    """Keep only the input of each trained layer for the backward pass: less memory, about a third more time."""
+    num_profiles: int = Field(default=2, ge=2)
+    """Profiles sampled for each session. The loss is the mean over all their pairs."""
     epochs: PositiveInt = 4
     """Optimizer steps over each rollout batch."""
     learning_rate: PositiveFloat = 1e-6
     objective: Literal["rlso"] = "rlso"
-    """The loss of a step, a file of `training/objectives`; `rlso` is Eq. 6."""
+    """The loss of a step, named after its file in `training/objectives`; `rlso` is Eq. 6."""
     eta: PositiveFloat = 1.0
     kl_penalty: NonNegativeFloat = 0.0
     """gamma of Eq. 8."""
@@ -33,6 +33,6 @@ class RlsoConfig(Section):
     """The policy before training (Eq. 8), or at the start of the iteration (Algorithm 1, line 11)."""
     overlong_reward: float = 0.0
     """Gamma: the raw reward of a profile that does not end within the limit."""
-    reward: str = Field("ndcg", pattern=r"^(ndcg|mrr)(@[1-9][0-9]*)?$")
+    reward: str = Field(default="ndcg", pattern=r"^(ndcg|mrr)(@[1-9][0-9]*)?$")
     """`ndcg` over the whole catalog, or `ndcg@k`, `mrr`, `mrr@k`."""
     weight_decay: NonNegativeFloat = 1e-6

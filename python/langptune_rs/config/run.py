@@ -26,7 +26,7 @@ class RunConfig(Section):
     iterations: PositiveInt = 1
     """K: alternations of contrastive and RLSO training."""
     method: Literal["LangPTune", "LangPTune-CL", "LangPTune-RLSO"] = "LangPTune"
-    """Train both models, the embedder alone, or the policy alone."""
+    """Train both models, only the embedder, or only the policy."""
     data: DataConfig = DataConfig()
     policy: PolicyConfig = PolicyConfig()
     embedder: EmbedderConfig = EmbedderConfig()
@@ -50,10 +50,10 @@ class RunConfig(Section):
     def _check_steps(self) -> RunConfig:
         if self.trains_embedder and not self.contrastive.steps:
             raise ValueError(
-                'contrastive.steps = 0 trains no embedder; set method = "LangPTune-RLSO" to train the policy alone'
+                'contrastive.steps = 0 trains no embedder; set method = "LangPTune-RLSO" to train only the policy'
             )
         if self.trains_policy and not self.rlso.steps:
-            raise ValueError('rlso.steps = 0 trains no policy; set method = "LangPTune-CL" to train the embedder alone')
+            raise ValueError('rlso.steps = 0 trains no policy; set method = "LangPTune-CL" to train only the embedder')
         if self.trains_policy and self.rlso.steps % self.rlso.epochs:
             nearest = max(self.rlso.epochs, self.rlso.steps - self.rlso.steps % self.rlso.epochs)
             raise ValueError(

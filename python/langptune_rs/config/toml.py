@@ -1,4 +1,4 @@
-"""A configuration as a recipe file says it."""
+"""A configuration as the text of a recipe file."""
 
 from __future__ import annotations
 

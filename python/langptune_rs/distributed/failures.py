@@ -1,4 +1,4 @@
-"""What the libraries say when memory, a GPU or another process is gone, in the user's words."""
+"""Turns the libraries' errors about lost memory, GPUs or processes into the user's words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,16 +29,27 @@ HALVED = {
     CONTRASTIVE: "contrastive.micro_batch_tokens",
     RLSO: "rlso.micro_batch_tokens",
 }
-"""What decides how much memory a phase takes and nothing else: the recipe key to halve."""
+"""The recipe key that decides only how much memory a phase takes, and that can be halved."""
 
 
 class LostContact(TrainingError):
-    """A collective failed because another process is gone: that one's error is the one to show."""
+    """A collective failed because another process is gone. The error to show is that process's own."""
+
+
+class HasConfig(Protocol):
+    """An object with a recipe."""
+
+    config: RunConfig
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Owner = TypeVar("Owner", bound=HasConfig)
 
 
 @contextmanager
 def explained(phase: str, config: RunConfig) -> Iterator[None]:
-    """Turn what torch raises for lost memory, a lost GPU or a lost process during `phase` into a `TrainingError`."""
+    """Raise a `TrainingError` for what torch raises inside the block when memory, a GPU or a process is lost."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -46,12 +58,14 @@ def explained(phase: str, config: RunConfig) -> Iterator[None]:
         raise
 
 
-def during(phase: str) -> Callable[[Callable], Callable]:
-    """`explained` around a method of an object that has a `config`."""
+def during(
+    phase: str,
+) -> Callable[[Callable[Concatenate[Owner, P], R]], Callable[Concatenate[Owner, P], R]]:
+    """A decorator that puts `explained` around a method of an object that has a `config`."""
 
-    def decorate(method: Callable) -> Callable:
+    def decorate(method: Callable[Concatenate[Owner, P], R]) -> Callable[Concatenate[Owner, P], R]:
         @functools.wraps(method)
-        def explaining(self, *args, **kwargs):
+        def explaining(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> R:
             with explained(phase, self.config):
                 return method(self, *args, **kwargs)
 
@@ -61,16 +75,16 @@ def during(phase: str) -> Callable[[Callable], Callable]:
 
 
 def explain(error: BaseException, phase: str, config: RunConfig) -> str | None:
-    """What to tell the user of an error that torch raised during `phase`; none where it is of another kind."""
+    """What to tell the user about an error that torch raised during `phase`; None for an error of another kind."""
     here = f"Rank {rank()} of {world_size()} on {socket.gethostname()}"
     if _is_out_of_memory(error):
-        return f"{here} ran out of memory while {phase} ({_first_line(error)}). {remedies(phase, config)}"
+        return f"{here} ran out of memory while {phase} ({first_line(error)}). {remedies(phase, config)}"
     if _is_lost_contact(error):
-        return f"{here} lost the other processes while {phase} ({_first_line(error)}). {_RESUME}"
+        return f"{here} lost the other processes while {phase} ({first_line(error)}). {_RESUME}"
     if _is_lost_gpu(error):
         gpu = f"GPU {torch.cuda.current_device()}" if torch.cuda.is_available() else "its GPU"
         return (
-            f"{here} lost {gpu} while {phase} ({_first_line(error)}). Look at it with nvidia-smi and, for its Xid "
+            f"{here} lost {gpu} while {phase} ({first_line(error)}). Look at it with nvidia-smi and, for its Xid "
             f"number, dmesg. {_RESUME}"
         )
     return None
@@ -80,7 +94,7 @@ _RESUME = "Run again with --resume to go on from the last checkpoint."
 
 
 def remedies(phase: str, config: RunConfig) -> str:
-    """What to set so that a phase takes less memory, the cheapest first, by the values of the recipe."""
+    """Sentences on what to set so that a phase takes less memory than with this recipe, the cheapest first."""
     values = config.model_dump()
     steps = []
     if key := HALVED.get(phase):
@@ -88,9 +102,9 @@ def remedies(phase: str, config: RunConfig) -> str:
         now = values[section][name]
         if now > 1:
             steps.append(f"{key} = {now // 2} (now {now}), which changes no result and may change with --resume")
-    section = {CONTRASTIVE: "contrastive", RLSO: "rlso"}.get(phase)
-    if section and values[section].get("gradient_checkpointing") is False:
-        steps.append(f"{section}.gradient_checkpointing = true, which takes about a third more time")
+    trained = {CONTRASTIVE: "contrastive", RLSO: "rlso"}.get(phase)
+    if trained and values[trained].get("gradient_checkpointing") is False:
+        steps.append(f"{trained}.gradient_checkpointing = true, which takes about a third more time")
     engine = config.engine
     if world_size() > 1 and engine.zero_stage < 3:
         steps.append(f"for a new run engine.zero_stage = {max(engine.zero_stage, 1) + 1} (now {engine.zero_stage})")
@@ -107,7 +121,7 @@ def remedies(phase: str, config: RunConfig) -> str:
 
 
 def is_about_more_than_files(error: BaseException) -> bool:
-    """Whether an error while files were written says that memory, a GPU or another process is gone."""
+    """Whether an error raised while files were written says that memory, a GPU or another process is gone."""
     return _is_out_of_memory(error) or _is_lost_contact(error) or _is_lost_gpu(error)
 
 
@@ -129,5 +143,6 @@ def _is_lost_gpu(error: BaseException) -> bool:
     return isinstance(error, torch.AcceleratorError | dist.DistBackendError) or "CUDA error" in str(error)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind when it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -20,14 +20,13 @@ FIRST_PORT, NUM_PORTS = 12000, 20000
 
 
 def group_from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that torch.distributed reads (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT), or none.
+    """The variables that torch.distributed reads: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 
-    torchrun's stand as they are. A SLURM step of several tasks gives rank, size and place by its own variables; the
-    first host of the step is the master, at a port that follows from job and step, so that all tasks agree on it and
-    two jobs on one host seldom meet. A batch script outside of `srun` is one process like any other, and a group of one
-    is none.
+    Those of torchrun are taken as they are. A SLURM step of several tasks states rank and size in its own variables.
+    Its first host is the master. The port follows from job and step, so that all tasks agree on it and two jobs on one
+    host seldom meet. The result is empty for a group of one, such as a batch script outside of `srun`.
 
-    Raises `ConfigError` when a variable that belongs to the others is missing.
+    Raises `ConfigError` when only some of the variables are set.
     """
     if "RANK" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -49,11 +48,11 @@ def group_from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def end_process(code: int) -> NoReturn:
-    """End this process with an exit code, without shutting the interpreter down where it is one of a group.
+    """End this process with an exit code. One of a group ends without shutting the interpreter down.
 
-    A thread of gloo may hold the last tensor it sent a moment longer than the collective takes. Where it lets go of it
-    while the interpreter shuts down, the process aborts, its work done (pytorch/pytorch pull request 179291): one end
-    in 300 of a program that only passes barriers. To leave the group does not help: DeepSpeed holds on to it.
+    A thread of gloo may hold the last tensor it sent a moment longer than the collective takes. If it lets go while
+    the interpreter shuts down, the process aborts although its work is done (pytorch/pytorch pull request 179291):
+    once in 300 runs of a program that only passes barriers. Leaving the group does not help: DeepSpeed holds on to it.
     """
     distributed = sys.modules.get("torch.distributed")
     if not (distributed and distributed.is_initialized()):
@@ -68,7 +67,8 @@ def free_port() -> int:
     """A port of this machine that nobody listens on, at which the processes of a run can meet."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _value(environment: Mapping[str, str], name: str, beside: str) -> str:
@@ -88,8 +88,8 @@ def slurm_port(job: int, step: int) -> int:
 def expand_hosts(nodelist: str) -> list[str]:
     """The hosts of a SLURM node list in its order: `node[01-03,07],other5` is node01, node02, node03, node07, other5.
 
-    Several brackets in one name give every combination, the last one fastest, as `scontrol show hostnames` does.
-    Raises `ConfigError` for text that is no node list.
+    Several brackets in one name give every combination; the last bracket varies fastest, as in `scontrol show
+    hostnames`. Raises `ConfigError` for text that is no node list.
     """
     names = re.findall(r"(?:[^,\[\]\s]|\[[^\[\]]*\])+", nodelist)
     if not names or ",".join(names) != nodelist:

@@ -22,14 +22,14 @@ from langptune_rs.files import write_text
 
 SECONDS_TO_REACH = 5
 SECONDS_TO_END = 40.0
-"""How long the processes of all machines may take to hear that they must end, and the launcher to end them then."""
+"""How long the processes of all machines may take to hear that they must end, and then the launcher to end them."""
 EXAMPLE = "Each line names a machine and its GPUs, such as: gpu-node-1 slots=8"
 
 
 def read_hostfile(path: Path) -> dict[str, int]:
-    """Processes for each host, in order, from lines `host slots=N`; `#` begins a comment.
+    """How many processes each host runs, in the file's order, from lines `host slots=N`; `#` begins a comment.
 
-    Raises `ConfigError` naming the line that cannot be read or names a host a second time.
+    Raises `ConfigError` with the number of a line that cannot be read or names a host a second time.
     """
     if not path.is_file():
         raise ConfigError(f"There is no hostfile {path}. {EXAMPLE}")
@@ -56,9 +56,9 @@ def is_here(host: str) -> bool:
 
 
 def check_reachable(hosts: Sequence[str]) -> None:
-    """Raise `ConfigError` unless every host can be logged into by ssh without a password, all asked at once.
+    """Raise `ConfigError` unless ssh logs into every host without a password.
 
-    Takes seconds, where DeepSpeed's launcher would wait for one that does not answer.
+    All hosts are asked at once, which takes seconds; DeepSpeed's launcher would wait for one that does not answer.
     """
     away = [host for host in hosts if not is_here(host)]
     needed = ("ssh", "pdsh") if away or len(hosts) > 1 else ()
@@ -78,7 +78,7 @@ def check_reachable(hosts: Sequence[str]) -> None:
 
 
 def _answer(host: str) -> str | None:
-    """What ssh complains of when it logs into `host`; none when it works."""
+    """What ssh complains of when it logs into `host`; None when it works."""
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={SECONDS_TO_REACH}"]
     try:
         done = subprocess.run(
@@ -96,9 +96,9 @@ def _answer(host: str) -> str | None:
 
 
 def deepspeed_command(path: Path, hosts: Mapping[str, int], module: Sequence[str], port: int) -> list[str]:
-    """The call of DeepSpeed's launcher that runs `module`, a Python module with its arguments, once for each slot.
+    """The command line of DeepSpeed's launcher that runs `module`, a module with its arguments, once for each slot.
 
-    It exports what begins with PYTHON or NCCL to the other machines, and what `~/.deepspeed_env` says.
+    The launcher exports variables that begin with PYTHON or NCCL, and those in `~/.deepspeed_env`, to all machines.
     """
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(path), "--log_level", "error"]
     command += ["--no_ssh_check", "--no_local_rank", "--module", "--master_port", str(port)]
@@ -112,8 +112,8 @@ def deepspeed_command(path: Path, hosts: Mapping[str, int], module: Sequence[str
 def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) -> int:
     """Run `module` on the machines of the hostfile and return the exit code. Raises `ConfigError` before any start.
 
-    The launcher passes no Ctrl-C on: it ends the processes. So a first one makes the file `interrupt`, for which they
-    look and which all machines see, and then they save and stop; SIGTERM does too. A second one ends them at once.
+    The launcher does not pass Ctrl-C on: it ends the processes. So the first Ctrl-C or SIGTERM creates the file
+    `interrupt`, which all machines see; the processes look for it, save and stop. A second one ends them at once.
     """
     hosts = read_hostfile(path)
     check_reachable(list(hosts))
@@ -136,12 +136,12 @@ def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) 
             raise
     if code < 0:
         return 128 - code
-    # The launcher hands on the code of a process that was killed by signal s as -s, of which a shell sees 256 - s.
+    # The launcher exits with -s for a process that signal s killed, which arrives here as 256 - s.
     return code if code < 192 else 128 + 256 - code
 
 
-def _end(launcher: subprocess.Popen, interrupt: Path) -> None:
-    """End the processes of all machines through the file, then by the launcher, then at least those of this machine."""
+def _end(launcher: subprocess.Popen[bytes], interrupt: Path) -> None:
+    """End the processes of all machines through the file, then by the launcher, then those of this machine."""
     with suppress(OSError):
         write_text(interrupt, AT_ONCE)
     for signum in (None, signal.SIGTERM, signal.SIGKILL):

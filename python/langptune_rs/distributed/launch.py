@@ -23,7 +23,7 @@ from langptune_rs.distributed.signals import forwarded_signals, handling
 from langptune_rs.errors import ConfigError
 
 SECONDS_TO_FOLLOW = 15.0
-"""How long the other processes may take to end by themselves after one has failed or was interrupted."""
+"""How long the other processes may take to end by themselves after one has failed or been interrupted."""
 
 
 def launch(
@@ -31,9 +31,9 @@ def launch(
 ) -> int:
     """Run a Python module in several processes and return their exit code: 0, or that of the one that failed first.
 
-    `module` is its name and its arguments, to which `--config FILE` and `--output DIR` are added. `nproc` processes run
-    on this machine, or those of a `hostfile`. The recipe lies beside `output` meanwhile, where all machines see it.
-    Ctrl-C reaches every process exactly once, so that all of them stop after the same step and save.
+    `module` is its name and its arguments, to which `--config FILE` and `--output DIR` are added. The processes are
+    `nproc` on this machine, or those that a `hostfile` names. Until they end, the recipe lies beside `output`, where
+    all machines see it. Ctrl-C reaches every process exactly once, so that all of them stop after the same step.
     Raises `ConfigError` before anything is started when a machine or a GPU is missing.
     """
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -60,17 +60,17 @@ def check_gpus(num_processes: int, num_gpus: int) -> None:
 def run_processes(command: Sequence[str], num_processes: int) -> int:
     """Run `command` once for each rank, with the variables that torch.distributed reads, and return the exit code.
 
-    Signals are handed on to all of them. A second one of a kind ends them within seconds, also where they hang.
+    Signals are passed on to all ranks. A second one of the same kind ends them within seconds, even if they hang.
     """
     with _workers(command, num_processes) as (workers, signals):
         return _wait(workers, signals)
 
 
 @contextmanager
-def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[subprocess.Popen], list[int]]]:
-    """One process for each rank, none of them left behind, and the signals that were handed on to them.
+def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[subprocess.Popen[bytes]], list[int]]]:
+    """One process for each rank, and the signals passed on to them so far; none outlives the block.
 
-    Each has its own process group: signals come from here.
+    Each has its own process group, so that signals reach it only from here.
     """
     shared = {
         "WORLD_SIZE": str(num_processes),
@@ -79,7 +79,7 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[
         "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes))),
     }
-    workers: list[subprocess.Popen] = []
+    workers: list[subprocess.Popen[bytes]] = []
     signals: list[int] = []
 
     def forward(signum: int, frame: object) -> None:
@@ -100,8 +100,8 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[
                 worker.wait()
 
 
-def _wait(workers: Sequence[subprocess.Popen], signals: Sequence[int]) -> int:
-    """Wait until all have ended, or for a while after the first has failed: the others may wait for it in vain."""
+def _wait(workers: Sequence[subprocess.Popen[bytes]], signals: Sequence[int]) -> int:
+    """The exit code of all, once they have ended or had `SECONDS_TO_FOLLOW` after the first failure."""
     deadline = float("inf")
     while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -109,32 +109,32 @@ def _wait(workers: Sequence[subprocess.Popen], signals: Sequence[int]) -> int:
         if deadline == float("inf") and (is_urgent or any(worker.poll() for worker in workers)):
             deadline = time.monotonic() + SECONDS_TO_FOLLOW
     codes = [worker.poll() for worker in workers]
-    failed = culprit(codes)
+    failed = first_failure(codes)
     if failed is None:
         return INTERRUPTED if None in codes else 0
-    if message := _ending(failed, codes, workers[failed].pid):
+    rank, code = failed
+    if message := _ending(rank, code, len(codes), workers[rank].pid):
         print(f"error: {message}", file=sys.stderr)
-    return 128 - codes[failed] if codes[failed] < 0 else codes[failed]
+    return 128 - code if code < 0 else code
 
 
-def culprit(codes: Sequence[int | None]) -> int | None:
-    """Which rank failed first, by the exit codes at the end (none: still running), for those that stopped after it.
+def first_failure(codes: Sequence[int | None]) -> tuple[int, int] | None:
+    """The rank that failed first and its exit code, judged by all exit codes (None: still running); None if none did.
 
-    One that was killed by a signal comes before one that raised, that before one that told the user what to mend, and
-    last is one that only stopped because another had failed.
+    A rank killed by a signal comes before one that raised, then one that told the user what to mend, and last one
+    that stopped because another had failed.
     """
 
-    def order(rank: int) -> int:
-        code = codes[rank]
+    def order(failure: tuple[int, int]) -> int:
+        _, code = failure
         return 0 if code < 0 else {TOLD_THE_USER: 2, LOST_ANOTHER: 3}.get(code, 1)
 
-    return min((rank for rank, code in enumerate(codes) if code), key=order, default=None)
+    return min(((rank, code) for rank, code in enumerate(codes) if code), key=order, default=None)
 
 
-def _ending(rank: int, codes: Sequence[int | None], process: int) -> str | None:
-    """How a rank ended, where nobody has told the user."""
-    code = codes[rank]
-    who = f"Rank {rank} of {len(codes)} on {socket.gethostname()} (process {process})"
+def _ending(rank: int, code: int, num_processes: int, process: int) -> str | None:
+    """How a rank ended, unless the user has been told already."""
+    who = f"Rank {rank} of {num_processes} on {socket.gethostname()} (process {process})"
     if code < 0:
         full = ", as Linux does where memory is full" if -code == signal.SIGKILL else ""
         return f"{who} was ended by {signal.Signals(-code).name}{full}. Run again with --resume to go on."

@@ -14,36 +14,52 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 
 from langptune_rs.errors import TrainingError
 
 TOLD_THE_USER, INTERRUPTED = 2, 130
-"""Exit codes of a process that has said an error that the user can mend, and of one that Ctrl-C or SIGTERM stopped."""
+"""Exit codes of a process that printed an error the user can mend, and of one that Ctrl-C or SIGTERM stopped."""
 LOST_ANOTHER = 3
 """Exit code of a process that stops because another has failed."""
 SECONDS_TO_FINISH = 2.0
-"""How long a process may go on by itself after another has failed, such as to say the same error in its own words."""
+"""How long a process may go on after another has failed, such as to print the same error in its own words."""
 SECONDS_TO_WAIT = 5.0
 """How long rank 0 waits for the others at its end."""
 SECONDS_TO_CONNECT = 60.0
 PORT = "langptune/lifeline"
+"""The key under which the store holds the port of rank 0."""
+
+
+class Failure(TypedDict):
+    """What a process sends about its end; the values are "?" for one that was lost before it said which it is."""
+
+    rank: int | str
+    host: str
+    process: int | str
+    error: str | None
+    """What it raised; None for a process that ended without a word."""
+    said: bool
+    """Whether the user has been told already."""
 
 
 class Lifeline:
     """This rank's connections: to rank 0, or from rank 0 to all others."""
 
-    def __init__(self, rank: int, world_size: int, store, address: str):
+    def __init__(self, rank: int, world_size: int, store: Store, address: str):
         """Connect all ranks; `store` is the group's key-value store, `address` that of rank 0.
 
         Raises `TrainingError` when they do not find each other within a minute.
         """
         self._rank, self._world_size = rank, world_size
-        self._lock, self._failure, self._ended = threading.Lock(), None, False
+        self._lock, self._ended = threading.Lock(), False
+        self._failure: Failure | None = None
         try:
             self._connections = _accept(world_size - 1, store) if rank == 0 else [_connect(address, store)]
         except (OSError, dist.DistError) as error:
@@ -68,7 +84,7 @@ class Lifeline:
         self._send({"end": True})
 
     def await_others(self) -> None:
-        """Wait a while for the others to say that they end, where this is rank 0: they may ask its store before."""
+        """On rank 0, wait a while until the others say that they end: they may need its store until then."""
         deadline = time.monotonic() + SECONDS_TO_WAIT
         for watcher in self._watchers if self._rank == 0 else ():
             watcher.join(max(0.0, deadline - time.monotonic()))
@@ -79,13 +95,13 @@ class Lifeline:
         while self._failure or time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _send(self, message: dict) -> None:
+    def _send(self, message: Mapping[str, object]) -> None:
         for connection in self._connections:
             with suppress(OSError):
                 connection.sendall(json.dumps(message).encode() + b"\n")
 
     def _watch(self, connection: socket.socket) -> None:
-        place = {"rank": "?", "host": "?", "process": "?"}
+        place: dict[str, Any] = {"rank": "?", "host": "?", "process": "?"}
         with suppress(OSError):
             for line in connection.makefile(encoding="utf-8"):
                 message = json.loads(line)
@@ -95,10 +111,10 @@ class Lifeline:
                     self._stop(message["failure"])
                     return
                 place = message["place"]
-        self._stop({**place, "error": None, "said": False})
+        self._stop(cast(Failure, {**place, "error": None, "said": False}))
 
-    def _stop(self, failure: dict) -> None:
-        """Pass a failure on, say it once, and end this process unless it is about to end by itself."""
+    def _stop(self, failure: Failure) -> None:
+        """Pass a failure on, print it on one rank, and end this process unless it is about to end by itself."""
         with self._lock:
             if self._failure or self._ended:
                 return
@@ -113,7 +129,7 @@ class Lifeline:
 
 
 def end_with_parent() -> None:
-    """Let this process end within a second of the one that started it, which may be killed before it can say so."""
+    """End this process within a second of its parent, which may be killed before it can send a signal."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -128,15 +144,15 @@ AT_ONCE = "at once"
 
 
 def interrupt_when(asked: Path) -> None:
-    """Press Ctrl-C in this process once the file `asked` is there, where no signal comes from another machine.
+    """Press Ctrl-C in this process once the file `asked` is there: no signal can come from another machine.
 
-    End the process when it says `AT_ONCE`, whatever it is doing.
+    When the file says `AT_ONCE`, the process ends whatever it is doing.
     """
 
     def watch() -> None:
         is_pressed = False
         while True:
-            with suppress(OSError):  # none yet; or a file system over a network, which may fail and come back
+            with suppress(OSError):  # no file yet, or a network file system that fails for a while
                 if asked.read_text(encoding="utf-8") == AT_ONCE:
                     os._exit(INTERRUPTED)
                 if not is_pressed:
@@ -147,8 +163,8 @@ def interrupt_when(asked: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def describe(failure: dict, world_size: int) -> str:
-    """A failure in the user's words."""
+def describe(failure: Failure, world_size: int) -> str:
+    """A sentence for the user about another process's failure."""
     what = f"failed: {failure['error']}" if failure["error"] else "ended without a word, killed or with its machine."
     return (
         f"Rank {failure['rank']} of {world_size} on {failure['host']} (process {failure['process']}) {what} "
@@ -157,8 +173,8 @@ def describe(failure: dict, world_size: int) -> str:
 
 
 @contextmanager
-def lifeline(rank: int, world_size: int, store, address: str) -> Iterator[Lifeline | None]:
-    """Hold the connections inside the block, and tell the others how it ended; none is needed for one process."""
+def lifeline(rank: int, world_size: int, store: Store, address: str) -> Iterator[Lifeline | None]:
+    """Hold the connections inside the block, then tell the others how it ended. One process needs none: None."""
     if world_size == 1:
         yield None
         return
@@ -175,14 +191,14 @@ def lifeline(rank: int, world_size: int, store, address: str) -> Iterator[Lifeli
         held.await_others()
 
 
-def _accept(count: int, store) -> list[socket.socket]:
+def _accept(count: int, store: Store) -> list[socket.socket]:
     with socket.create_server(("", 0)) as server:
         server.settimeout(SECONDS_TO_CONNECT)
         store.set(PORT, str(server.getsockname()[1]))
         return [_kept_alive(server.accept()[0]) for _ in range(count)]
 
 
-def _connect(address: str, store) -> socket.socket:
+def _connect(address: str, store: Store) -> socket.socket:
     return _kept_alive(socket.create_connection((address, int(store.get(PORT))), timeout=SECONDS_TO_CONNECT))
 
 

@@ -11,6 +11,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from langptune_rs.distributed.group import free_port, group_from_environment
 from langptune_rs.errors import ConfigError, TrainingError
@@ -18,21 +20,21 @@ from langptune_rs.errors import ConfigError, TrainingError
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-import deepspeed as deepspeed  # for others too, which would else import it before its accelerator is chosen
+import deepspeed as deepspeed  # others import it from here, after its accelerator was chosen
 from deepspeed.utils import logger as deepspeed_logger
 
 TIME_TO_MEET = timedelta(minutes=10)
-"""How long the processes of a run may take to start: one that cannot is never heard of."""
-PATIENCE = timedelta(days=7)
-"""How long a process waits for the others in a collective: one may download data or write profiles for hours, and the
-lifeline tells within seconds when one has ended."""
+"""How long the processes of a run may take to start; one that cannot start sends no word."""
+COLLECTIVE_TIMEOUT = timedelta(days=7)
+"""How long a process waits in a collective. Another may download data or write profiles for hours; when one has ended,
+the lifeline tells within seconds."""
 
 
 def start_distributed() -> None:
-    """Join the process group that torchrun, SLURM or our launcher described, or make a group of one.
+    """Join the process group that torchrun, SLURM or our launcher describes, or make a group of one.
 
-    Raises `ConfigError` when the description is not whole, or where there are fewer GPUs than processes, and
-    `TrainingError` when one of the others does not come.
+    Raises `ConfigError` when the description is incomplete or there are fewer GPUs than processes, and `TrainingError`
+    when another process does not join in time.
     """
     deepspeed_logger.setLevel(logging.ERROR)
     group = group_from_environment(os.environ)
@@ -51,14 +53,14 @@ def start_distributed() -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         with redirect_stdout(io.StringIO()):
             backend = "nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-            deepspeed.init_distributed(dist_backend=backend, timeout=PATIENCE, verbose=False)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
+            deepspeed.init_distributed(dist_backend=backend, timeout=COLLECTIVE_TIMEOUT, verbose=False)
 
 
-def _meet() -> tuple[dist.Store, int, int]:
-    """The key-value store of the processes that the environment describes, this one's rank, and how many there are."""
+def _meet() -> tuple[Store, int, int]:
+    """The key-value store of the process group that the environment describes, this process's rank, and the size."""
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=TIME_TO_MEET))
+        store, rank, size = next(rendezvous("env://", timeout=TIME_TO_MEET))
     except dist.DistError as error:
         raise TrainingError(
             f"Rank {os.environ['RANK']} on {socket.gethostname()} did not meet all {os.environ['WORLD_SIZE']} "
@@ -66,14 +68,14 @@ def _meet() -> tuple[dist.Store, int, int]:
             f"({str(error).splitlines()[0].rstrip('.')}). Look for the error of one that has ended, and whether the "
             "machines reach each other."
         ) from error
-    store.set_timeout(PATIENCE)
+    store.set_timeout(COLLECTIVE_TIMEOUT)
     return store, rank, size
 
 
 def gpu_index(local_rank: int, num_gpus: int, *, one_each: bool) -> int:
-    """The GPU of a process among those it sees. SLURM may show each task its own alone: `one_each`, then it is 0.
+    """The index of a process's GPU among those it sees. With `one_each` SLURM may show a task only its own, at index 0.
 
-    Raises `ConfigError` when there is none left for it.
+    Raises `ConfigError` when no GPU is left for the process.
     """
     if one_each and num_gpus == 1:
         return 0

@@ -1,4 +1,4 @@
-"""From embeddings to ranks, from ranks to metrics, from metrics to what they prove."""
+"""From embeddings to ranks, from ranks to metrics, from metrics to intervals and tests."""
 
 from langptune_rs.arrays import Ragged
 from langptune_rs.evaluation.beyond_accuracy import coverage, gini, novelty

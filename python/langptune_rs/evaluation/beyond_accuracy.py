@@ -1,4 +1,4 @@
-"""What recommended lists are like besides accurate: how much of the catalog they show, how evenly, and how novel it is.
+"""Measures of recommended lists beyond accuracy: how much of the catalog they show, how evenly, and how novel it is.
 
 Each function takes `ids`, the item indexes (n_users, k) that `ItemIndex.search` returns, or rows of different length
 as `ItemIndex.candidates` returns them.
@@ -22,8 +22,8 @@ def coverage(ids: Rows, num_items: int) -> float:
     0.5
 
     Raises:
-        InputError: for what is no rows of item indexes; names the first row that holds none, an index outside
-            0..num_items - 1 or an item twice.
+        InputError: for anything but rows of item indexes; names the first row that is empty, or that holds an index
+            outside 0..num_items - 1 or an item twice.
     """
     num_items = check_whole(num_items, "num_items", 1)
     return len(np.unique(_checked(ids, num_items).values)) / num_items
@@ -34,7 +34,7 @@ def gini(ids: Rows, num_items: int) -> float:
 
         sum of (2 j - n - 1) c_j over j = 1..n, divided by n (c_1 + .. + c_n)
 
-    where c_1 <= .. <= c_n are the numbers of lists that the n = `num_items` items are in, those in none included.
+    where c_1 <= .. <= c_n count the lists that each of the n = `num_items` items is in, with 0 for those in none.
     0 when all items are recommended equally often. Shani and Gunawardana (2011) divide by n - 1 instead of n.
 
     >>> gini([[0, 1], [2, 3]], num_items=4), gini([[0, 1], [0, 1]], num_items=4)
@@ -44,41 +44,41 @@ def gini(ids: Rows, num_items: int) -> float:
         InputError: as `coverage`.
     """
     num_items = check_whole(num_items, "num_items", 1)
-    _, times = np.unique(_checked(ids, num_items).values, return_counts=True)
-    shown, total = len(times), int(times.sum())
-    # The items in no list, c_j = 0, come first: with i = j - (n - shown), 2 j - n - 1 is 2 i + n - 2 shown - 1.
-    by_place = int(np.sort(times) @ np.arange(1, shown + 1))
-    return (2 * by_place + (num_items - 2 * shown - 1) * total) / (num_items * total)
+    _, counts = np.unique(_checked(ids, num_items).values, return_counts=True)
+    num_shown, total = len(counts), int(counts.sum())
+    # The items in no list, c_j = 0, come first: with i = j - (n - num_shown), 2 j - n - 1 is 2 i + n - 2 num_shown - 1.
+    weighted = int(np.sort(counts) @ np.arange(1, num_shown + 1))
+    return (2 * weighted + (num_items - 2 * num_shown - 1) * total) / (num_items * total)
 
 
 def novelty(ids: Rows, popularity: ArrayLike) -> float:
-    """The mean self-information of the recommended items in bits: 0 is what everybody chose.
+    """The mean self-information of the recommended items in bits, at least 0, which is an item that everybody chose.
 
         mean over the users of the mean of -log2 p(i) over the items i of their lists, p(i) = popularity_i / sum of all
 
-    as in Vargas and Castells (2011), their free discovery model without discounts for rank and relevance. An item
-    without interactions counts as one with a single interaction, since its self-information would be infinite.
+    This is the free discovery model of Vargas and Castells (2011) without discounts for rank and relevance. An item
+    without interactions counts as having one, since its self-information would be infinite.
 
     >>> novelty([[0, 1], [0, 2]], popularity=[4, 2, 2])  # 1, 2, 1 and 2 bits
     1.5
 
     Args:
         ids: rows of item indexes, as `ItemIndex.search` or `ItemIndex.candidates` returns them.
-        popularity: (n_items,) whole numbers, how many interactions each item has, of the training data.
+        popularity: (n_items,) whole numbers, how many interactions each item has in the training data.
 
     Raises:
-        InputError: as `coverage`; for a popularity that is no row of counts, names the first negative one, or that
-            counts no interaction.
+        InputError: as `coverage`; for a popularity that is not a row of counts, that has a negative one (it names the
+            first), or that counts no interaction.
     """
     counts = _checked_popularity(popularity)
     rows = _checked(ids, len(counts))
     information = np.log2(counts.sum(dtype=np.float64)) - np.log2(np.maximum(counts, 1))
-    of_users = np.add.reduceat(information[rows.values], rows.offsets[:-1]) / np.diff(rows.offsets)
-    return float(of_users.mean())
+    per_user = np.add.reduceat(information[rows.values], rows.offsets[:-1]) / np.diff(rows.offsets)
+    return float(per_user.mean())
 
 
 def _checked(ids: Rows, num_items: int) -> Ragged:
-    """Rows of different items of the catalog, at least one row and one item in each."""
+    """`ids` as rows of at least one item each, all of the catalog and different within a row; at least one row."""
     rows = as_ragged(ids, "ids")
     lengths, values = np.diff(rows.offsets), rows.values
     if not len(lengths):

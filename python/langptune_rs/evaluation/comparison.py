@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from typing import Literal
+
+from numpy.typing import ArrayLike
 
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation.result import Result
@@ -22,7 +24,7 @@ class PairedTest:
 
     Attributes:
         difference: mean of `first` minus mean of `second`.
-        p_value: of the comparison's paired test, two-sided.
+        p_value: two-sided, by the comparison's paired test.
         p_adjusted: the same after Holm's correction over all pairs of the comparison.
     """
 
@@ -50,7 +52,7 @@ class Comparison:
 
     Attributes:
         metric: what was compared.
-        means: of each method.
+        means: the mean of each method.
         intervals: (low, high) of each method's mean, 95%.
         pairs: every pair in the order the methods were given.
         test: the paired test of the pairs, "permutation" or "t".
@@ -85,8 +87,8 @@ class Comparison:
 
     __str__ = to_markdown
 
-    def _tables(self) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
-        """(header, rows) of either table, in plain text."""
+    def _tables(self) -> list[tuple[Sequence[str], Sequence[Sequence[str]]]]:
+        """(header, rows) of both tables, in plain text."""
         methods = [
             (name, f"{mean:.4f}", "{:.4f} to {:.4f}".format(*self.intervals[name])) for name, mean in self.means.items()
         ]
@@ -120,15 +122,15 @@ def compare(
     0.5
 
     Args:
-        results: of each method, from `evaluate`, over the same users in the same order.
-        metric: one that all of them hold, such as "ndcg@20".
+        results: by method name, what `evaluate` returns; all over the same users in the same order.
+        metric: one that all results hold, such as "ndcg@20".
         test: "permutation" for `paired_permutation_test`, "t" for `paired_t_test`.
-        seed: of the permutations and the intervals, a whole number from 0 to 2**64 - 1.
-        num_permutations: of each pair, at least 1.
+        seed: seeds the permutations and the intervals, a whole number from 0 to 2**64 - 1.
+        num_permutations: permutations for each pair, at least 1.
 
     Raises:
-        InputError: for what is no `Result` by name, fewer than two methods, a metric that one lacks, different numbers
-            of users, or another test; and as the test.
+        InputError: for anything but `Result`s by name, fewer than two methods, a metric that one of them lacks,
+            different numbers of users, or another test; and as the test raises.
     """
     if not isinstance(results, Mapping):
         raise InputError(
@@ -143,7 +145,7 @@ def compare(
     num_users = {name: len(values) for name, values in scores.items()}
     if len(set(num_users.values())) > 1:
         raise InputError(f"the methods have different numbers of users, {num_users}: evaluate all on the same users")
-    tests = {
+    tests: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
         "permutation": partial(paired_permutation_test, seed=seed, num_permutations=num_permutations),
         "t": paired_t_test,
     }

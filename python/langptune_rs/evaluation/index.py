@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,28 +31,28 @@ class ItemIndex:
     lists are the same to the bit for any number of threads, any batch of users and any CPU. They follow the total
     order (-score, item index). Give unit rows for cosine similarity.
 
-    A copy of the items in integers of 16 bits (half their memory and some 5 bytes an item; by AMX up to a sixteenth
-    more, or three values an item where dim is small) rules most of them out first, under a proven bound on its error,
-    and only the doubtful ones are scored in float32; the results are the same. The environment variable
-    LANGPTUNE_KERNEL forces a kernel: "amx", "avx512-vnni", "avx512", "avx2", "neon" or "portable".
+    A copy of the items in 16-bit integers rules most of them out first, under a proven bound on its error. Only the
+    doubtful items are scored in float32, and the results are the same. The copy takes half the items' memory and some
+    5 bytes an item; the AMX kernel takes up to a sixteenth more, or three values an item where dim is small. The
+    environment variable LANGPTUNE_KERNEL forces a kernel: "amx", "avx512-vnni", "avx512", "avx2", "neon" or "portable".
 
-    The index keeps a reference to `item_embeddings`: leave the array as it is while the index lives. A memory-mapped
-    array works. Ctrl-C interrupts `rank`, `search` and the making of an index.
+    The index keeps a reference to `item_embeddings`: do not change the array while the index lives. A memory-mapped
+    array works. Ctrl-C interrupts `rank`, `search` and the building of an index.
 
     >>> ItemIndex(np.eye(3, dtype=np.float32))
     ItemIndex(3 items, dim 3)
 
     Args:
         item_embeddings: float32 (n_items, dim), C-contiguous; row `i` is item `first_item + i`.
-        first_item: for a shard of a catalog, the number of items in the shards before it: item indexes are those of
-            the catalog wherever they are given or returned. `score`, `count_above` and `candidates` are what a shard
-            contributes; `ShardedIndex` puts it together.
-        keep_rounded: False keeps no copy of the items, for a catalog whose copy in 16 bits does not fit into memory:
-            blocks of items are rounded again whenever they are ranked. The results are the same, and take from 1.6
-            times as long, for thousands of users in a call, to 4 times as long for few.
+        first_item: for a shard of a catalog, the number of items in the shards before it. Item indexes are those of the
+            catalog wherever they are given or returned. `score`, `count_above` and `candidates` are what a shard
+            contributes to a `ShardedIndex`.
+        keep_rounded: False keeps no 16-bit copy, for a catalog whose copy does not fit into memory. Blocks of items are
+            then rounded at every call. The results are the same but take longer: 1.6 times for thousands of users in a
+            call, 4 times for a few.
 
     Raises:
-        InputError: for another dtype, shape or layout, for no items, for a row with NaN or infinity, and for a
+        InputError: for another dtype, shape or layout, for no items, for a row with NaN or infinity (named), and for a
             LANGPTUNE_KERNEL that this CPU does not run.
     """
 
@@ -78,27 +78,27 @@ class ItemIndex:
 
     @property
     def kernel(self) -> str:
-        """The instructions that score, as in LANGPTUNE_KERNEL."""
+        """The kernel in use, by its name in LANGPTUNE_KERNEL."""
         return self._core.kernel
 
     @property
     def rescored_share(self) -> float:
-        """The share of all scores so far that had to be computed in float32; 0 before the first."""
+        """The share of all scores so far that had to be computed in float32, in [0, 1]; 0 before the first call."""
         return self._core.rescored_share
 
     @property
     def dim(self) -> int:
         """Length of an item's vector."""
-        return self.item_embeddings.shape[1]
+        return int(self.item_embeddings.shape[1])
 
     def __len__(self) -> int:
         """Number of items."""
-        return self.item_embeddings.shape[0]
+        return len(self.item_embeddings)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} items, dim {self.dim})"
 
-    def __reduce__(self) -> NoReturn:
+    def __reduce__(self) -> str | tuple[Any, ...]:
         raise InputError(
             f"{self!r} cannot be pickled or copied, as it keeps a reference to the array of items: build one where it "
             "is needed, or save the items with np.save and pass langptune_rs.ShardOnDisk, which opens the file anew"
@@ -109,7 +109,7 @@ class ItemIndex:
     ) -> NDArray[Any] | Ragged:
         """The 1-based rank of each user's target among all items that are not excluded.
 
-        Against all of them and not a sample, whose metrics order methods otherwise (Krichene and Rendle, 2020).
+        No items are sampled: metrics over a sample can order methods differently (Krichene and Rendle, 2020).
 
         >>> index = ItemIndex(np.array([[2, 0], [1, 1], [0, 2]], dtype=np.float32))
         >>> users = np.array([[1, 0], [0, 3]], dtype=np.float32)
@@ -124,7 +124,7 @@ class ItemIndex:
                 rows, or (offsets, indexes).
             exclude: items that do not take part, such as each user's history: an (n_users, h) array, a list of rows,
                 or (offsets, indexes) as of a CSR matrix (`indptr`, `indices`). An item may be listed twice.
-            ties: what an item of the same score does to the rank: "index" puts the smaller item index first, "min"
+            ties: the rank of a target among items of the same score: "index" puts the smaller item index first, "min"
                 and "max" give the best and the worst rank of the tied items, "mean" the mean of those two.
 
         Returns:
@@ -147,7 +147,7 @@ class ItemIndex:
             user_embeddings, targets: as in `rank`, the targets of all shards.
 
         Returns:
-            float32 scores in the form of `targets`. `np.fmax` of what all shards return has none that is NaN.
+            float32 scores in the form of `targets`. `np.fmax` over all shards leaves no NaN.
 
         Raises:
             InputError: as `rank`.
@@ -165,20 +165,20 @@ class ItemIndex:
         exclude: Rows | None = None,
         ties: Ties = "index",
     ) -> NDArray[Any] | Ragged:
-        """How many of these items rank above each user's target, those excluded left out.
+        """How many items of this shard rank above each user's target, without the excluded ones.
 
-        A target's rank is 1 and the sum of what all shards of the catalog count.
+        A target's rank is 1 plus the sum of these counts over all shards of the catalog.
 
         Args:
-            user_embeddings, targets, exclude, ties: as in `rank`; targets and exclusions of all shards.
-            scores: of each target, as the shard that holds it returns it from `score`.
+            user_embeddings, targets, exclude, ties: as in `rank`; the targets and exclusions of all shards.
+            scores: the score of each target, from `score` of the shard that holds it.
 
         Returns:
             Counts in the form of `targets`: int64, or float64 for ties="mean", where they may be halves.
 
         Raises:
-            InputError: as `rank`; for a target whose score is missing or NaN, and for one of these items whose score is
-                another than `score` returns; for scores in an array that is not of float32.
+            InputError: as `rank`; for a target whose score is missing or NaN, for a target of this shard whose score is
+                not the one that `score` returns, and for an array of scores that is not float32.
         """
         users = check_embeddings(user_embeddings, "user_embeddings")
         rows = rows_of(targets, "targets")
@@ -191,8 +191,8 @@ class ItemIndex:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k best items of every user that are not excluded, best first.
 
-        The head of the same total order that `rank` counts places of: exact maximum inner product search, where an
-        approximate index would leave some of the best items out.
+        They are the first k of the total order that `rank` counts in. This is exact maximum inner product search, where
+        an approximate index would miss some of the best items.
 
         >>> index = ItemIndex(np.array([[2, 0], [1, 1], [0, 2]], dtype=np.float32))
         >>> users = np.array([[1, 0], [0, 3]], dtype=np.float32)
@@ -219,16 +219,16 @@ class ItemIndex:
     def candidates(
         self, user_embeddings: NDArray[np.float32], k: int, *, exclude: Rows | None = None
     ) -> tuple[Ragged, Ragged]:
-        """What this shard adds to a search for the k best items of the catalog: the k best of its own.
+        """This shard's part of a search for the k best items of the catalog: its own k best.
 
         Args:
             user_embeddings: as in `search`.
-            k: how many items, at least 1, and more than the shard holds if need be.
-            exclude: as in `rank`, of all shards.
+            k: how many items, at least 1; it may be more than the shard holds.
+            exclude: as in `rank`, the exclusions of all shards.
 
         Returns:
-            (scores, ids): a row of float32 and of int64 for each user, by (-score, item index), as long as there are
-            items left, at most k. `merge_candidates` makes the k best of the catalog of what all shards return.
+            (scores, ids): a row of float32 and of int64 for each user, by (-score, item index). A row has k items, or
+            all that are left if there are fewer. `merge_candidates` merges what all shards return.
 
         Raises:
             InputError: as `rank`.
@@ -239,7 +239,7 @@ class ItemIndex:
 
 
 def check_k(k: object, num_items: int | None = None) -> int:
-    """`k` as an int: a whole number of items, and no more than there are."""
+    """`k` as an int. Raises `InputError` unless it is from 1 to `num_items`, or from 1 without that."""
     k = check_whole(k, "k", 1)
     if num_items is not None and k > num_items:
         raise InputError(f"k = {k}: the index holds only {num_items} items; pass k <= {num_items}")
@@ -247,7 +247,7 @@ def check_k(k: object, num_items: int | None = None) -> int:
 
 
 def whole_unless_mean(values: NDArray[np.float64], ties: str) -> NDArray[Any]:
-    """Ranks or counts as int64, where they cannot be halves."""
+    """Ranks or counts as int64, except for ties="mean", where they may be halves."""
     return values if ties == "mean" else values.astype(np.int64)
 
 

@@ -11,13 +11,13 @@ For a user with R relevant items at the 1-based ranks r_1 < .. < r_R of a comple
 
 These are the formulas of trec_eval, which pytrec_eval calls (`ndcg_cut`, `recip_rank`, `recall`, `P`, `success`,
 `map_cut`), and of ranx under the same names; with one relevant item per user they are those of the paper. All of them
-agree to 1e-12 where a run lists the whole ranking. They part where it does not:
+agree to 1e-12 where a run lists the whole ranking. They differ where it does not:
 
-- trec_eval cuts no `recip_rank`: mrr@k is that of a run of k items. It also rounds the scores of a run to float32
-  and breaks ties by the name of the item, so that its ranks may be others than those of `ItemIndex.rank`.
-- A run of fewer than k items still has precision@k divided by k, as here. Uncut, ranx divides by the length of the run,
-  which ranks alone do not tell: precision needs a cut here.
-- Items a run does not list count as not found, uncut too. Here every item has a rank.
+- trec_eval does not cut `recip_rank`: mrr@k is its value for a run of k items. It also rounds the scores of a run to
+  float32 and breaks ties by the name of the item, so its ranks may differ from those of `ItemIndex.rank`.
+- All divide precision@k by k, even for a run of fewer items. Without a cut, ranx divides by the length of the run,
+  which ranks do not tell, so precision needs a cut here.
+- There, items that a run does not list count as not found. Here every item has a rank.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def parse(metric: str) -> Metric:
     """Reads "ndcg@20" or "ndcg".
 
     Raises:
-        InputError: for an unknown name (the nearest is suggested), a cut below 1, or precision without a cut.
+        InputError: for an unknown name (it suggests the nearest), a cut below 1, or precision without a cut.
     """
     if not isinstance(metric, str):
         raise InputError(f'metric {metric!r} is a {type(metric).__name__}: pass a string such as "ndcg@20"')
@@ -76,13 +76,14 @@ def from_ranks(ranks: Rows, metric: str) -> NDArray[np.float64]:
         metric: such as "ndcg@20".
 
     Returns:
-        float64 (n_users,), each in [0, 1]; ndcg, precision and map may be larger for a user two of whose ranks are less
-        than 1 apart, as those of tied items are with ties="min".
+        float64 (n_users,), each in [0, 1]. ndcg, precision and map may be larger for a user with two ranks less than 1
+        apart, such as those of tied items with ties="min".
 
     Raises:
         InputError: as `parse`; names the first row without a rank, or with one below 1 or not finite.
     """
-    return per_user(ranks, [parse(metric)])[0]
+    scores: NDArray[np.float64] = per_user(ranks, [parse(metric)])[0]
+    return scores
 
 
 def per_user(ranks: Rows, metrics: Sequence[Metric]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The scores of one method: means, every user's value, and how sure the means are."""
+"""The scores of one method: means, every user's value, and confidence intervals of the means."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Result:
     ({'recall@20': 0.6666666666666666}, [1.0, 1.0, 0.0])
 
     Attributes:
-        mean: of each metric over all users.
-        per_user: of each metric, float64 (n_users,), in the order of the ranks; read-only.
+        mean: the mean of each metric over all users.
+        per_user: each user's value of each metric, float64 (n_users,), in the order of the ranks; read-only.
     """
 
     mean: dict[str, float]
@@ -41,7 +41,7 @@ class Result:
     ) -> tuple[float, float]:
         """(low, high) of the mean, by the bootstrap over users with 10,000 resamples (Efron, 1979 and 1987).
 
-        The interval depends on the seed alone, not on the number of threads.
+        The number of threads does not change the interval.
 
         >>> low, high = evaluate([1, 2, 3, 4] * 100, ["mrr"]).confidence_interval("mrr")
         >>> low < (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4 < high
@@ -49,7 +49,7 @@ class Result:
 
         Args:
             metric: one that was evaluated.
-            level, seed, method: as of `bootstrap_interval`.
+            level, seed, method: as in `bootstrap_interval`.
 
         Raises:
             InputError: for a metric that was not evaluated, a level outside (0, 1), or another method.
@@ -65,7 +65,7 @@ class Result:
         ['mrr', 'recall@2']
 
         Args:
-            level, seed, method: as of `bootstrap_interval`.
+            level, seed, method: as in `bootstrap_interval`.
 
         Raises:
             InputError: for a level outside (0, 1), or another method.
@@ -88,11 +88,11 @@ class Result:
 
 
 def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
-    """Metrics from ranks, by the formulas of trec_eval and, with one target a user, of the paper's section 5.
+    """Metrics from ranks, by the formulas of trec_eval. With one target a user they are those of the paper's section 5.
 
     >>> evaluate([1, 3, 40], ["ndcg@20", "mrr"])
     Result(3 users: ndcg@20 0.5000, mrr 0.4528)
-    >>> evaluate([[1, 2], [4]], ["precision@2"])  # two relevant items of one user, one of the other
+    >>> evaluate([[1, 2], [4]], ["precision@2"])  # two relevant items for one user, one for the other
     Result(2 users: precision@2 0.5000)
 
     Args:
@@ -101,7 +101,7 @@ def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
             `langptune_rs.evaluation.metrics` for their formulas.
 
     Raises:
-        InputError: for no users or no metrics, an unknown metric, and rows of ranks that cannot be; names the row.
+        InputError: for no users or no metrics, an unknown metric, and as `from_ranks`.
     """
     if not isinstance(metrics, Sequence) or isinstance(metrics, str) or not metrics:
         raise InputError(f'metrics = {metrics!r}: pass a list of names, such as ["ndcg@20", "mrr@20"]')
@@ -111,4 +111,4 @@ def evaluate(ranks: Rows, metrics: Sequence[str]) -> Result:
         raise InputError("ranks is empty: a mean needs at least one user")
     scores.flags.writeable = False
     per_user = dict(zip(parsed, scores, strict=True))
-    return Result({metric: _core.mean(of_users) for metric, of_users in per_user.items()}, per_user)
+    return Result({metric: _core.mean(values) for metric, values in per_user.items()}, per_user)

@@ -1,4 +1,4 @@
-"""A catalog in several shards, on one machine or many: the bits of one index, put together of what each shard says."""
+"""A catalog in several shards, on one machine or many, ranked to the same bits as by one index."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from langptune_rs.errors import InputError
 from langptune_rs.evaluation.index import ItemIndex, Ties, check_k
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""Applies a function to every shard and returns the results in order, as the builtin `map` does."""
+"""What applies a function to every shard and returns the results in order, as the builtin `map` does."""
 
 
 class ShardOnDisk(ItemIndex):
-    """The `ItemIndex` of a file of items, which is mapped into memory. Pickled it is its path: who gets it opens it.
+    """An `ItemIndex` of a file of items, mapped into memory. A pickle holds its path, and unpickling opens the file.
 
     >>> import pickle
     >>> from tempfile import TemporaryDirectory
@@ -31,43 +31,43 @@ class ShardOnDisk(ItemIndex):
     range(2, 5)
 
     Args:
-        path: a .npy file of float32 (n_items, dim), as `np.save` writes it; seen under this path by whoever opens it.
-        first_item, keep_rounded: as of `ItemIndex`.
+        path: a .npy file of float32 (n_items, dim), as `np.save` writes it, at the same path wherever it is unpickled.
+        first_item, keep_rounded: as in `ItemIndex`.
 
     Raises:
         InputError: for a file that cannot be read as .npy, and as `ItemIndex`.
     """
 
     def __init__(self, path: str | Path, *, first_item: int = 0, keep_rounded: bool = True) -> None:
-        self._path, self._options = Path(path).absolute(), {"first_item": first_item, "keep_rounded": keep_rounded}
+        self._path, self._keep_rounded = Path(path).absolute(), keep_rounded
         try:
             items = np.lib.format.open_memmap(self._path, mode="r")
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is no .npy file that can be mapped ({error}): write it with np.save") from None
-        super().__init__(items, **self._options)
+        super().__init__(items, first_item=first_item, keep_rounded=keep_rounded)
 
     def __reduce__(self) -> tuple[Callable[..., ShardOnDisk], tuple[Path]]:
-        return partial(type(self), **self._options), (self._path,)
+        return partial(type(self), first_item=self.ids.start, keep_rounded=self._keep_rounded), (self._path,)
 
 
 class ShardedIndex:
-    """Ranks and searches a catalog whose items lie in several `ItemIndex`es, to the bits of a single one.
+    """Ranks and searches a catalog whose items are in several `ItemIndex`es, to the same bits as a single one.
 
     >>> items = np.eye(3, dtype=np.float32)
     >>> index = ShardedIndex([ItemIndex(items[:2]), ItemIndex(items[2:], first_item=2)])
     >>> index.rank(np.array([[1, 0, 3]], dtype=np.float32), [0])
     array([2])
 
-    Only users, targets, exclusions, and per user a few numbers travel, never items: `rank` asks the shards for the
-    scores of the targets and then for how many of their items rank above, `search` for their k best.
+    Items never leave their shard: only users, targets, exclusions and a few numbers for each user are sent. `rank` asks
+    the shards for the scores of the targets, and then for how many items rank above; `search` asks for their k best.
 
     Args:
         shards: in any order; together they hold items 0 to n, each once.
-        map: what runs a function on every shard: `ThreadPoolExecutor().map`, or that of an engine, where the shards
-            are what it calls them, such as futures. The functions can be pickled.
+        map: runs a function on every shard, such as `ThreadPoolExecutor().map` or the map of a distributed engine. The
+            shards may be the engine's handles, such as futures. The functions can be pickled.
 
     Raises:
-        InputError: for no shards, for what is no `ItemIndex`, and for an item that is in two shards or in none.
+        InputError: for no shards, for a shard that is no `ItemIndex`, and for an item in two shards or in none.
     """
 
     def __init__(self, shards: Sequence[Any], *, map: Map = builtins.map) -> None:
@@ -99,7 +99,7 @@ class ShardedIndex:
         """
         rows = rows_of(targets, "targets")
         exclude = self._checked(exclude, targets=rows)
-        scores = np.fmax.reduce([held.values for held in self._ask("score", user_embeddings, rows)])
+        scores = np.fmax.reduce([rows.values for rows in self._ask("score", user_embeddings, rows)])
         counts = self._ask("count_above", user_embeddings, rows, scores, exclude=exclude, ties=ties)
         return in_form_of(targets, rows, 1 + sum(count.values for count in counts))
 
@@ -126,10 +126,10 @@ class ShardedIndex:
         return self._map(partial(_answer, method, users, arguments, options), self._shards)
 
     def _checked(self, exclude: Rows | None, targets: Ragged | None = None) -> Ragged | None:
-        """The exclusions, when they and the targets are items of the catalog: a shard does not know its size."""
+        """`exclude` as rows. Raises unless its items and the targets are in the catalog, whose size no shard knows."""
         excluded = None if exclude is None else as_ragged(exclude, "exclude")
-        arrays = (None if rows is None else (rows.offsets, rows.values) for rows in (targets, excluded))
-        _core.check_ids(*arrays, len(self))
+        first, second = (None if rows is None else (rows.offsets, rows.values) for rows in (targets, excluded))
+        _core.check_ids(first, second, len(self))
         return excluded
 
 
@@ -137,7 +137,7 @@ def _ids(shard: object) -> range:
     ids = getattr(shard, "ids", None)
     if not isinstance(ids, range):
         raise InputError(
-            f"a shard is a {type(shard).__name__}: pass ItemIndexes, or what an engine has for them with its `map`"
+            f"a shard is a {type(shard).__name__}: pass ItemIndexes, or an engine's handles to them with its `map`"
         )
     return ids
 
@@ -145,19 +145,19 @@ def _ids(shard: object) -> range:
 def _answer(
     method: str, user_embeddings: NDArray[np.float32], arguments: Sequence[Any], options: Mapping[str, Any], shard: Any
 ) -> Any:
-    """What a shard answers, where arrays may have come from afar and lost their alignment on the way."""
+    """A shard's answer. Arrays that came from another process may have lost their alignment, which is restored."""
     return getattr(shard, method)(np.require(user_embeddings, requirements=["ALIGNED"]), *arguments, **options)
 
 
 def merge_candidates(of_shards: Sequence[tuple[Rows, Rows]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k best items of every user of all that the shards of a catalog found, by (-score, item index).
+    """Merges what the shards of a catalog found into the k best items of every user, by (-score, item index).
 
     >>> scores, ids = merge_candidates([([[0.9, 0.2]], [[1, 0]]), ([[0.5]], [[2]])], k=2)
     >>> ids
     array([[1, 2]])
 
     Args:
-        of_shards: (scores, ids) of each shard, a row of float32 and of integers for each user, as
+        of_shards: (scores, ids) from each shard, with a row of float32 and a row of integers for each user, as
             `ItemIndex.candidates` and `ItemIndex.search` return them.
         k: how many items, at least 1 and at most as many as there are for each user.
 
@@ -165,9 +165,9 @@ def merge_candidates(of_shards: Sequence[tuple[Rows, Rows]], k: int) -> tuple[ND
         (scores, ids) as `ItemIndex.search` returns them for the whole catalog.
 
     Raises:
-        InputError: for no shards, for shards that differ in their number of users, for scores in an array not of
-            float32, and, naming the row, for a score that is not finite, for an item that two shards found and for a
-            user with fewer than k items.
+        InputError: for no shards, for shards that differ in their number of users, and for an array of scores that is
+            not float32; names the first row with a score that is not finite, an item that two shards found, or fewer
+            than k items.
     """
     if not isinstance(of_shards, Sequence) or not of_shards:
         raise InputError("nothing was found: pass a list of what at least one shard returned")
@@ -187,13 +187,13 @@ def _arrays(scores: Rows, ids: Rows) -> tuple[NDArray[np.int64], NDArray[np.floa
 
 
 def _num_items(ids_of_shards: list[range]) -> int:
-    """How many items all shards hold, from 0 on and each once."""
+    """How many items the shards hold. Raises `InputError` unless they hold items 0 to n, each once."""
     if not ids_of_shards:
         raise InputError("shards is empty: at least one is needed")
     end = 0
     for ids in sorted(ids_of_shards, key=lambda ids: ids.start):
         if ids.start != end:
             fault = f"item {end} is in no shard" if ids.start > end else f"item {ids.start} is in two shards"
-            raise InputError(f"{fault}: give each one as `first_item` the number of items in those before it")
+            raise InputError(f"{fault}: set each shard's `first_item` to the number of items in the shards before it")
         end = ids.stop
     return end

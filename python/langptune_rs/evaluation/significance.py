@@ -1,4 +1,4 @@
-"""How sure a mean is, and whether two methods really differ."""
+"""Confidence intervals of means, and tests of whether two methods differ."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ def bootstrap_interval(
     num_resamples: int = 10_000,
     method: IntervalMethod = "percentile",
 ) -> tuple[float, float]:
-    """(low, high) of the mean by the bootstrap, from the means of users resampled with replacement.
+    """The bootstrap interval (low, high) of the mean, from the means of users resampled with replacement.
 
-    "percentile" (Efron, 1979) takes their quantiles (1 - level) / 2 and (1 + level) / 2. "bca", bias-corrected and
-    accelerated (Efron, 1987), takes those at, with z the normal quantile of either,
+    "percentile" (Efron, 1979) takes the quantiles (1 - level) / 2 and (1 + level) / 2 of the resampled means. "bca",
+    bias-corrected and accelerated (Efron, 1987), moves each of the two quantiles to
 
         Phi(z0 + (z0 + z) / (1 - a (z0 + z)))
 
-    where z0 is the normal quantile of the share of resampled means below the mean (half of those equal to it included),
-    and a = sum d^3 / (6 (sum d^2)^(3/2)) over d = score - mean, the acceleration by the jackknife. It is the better of
-    the two where scores are few and skewed. Where all scores are equal, both bounds are that score.
+    where z is its normal quantile, z0 is the normal quantile of the share of resampled means below the mean (half of
+    those equal to it included), and a = sum d^3 / (6 (sum d^2)^(3/2)) over d = score - mean is the acceleration by the
+    jackknife. "bca" is better where scores are few and skewed. Where all scores are equal, both bounds are that score.
 
-    Depends on the seed alone: every resample has its own stream of random numbers, whatever thread draws it.
+    The interval depends only on the seed: every resample has its own stream of random numbers, whatever thread draws
+    it.
 
     >>> low, high = bootstrap_interval([0.0, 0.5, 1.0] * 100)
     >>> low < 0.5 < high
@@ -42,13 +43,13 @@ def bootstrap_interval(
     Args:
         scores: (n_users,) finite numbers.
         level: share of the resampled means inside the interval, in (0, 1).
-        seed: of the draws, a whole number from 0 to 2**64 - 1.
-        num_resamples: how many times the users are drawn, from 1 to 10,000,000, whose means take 640 MB.
+        seed: seeds the draws, a whole number from 0 to 2**64 - 1.
+        num_resamples: how many times the users are drawn, from 1 to 10,000,000, which take 640 MB.
         method: "percentile" or "bca".
 
     Raises:
         InputError: for no scores, a score that is not finite, a level outside (0, 1), or another method; for "bca" when
-            all resampled means lie on one side of the mean, as a handful of resamples may.
+            all resampled means lie on one side of the mean, which happens with a handful of resamples.
     """
     return bootstrap_intervals({"scores": scores}, level=level, seed=seed, num_resamples=num_resamples, method=method)[
         "scores"
@@ -63,28 +64,29 @@ def bootstrap_intervals(
     num_resamples: int = 10_000,
     method: IntervalMethod = "percentile",
 ) -> dict[str, tuple[float, float]]:
-    """`bootstrap_interval` of several scores of the same users by name, from the same draws: four take hardly longer
-    than one.
+    """The `bootstrap_interval` of several scores of the same users, by name.
+
+    All come from the same draws, so that four take hardly longer than one.
 
     >>> intervals = bootstrap_intervals({"mrr": [0.0, 0.5, 1.0] * 100, "recall": [0.0, 1.0, 1.0] * 100})
     >>> intervals["mrr"][1] < intervals["recall"][0]
     True
 
     Args:
-        scores: by name, (n_users,) finite numbers each.
-        level, seed, num_resamples, method: as of `bootstrap_interval`.
+        scores: (n_users,) finite numbers for each name.
+        level, seed, num_resamples, method: as in `bootstrap_interval`.
 
     Raises:
-        InputError: as `bootstrap_interval`, and for scores of different length, by their name.
+        InputError: as `bootstrap_interval`; names scores of different length.
     """
     if not isinstance(scores, Mapping):
         raise InputError(f'scores is a {type(scores).__name__}: pass scores by name, such as {{"mrr": [0.5, 1.0]}}')
-    samples = {str(name): flat_row(of_users, str(name), NUMBERS) for name, of_users in scores.items()}
-    for name, of_users in samples.items():
-        first, of_first = next(iter(samples.items()))
-        if len(of_users) != len(of_first):
+    samples = {str(name): flat_row(values, str(name), NUMBERS) for name, values in scores.items()}
+    for name, values in samples.items():
+        first, first_values = next(iter(samples.items()))
+        if len(values) != len(first_values):
             raise InputError(
-                f'"{name}" holds {len(of_users)} scores and "{first}" {len(of_first)}: pass those of the same users'
+                f'"{name}" holds {len(values)} scores and "{first}" {len(first_values)}: pass those of the same users'
             )
     level, resamples = check_number(level, "level"), check_whole(num_resamples, "num_resamples", 1)
     seed = check_seed(seed)
@@ -93,19 +95,19 @@ def bootstrap_intervals(
 
 
 def paired_permutation_test(a: ArrayLike, b: ArrayLike, *, seed: int = 0, num_permutations: int = 100_000) -> float:
-    """The two-sided p-value of the difference of the means of `a` and `b`, scores of the same users in the same order.
+    """The two-sided p-value of a paired permutation test that the means of `a` and `b` are equal.
 
-    Swaps each user's two scores at random and counts how often the mean difference is at least as far from 0 as the
-    observed one. The observed arrangement counts as one, p = (1 + count) / (1 + num_permutations), so p is never 0
+    It swaps each user's two scores at random and counts how often the mean difference is at least as far from 0 as the
+    observed one. The observed arrangement counts too, p = (1 + count) / (1 + num_permutations), so p is never 0
     (Phipson and Smyth, 2010). Where few users differ, so that no more than `num_permutations` arrangements exist, each
-    is tried once and p is exact. Depends on the seed alone.
+    is tried once and p is exact. The result depends only on the scores and the seed.
 
     >>> paired_permutation_test([1.0, 1.0, 0.5], [0.5, 0.5, 0.5])  # 2 of the 4 arrangements are as far from 0
     0.5
 
     Args:
-        a, b: (n_users,) finite numbers.
-        seed: of the swaps, a whole number from 0 to 2**64 - 1.
+        a, b: (n_users,) finite numbers, scores of the same users in the same order.
+        seed: seeds the swaps, a whole number from 0 to 2**64 - 1.
         num_permutations: how many arrangements are tried, at least 1.
 
     Raises:
@@ -120,21 +122,20 @@ def paired_permutation_test(a: ArrayLike, b: ArrayLike, *, seed: int = 0, num_pe
 
 
 def paired_t_test(a: ArrayLike, b: ArrayLike) -> float:
-    """The two-sided p-value of Student's paired t-test (1908) of the means of `a` and `b`, scores of the same users in
-    the same order.
+    """The two-sided p-value of Student's paired t-test (1908) that the means of `a` and `b` are equal.
 
-    t = mean(d) / sqrt(var(d) / n) over the differences d = a - b of n users, var with n - 1 degrees of freedom, as
-    scipy's `ttest_rel`. It takes the mean difference to be normal, which many users make it. p = 1 where no user
-    differs.
+    t = mean(d) / sqrt(var(d) / n) over the differences d = a - b of n users, var with n - 1 degrees of freedom, as in
+    scipy's `ttest_rel`. The test assumes that the mean difference is normal, as it is for many users. p = 1 where no
+    user differs.
 
     >>> round(paired_t_test([0.9, 0.8, 1.0, 0.7], [0.5, 0.6, 0.5, 0.6]), 4)  # t = 3.2863, 3 degrees of freedom
     0.0462
 
     Args:
-        a, b: (n_users,) finite numbers.
+        a, b: (n_users,) finite numbers, scores of the same users in the same order.
 
     Raises:
-        InputError: for samples of different length, without a score, or with one that is not finite; and where one
+        InputError: for samples of different length, without a score, or with one that is not finite; also where one
             user, or the same difference for every user, leaves the variance unknown.
     """
     return _core.paired_t_test(flat_row(a, "a", NUMBERS), flat_row(b, "b", NUMBERS))

@@ -1,4 +1,4 @@
-"""From ranks to what is reported of a method: means, intervals and p-values."""
+"""From ranks to what is reported for a method: means, intervals and p-values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def metric_names(k: int) -> list[str]:
 def score_sessions(ranks_NS: np.ndarray, metrics: Sequence[str]) -> Result:
     """Metrics of N sessions with S ranked profiles each; a session's score is the mean over its profiles.
 
-    `ranks_NS` is int64 (N, S), so that every session counts once however many profiles it has.
+    `ranks_NS` is int64 (N, S). Every session counts once, however many profiles it has.
     """
     result = evaluate(ranks_NS.reshape(-1), metrics)
     per_session = {metric: result.scores(metric).reshape(ranks_NS.shape).mean(axis=1) for metric in metrics}

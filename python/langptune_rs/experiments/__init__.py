@@ -1,1 +1,1 @@
-"""What a run is worth: the comparison of methods on held-out sessions, its tables and its report."""
+"""Experiments on a run: the comparison of methods on held-out sessions, its tables and its report."""

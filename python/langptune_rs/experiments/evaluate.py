@@ -35,23 +35,23 @@ from langptune_rs.runs.results import BASELINE, TEST, per_user_path, profiles_pa
 from langptune_rs.runs.trained import TrainedRun
 
 PACKAGES = ("langptune-rs", "torch", "transformers", "peft", "deepspeed", "sentence-transformers", "numpy", "polars")
-"""Whose versions can change a result, recorded with it."""
+"""Packages whose versions can change a result; they are recorded with it."""
 
-Ranks = dict[str, np.ndarray]
-"""Of each method, int64 (sessions, profiles per session)."""
+Ranks = dict[str, NDArray[np.int64]]
+"""The ranks of each method, int64 (sessions, profiles per session)."""
 
 
 def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict[str, Any]:
     """Compare the trained models with the untrained ones and with the baselines, on every session of a split.
 
     Writes the split's results, per-user scores and profiles into `run`; on the test split also both model cards.
-    Where a run has several processes each writes the profiles of its share of the sessions, and rank 0 does the rest.
+    With several processes each writes the profiles of its share of the sessions, and rank 0 does the rest.
 
     Returns:
-        The content of results.json: "methods" with one greedy profile per session, "sampled" with
-        `evaluation.samples` of them at the recipe's temperature, and, where both models were trained, "parts":
-        the trained embedder on the initial policy's profiles ("contrastive") and the trained policy's profiles for
-        the initial embedder ("rlso"). Nothing on other ranks than 0.
+        The content of results.json, or an empty dictionary on ranks other than 0. "methods" has one greedy profile per
+        session and "sampled" has `evaluation.samples` of them at the recipe's temperature. If both models were
+        trained, "parts" has the trained embedder on the initial policy's profiles ("contrastive") and the trained
+        policy's profiles for the initial embedder ("rlso").
 
     Raises:
         RunError: when `run` is no run or has not finished training.
@@ -96,7 +96,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
 
 
 def _write_profiles(run: TrainedRun, sessions: Sessions, bar: Bar) -> dict[bool, ProfileSets]:
-    """The profiles of the initial (False) and of the trained policy (True). One policy is in memory at a time."""
+    """The profiles of the initial (False) and the trained policy (True). Only one policy is in memory at a time."""
 
     def write(name: str, *, trained: bool) -> ProfileSets:
         num_samples, seed = run.config.evaluation.samples, run.config.seed
@@ -110,7 +110,7 @@ def _write_profiles(run: TrainedRun, sessions: Sessions, bar: Bar) -> dict[bool,
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a table: which method it is, and how it is made of the run's models."""
+    """A row of a table: its method, and how to make it from the run's models."""
 
     table: str
     name: str
@@ -119,7 +119,7 @@ class _Row:
 
 
 def _rows(config: RunConfig, has_samples: bool) -> list[_Row]:
-    """The rows of every table, in the order in which they are shown."""
+    """The rows of every table, in the order of display."""
     methods = methods_of_run(config)
     rows = [_Row("methods", method.name, method, method.of_run) for method in methods]
     if has_samples:
@@ -132,7 +132,7 @@ def _rows(config: RunConfig, has_samples: bool) -> list[_Row]:
 
 
 def _rank(models: RunModels, sessions: Sessions, bar: Bar) -> dict[str, Ranks]:
-    """The ranks of every table, histories excluded. Each embedder embeds the catalog once."""
+    """The ranks of every table, histories excluded. Rows are sorted so that each embedder embeds the catalog once."""
     rows = _rows(models.run.config, models.profiles[False].sampled is not None)
     ranks: dict[_Row, NDArray[np.int64]] = {}
     with bar(len(rows), "ranking") as advance:
@@ -145,7 +145,7 @@ def _rank(models: RunModels, sessions: Sessions, bar: Bar) -> dict[str, Ranks]:
 
 
 def _summarize(table: str, methods: dict[str, Result], scores: dict[str, dict[str, Result]]) -> dict[str, Any]:
-    """A table against LangPTune-0 in the same decoding; parts are greedy."""
+    """A table compared with LangPTune-0 in the same decoding; parts are greedy."""
     if not methods:
         return {}
     return summarize(methods, scores["sampled" if table == "sampled" else "methods"][BASELINE])
@@ -199,7 +199,7 @@ def _profiles_frame(sessions: Sessions, profiles: dict[str, ProfileSets]) -> pl.
 
 
 def _decisive_keys(config: RunConfig) -> dict[str, Any]:
-    """The keys that a reader of the results asks for first; all are in config.toml."""
+    """The keys that matter most to a reader of the results; config.toml has all."""
     return {
         "seed": config.seed,
         "method": config.method,

@@ -22,8 +22,8 @@ def run_in_processes(
 ) -> int:
     """Train, evaluate and report as `experiments.run.run` does, in several processes; returns their exit code.
 
-    `nproc` of them on this machine, or those of a `hostfile`. Raises `ConfigError` before anything is started when a
-    machine or a GPU is missing.
+    The processes are `nproc` on this machine, or those that a `hostfile` names. Raises `ConfigError` before anything
+    is started when a machine or a GPU is missing.
     """
     options = ["--resume"] * resume + ["--overwrite"] * overwrite
     return launch([RUN, *options], config, output, nproc=nproc, hostfile=hostfile)

@@ -1,8 +1,8 @@
-"""Profiles for a whole data set, in a parquet file that is made of parts.
+"""Profiles for a whole data set, in a parquet file that is assembled from parts.
 
-A part holds the profiles of `SESSIONS_PER_PART` sessions that stand together. The parts are the same however many
-processes write them, and what is killed goes on at the first part that is missing. Once all are there they become the
-row groups of one file, and no more than one of them is ever in memory.
+A part holds the profiles of `SESSIONS_PER_PART` consecutive sessions. The parts are the same for any number of
+processes, and a killed job goes on with the parts that are missing. Once all are there they become the row groups of
+one file. Only one part is in memory at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,11 @@ from langptune_rs.progress import progress
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.trained import TrainedRun
 from langptune_rs.seeds import evaluation_seed
+from langptune_rs.training.interruption import OnBatch
 
 ALL = "all"
 SESSIONS_PER_PART = 256
-"""What a kill may lose, and a row group of the file; enough for batches of prompts of one length."""
+"""A kill loses at most one part. A part is a row group of the file, and large enough to batch prompts by length."""
 SCHEMA = pa.schema(
     {
         "session_id": pa.int64(),
@@ -51,25 +52,23 @@ SCHEMA = pa.schema(
     }
 )
 _MADE_OF = b"langptune.made_of"
-"""The key in the file's metadata under which stands what decides its content."""
-OnBatch = Callable[[list[list[int]]], object]
-"""Is given the token ids of the profiles of each batch that is done."""
+"""The key in the file's metadata for everything that decides its content."""
 _JOB, _LOCK, _WHOLE = "job.json", ".lock", "whole.parquet"
 
 
 def profile_sessions(run: Path, out: Path, *, split: str = ALL, samples: int = 0, num_processes: int = 1) -> int:
     """Write the profiles of every session of a split with a run's trained policy, and return the processes' exit code.
 
-    `out` gets one row for each profile, sessions in the data set's order: sample 0 is decoded greedily, 1 to `samples`
-    are sampled at the recipe's temperature, the same as `evaluate_run` writes. What an earlier call with the same
-    arguments left undone is gone on with; a file that is complete is left as it is.
+    `out` gets one row for each profile, sessions in the data set's order. Sample 0 is decoded greedily; samples 1 to
+    `samples` are sampled at the recipe's temperature, the same as in `evaluate_run`. The call goes on with what an
+    earlier one with the same arguments left undone; a file that is complete stays as it is.
 
     Raises:
         RunError: when `run` has no trained policy, `out` or the parts beside it come from something else, another
-            process is at work on them, or they cannot be written.
+            process is writing them, or they cannot be written.
         DataError: when the data set has no session in `split`.
         ModelError: when a prompt and `profile.max_tokens` do not fit the model's context.
-        ConfigError: when there are GPUs, but fewer than processes.
+        ConfigError: when there are GPUs, but fewer than `num_processes`.
     """
     check_gpus(num_processes, torch.cuda.device_count())
     job = Job.open(run, split, samples)
@@ -90,7 +89,7 @@ def profile_sessions(run: Path, out: Path, *, split: str = ALL, samples: int = 0
 
 @dataclass(frozen=True)
 class Job:
-    """The sessions to profile and all that decides what is written about them."""
+    """The sessions to profile, and everything that decides what is written about them."""
 
     run: TrainedRun
     sessions: Sessions
@@ -99,7 +98,7 @@ class Job:
 
     @classmethod
     def open(cls, folder: Path, split: str, samples: int) -> Job:
-        """The job of a run's folder. Raises what `profile_sessions` raises of the run."""
+        """The job for the run in `folder`. Raises what `profile_sessions` raises about the run and the split."""
         run = TrainedRun.open(folder, ["policy"])
         sessions = run.dataset.sessions if split == ALL else run.dataset.sessions.select(split)
         return cls(run, sessions, split, samples)
@@ -111,7 +110,7 @@ class Job:
 
     @cached_property
     def made_of(self) -> dict[str, Any]:
-        """As JSON has it: the options, what of the recipe matters, and the hashes of the data and of the policy."""
+        """Everything that decides the content, as JSON values: options, recipe keys, hashes of data and policy."""
         weights = sorted(
             path for path in (self.run.folder / "policy").iterdir() if path.is_file() and path.suffix != ".md"
         )
@@ -129,6 +128,7 @@ class Job:
 
     @property
     def num_parts(self) -> int:
+        """How many parts the sessions fill."""
         return -(-len(self.sessions) // SESSIONS_PER_PART)
 
     def rows(self, part: int) -> range:
@@ -149,19 +149,19 @@ def write_share(job: Job, parts: Path, rank: int, size: int) -> None:
     shown = _num_sessions(job, parts) * job.num_profiles
     with progress(len(job.sessions) * job.num_profiles, "profiles", shown) as advance:
         for part in missing:
-            in_hand = 0
+            num_done = 0
 
             def on_batch(written: list[list[int]]) -> None:
-                nonlocal in_hand, shown
-                in_hand += len(written)
-                # Those of the other processes are counted once their parts are whole.
-                now = _num_sessions(job, parts) * job.num_profiles + in_hand
+                nonlocal num_done, shown
+                num_done += len(written)
+                # Other processes' profiles count once their part is complete.
+                now = _num_sessions(job, parts) * job.num_profiles + num_done
                 advance(now - shown)
                 shown = now
 
             with explained(WRITING, job.run.config):
                 table = _write_table(job, writer, job.rows(part), on_batch)
-            _save(_part(parts, part), lambda path, table=table: pq.write_table(table, path))
+            _save(_part(parts, part), partial(pq.write_table, table))
 
 
 def _write_table(job: Job, writer: ProfileWriter, rows: range, on_batch: OnBatch) -> pa.Table:
@@ -187,7 +187,7 @@ def _write_table(job: Job, writer: ProfileWriter, rows: range, on_batch: OnBatch
 
 
 def _join(job: Job, parts: Path, out: Path) -> None:
-    """Make `out` of all parts, and delete them once it is whole."""
+    """Assemble `out` from all parts, and delete them once it is complete."""
     whole = parts / _WHOLE
     schema = SCHEMA.with_metadata({_MADE_OF: json.dumps(job.made_of).encode()})
 
@@ -203,7 +203,7 @@ def _join(job: Job, parts: Path, out: Path) -> None:
 
 
 def _is_complete(out: Path, made_of: dict[str, Any]) -> bool:
-    """Whether `out` holds these profiles already. Raises `RunError` when it holds anything else."""
+    """Whether `out` holds these profiles already. Raises `RunError` when it holds something else."""
     if not out.exists():
         return False
     try:
@@ -225,7 +225,10 @@ def _difference(there: dict[str, Any], made_of: dict[str, Any]) -> str:
 
 @contextmanager
 def opened_parts(out: Path, made_of: dict[str, Any]) -> Iterator[Path]:
-    """The folder of the parts of `out`, kept for this process inside the block. Raises `RunError` as above."""
+    """The folder of the parts of `out`, locked for this process inside the block.
+
+    Raises `RunError` when another process has it or it holds something else.
+    """
     parts = _parts_folder(out)
     if (
         parts.exists()
@@ -259,7 +262,7 @@ def _part(parts: Path, number: int) -> Path:
 
 
 def _num_sessions(job: Job, parts: Path) -> int:
-    """How many sessions are in whole parts."""
+    """How many sessions the completed parts hold."""
     return sum(len(job.rows(int(path.stem))) for path in parts.glob("[0-9]*.parquet"))
 
 

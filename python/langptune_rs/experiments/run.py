@@ -31,7 +31,7 @@ SECONDS_TO_HEAR = 10.0
 def run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train as the recipe says, then evaluate once on the test split, print the table and write the report.
 
-    Every process of a distributed run calls this. What is finished is not done again. Raises what `started_run` and
+    Every process of a distributed run calls this. Finished work is not done again. Raises what `started_run` and
     `train` raise.
     """
     with started_run(config, output, resume=resume, overwrite=overwrite):
@@ -47,9 +47,9 @@ def run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: boo
 def run_rank(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> int:
     """`run` as one process of several; returns its exit code.
 
-    Ends within seconds when another process has failed, wherever this one is. 0: done; 2: an error that the user can
-    mend, said by one of the processes; 130: Ctrl-C or SIGTERM; 3: another process has failed; 1: anything else, with a
-    traceback.
+    The process ends within seconds when another has failed, whatever it is doing. Exit codes are 0: done; 1: an
+    unexpected error, with a traceback; 2: an error that the user can mend, printed by one of the processes; 3: another
+    process has failed; 130: Ctrl-C or SIGTERM.
     """
     try:
         with ExitStack() as held:
@@ -84,7 +84,7 @@ def _run_in_group(held: ExitStack, config: RunConfig, output: Path, *, resume: b
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """What each process of `langptune train --nproc N` runs; also under DeepSpeed's launcher."""
+    """The entry point of each process of `langptune train --nproc N` and of those that DeepSpeed's launcher starts."""
     parser = argparse.ArgumentParser(prog="langptune_rs.experiments.run")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)

@@ -1,15 +1,15 @@
-"""Attention over tokens that lie in one row without padding.
+"""Attention over packed tokens: sequences one after the other in one row, without padding.
 
-transformers' layers call one function for attention and hand it whatever keyword arguments the model was called with.
-A `Layout` among them says which tokens of the row may see each other, and does the work; without one the call is
-transformers' own.
+transformers' layers call one attention function and pass on the keyword arguments that the model was called with. A
+`Layout` among them decides which tokens of the row attend to each other, and computes it. Without one, transformers'
+own attention is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,21 +21,21 @@ from transformers.masking_utils import sdpa_mask
 PACKED = "packed"
 """The name to pass to transformers as `attn_implementation`."""
 MULTIPLE = 64
-"""Rows, and texts within them for their attention, are filled up to a multiple of so many tokens. On a CPU with AMX a
-product is compiled for its sizes and kept: 2 MB for one of a layer, 12 MB for the attention of a text and its gradient,
-so that texts of every length would fill the memory."""
+"""Rows, and texts in the attention, are padded to a multiple of this many tokens. On a CPU with AMX the kernel of a
+matrix product is compiled for its sizes and kept: 2 MB for a layer's, 12 MB for the attention of a text and its
+gradient. Kernels for texts of every length would fill the memory."""
 
 
 def missing_tokens(length: int) -> int:
-    """How many tokens a row of `length` lacks to a multiple of `MULTIPLE`; nothing sees these."""
+    """How many padding tokens fill a row of `length` up to a multiple of `MULTIPLE`; no token attends to them."""
     return -length % MULTIPLE
 
 
 class Layout(Protocol):
-    """Who sees whom among the tokens of a row."""
+    """Which tokens of a row attend to each other."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """The attention of decoder layer `layer`, (1, tokens, heads, width).
+        """The attention output of decoder layer `layer`, (1, tokens, heads, width).
 
         `query` is (1, heads, tokens, width); `key` and `value` are (1, kv_heads, tokens, width).
         """
@@ -49,47 +49,45 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     layout: Layout | None = None,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What a layer calls: the layout's attention, or transformers' own where the caller gave no layout."""
+    """The attention function that a layer calls: the layout's, or transformers' own if there is no layout."""
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    return layout.attend(module.layer_idx, query, key, value, scaling), None
+    return layout.attend(cast(int, module.layer_idx), query, key, value, scaling), None
 
 
 class Causal:
-    """Layout of one text, each token of which sees those before it."""
+    """Layout of one text: each token attends to itself and to those before it."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         return causal_attention(query, key, value, scaling).transpose(1, 2)
 
 
 class Texts:
-    """Layout of texts of these lengths: each sees all of itself. Neighbours of one length are one product."""
+    """Layout of texts of these lengths: a token attends to its whole text. Neighbours of one length are one product."""
 
     def __init__(self, lengths: Sequence[int]):
         self._runs = [(len(list(run)), length) for length, run in groupby(lengths)]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         sizes = [count * length for count, length in self._runs]
-        parts = zip(*(x.squeeze(0).transpose(0, 1).split(sizes) for x in (query, key, value)), strict=True)
-        attended = [
-            F.scaled_dot_product_attention(
-                *(x.unflatten(0, run).transpose(1, 2) for x in part),  # (texts, heads, tokens, width)
-                scale=scaling,
-            )
-            .transpose(1, 2)
-            .flatten(0, 1)
-            for run, part in zip(self._runs, parts, strict=True)
-        ]
-        return torch.cat(attended).unsqueeze(0)
+        parts = zip(*(torch.split(x.squeeze(0).transpose(0, 1), sizes) for x in (query, key, value)), strict=True)
+        outputs = []
+        for run, part in zip(self._runs, parts, strict=True):
+            q, k, v = (x.unflatten(0, run).transpose(1, 2) for x in part)  # (texts, heads, tokens, width)
+            outputs.append(F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2).flatten(0, 1))
+        return torch.cat(outputs).unsqueeze(0)
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-    """Attention of a sequence to itself, (batch, heads, tokens, width), in the layout of the arguments above."""
+    """Causal self-attention (batch, heads, tokens, width) of `query` (batch, heads, tokens, width).
+
+    `key` and `value` are (batch, kv_heads, tokens, width).
+    """
     length = query.shape[2]
     missing = missing_tokens(length) if query.device.type == "cpu" else 0
-    if missing:  # tokens behind it, which it does not see
+    if missing:  # padding at the end, which causal attention does not see
         query, key, value = (F.pad(x, (0, 0, 0, missing)) for x in (query, key, value))
     out = F.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
@@ -100,8 +98,9 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float |
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
     """Attention (batch, heads, queries, width) of a few queries to many keys.
 
-    `mask`, as `for_heads` makes it, is added to the scores. The heads that share a key-value head are handed to the
-    kernel as further queries of that head, so that keys and values are read once instead of once a head.
+    `query` is (batch, heads, queries, width), `key` and `value` are (batch, kv_heads, keys, width). `mask`, from
+    `for_heads`, is added to the scores. Heads that share a key-value head are passed to the kernel as more queries of
+    that head, so that keys and values are read once instead of once per head.
     """
     batch, heads, num_queries, width = query.shape
     num_rows = heads // key.shape[1] * num_queries
@@ -115,17 +114,17 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sc
 
 
 def for_heads(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
-    """A mask (batch or 1, queries, keys) for `masked_attention` with these heads: once for all layers is enough."""
+    """A mask (batch or 1, queries, keys) as `masked_attention` takes it for these heads. All layers can share it."""
     groups = query.shape[1] // key.shape[1]
     rows = mask[:, None].expand(-1, groups, -1, -1).reshape(mask.shape[0], 1, groups * mask.shape[1], -1)
-    if rows.device.type != "cpu" or rows.shape[2] < MULTIPLE:  # so few are not worth a copy of the keys
+    if rows.device.type != "cpu" or rows.shape[2] < MULTIPLE:  # so few rows are not worth a padded copy of the keys
         return rows
     rows = F.pad(rows, (0, missing_tokens(rows.shape[3])), value=float("-inf"))
-    return F.pad(rows, (0, 0, 0, missing_tokens(rows.shape[2])))  # these see everything, and nobody looks at them
+    return F.pad(rows, (0, 0, 0, missing_tokens(rows.shape[2])))  # rows that are cut off again
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask for `for_heads` from what is visible, bool: 0 there and minus infinity elsewhere."""
+    """An additive mask in the shape of `visible`, bool: 0 where it is true and minus infinity elsewhere."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
 
 

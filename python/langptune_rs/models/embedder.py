@@ -1,16 +1,17 @@
-"""The embedder: a sentence encoder that puts profiles and items into one space, where similarity is the dot product."""
+"""The embedder: a sentence encoder for profiles and items, whose similarity is the dot product of their embeddings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from langptune_rs.config.embedder import EmbedderConfig
@@ -22,9 +23,9 @@ from langptune_rs.models.weights import embedder_folder
 TOKENS_PER_BATCH = 8192
 """Tokens in one forward pass of `encode_items` and `encode_profiles`."""
 TEXTS_PER_CHUNK = 8192
-"""Texts whose tokens are in memory at once, and that are sorted by length together."""
+"""Texts whose tokens are in memory at once, and which are sorted by length together."""
 UNPADDED = ("bert", "roberta", "xlm-roberta")
-"""Model types whose layers treat each token alone but for attention over the whole text; others are padded."""
+"""Model types that run without padding: only their attention mixes tokens, over the whole text. Others are padded."""
 
 
 class Embedder:
@@ -33,21 +34,23 @@ class Embedder:
     def __init__(self, model: SentenceTransformer, config: EmbedderConfig):
         self.model = model.eval()
         self.config = config
+        if not isinstance(model[0], Transformer):
+            raise ModelError(
+                f"The embedder {config.model!r} starts with a {type(model[0]).__name__}, which reads no tokens. "
+                "Choose a SentenceTransformer that starts with a Transformer."
+            )
+        self._transformer = model[0]
         native = model.get_embedding_dimension()
+        assert native is not None, "a Transformer knows its width"
         if config.dim is not None and config.dim > native:
             raise ModelError(
                 f"embedder.dim = {config.dim}, but {config.model!r} gives {native} dimensions. "
                 f"Choose at most {native}, or leave it out."
             )
         self.dim = config.dim or native
-        if not isinstance(model[0], Transformer):
-            raise ModelError(
-                f"The embedder {config.model!r} starts with a {type(model[0]).__name__}, which reads no tokens. "
-                "Choose a SentenceTransformer that starts with a Transformer."
-            )
-        self.unpadded = _goes_unpadded(model)
+        self.unpadded = _runs_unpadded(self._transformer, list(model)[1:])
         if self.unpadded:
-            model[0].model.set_attn_implementation(PACKED)
+            self._transformer.model.set_attn_implementation(PACKED)
         model.max_seq_length = min(model.max_seq_length or config.max_tokens, config.max_tokens)
 
     @classmethod
@@ -76,14 +79,16 @@ class Embedder:
             self.model.save_pretrained(str(folder), create_model_card=False)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text as the encoder reads them: framed, and cut at `max_tokens`."""
+        """Token ids of each text as the encoder reads them: with its special tokens, and cut at `max_tokens`."""
         as_lists = {"text": {"padding": False}, "common": {"return_tensors": None}}
-        return self.model.preprocess(list(texts), processing_kwargs=as_lists)["input_ids"] if texts else []
+        if not texts:
+            return []
+        return cast(list[list[int]], self.model.preprocess(list(texts), processing_kwargs=as_lists)["input_ids"])
 
     def batches(self, tokens: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
-        """Every row of `tokens` once, in batches of similar length, the longest first.
+        """The row numbers of `tokens` in batches of similar length, the longest first; every row is in one batch.
 
-        A batch has at most `budget` tokens, counted with its padding where this encoder pads, or one text.
+        A batch has at most `budget` tokens, or one text. Padding counts, if this encoder pads.
         """
         batches: list[list[int]] = []
         size = 0
@@ -99,9 +104,9 @@ class Embedder:
     def embed(self, module: Callable[..., dict[str, Tensor]], tokens: Sequence[Sequence[int]]) -> Tensor:
         """Unit-length embeddings (len(tokens), dim) of one batch, float32 or wider.
 
-        `module` is the encoder itself or the training engine around it, which sees to gradients.
+        `module` is the encoder itself, or the training engine that wraps it.
         """
-        features = _in_a_row(tokens, self._first_position) if self.unpadded else self._padded(tokens)
+        features = _packed(tokens, self._first_position) if self.unpadded else self._padded(tokens)
         device = next(self.model.parameters()).device
         features = {k: value.to(device) if isinstance(value, Tensor) else value for k, value in features.items()}
         embeddings = module(features)["sentence_embedding"]
@@ -110,8 +115,8 @@ class Embedder:
 
     @property
     def _first_position(self) -> int:
-        """The position of a text's first token: RoBERTa's family counts on from the padding's."""
-        padding = getattr(self.model[0].model.embeddings, "padding_idx", None)
+        """The position of a text's first token: RoBERTa models start after the padding index."""
+        padding = getattr(self._transformer.model.embeddings, "padding_idx", None)
         return 0 if padding is None else padding + 1
 
     def _padded(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor]:
@@ -128,11 +133,11 @@ class Embedder:
         return self._encode(texts)
 
     def encode_profiles(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit-length embeddings of profiles, float32 (len(texts), dim), with the query prompt if there is one."""
+        """Unit-length embeddings of profiles, each after the query prompt, float32 (len(texts), dim)."""
         return self._encode(self.as_queries(texts))
 
     def as_queries(self, texts: Sequence[str]) -> list[str]:
-        """Profiles as the encoder sees them: with the query prompt in front."""
+        """The profiles with the query prompt in front, as the encoder reads them."""
         return [self.config.query_prompt + text for text in texts]
 
     @torch.inference_mode()
@@ -146,18 +151,18 @@ class Embedder:
         return embeddings
 
 
-def _goes_unpadded(model: SentenceTransformer) -> bool:
-    """Whether every module of the encoder takes texts that lie in one row."""
-    config = model[0].config
+def _runs_unpadded(transformer: Transformer, others: Sequence[nn.Module]) -> bool:
+    """Whether every module of the encoder takes texts packed into one row."""
+    config = transformer.config
     return (
         config.model_type in UNPADDED
         and not config.is_decoder
-        and all(isinstance(module, (Pooling, Normalize, Dense)) for module in list(model)[1:])
+        and all(isinstance(module, (Pooling, Normalize, Dense)) for module in others)
     )
 
 
-def _in_a_row(tokens: Sequence[Sequence[int]], first_position: int) -> dict[str, Tensor | Texts]:
-    """Texts one behind the other: ids and positions (1, tokens), and where each begins, as `Pooling` reads it."""
+def _packed(tokens: Sequence[Sequence[int]], first_position: int) -> dict[str, Tensor | Texts]:
+    """Texts packed into one row: ids and positions (1, tokens), and where each text starts, as `Pooling` reads it."""
     lengths = torch.tensor([len(row) for row in tokens])
     ends = lengths.cumsum(0)
     starts = ends - lengths

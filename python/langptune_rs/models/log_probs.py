@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -14,40 +16,41 @@ class TokenLogps(nn.Module):
 
     def __init__(self, output: nn.Module, softcap: float | None, temperature: float):
         super().__init__()
-        self.weight = output.weight  # of this module as well, so that ZeRO-3 gathers it for this module's forward
+        self.weight = output.weight  # shared, so that ZeRO-3 gathers it for this module's forward
         self.bias = getattr(output, "bias", None)
         self._softcap, self._temperature = softcap, temperature
 
     def forward(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Log-probability of each token under softmax(logits / temperature), float32 (n,), from hidden (n, width)."""
-        return _TokenLogps.apply(hidden, self.weight, self.bias, tokens, self._softcap, self._temperature)
+        logps = _TokenLogps.apply(hidden, self.weight, self.bias, tokens, self._softcap, self._temperature)
+        return cast(Tensor, logps)
 
 
 class _TokenLogps(torch.autograd.Function):
-    """The logits of a few rows at a time; they are normalised in float32.
+    """Computes the logits of `ROWS` rows at a time and normalises them in float32.
 
-    The gradient of a log-probability at its hidden state is worked out in the forward pass, where the probabilities
-    are at hand: the backward pass scales it. Only a matrix that trains has them computed again.
+    The gradient of a log-probability at its hidden state is computed in the forward pass, which has the probabilities;
+    the backward pass scales it. The probabilities are computed again only where the matrix trains.
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, tokens, softcap, temperature):
-        ctx.options = softcap, temperature
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, *options: Any) -> Tensor:
+        ctx.options = options  # softcap and temperature
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         logps = []
         for start in range(0, len(tokens), ROWS):
             chunk = slice(start, start + ROWS)
             logps_C, slope_CV = _logps_and_slope(
-                hidden[chunk], weight, bias, tokens[chunk], softcap, temperature, slope=gradient is not None
+                hidden[chunk], weight, bias, tokens[chunk], *options, slope=gradient is not None
             )
             logps.append(logps_C)
-            if gradient is not None:
+            if gradient is not None and slope_CV is not None:
                 gradient[chunk] = slope_CV.to(weight.dtype) @ weight
         ctx.save_for_backward(gradient, hidden, weight, bias, tokens)
         return torch.cat(logps) if logps else hidden.new_zeros(0, dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx, grad_logps):
+    def backward(ctx: Any, grad_logps: Tensor) -> tuple[Tensor | None, ...]:
         gradient, hidden, weight, bias, tokens = ctx.saved_tensors
         grad_hidden = None if gradient is None else gradient * grad_logps[:, None].to(gradient.dtype)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
@@ -56,14 +59,15 @@ class _TokenLogps(torch.autograd.Function):
             for start in range(0, len(tokens), ROWS):
                 chunk = slice(start, start + ROWS)
                 _, slope_CV = _logps_and_slope(hidden[chunk], weight, bias, tokens[chunk], *ctx.options, slope=True)
+                assert slope_CV is not None
                 slope_CV *= grad_logps[chunk, None]
                 if grad_weight is not None:
                     grad_weight += slope_CV.to(weight.dtype).T @ hidden[chunk]
                 if grad_bias is not None:
                     grad_bias += slope_CV.sum(0)
-        of_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
-        of_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
-        return grad_hidden, of_weight, of_bias, None, None, None
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        grad_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
 def _logps_and_slope(
@@ -76,7 +80,7 @@ def _logps_and_slope(
     *,
     slope: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities (rows,) and, on request, derivatives at the output (rows, vocabulary)."""
+    """Log-probabilities (rows,) and, with `slope`, their derivatives by the raw logits (rows, vocabulary)."""
     logits = nn.functional.linear(hidden, weight, bias).float()
     bend = None
     if softcap:

@@ -1,4 +1,4 @@
-"""Silence for libraries that print what no user asked for."""
+"""Silencing libraries that print what no user asked for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from transformers.utils import logging
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide progress bars, and what is printed on standard output, inside the block."""
+    """Hide progress bars and the standard output of libraries inside the block."""
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     bar = tqdm.__init__
     tqdm.__init__ = partialmethod(bar, disable=True)  # the bar over a GGUF file is not transformers' own
     try:
@@ -27,4 +27,4 @@ def quiet() -> Iterator[None]:
     finally:
         tqdm.__init__ = bar
         if shown:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # the same

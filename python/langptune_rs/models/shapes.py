@@ -1,10 +1,11 @@
-"""How large a model is, from its configuration alone: no weights are read."""
+"""The size of a model, from its configuration only: no weights are read."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,12 +25,12 @@ KNOWN = {
     "mixedbread-ai/mxbai-embed-large-v1": ("bert", {"hidden_size": 1024, "intermediate_size": 4096,
         "num_hidden_layers": 24, "num_attention_heads": 16, "vocab_size": 30522}),
 }  # fmt: skip
-"""The recipes' models by lower-case name: what the config.json of each on the model hub says of its size."""
+"""The recipes' models by lower-case name, with the sizes from the config.json of each on the model hub."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Counts of weights, and what attention needs to know."""
+    """The sizes of a model that decide its memory and its work."""
 
     layers: int
     width: int
@@ -45,7 +46,7 @@ class Shape:
     layer_edges: int
     """Inputs and outputs of the matrices of one layer, summed: LoRA of rank r adds r times as many weights."""
     gated: bool
-    """The feed-forward network has a gate beside its first matrix, as Llama's has and BERT's has not."""
+    """The feed-forward network has a gate beside its first matrix, like Llama's and unlike BERT's."""
 
 
 def policy_shape(name: str) -> Shape:
@@ -62,17 +63,25 @@ def embedder_shape(name: str) -> Shape:
 
 
 def _config(name: str, role: str) -> PretrainedConfig:
+    config: PretrainedConfig
     if name.lower() in KNOWN:
         kind, values = KNOWN[name.lower()]
-        return AutoConfig.for_model(kind, **values)
+        config = AutoConfig.for_model(kind, **values)
+    else:
+        config = AutoConfig.from_pretrained(_config_folder(name, role))
+    return config
+
+
+def _config_folder(name: str, role: str) -> Path:
+    """The folder with the config.json of a model."""
     if role == "embedder" and name.lower() in EMBEDDERS:
-        return AutoConfig.from_pretrained(_encoder(embedder_folder(name)))
+        return _encoder(embedder_folder(name))
     folder = Path(name).expanduser()
     if folder.is_dir():
         folder = _encoder(folder)
         if not (folder / "config.json").is_file():
             raise ModelError(f"{role}.model: there is no config.json in {folder}, so its size is unknown.")
-        return AutoConfig.from_pretrained(folder)
+        return folder
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -83,20 +92,21 @@ def _config(name: str, role: str) -> PretrainedConfig:
     if not isinstance(found, str):
         raise ModelError(
             f"The size of the {role} {name!r} is unknown here. `hf download {name} config.json` fetches the one file "
-            f"that says it; or set {role}.model to a local folder."
+            f"that holds it; or set {role}.model to a local folder."
         )
-    return AutoConfig.from_pretrained(Path(found).parent)
+    return Path(found).parent
 
 
 def _encoder(folder: Path) -> Path:
-    """Where in a SentenceTransformer the encoder is; any other folder is its own."""
+    """The folder of the encoder inside that of a SentenceTransformer; any other folder is returned as it is."""
     modules = folder / "modules.json"
     return folder / json.loads(modules.read_text(encoding="utf-8"))[0]["path"] if modules.is_file() else folder
 
 
-def _shape(config: PretrainedConfig, kind: type) -> Shape:
+def _shape(config: PretrainedConfig, kind: Any) -> Shape:
+    """The shape of a model of this configuration and `kind`, one of transformers' auto classes."""
     with quiet(), torch.device("meta"):
-        model = kind.from_config(config, trust_remote_code=False)
+        model: nn.Module = kind.from_config(config, trust_remote_code=False)
     layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
     config = config.get_text_config()
     matrices = [module for module in layers[0].modules() if isinstance(module, nn.Linear)]

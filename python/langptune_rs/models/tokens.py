@@ -1,4 +1,4 @@
-"""Counting the tokens of many texts, on all cores, and not twice: counts are kept by what they were counted of."""
+"""Counting the tokens of many texts, on all cores. Counts are cached on disk by a hash of tokenizer and texts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CHUNK_TEXTS = 8192
-"""Texts that are counted, and kept, together."""
+"""Texts that are counted and cached together."""
 
 
 def token_counters(embedder: str, policy: str) -> TokenCounters:
     """Counters for an embedder and a policy, by embedded name, local folder or hub id.
 
-    A model is looked for when its counter is first used, which raises `ModelError` where it cannot be found.
+    A model is looked for when its counter is first used. That raises `ModelError` if it cannot be found.
     """
     return TokenCounters(
         items=TokenizerCounter(embedder, embedder_tokenizer_folder, with_special_tokens=True),
@@ -46,21 +46,22 @@ class TokenizerCounter:
 
     @cached_property
     def name(self) -> str:
-        """A hash of the tokenizer, the same for the same vocabulary and rules wherever they stand."""
+        """A hash of the tokenizer's vocabulary and rules, the same wherever its files are."""
         return hashlib.blake2b(self._tokenizer.to_str().encode(), digest_size=8).hexdigest()
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The number of tokens of each text, uint32 (n,)."""
         counts = np.empty(len(texts), np.uint32)
-        kept = cache_folder() / "tokens" / f"{self.name}-{'framed' if self.with_special_tokens else 'plain'}"
+        cache = cache_folder() / "tokens" / f"{self.name}-{'framed' if self.with_special_tokens else 'plain'}"
         with _shown(len(texts)) as advance:
             for start in range(0, len(texts), CHUNK_TEXTS):
                 chunk = list(texts[start : start + CHUNK_TEXTS])
-                counts[start : start + len(chunk)] = self._kept(kept, chunk)
+                counts[start : start + len(chunk)] = self._cached_counts(cache, chunk)
                 advance(len(chunk))
         return counts
 
-    def _kept(self, folder: Path, texts: list[str]) -> np.ndarray:
+    def _cached_counts(self, folder: Path, texts: list[str]) -> np.ndarray:
+        counts: np.ndarray
         path = folder / f"{_digest(texts)}.npy"
         if path.is_file():
             try:
@@ -71,7 +72,7 @@ class TokenizerCounter:
                 return counts
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self.with_special_tokens)
         counts = np.fromiter(map(len, encodings), np.uint32, len(texts))
-        with suppress(OSError):  # the next time they are counted again
+        with suppress(OSError):  # without the cache they are counted again next time
             write_atomically(path, lambda temporary: _save(temporary, counts))
         return counts
 
@@ -109,7 +110,7 @@ def _save(path: Path, counts: np.ndarray) -> None:
 
 
 def _digest(texts: Sequence[str]) -> str:
-    """A hash of texts that is another for any other texts or order."""
+    """A hash of texts and their order."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         data = text.encode()

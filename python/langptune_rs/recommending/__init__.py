@@ -1,1 +1,1 @@
-"""An embedder and an item index at work."""
+"""The recommender: an embedder and an item index."""

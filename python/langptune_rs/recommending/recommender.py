@@ -15,17 +15,17 @@ from langptune_rs.models.embedder import Embedder
 class Recommender:
     """Ranks the items of a catalog by their similarity to a profile.
 
-    The embeddings of the items are taken as given, so whoever trains the embedder makes a new recommender.
+    It does not embed the items again when the embedder is trained: make a new recommender then.
     """
 
     def __init__(self, embedder: Embedder, item_embeddings: np.ndarray):
-        """`item_embeddings` are those of the catalog by `embedder`, float32 (n_items, dim)."""
+        """`item_embeddings` is float32 (n_items, dim), the catalog's items embedded by `embedder`."""
         self.embedder = embedder
         self.index = ItemIndex(item_embeddings)
 
     @classmethod
     def of_catalog(cls, embedder: Embedder, catalog: Catalog) -> Recommender:
-        """The recommender of a catalog, all of whose items are embedded here."""
+        """The recommender of a catalog, whose items this embeds."""
         return cls(embedder, embedder.encode_items(catalog.texts))
 
     @property
@@ -35,9 +35,11 @@ class Recommender:
     def ranks(self, profiles: Sequence[str], targets: np.ndarray, histories: np.ndarray) -> np.ndarray:
         """1-based rank of each profile's target among all items outside its history, int64 (n,).
 
-        `targets` is (n,), `histories` (n, history length), both item indexes.
+        `targets` is (n,) and `histories` (n, history length); both hold item indexes.
         """
-        return self.index.rank(self.embedder.encode_profiles(profiles), targets, exclude=histories)
+        ranks = self.index.rank(self.embedder.encode_profiles(profiles), targets, exclude=histories)
+        assert isinstance(ranks, np.ndarray)  # as `targets` are
+        return ranks
 
     def recommend(self, profile: str, k: int = 20, exclude: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
         """The k items nearest to a profile, best first: indexes int64 (k,) and cosine similarities float32 (k,).
@@ -52,13 +54,13 @@ class Recommender:
 
 
 def check_request(profile: str, k: int, exclude: Sequence[int], num_items: int) -> None:
-    """Raise what `Recommender.recommend` raises, which needs no model to be loaded."""
+    """Raise the errors of `Recommender.recommend`, before any model is loaded."""
     if not profile.strip():
         raise InputError("the profile is empty: write at least a word about what the user likes")
     check_items(exclude, num_items, "exclude")
     num_left = num_items - len(set(exclude))
     if not 1 <= k <= num_left:
-        raise InputError(f"k = {k}: the catalog has {num_left} items to recommend, pass a number from 1 to that")
+        raise InputError(f"k = {k}: the catalog has {num_left} items to recommend; pass a number from 1 to that")
 
 
 def check_items(items: Sequence[int], num_items: int, name: str) -> None:

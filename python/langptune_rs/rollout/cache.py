@@ -1,7 +1,7 @@
-"""Keys and values of a batch of prompts and of the profiles that are being written for them.
+"""The key-value cache of a batch of prompts and of the profiles that are being written for them.
 
-A prompt is held once for all its samples, with room behind it for what they write: slot t * G + g behind the prompt
-is token t of sample g. Prompts of similar length share a block, so that little of it is padding.
+A prompt is stored once for all its G samples, followed by slots for their tokens: slot t * G + g after the prompt is
+token t of sample g. Prompts of similar length share a block, so that little of it is padding.
 """
 
 from __future__ import annotations
@@ -17,79 +17,79 @@ from torch import Tensor
 from langptune_rs.models.attention import Layout, additive, causal_attention, for_heads, masked_attention
 
 PROMPTS_PER_BLOCK = {"cpu": 8, "cuda": 64}
-"""By device: a GPU would rather compute padding than start many small kernels."""
-WORTH_HOLDING = 0.75
-"""Prompts that no sample goes on for leave their block once less than this share of it is in use."""
+"""By device type: on a GPU some padding costs less than many small kernels."""
+MIN_SHARE_IN_USE = 0.75
+"""A block drops the prompts whose samples have all ended when less than this share of its prompts is in use."""
 
 
 class ProfileCache:
-    """The cache of one batch, and which samples are still being written: its rows, prompt by prompt."""
+    """The cache of one batch. Its rows, prompt by prompt, are the samples that are still being written."""
 
     def __init__(self, lengths: Sequence[int], num_samples: int, max_tokens: int, like: Tensor):
         """For prompts of these lengths, best in ascending order; `like` has the model's dtype and device."""
-        self._device, self._each = like.device, PROMPTS_PER_BLOCK[like.device.type]
-        starts = range(0, len(lengths), self._each)
-        self._blocks = [_Block(lengths[start : start + self._each], num_samples, max_tokens, like) for start in starts]
+        self._device, self._block_size = like.device, PROMPTS_PER_BLOCK[like.device.type]
+        parts = [lengths[start : start + self._block_size] for start in range(0, len(lengths), self._block_size)]
+        self._blocks = [_Block(part, num_samples, max_tokens, like) for part in parts]
         self._prefix = _Prefix()
         prompts = np.repeat(np.arange(len(lengths)), num_samples)
-        self._block_of, self._place = prompts // self._each, prompts % self._each
+        self._block_of, self._place = prompts // self._block_size, prompts % self._block_size
         self._sample = np.tile(np.arange(num_samples), len(lengths))
 
     def reading_prefix(self) -> Layout:
-        """The layout in which what all prompts begin with is read, once and before them."""
+        """The layout for reading the shared prefix of all prompts, once and before the prompts."""
         return self._prefix
 
     def reading(self, prompts: Sequence[int], lengths: Sequence[int], last_layer: int) -> Layout:
-        """The layout in which some of the prompts are read, one behind the other, `lengths` without the prefix. Tokens
-        behind them see nothing.
+        """The layout for reading some of the prompts, packed into one row; `lengths` are theirs without the prefix.
 
-        Of `last_layer` the attention of each prompt's last token alone is right: no other is looked at.
+        In `last_layer` only each prompt's final token is computed; nothing reads the rest. Padding at the end of the
+        row attends to nothing.
         """
-        places = [(self._blocks[i // self._each], i % self._each) for i in prompts]
+        places = [(self._blocks[i // self._block_size], i % self._block_size) for i in prompts]
         return _ReadPrompts(places, lengths, self._prefix, last_layer)
 
     def writing(self, step: int) -> Layout:
-        """The layout of one new token for each row, the 0-based `step` of its profile."""
+        """The layout for one new token in each row: token `step` of its profile, counted from 0."""
         bounds = np.searchsorted(self._block_of, np.arange(len(self._blocks) + 1)).tolist()
         rows = [slice(start, end) for start, end in itertools.pairwise(bounds)]
         prompts, samples = (torch.from_numpy(x).to(self._device) for x in (self._place, self._sample))
         return _WriteTokens(self._blocks, rows, prompts, samples, step)
 
-    def keep(self, going: np.ndarray) -> None:
-        """Go on with the rows where `going`, bool (rows,)."""
+    def keep(self, unfinished: np.ndarray) -> None:
+        """Drop all rows but the `unfinished`, bool (rows,)."""
         self._block_of, self._place, self._sample = (
-            rows[going] for rows in (self._block_of, self._place, self._sample)
+            rows[unfinished] for rows in (self._block_of, self._place, self._sample)
         )
         for i, block in enumerate(self._blocks):
             rows = self._block_of == i
             used, places = np.unique(self._place[rows], return_inverse=True)
-            if len(used) < WORTH_HOLDING * block.num_prompts:
+            if len(used) < MIN_SHARE_IN_USE * block.num_prompts:
                 block.keep(used)
                 self._place[rows] = places
 
 
 class _Block:
-    """Prompts that are padded to one length."""
+    """Prompts padded to the same length, and the slots of their samples."""
 
     def __init__(self, lengths: Sequence[int], num_samples: int, max_tokens: int, like: Tensor):
         self.num_prompts, self.num_samples, self.width = len(lengths), num_samples, max(lengths)
-        self._room = self.width + max_tokens * num_samples
+        self._num_slots = self.width + max_tokens * num_samples
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        slots = torch.arange(self._room, device=like.device)
+        slots = torch.arange(self._num_slots, device=like.device)
         in_prompt = slots < torch.tensor(lengths, device=like.device)[:, None]
         sample = torch.arange(num_samples, device=like.device)[:, None]
         own = (slots >= self.width) & ((slots - self.width) % num_samples == sample)
         self._mask = additive(in_prompt[:, None] | own, like.dtype)
         self._mask_of_step: tuple[int, Tensor] | None = None
-        """The slots that a step sees, and their mask for all layers."""
+        """How many slots a step attends to, and its mask, which all layers share."""
 
-    def hold(self, layer: int, prompt: int, key: Tensor, value: Tensor) -> None:
-        """Keep the keys and values (1, kv_heads, tokens, width) of a prompt."""
-        for held, states in ((self._keys, key), (self._values, value)):
-            if layer not in held:
-                held[layer] = states.new_zeros(self.num_prompts, states.shape[1], self._room, states.shape[3])
-            held[layer][prompt, :, : states.shape[2]] = states[0]
+    def store(self, layer: int, prompt: int, key: Tensor, value: Tensor) -> None:
+        """Store the keys and values (1, kv_heads, tokens, width) of a prompt."""
+        for stored, states in ((self._keys, key), (self._values, value)):
+            if layer not in stored:
+                stored[layer] = states.new_zeros(self.num_prompts, states.shape[1], self._num_slots, states.shape[3])
+            stored[layer][prompt, :, : states.shape[2]] = states[0]
 
     def attend(
         self,
@@ -101,7 +101,7 @@ class _Block:
         value: Tensor,
         scaling: float | None,
     ) -> Tensor:
-        """Attention (rows, heads, width) of the next token of the samples at `place`, whose states are added."""
+        """Attention (rows, heads, width) of token `step` of the samples at `place`. Stores its keys and values."""
         prompts, samples = place
         start = self.width + step * self.num_samples
         end = start + self.num_samples
@@ -117,16 +117,16 @@ class _Block:
         return out.transpose(1, 2)[prompts, samples]
 
     def keep(self, prompts: np.ndarray) -> None:
-        """Let all prompts but these leave."""
+        """Drop all prompts but these."""
         rows = torch.from_numpy(prompts).to(self._mask.device)
         self.num_prompts, self._mask, self._mask_of_step = len(prompts), self._mask[rows], None
-        for held in (self._keys, self._values):
-            for layer in held:
-                held[layer] = held[layer][rows]
+        for stored in (self._keys, self._values):
+            for layer in stored:
+                stored[layer] = stored[layer][rows]
 
 
 class _Prefix:
-    """Layout of what all prompts begin with; keeps its keys and values. Empty until it is read."""
+    """Layout of the shared prefix of all prompts; stores its keys and values. Empty until the prefix is read."""
 
     def __init__(self) -> None:
         self._states: dict[int, tuple[Tensor, Tensor]] = {}
@@ -135,15 +135,16 @@ class _Prefix:
         self._states[layer] = key, value
         return causal_attention(query, key, value, scaling).transpose(1, 2)
 
-    def before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the prefix and, behind them, those given."""
+    def prepended(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The given keys and values after those of the prefix."""
         if layer not in self._states:
             return key, value
-        return tuple(torch.cat(pair, 2) for pair in zip(self._states[layer], (key, value), strict=True))
+        prefix_key, prefix_value = self._states[layer]
+        return torch.cat((prefix_key, key), 2), torch.cat((prefix_value, value), 2)
 
 
 class _ReadPrompts:
-    """Layout of prompts one behind the other."""
+    """Layout of prompts packed into one row."""
 
     def __init__(self, places: Sequence[tuple[_Block, int]], lengths: Sequence[int], prefix: _Prefix, last_layer: int):
         self._places, self._lengths, self._prefix, self._last_layer = places, lengths, prefix, last_layer
@@ -153,16 +154,16 @@ class _ReadPrompts:
         end = 0
         for (block, prompt), length in zip(self._places, self._lengths, strict=True):
             start, end = end, end + length
-            keys, values = self._prefix.before(layer, key[:, :, start:end], value[:, :, start:end])
-            block.hold(layer, prompt, keys, values)
+            keys, values = self._prefix.prepended(layer, key[:, :, start:end], value[:, :, start:end])
+            block.store(layer, prompt, keys, values)
             if layer == self._last_layer:
                 last = slice(end - 1, end)
-                everything = for_heads(query.new_zeros(1, 1, keys.shape[2]), query, keys)
-                out[:, :, last] = masked_attention(query[:, :, last], keys, values, everything, scaling)
+                mask = for_heads(query.new_zeros(1, 1, keys.shape[2]), query, keys)  # all visible
+                out[:, :, last] = masked_attention(query[:, :, last], keys, values, mask, scaling)
             else:
-                num_before = keys.shape[2] - length
-                rows = F.pad(query[:, :, start:end], (0, 0, num_before, 0))
-                out[:, :, start:end] = causal_attention(rows, keys, values, scaling)[:, :, num_before:]
+                num_prefix = keys.shape[2] - length
+                queries = F.pad(query[:, :, start:end], (0, 0, num_prefix, 0))
+                out[:, :, start:end] = causal_attention(queries, keys, values, scaling)[:, :, num_prefix:]
         return out.transpose(1, 2)
 
 
@@ -170,9 +171,9 @@ class _WriteTokens:
     """Layout of one new token for each row."""
 
     def __init__(self, blocks: Sequence[_Block], rows: Sequence[slice], prompts: Tensor, samples: Tensor, step: int):
-        """`rows` are those of each block; `prompts` and `samples` say of every row whose it is."""
+        """`rows` is the slice of each block. `prompts`, counted within their block, and `samples` are (rows,)."""
         self._blocks, self._rows, self._step = blocks, rows, step
-        self._places = [(prompts[of_block], samples[of_block]) for of_block in rows]
+        self._places = [(prompts[block_rows], samples[block_rows]) for block_rows in rows]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))

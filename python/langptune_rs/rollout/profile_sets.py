@@ -1,4 +1,4 @@
-"""What one policy wrote for many sessions: a greedy profile for each, and samples."""
+"""The profiles that one policy writes for many sessions: a greedy one for each, and samples."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.seeds import evaluation_seed
 
 Bar = Callable[[int, str], AbstractContextManager[Callable[..., None]]]
-"""A progress bar by its total and its description; see `progress.progress`."""
+"""Makes a progress bar from its total and its description, as `progress.progress` does."""
 
 
 @dataclass(frozen=True)
 class WrittenProfiles:
-    """Profiles of one policy in one decoding, `num_samples` for each session, session-major."""
+    """Profiles of one policy and one way of decoding: `num_samples` for each session, one session after the other."""
 
     profiles: Profiles
     copied_shares: np.ndarray
     num_samples: int = 1
 
     def statistics(self) -> dict[str, float]:
-        """Mean number of tokens, share of profiles that did not end in time, mean share of copied words."""
+        """Mean number of tokens, share of profiles that are overlong, and mean share of copied words."""
         return {
             "tokens": float(np.mean([len(tokens) for tokens in self.profiles.tokens])),
             "overlong_rate": float(1 - self.profiles.finished.mean()),
@@ -38,7 +38,7 @@ class WrittenProfiles:
 
 @dataclass(frozen=True)
 class ProfileSets:
-    """What one policy wrote for the sessions."""
+    """The greedy and the sampled profiles of one policy for the same sessions."""
 
     greedy: WrittenProfiles
     sampled: WrittenProfiles | None
@@ -47,12 +47,12 @@ class ProfileSets:
 def write_profile_sets(
     writer: ProfileWriter, sessions: Sessions, *, num_samples: int, seed: int, bar: Bar, name: str
 ) -> ProfileSets:
-    """One greedy profile for each session, and `num_samples` sampled ones, the same on every rank.
+    """One greedy profile for each session, and `num_samples` sampled ones; every rank gets all of them.
 
-    Samples are seeded by the session, so every policy reads the same random numbers for it. Each rank writes the
-    profiles of its share.
+    Samples are seeded by the session, so every policy draws the same random numbers for it. Each rank writes the
+    profiles of its share of the sessions.
     """
-    own = sessions.take(np.arange(len(sessions))[shard(sessions)])
+    own = sessions.take(np.arange(len(sessions))[shard(range(len(sessions)))])
     prompts = writer.prompts(own)
     num_profiles = 1 + num_samples
     with bar(len(prompts) * num_profiles, f"{name}: profiles") as advance:

@@ -11,7 +11,7 @@ from langptune_rs.evaluation.metrics import from_ranks
 def recommender_reward(ranks: np.ndarray, finished: np.ndarray, *, metric: str, overlong_reward: float) -> np.ndarray:
     """Raw reward of each profile, float64 (n,): the metric of its target's rank, or Gamma where it did not end.
 
-    With one target NDCG over the whole catalog is 1 / log2(1 + rank), in (0, 1] (section 4.3).
+    With one target, NDCG over the whole catalog is 1 / log2(1 + rank), in (0, 1] (section 4.3).
     """
     return np.where(finished, from_ranks(ranks, metric), overlong_reward)
 
@@ -22,7 +22,7 @@ def penalize(rewards: Tensor, logps: Tensor, reference_logps: Tensor, gamma: flo
 
 
 def standardize(rewards: Tensor) -> Tensor:
-    """Zero mean and unit variance over all entries, those of the global batch (section 4.3); all zero if they agree."""
+    """The rewards of the global batch at zero mean and unit variance (section 4.3); all zero if they are equal."""
     if rewards.max() == rewards.min():
         return zeros_like(rewards)
     centered = rewards - rewards.mean()

@@ -1,8 +1,7 @@
 """Writing profiles: batched decoding that stops every row at its own end-of-turn token.
 
-Sampling is temperature only, with no top-p or top-k, so that the sampler's distribution is the one the trainer
-differentiates. Each row draws from its own seeded stream: what a user is told does not depend on who else is in the
-batch.
+Sampling uses a temperature and no top-p or top-k, so that the sampler's distribution is the one the trainer
+differentiates. Each row draws from its own seeded stream, so a profile does not depend on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,16 +24,16 @@ from langptune_rs.rollout.cache import ProfileCache
 from langptune_rs.seeds import seed_sequence
 
 PROMPT_TOKENS = 2048
-"""Tokens of prompts that are read in one forward pass: enough for the matrix products, few enough for the caches."""
+"""Tokens of prompts in one forward pass: enough to keep matrix products fast, few enough for the CPU's caches."""
 
 
 @dataclass(frozen=True)
 class States:
-    """Hidden states at the policy's cut in its own precision, each (tokens, width), in the memory of the CPU."""
+    """Hidden states at the policy's cut, each (tokens, width), in the policy's precision and in CPU memory."""
 
     prompts: list[Tensor]
     profiles: list[Tensor]
-    """All tokens of a profile but the last, which nothing is predicted from."""
+    """All tokens of a profile but the last, which predicts none."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Profiles:
     finished: np.ndarray
     """bool (n,): the profile ended with an end-of-turn token within the limit."""
     states: States | None = None
-    """On request, what the policy's frozen layers made of the tokens."""
+    """Hidden states after the policy's frozen layers, if they were asked for."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -54,7 +54,8 @@ class Profiles:
     @staticmethod
     def joined(parts: Sequence[Profiles]) -> Profiles:
         """The profiles of all parts, one part after the other, without states."""
-        tokens, texts = ([one for part in parts for one in getattr(part, name)] for name in ("tokens", "texts"))
+        tokens = [row for part in parts for row in part.tokens]
+        texts = [text for part in parts for text in part.texts]
         return Profiles(tokens, texts, np.concatenate([part.finished for part in parts]))
 
     def take(self, rows: np.ndarray) -> Profiles:
@@ -76,27 +77,29 @@ def write_profiles(
 ) -> Profiles:
     """Write one profile for each prompt at each of `temperatures`; 0 decodes greedily.
 
-    Sampling needs `seeds`, one integer for each prompt: sample s of a prompt reads stream (seed, s). A batch holds as
-    many rows as `token_budget` allows at their final length; rows that have ended leave it. `on_batch` is given the
-    token ids of each batch when it is done, one list a profile. What it was given by an earlier call with the same
-    arguments is not written again when it is passed as `kept`; of that no states can be kept.
+    Sampling needs `seeds`, one integer for each prompt: sample s of a prompt draws from stream (seed, s). A batch holds
+    as many rows as `token_budget` allows at their final length. Rows that have ended leave it. `on_batch` receives the
+    token ids of each finished batch, one list for each profile. `kept` are such batches of an interrupted call with the
+    same arguments, in order; they are not written again. With `keep_states` the profiles carry hidden states, but
+    batches passed as `kept` carry none.
 
     Raises `ModelError` when a prompt and `max_tokens` do not fit the model's context.
     """
     check_context(policy, prompts, max_tokens)
     if any(temperatures) and seeds is None:
         raise ValueError("sampling needs a seed for each prompt: pass `seeds`, or temperature 0 to decode greedily")
-    each = len(temperatures)
+    num_samples = len(temperatures)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    tokens: list[list[int]] = [[] for _ in range(len(prompts) * each)]
-    states = States([None] * len(prompts), [None] * len(tokens)) if keep_states else None
-    batches = _token_budget_batches(order, prompts, max_tokens, each, token_budget)
+    tokens: list[list[int]] = [[] for _ in range(len(prompts) * num_samples)]
+    no_states = torch.empty(0)
+    states = States([no_states] * len(prompts), [no_states] * len(tokens)) if keep_states else None
+    batches = _token_budget_batches(order, prompts, max_tokens, num_samples, token_budget)
     with packed_weights(policy.model):
         for batch, before in zip_longest(batches, kept):
-            rows = [i * each + s for i in batch for s in range(each)]
+            rows = [i * num_samples + s for i in batch for s in range(num_samples)]
             written = before
             if before is None:
-                streams = [(0 if seeds is None else seeds[i], s) for i in batch for s in range(each)]
+                streams = [(0 if seeds is None else seeds[i], s) for i in batch for s in range(num_samples)]
                 batch_prompts = [prompts[i] for i in batch]
                 written, *at_cut = _decode_batch(policy, batch_prompts, max_tokens, temperatures, streams, keep_states)
                 if on_batch:
@@ -110,31 +113,32 @@ def write_profiles(
     return Profiles(tokens, [policy.decode(row) for row in tokens], finished, states)
 
 
-def _scatter(values: Sequence, places: Sequence[int], into: list) -> None:
+def _scatter(values: Sequence[Any], places: Sequence[int], into: list[Any]) -> None:
+    """Set `into[place]` to the value of each place."""
     for value, place in zip(values, places, strict=True):
         into[place] = value
 
 
 class NumpyNoise:
-    """For each row an endless stream of exponential variables of its own, drawn by the CPU."""
+    """Standard exponential variables from a seeded stream for each row, drawn by numpy on the CPU."""
 
     def __init__(self, seeds: Sequence[tuple[int, int]]):
         self._streams = [np.random.Generator(np.random.SFC64(seed_sequence(*seed))) for seed in seeds]
 
     def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:
-        """The next variables of some rows, in the shape of `like` (rows, vocabulary), float32."""
+        """The next variables of these rows, float32 in the shape of `like` (rows, vocabulary)."""
         noise = np.empty(like.shape, dtype=np.float32)
         for row, out in zip(rows, noise, strict=True):
             stream = self._streams[row]
             stream.standard_exponential(dtype=np.float32, out=out)
-            if not out.all():  # numpy rounds what is below 2^-23 to 0, and such a clock would always be the first
+            if not out.all():  # numpy rounds values below 2^-23 to 0, and such a token would always be chosen
                 zeros = np.flatnonzero(out == 0)
                 out[zeros] = (1 - stream.random(len(zeros))) * 2.0**-23
         return torch.from_numpy(noise)
 
 
 class TorchNoise:
-    """The same on the model's own device, where a GPU would wait for the CPU."""
+    """The same on the model's own device, so that a GPU need not wait for the CPU."""
 
     def __init__(self, seeds: Sequence[tuple[int, int]], device: torch.device | str):
         words = [seed_sequence(*seed).generate_state(1, np.uint64)[0] >> np.uint64(1) for seed in seeds]
@@ -161,7 +165,7 @@ def check_context(policy: Policy, prompts: Sequence[Sequence[int]], max_tokens: 
 def _token_budget_batches(
     order: list[int], prompts: Sequence[Sequence[int]], max_tokens: int, num_samples: int, token_budget: int
 ) -> list[list[int]]:
-    """Cut `order`, sorted by prompt length, so that a padded batch keeps within the budget (one prompt at least)."""
+    """`order`, sorted by prompt length, in batches within the budget, padding included; at least one prompt each."""
     batches: list[list[int]] = []
     for i in order:
         row_tokens = len(prompts[i]) + max_tokens * num_samples
@@ -182,42 +186,43 @@ def _decode_batch(
 ) -> tuple[list[list[int]], list[Tensor], list[Tensor]]:
     """Decode one batch; rows that have ended leave it.
 
-    Returns token ids, and the states at the cut (tokens, width) of each prompt and of each profile but its last token,
-    which is never read; none of them if they are not to be kept.
+    Returns token ids, and with `keep_states` the states at the cut (tokens, width) of each prompt and of each profile
+    without its last token, which is never read.
     """
-    device, each = policy.model.device, len(temperatures)
-    like = policy.model.get_input_embeddings().weight
-    shared = _num_shared_tokens(prompts)
-    own = [prompt[shared:] for prompt in prompts]
-    cache = ProfileCache([len(prompt) for prompt in prompts], each, max_tokens, like)
-    prompt_states, logits = _read_prompts(policy, cache, prompts[0][:shared], own, keep_states)
-    logits = logits.repeat_interleave(each, 0)
-    heat = torch.tensor(temperatures, device=device).repeat(len(prompts))
+    device, num_samples = policy.model.device, len(temperatures)
+    embedding = cast(Tensor, policy.model.get_input_embeddings().weight)
+    num_shared = _num_shared_tokens(prompts)
+    cache = ProfileCache([len(prompt) for prompt in prompts], num_samples, max_tokens, like=embedding)
+    prompt_states, logits = _read_prompts(
+        policy, cache, prompts[0][:num_shared], [prompt[num_shared:] for prompt in prompts], keep_states
+    )
+    logits = logits.repeat_interleave(num_samples, 0)
+    row_temperatures = torch.tensor(temperatures, device=device).repeat(len(prompts))
     noise = NumpyNoise(seeds) if device.type == "cpu" else TorchNoise(seeds, device)
-    positions = torch.tensor([len(prompt) for prompt in prompts], device=device).repeat_interleave(each)
-    tokens: list[list[int]] = [[] for _ in range(len(prompts) * each)]
+    positions = torch.tensor([len(prompt) for prompt in prompts], device=device).repeat_interleave(num_samples)
+    tokens: list[list[int]] = [[] for _ in range(len(prompts) * num_samples)]
     states: list[list[Tensor]] = [[] for _ in tokens]
     rows = np.arange(len(tokens))
     for step in range(max_tokens):
-        chosen = choose(logits, heat, noise, rows)
+        chosen = choose(logits, row_temperatures, noise, rows)
         ids = chosen.tolist()
         for row, token in zip(rows, ids, strict=True):
             tokens[row].append(token)
-        going = ~np.isin(ids, list(policy.eos_ids))
-        if not going.any() or step + 1 == max_tokens:
+        unfinished = ~np.isin(ids, list(policy.eos_ids))
+        if not unfinished.any() or step + 1 == max_tokens:
             break
-        if not going.all():
-            cache.keep(going)
-            keep = torch.from_numpy(np.flatnonzero(going)).to(device)
-            heat, chosen, positions = heat[keep], chosen[keep], positions[keep]
-            rows = rows[going]
+        if not unfinished.all():
+            cache.keep(unfinished)
+            keep = torch.from_numpy(np.flatnonzero(unfinished)).to(device)
+            row_temperatures, chosen, positions = row_temperatures[keep], chosen[keep], positions[keep]
+            rows = rows[unfinished]
         layout, position_ids = cache.writing(step), (positions + step)[None]
         at_cut = policy.states(chosen[None], position_ids, layout)
         if keep_states:
             for row, state in zip(rows, at_cut[0].cpu(), strict=True):
                 states[row].append(state)
-        everyone = torch.arange(len(rows), device=device)
-        logits = policy.logits(policy.hidden(at_cut, position_ids, layout, everyone))
+        all_rows = torch.arange(len(rows), device=device)
+        logits = policy.logits(policy.hidden(at_cut, position_ids, layout, all_rows))
     if not keep_states:
         return tokens, [], []
     return tokens, prompt_states, [torch.stack(row) if row else prompt_states[0][:0] for row in states]
@@ -226,39 +231,40 @@ def _decode_batch(
 def _read_prompts(
     policy: Policy, cache: ProfileCache, prefix: Sequence[int], prompts: Sequence[Sequence[int]], keep_states: bool
 ) -> tuple[list[Tensor], Tensor]:
-    """Fill the cache, from what all prompts begin with and the rest of each.
+    """Fill the cache with the shared prefix and with the rest of each prompt.
 
-    Returns the states at the cut (tokens, width) of each whole prompt, if they are kept, and the logits behind it
-    (prompts, vocabulary).
+    Returns the states at the cut (tokens, width) of each whole prompt, if they are kept, and the logits of the token
+    after it (prompts, vocabulary).
     """
     device, last_layer = policy.model.device, len(policy.decoder.layers) - 1
 
     def run(ids: Sequence[int], positions: Sequence[int], layout: Layout, last: Sequence[int]) -> tuple[Tensor, Tensor]:
-        ids, positions, rows = (torch.tensor(x, device=device) for x in (ids, positions, last))
-        at_cut = policy.states(ids[None], positions[None], layout)
+        input_ids, position_ids, rows = (torch.tensor(x, device=device) for x in (ids, positions, last))
+        at_cut = policy.states(input_ids[None], position_ids[None], layout)
         states = at_cut[0].cpu() if keep_states else at_cut[0]
-        return states, policy.logits(policy.hidden(at_cut, positions[None], layout, rows))
+        return states, policy.logits(policy.hidden(at_cut, position_ids[None], layout, rows))
 
-    before = None
+    prefix_states = None
     if prefix:
-        before, _ = run(prefix, range(len(prefix)), cache.reading_prefix(), [0])
-    states, logits = [], []
+        prefix_states, _ = run(prefix, range(len(prefix)), cache.reading_prefix(), [0])
+    states: list[Tensor] = []
+    logits: list[Tensor] = []
     for part in _parts([len(prompt) for prompt in prompts], PROMPT_TOKENS):
         lengths = [len(prompts[i]) for i in part]
-        filling = [0] * missing_tokens(sum(lengths))
-        ids = [token for i in part for token in prompts[i]] + filling
-        positions = [len(prefix) + position for length in lengths for position in range(length)] + filling
+        padding = [0] * missing_tokens(sum(lengths))
+        ids = [token for i in part for token in prompts[i]] + padding
+        positions = [len(prefix) + position for length in lengths for position in range(length)] + padding
         layout = cache.reading(part, lengths, last_layer)
-        at_cut, behind = run(ids, positions, layout, np.cumsum(lengths) - 1)
-        logits.append(behind)
+        at_cut, next_logits = run(ids, positions, layout, (np.cumsum(lengths) - 1).tolist())
+        logits.append(next_logits)
         if keep_states:
-            each = at_cut[: sum(lengths)].split(lengths)
-            states += [own if before is None else torch.cat([before, own]) for own in each]
+            prompt_states = torch.split(at_cut[: sum(lengths)], lengths)
+            states += [own if prefix_states is None else torch.cat([prefix_states, own]) for own in prompt_states]
     return states, torch.cat(logits)
 
 
 def _parts(lengths: Sequence[int], capacity: int) -> list[range]:
-    """Consecutive sequences of at most `capacity` tokens together, one at least."""
+    """Ranges of consecutive sequences with at most `capacity` tokens in all, or one sequence."""
     parts: list[range] = []
     tokens = 0
     for i, length in enumerate(lengths):
@@ -271,25 +277,27 @@ def _parts(lengths: Sequence[int], capacity: int) -> list[range]:
 
 
 def _num_shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with; each keeps one of its own, and a prompt alone shares none."""
+    """The length of the prompts' shared prefix. Each keeps a token of its own, and a single prompt shares none."""
     if len(prompts) == 1:
         return 0
-    first, last = min(prompts), max(prompts)  # whatever these two begin with, all between them do too
+    first, last = min(prompts, key=list), max(prompts, key=list)  # a prefix of these two is one of all between them
     differs = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     return min(next(differs, len(first)), min(map(len, prompts)) - 1)
 
 
-def choose(logits: Tensor, temperatures: Tensor, noise: NumpyNoise | TorchNoise, rows: Sequence[int]) -> Tensor:
+def choose(
+    logits: Tensor, temperatures: Tensor, noise: NumpyNoise | TorchNoise, rows: Sequence[int] | np.ndarray
+) -> Tensor:
     """The next token of each row, int64 (rows,), from logits (rows, vocabulary).
 
-    Greedy where the row's temperature is 0. Elsewhere the first of independent exponential clocks, each at the rate of
-    its token's probability, which is a draw from the softmax. Rounding changes it only where two clocks nearly tie,
-    while inverting the cumulative distribution would let it move every token of small probability.
+    A row of temperature 0 is greedy. Any other is a draw from the softmax by the exponential race (Gumbel-max): the
+    token with the largest logit / temperature - log(E), with independent standard exponentials E. Rounding changes it
+    only where two tokens nearly tie; inverting the cumulative distribution would let rounding move every rare token.
     """
     chosen = logits.argmax(-1)
-    hot = temperatures.nonzero().squeeze(1)
-    if len(hot):
-        scores = logits[hot].float().div_(temperatures[hot, None])
-        scores -= noise.draw([rows[i] for i in hot.tolist()], scores).log_()
-        chosen[hot] = scores.argmax(-1)
+    sampled = temperatures.nonzero().squeeze(1)
+    if len(sampled):
+        scores = logits[sampled].float().div_(temperatures[sampled, None])
+        scores -= noise.draw([rows[i] for i in sampled.tolist()], scores).log_()
+        chosen[sampled] = scores.argmax(-1)
     return chosen

@@ -1,4 +1,4 @@
-"""The writer of profiles: a policy, the prompts of a data set, and the recipe's way of decoding."""
+"""The writer of profiles: a policy, the prompts of a data set, and the recipe's decoding settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from langptune_rs.rollout.sampling import Profiles, check_context, write_profile
 
 
 class ProfileWriter:
-    """Writes profiles as a recipe says: its prompt, its token limit, its temperature, its token budget."""
+    """Writes profiles with a recipe's prompt, token limit, temperature and token budget."""
 
     def __init__(self, policy: Policy, dataset: Dataset, config: ProfileConfig):
         self.policy, self.dataset, self.config = policy, dataset, config
@@ -25,7 +25,7 @@ class ProfileWriter:
     def history_prompt(
         self, items: Sequence[int] | np.ndarray, ratings: Sequence[float] | np.ndarray, reviews: Sequence[str | None]
     ) -> list[int]:
-        """Token ids of the prompt of a history: item indexes, ratings (NaN for none) and reviews, oldest first."""
+        """Token ids of the prompt of a history, oldest first: item indexes, ratings (NaN for none) and reviews."""
         return self.policy.encode_prompt(self.dataset.history_prompt(items, ratings, reviews, self.config))
 
     def check_context(self, prompts: Sequence[Sequence[int]]) -> None:
@@ -43,7 +43,7 @@ class ProfileWriter:
         kept: Sequence[list[list[int]]] = (),
         on_batch: Callable[[list[list[int]]], object] | None = None,
     ) -> Profiles:
-        """Profiles of each prompt next to each other: the greedy one first if asked for, then `num_samples` samples.
+        """The profiles of each prompt in turn: the greedy one if asked for, then `num_samples` samples.
 
         Samples are drawn at the recipe's temperature and need `seeds`, one for each prompt. `keep_states`, `kept` and
         `on_batch` are those of `write_profiles`, and so are the errors.

@@ -33,7 +33,7 @@ MEMORY_KEYS = (
     "rlso.micro_batch_tokens",
     "rlso.gradient_checkpointing",
 )
-"""What decides how much memory a run takes and, but for rounding, nothing else: may change when it is resumed."""
+"""Keys that decide how much memory a run takes and, except for rounding, nothing else: they may change on resume."""
 
 WRITTEN = (
     *(TRAINED, CHECKPOINTS, "metrics.jsonl", "policy", "embedder", DATA, "tensorboard", "wandb", "report.html"),
@@ -41,16 +41,16 @@ WRITTEN = (
     *("per_user.parquet", "per_user-train.parquet", "per_user-validation.parquet"),
     *("profiles.parquet", "profiles-train.parquet", "profiles-validation.parquet"),
 )
-"""All that a run writes beside its configuration, in the order in which it may be deleted: what says that there is
-work done goes first."""
+"""All that a run writes beside its configuration, in the order in which it is deleted: first what shows that there is
+work done."""
 
 
 @contextmanager
 def opened_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Make `output` ready for a run of `config` and keep every other process out of it inside the block.
 
-    Raises `RunError` when another process is at work there, and when the folder holds something else: another run
-    (unless `resume` continues the same one or `overwrite` deletes it), or files that no run wrote, which are never
+    Raises `RunError` when another process is at work there, when the folder holds another run (unless `resume`
+    continues the same one or `overwrite` deletes it), and when it holds files that no run wrote: those are never
     deleted.
     """
     if resume and overwrite:
@@ -74,7 +74,7 @@ def opened_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool
 
 
 def _holds_run(output: Path) -> bool:
-    """Whether there is a configuration as a run writes it: whole, where one that a person wrote leaves keys out."""
+    """Whether there is a configuration that a run wrote: it has every key; one that a person wrote leaves some out."""
     path = output / CONFIG
     try:
         load_config(path)
@@ -91,7 +91,7 @@ def _in_progress(output: Path, holder: str) -> RunError:
 
 
 def _make_room(output: Path, *, overwrite: bool) -> None:
-    """Delete what the run in `output` wrote, if it got nowhere or `overwrite` allows it."""
+    """Delete what the run in `output` wrote, if it did no work yet or `overwrite` allows it."""
     if overwrite:
         if foreign := _foreign_files(output):
             raise RunError(
@@ -108,7 +108,7 @@ def _make_room(output: Path, *, overwrite: bool) -> None:
 
 
 def _has_started(output: Path) -> bool:
-    """Whether a run wrote the configuration, and not somebody who prepared one for it."""
+    """Whether a run, and not a person preparing one, wrote the configuration."""
     lock = output / LOCK
     return lock.is_file() and lock.stat().st_size > 0
 
@@ -120,14 +120,14 @@ def _has_work(output: Path) -> bool:
 
 
 def _foreign_files(output: Path) -> list[Path]:
-    """What no run wrote in `output`, and in the place of its data set, where a person may have put their own logs."""
+    """What no run wrote in `output`, nor in its data folder, where a person may have put their own logs."""
     written = {output / CONFIG, output / LOCK, *_written_files(output)}
     foreign = [path for path in _children(output) if path not in written]
-    return [_foreign_data(path) if path == output / DATA else path for path in foreign]
+    return [(_foreign_data(path) or path) if path == output / DATA else path for path in foreign]
 
 
 def _written_files(output: Path) -> list[Path]:
-    """What a run wrote in `output` beside its configuration, with temporaries that a kill left behind."""
+    """What a run wrote in `output` beside its configuration, including temporary files that a kill left behind."""
     named = [output / name for name in WRITTEN if (output / name).exists() or (output / name).is_symlink()]
     temporary = [path for path in _children(output) if _is_temporary(path.name, (CONFIG, *WRITTEN))]
     return [path for path in named if path.name != DATA or _foreign_data(path) is None] + temporary
@@ -140,22 +140,22 @@ def _foreign_data(data: Path) -> Path | None:
 
 
 def _is_temporary(name: str, final_names: tuple[str, ...]) -> bool:
-    """Whether `name` is that of a file or folder on its way to one of `final_names`."""
+    """Whether `name` is the temporary name of one of `final_names`."""
     return name.endswith(".tmp") and any(name.startswith(f".{final}.") for final in final_names)
 
 
 def _children(folder: Path) -> list[Path]:
-    """What is in `folder`, sorted; nothing where it is no folder."""
+    """What is in `folder`, sorted; empty when it is no folder."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def has_config(run: Path) -> bool:
-    """Whether the configuration of a run is in `run`, as far as this machine sees."""
+    """Whether this machine sees the configuration of a run in `run`."""
     return (run / CONFIG).is_file()
 
 
 def open_dataset(config: RunConfig, run: Path) -> Dataset:
-    """The data set of a run, prepared where it has to be. Raises what `open_source` raises."""
+    """The data set of a run, prepared first if it has to be. Raises what `open_source` raises."""
     return open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
 
 
@@ -169,7 +169,7 @@ def read_config(run: Path) -> RunConfig:
 
 
 def _check_same(output: Path, config: RunConfig) -> None:
-    """Refuse to go on with another configuration, but for keys that decide about memory alone, which are taken over."""
+    """Raise `RunError` for another configuration. Keys that decide only about memory may differ and are taken over."""
     before = read_config(output)
     if _without_memory_keys(before) != _without_memory_keys(config):
         lines = difflib.ndiff(to_toml(before).splitlines(), to_toml(config).splitlines())
@@ -182,7 +182,7 @@ def _check_same(output: Path, config: RunConfig) -> None:
         )
     if before.profile.token_budget != config.profile.token_budget:
         for kept in (output / CHECKPOINTS).glob("profiles-*-of-*.jsonl"):
-            kept.unlink()  # they are kept by batches, which the budget cuts
+            kept.unlink()  # the budget decides the batches in which they are kept
     if before != config:
         write_text(output / CONFIG, to_toml(config))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from langptune_rs.config.logging import LoggingConfig
 from langptune_rs.errors import ConfigError
@@ -12,12 +14,14 @@ from langptune_rs.files import whole_lines, write_text
 
 
 class MetricsLog:
-    """Appends one object a step. Only rank 0 makes one.
+    """Appends one JSON object a step. Only rank 0 makes a log."""
 
-    On resume, lines of steps after `last_step` belong to work that will be done again and are dropped.
-    """
+    def __init__(self, run: Path, config: LoggingConfig, last_step: int, run_config: dict[str, Any]):
+        """Open the log of `run`; `run_config` is the whole recipe, for Weights & Biases.
 
-    def __init__(self, run: Path, config: LoggingConfig, last_step: int, run_config: dict):
+        On resume the lines after `last_step` are dropped, since their steps will be done again. Raises `ConfigError`
+        when the recipe asks for wandb and it is not installed.
+        """
         self._path = run / "metrics.jsonl"
         kept = [line for line in read_metrics(run) if line["step"] <= last_step]
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
@@ -37,7 +41,7 @@ class MetricsLog:
                 ) from error
             self._wandb = wandb.init(project=config.wandb_project, dir=run, config=run_config, name=run.name)
 
-    def write(self, step: int, iteration: int, phase: str, values: dict[str, float]) -> None:
+    def write(self, step: int, iteration: int, phase: str, values: Mapping[str, float]) -> None:
         """Log the values of one optimizer step (`phase` "contrastive" or "rlso") or of a validation after it."""
         self._file.write(json.dumps({"step": step, "iteration": iteration, "phase": phase, **values}) + "\n")
         self._file.flush()
@@ -48,14 +52,15 @@ class MetricsLog:
             self._wandb.log(values, step=step)
 
     def flush(self) -> None:
-        """Wait until all that was logged is on disk."""
+        """Write everything that was logged to disk."""
         os.fsync(self._file.fileno())
 
     def has_validation(self, step: int) -> bool:
-        """Whether the run that is resumed had its validation after `step`."""
+        """Whether the run that is resumed was validated after `step`."""
         return step in self._validated
 
     def close(self) -> None:
+        """Close the file and the loggers beside it."""
         self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
@@ -63,6 +68,6 @@ class MetricsLog:
             self._wandb.finish()
 
 
-def read_metrics(run: Path) -> list[dict]:
-    """The lines of a run's metrics.jsonl, empty if there is none; a line cut off by a crash is left out."""
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The objects of a run's metrics.jsonl, empty if there is none; a line cut off by a crash is left out."""
     return [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]

@@ -1,4 +1,4 @@
-"""Model cards: what each trained model is, from what it was made, how well it does and how to load it."""
+"""Model cards: what each trained model is, what it was trained on, how well it does and how to load it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def policy_card(config: RunConfig, results: dict[str, Any] | None, info: dict[st
     """
     lora = config.policy.train == "lora"
     if not config.trains_policy:
-        trained = "It is the base model, unchanged: this run trained the embedder alone."
+        trained = "It is the base model, unchanged: this run trained only the embedder."
     else:
         weights = (
             f"LoRA of rank {config.policy.lora_rank}"
@@ -50,12 +50,12 @@ def policy_card(config: RunConfig, results: dict[str, Any] | None, info: dict[st
 
 
 def embedder_card(config: RunConfig, results: dict[str, Any] | None, info: dict[str, Any]) -> str:
-    """The model card of `embedder/`; arguments as in `policy_card`."""
+    """The model card of `embedder/`, Markdown with the hub's YAML front matter; arguments as in `policy_card`."""
     trained = (
         "Trained by contrastive learning (InfoNCE): a profile against the item its user chose next, among the targets "
         f"of the whole batch, temperature {config.contrastive.temperature:g}."
         if config.trains_embedder
-        else "It is the base model, unchanged: this run trained the policy alone."
+        else "It is the base model, unchanged: this run trained only the policy."
     )
     return "\n\n".join(
         [
@@ -116,7 +116,7 @@ def _hub_id(model: str) -> str | None:
 
 
 def _data_name(config: RunConfig) -> str:
-    """The source's name; of a folder its last part."""
+    """The source's name; for a folder the last part of its path."""
     return Path(config.data.source).name
 
 
@@ -176,7 +176,7 @@ def _common(config: RunConfig, results: dict[str, Any] | None, info: dict[str, A
 
 
 def _data_section(config: RunConfig, info: dict[str, Any]) -> str:
-    """The source and what dataset.toml counts."""
+    """A list of the source, the split and the counts in dataset.toml."""
     facts = [f"- source: {_data_name(config)}", f"- split: {config.data.split}, seed {config.data.seed}"]
     for name, section in (("kept after filters", "kept"), ("sessions", "sessions")):
         if counts := info.get(section):

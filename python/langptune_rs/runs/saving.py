@@ -1,27 +1,24 @@
-"""What to say when the disk does not take what a run saves."""
+"""The error for what a run could not save."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+from langptune_rs.distributed.failures import first_line
 from langptune_rs.errors import RunError
 
 
 def not_written(path: Path, error: BaseException, left: str) -> RunError:
-    """The error for a `path` that could not be written; `left` is a sentence on what is there to go on from.
+    """The error for a `path` that could not be written; `left` is a sentence on what a resumed run goes on from.
 
-    The first error of a chain says most: writers that are closed after it complain about the file they left.
+    It quotes the first error of the chain: later ones come from closing a file that was only half written.
     """
     first = error
     while first.__context__:
         first = first.__context__
     free = shutil.disk_usage(next(folder for folder in path.parents if folder.exists())).free
     return RunError(
-        f"{path} could not be written: {_first_line(first)}. Without the half that was written its disk has "
+        f"{path} could not be written: {first_line(first)}. Without the half that was written its disk has "
         f"{free / 1e6:,.1f} MB free. {left} Free some space and run again with --resume."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

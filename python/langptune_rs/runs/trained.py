@@ -24,14 +24,14 @@ MODELS = ("policy", "embedder")
 
 
 class TrainedRun:
-    """What a run left in its folder. Models are read anew by each call, so the caller decides how long they stay."""
+    """What a run left in its folder. Each call reads a model anew; the caller decides how long it stays in memory."""
 
     def __init__(self, folder: Path, config: RunConfig):
         self.folder, self.config = folder, config
 
     @classmethod
     def open(cls, folder: str | Path, models: Sequence[str] = MODELS) -> TrainedRun:
-        """The run in `folder`. Raises `RunError` when there is none, or one of the trained `models` is not there."""
+        """The run in `folder`. Raises `RunError` when there is none, or when one of the trained `models` is missing."""
         folder = Path(folder)
         config = read_config(folder)
         for name in models:
@@ -44,7 +44,7 @@ class TrainedRun:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The run's data set, prepared first where that has to be; in a group of processes rank 0 goes first."""
+        """The run's data set, prepared first if it has to be, which rank 0 does for all processes."""
         return after_first_rank(lambda: open_dataset(self.config, self.folder))
 
     def policy(self, *, trained: bool = True) -> Policy:
@@ -60,11 +60,11 @@ class TrainedRun:
         return Embedder.load(self.config.embedder, self._dtype)
 
     def recommender(self, *, trained: bool = True) -> Recommender:
-        """The recommender over the run's catalog with that embedder."""
+        """The recommender over the run's catalog, with the trained or the initial embedder."""
         return Recommender.of_catalog(self.embedder(trained=trained), self.dataset.catalog)
 
     def writer(self, *, trained: bool = True) -> ProfileWriter:
-        """The writer of profiles with that policy."""
+        """The writer of profiles, with the trained or the initial policy."""
         return ProfileWriter(self.policy(trained=trained), self.dataset, self.config.profile)
 
     @property

@@ -1,1 +1,1 @@
-"""What answers a user: a profile for a history, and recommendations for a profile."""
+"""Answers to a user: a profile for a history, and recommendations for a profile."""

@@ -1,6 +1,6 @@
-"""A run at work: a history in, a profile out; a profile in, items out.
+"""A finished run in use: it writes a profile for a history and recommends items for a profile.
 
-Each model is loaded when it is first needed, so that ranking by a profile that a person wrote needs no language model.
+Each model is loaded when it is first needed, so ranking by a profile that a person wrote needs no language model.
 """
 
 from __future__ import annotations
@@ -30,20 +30,23 @@ class ProfileService:
 
     @property
     def config(self) -> RunConfig:
+        """The run's recipe."""
         return self.run.config
 
     @property
     def dataset(self) -> Dataset:
+        """The run's data set."""
         return self.run.dataset
 
     @property
     def catalog(self) -> Catalog:
+        """The items that are ranked."""
         return self.dataset.catalog
 
     def history_of(self, user: str) -> tuple[list[int], list[float], list[str | None]]:
         """Item indexes, ratings (NaN for none) and reviews of a user's newest session in the data, oldest first.
 
-        Raises `DataError` with the nearest id for a user that the data set does not hold.
+        Raises `DataError` with the nearest id when the data set does not hold the user.
         """
         sessions = self.dataset.sessions
         rows = sessions.user_ids.rows_of(user)
@@ -52,8 +55,8 @@ class ProfileService:
                 f"There is no user {user!r} with a session in the data of {self.run.folder}."
                 f"{nearest(user, sessions.user_ids.near(user))}"
                 f" Users with fewer than {self.dataset.info['config']['min_interactions']} interactions, or too few "
-                "different items for a session, were left out of it: the counts are in its dataset.toml. For such a "
-                "user write the history into a file: `langptune profile RUN --history FILE`."
+                "different items for a session, were left out: the counts are in dataset.toml. For such a user write "
+                "the history into a file: `langptune profile RUN --history FILE`."
             )
         newest = rows[-1]
         return sessions.histories[newest].tolist(), sessions.ratings[newest].tolist(), sessions.reviews[newest]
@@ -64,9 +67,9 @@ class ProfileService:
         ratings: Sequence[float | None] | None = None,
         reviews: Sequence[str | None] | None = None,
     ) -> str:
-        """The greedily decoded profile of a history: item indexes, oldest first, with what the user said of each.
+        """The greedily decoded profile of a history: item indexes, oldest first, with the user's ratings and reviews.
 
-        Raises `InputError` for an empty history, an index out of range, or lists of different length; `ModelError`
+        Raises `InputError` for an empty history, an index out of range, or lists of different length, and `ModelError`
         when the history is longer than the model's context.
         """
         ratings = [None] * len(history) if ratings is None else ratings

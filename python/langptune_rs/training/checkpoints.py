@@ -1,6 +1,6 @@
-"""Checkpoints: the state of both engines and the place in the schedule, complete or not there at all.
+"""Checkpoints: the state of both engines and the position in the schedule. A checkpoint is complete or not there.
 
-Everything random in a run is a function of the seed and the place in the schedule, so no generator state is saved.
+Everything random in a run is a function of the seed and the position, so no generator state is saved.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from langptune_rs.runs.saving import not_written
 from langptune_rs.training.engines import Engine
 
 STATE = "state.json"
-"""In every checkpoint, written last: the position, the number of processes, and size and SHA-256 of each file."""
+"""The file that every checkpoint gets last: position, number of processes, and size and SHA-256 of each file."""
 
 
 Phase = Literal["contrastive", "rlso"]
-"""Of an iteration; each is named like the recipe's section about it."""
+"""A phase of an iteration, named like the recipe's section about it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are those that were written."""
+    """A sound checkpoint: its files have not changed since they were written."""
 
     folder: Path
     position: Position
@@ -53,10 +53,10 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, engines: Mapping[str, Engine], position: Position, keep: int, beside: Sequence[Path] = ()
 ) -> None:
-    """Write `folder`/step-N by all ranks, under a temporary name until it is whole; keep the newest `keep`.
+    """Write `folder`/step-N from all ranks, under a temporary name until it is complete; keep the newest `keep`.
 
-    `beside` names files of the run outside the checkpoint that it cannot do without. Raises `RunError` when it cannot
-    be written; the checkpoints before it stay as they are.
+    `beside` names files outside the checkpoint that it depends on. Raises `RunError` when it cannot be written; the
+    earlier checkpoints stay as they are.
     """
     final = folder / f"step-{position.step:08d}-{position.iteration:04d}-{position.phase}"
     temporary = folder / f".{final.name}.tmp"
@@ -88,7 +88,7 @@ def save_checkpoint(
 
 
 def _write_state(checkpoint: Path, position: Position, beside: Sequence[Path]) -> None:
-    """Flush the files of `checkpoint` to disk while they are read back and hashed, then write what must be there."""
+    """Flush the files of `checkpoint` to disk while they are read back and hashed, then write `STATE`."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file()) + list(beside)
     with ThreadPoolExecutor() as pool:
         flushed = pool.submit(flush, checkpoint)
@@ -110,13 +110,13 @@ def _hash_of(state: dict[str, Any]) -> str:
 
 
 def _superseded(checkpoints: Sequence[Path], newest: Path, keep: int) -> Iterable[Path]:
-    """What is to be removed now that `newest` is whole: all but `keep`, and those of steps that are done again."""
+    """The checkpoints to remove once `newest` is complete: all but `keep`, and those of steps that are done again."""
     place = checkpoints.index(newest) + 1
     return [*checkpoints[: max(0, place - keep)], *checkpoints[place:]]
 
 
 def _remove(checkpoint: Path) -> None:
-    """Delete a checkpoint, so that no half of it is left under its name."""
+    """Delete a checkpoint; it loses its name first, so that no half of it can pass for a checkpoint."""
     nameless = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
     checkpoint.rename(nameless)
     shutil.rmtree(nameless)
@@ -134,10 +134,10 @@ def last_checkpoint(folder: Path) -> str:
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest sound checkpoint, which rank 0 chooses for all ranks, or None where none was ever written.
+    """The newest sound checkpoint, which rank 0 chooses for all ranks; None if none was ever written.
 
-    A broken one is left out with a warning. Raises `RunError` when all are broken, and for a checkpoint of another
-    number of processes.
+    A broken one is skipped with a warning. Raises `RunError` when all are broken, and for a checkpoint that another
+    number of processes wrote.
     """
     chosen: list[Checkpoint | None] = []
     on_first_rank(lambda: chosen.append(_newest_sound(folder)))
@@ -149,8 +149,8 @@ def _newest_sound(folder: Path) -> Checkpoint | None:
     for checkpoint in reversed(list_checkpoints(folder)):
         try:
             position = _check(checkpoint)
-        except _BrokenError as fault:
-            faults.append(f"{checkpoint}: {fault}")
+        except _BrokenError as error:
+            faults.append(f"{checkpoint}: {error}")
             continue
         for fault in faults:
             print(f"warning: a checkpoint is broken and left out, {fault}", file=sys.stderr)
@@ -170,7 +170,7 @@ class _BrokenError(Exception):
 
 
 def _check(checkpoint: Path) -> Position:
-    """The position of a checkpoint, once its files were found to be those that were written.
+    """The position of a sound checkpoint. Raises `_BrokenError` for a file that is missing or has changed.
 
     Raises `RunError` for another number of processes, before any large file is read.
     """

@@ -12,9 +12,9 @@ from langptune_rs.rollout.writer import ProfileWriter
 
 
 def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None:
-    """Raise `ConfigError` when processes or batches do not go with the number of training sessions.
+    """Raise `ConfigError` when the number of training sessions does not suit the processes or the batch sizes.
 
-    `num_in_split` counts those of the train split, of which `data.max_sessions` may leave some out.
+    `num_in_split` counts the whole train split; `data.max_sessions` may leave some of its sessions out.
     """
     num_processes = world_size()
     is_limited = num_sessions < num_in_split
@@ -43,9 +43,9 @@ def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None
 
 
 def check_prompts(config: RunConfig, dataset: Dataset, writer: ProfileWriter, others: Iterable[Sessions]) -> None:
-    """Raise `ModelError` when a profile does not fit behind the longest prompt of the run.
+    """Raise `ModelError` when the longest prompt leaves no room for a profile in the policy's context.
 
-    Looks at the test sessions and at `others`.
+    Prompts are those of the test sessions and of `others`.
     """
     test = dataset.sessions.select("test").sample(config.evaluation.max_sessions, config.data.seed)
     for sessions in (*others, test):

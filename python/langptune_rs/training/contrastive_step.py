@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from langptune_rs.config.contrastive import ContrastiveConfig
@@ -23,12 +24,12 @@ def info_nce(
 ) -> Tensor:
     """InfoNCE of Eq. 7, the mean over the batch, a float32 scalar.
 
-    Row b of `items_BD` is the positive of profile b and a negative of the others, unless they share the target
-    (`targets_B`, item indexes): the same item cannot be both, so those entries are masked.
+    Row b of `items_BD` is the positive of profile b and a negative of all other profiles. Where two profiles share a
+    target (`targets_B`, item indexes) the item cannot be both, so that entry is masked.
 
-    A popular item is a negative as often as it is popular, which teaches the embedder to rank it low. `log_share_B`,
-    the log of each target's share of all training targets, is subtracted from its logits and takes that out
-    (Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019).
+    A popular item is a negative as often as it is popular, which teaches the embedder to rank it low. Subtracting
+    `log_share_B`, the log of each target's share of all training targets, from the logits corrects that (Yi et al.,
+    Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019).
     """
     logits = profiles_BD @ items_BD.T / temperature
     if log_share_B is not None:
@@ -41,20 +42,20 @@ def info_nce(
 
 @dataclass(frozen=True)
 class ContrastiveBatch:
-    """The global batch, on every rank alike: B profiles, and of each the text and the index of its target."""
+    """The global batch, the same on every rank: B profiles, each with its target's text and index."""
 
     profiles: Sequence[str]
     item_texts: Sequence[str]
     targets: Tensor
-    """int64 (B,)."""
+    """Item indexes, int64 (B,)."""
     log_share: Tensor | None = None
-    """(B,), what `info_nce` corrects popularity by."""
+    """The popularity correction of `info_nce`, float32 (B,)."""
 
 
 def contrastive_step(
     engine: Engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveConfig, learning_rate: float
 ) -> dict[str, float]:
-    """One optimizer step over the global batch."""
+    """One optimizer step over the global batch; returns what to log."""
     loss, accuracy = accumulate_gradients(engine, embedder, batch, config)
     set_learning_rate(engine, learning_rate)
     norm = optimizer_step(engine)
@@ -71,20 +72,20 @@ def accumulate_gradients(
 ) -> tuple[float, float]:
     """The loss of the global batch and the share of profiles nearest to their target; gradients are left in `engine`.
 
-    Each rank embeds the texts of its share, those that are equal once, in micro-batches, of which one has its graph in
-    memory at a time: the loss needs the embeddings alone, and its gradient at them is all that a micro-batch needs
-    when it is embedded again with a graph (Gao et al., Scaling deep contrastive learning batch size under memory
-    limited setup, RepL4NLP 2021). The last to be embedded keeps its graph. So a batch that fits into one micro-batch is
-    embedded once, and a larger one costs up to one forward pass more, a third of the time, whatever its size.
+    Each rank embeds the distinct texts of its share in micro-batches, with the graph of only one in memory at a time.
+    The loss needs just the embeddings. Its gradient at them is all that a micro-batch needs when it is embedded again
+    with a graph (Gao et al., Scaling deep contrastive learning batch size under memory limited setup, RepL4NLP 2021).
+    The last to be embedded keeps its graph. So a batch that fits into one micro-batch is embedded once; a larger one,
+    of any size, costs up to one more forward pass, a third of the time.
 
     The embeddings of other ranks arrive without a graph, and every rank computes the same loss over the whole batch.
-    What flows back into a rank is the gradient of that loss at its own rows, so the sum over ranks is the gradient of
-    the global loss, negatives on other ranks included, whatever the world size.
+    Each rank propagates the gradient of that loss at its own rows. The sum over ranks is the gradient of the global
+    loss, including the negatives on other ranks, for any world size.
     """
     own = shard(batch.profiles)
     texts, text_of_row = _distinct([*embedder.as_queries(batch.profiles[own]), *batch.item_texts[own]])
     tokens = embedder.tokens(texts)
-    first, *others = _as_many_on_every_rank(embedder.batches(tokens, config.micro_batch_tokens))
+    first, *others = _equally_many(embedder.batches(tokens, config.micro_batch_tokens))
 
     def embed(part: list[int]) -> Tensor:
         return embedder.embed(engine, [tokens[text] for text in part])
@@ -92,7 +93,7 @@ def accumulate_gradients(
     with torch.no_grad():
         without_graph = [embed(part) for part in others]
     with_graph = embed(first)
-    embeddings = with_graph.new_empty(len(texts), embedder.dim)
+    embeddings = with_graph.new_empty(len(texts), with_graph.shape[1])
     for part, embedded in zip((first, *others), (with_graph, *without_graph), strict=True):
         embeddings[part] = embedded.detach()
 
@@ -100,21 +101,21 @@ def accumulate_gradients(
     targets = batch.targets.to(profiles_BD.device)
     log_share = None if batch.log_share is None else batch.log_share.to(profiles_BD.device)
     loss = info_nce(profiles_BD, items_BD, targets, config.temperature, log_share)
-    at_rows = torch.cat([grad[own] for grad in torch.autograd.grad(loss, (profiles_BD, items_BD))])
-    at_texts = torch.zeros_like(embeddings).index_add_(0, text_of_row.to(at_rows.device), at_rows)
-    at_texts /= torch.bincount(torch.tensor([*first, *chain(*others)]))[:, None].to(at_texts.device)
+    row_grads = torch.cat([grad[own] for grad in torch.autograd.grad(loss, (profiles_BD, items_BD))])
+    text_grads = torch.zeros_like(embeddings).index_add_(0, text_of_row.to(row_grads.device), row_grads)
+    text_grads /= torch.bincount(torch.tensor([*first, *chain(*others)]))[:, None].to(text_grads.device)
 
-    engine.backward((with_graph * at_texts[first]).sum() * world_size())
+    engine.backward((with_graph * text_grads[first]).sum() * world_size())
     for part in others:
-        engine.backward((embed(part) * at_texts[part]).sum() * world_size())
+        engine.backward((embed(part) * text_grads[part]).sum() * world_size())
     with torch.no_grad():
         hits = targets[(profiles_BD @ items_BD.T).argmax(1)] == targets
     return loss.item(), hits.float().mean().item()
 
 
-def target_shares(targets: np.ndarray, num_items: int) -> np.ndarray:
-    """Each item's share of all training targets, float64 (num_items,); an item that is none counts as half of one."""
-    counts = np.maximum(np.bincount(targets, minlength=num_items), 0.5)
+def target_shares(targets: NDArray[np.int64], num_items: int) -> NDArray[np.float64]:
+    """Each item's share of all training targets, float64 (num_items,); an item that is no target counts as half one."""
+    counts: NDArray[np.float64] = np.maximum(np.bincount(targets, minlength=num_items), 0.5)
     return counts / len(targets)
 
 
@@ -125,15 +126,15 @@ def log_target_shares(dataset: Dataset) -> Tensor:
 
 
 def _distinct(texts: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The texts that differ, in order, and for each row of `texts` which of them it is, int64 (n,)."""
+    """The distinct texts, in order, and the place among them of each of the n `texts`, int64 (n,)."""
     places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     return list(places), torch.tensor([places[text] for text in texts])
 
 
-def _as_many_on_every_rank(batches: list[list[int]]) -> list[list[int]]:
-    """The micro-batches, split until this rank has as many as the one with most: passes wait for each other.
+def _equally_many(batches: list[list[int]]) -> list[list[int]]:
+    """The micro-batches, split until every rank has as many as the one with most, since their passes synchronize.
 
-    A micro-batch of one text is split into two of that text, which share its gradient.
+    A micro-batch of one text becomes two of that text, which share its gradient.
     """
     batches = list(batches)
     for _ in range(max(gather_objects(len(batches))) - len(batches)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,7 @@ ADAM_BETAS = (0.9, 0.95)
 ADAM_EPS = 1e-6
 
 REDUCE_BUCKET = 50_000_000
-"""Gradients that ranks sum in one message. DeepSpeed keeps a buffer of this many, of 500 million by default."""
+"""How many gradients ranks sum in one message. DeepSpeed keeps a buffer of this size, by default 500 million."""
 
 
 class Engine(Protocol):
@@ -40,22 +40,26 @@ class Engine(Protocol):
     def step(self) -> None:
         """Average the gradients over the ranks, apply them and clear them."""
 
-    def zero_optimization_stage(self) -> int: ...
+    def zero_optimization_stage(self) -> int:
+        """The ZeRO stage that the engine runs."""
 
-    def get_global_grad_norm(self) -> float | Tensor | None: ...
+    def get_global_grad_norm(self) -> float | Tensor | None:
+        """The norm of the last step's gradients before clipping; None where the optimizer keeps none."""
 
-    def save_checkpoint(self, folder: str, **options: Any) -> Any: ...
+    def save_checkpoint(self, folder: str, **options: Any) -> Any:
+        """Write weights and optimizer state into `folder`; every rank calls this."""
 
-    def load_checkpoint(self, folder: str, **options: Any) -> Any: ...
+    def load_checkpoint(self, folder: str, **options: Any) -> Any:
+        """Take the state that `save_checkpoint` wrote; every rank calls this."""
 
 
 def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, config: EngineConfig) -> Engine:
     """A DeepSpeed engine around the trainable parameters of `module`, with AdamW (appendix C: decay 1e-6).
 
-    Gradient accumulation is the caller's: any number of `backward` calls, then one `step`; gradients are averaged over
-    ranks at the step, so each rank scales its loss by the world size over the global count. bfloat16 weights always
-    have float32 masters and float32 gradient sums, which DeepSpeed offers from ZeRO stage 1 on: stage 0 in bfloat16
-    runs as stage 1. What `config.offload` keeps in the memory of the CPU is stepped there, by torch's fused AdamW.
+    The caller accumulates gradients: any number of `backward` calls, then one `step`. The step averages gradients over
+    the ranks, so each rank scales its loss by the world size over the global count. bfloat16 weights always have
+    float32 masters and float32 gradient sums. DeepSpeed has those only from ZeRO stage 1 on, so stage 0 in bfloat16
+    runs as stage 1. What `config.offload` keeps in the memory of the CPU is stepped there by torch's fused AdamW.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     offloads = config.offload != "none"
@@ -68,7 +72,7 @@ def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, co
         fused=offloads or None,
     )
     bf16 = config.precision == "bf16"
-    zero = {
+    zero: dict[str, object] = {
         "stage": max(config.zero_stage, 1) if bf16 else config.zero_stage,
         "reduce_bucket_size": min(REDUCE_BUCKET, sum(p.numel() for p in parameters)),
     }
@@ -91,42 +95,48 @@ def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, co
     with quiet():
         engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     engine.eval()
-    return engine
+    return cast(Engine, engine)
 
 
 def set_learning_rate(engine: Engine, learning_rate: float) -> None:
+    """Let the next step use this learning rate for all parameters."""
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
 
 
 def optimizer_step(engine: Engine) -> float:
     """Apply the accumulated gradients; returns their global norm before clipping."""
-    norm = None
+    norm: float | Tensor | None = None
     if engine.zero_optimization_stage() == 0:
         norm = _gradient_norm(engine)
     engine.step()
-    return float(engine.get_global_grad_norm() if norm is None else norm)
+    norm = engine.get_global_grad_norm() if norm is None else norm
+    assert norm is not None
+    return float(norm)
 
 
-def _gradient_norm(engine: Engine) -> torch.Tensor:
-    """Norm of the averaged gradients where the engine's plain optimizer keeps none (ZeRO stage 0, float32)."""
+def _gradient_norm(engine: Engine) -> Tensor:
+    """Norm of the averaged gradients, which the plain optimizer of ZeRO stage 0 in float32 does not keep."""
     grads = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    if world_size() > 1:  # `engine.allreduce_gradients` does nothing outside `engine.step`, which averages equal ones
+    if (
+        world_size() > 1
+    ):  # `engine.allreduce_gradients` works only inside `engine.step`; averaging there changes nothing
         for grad in grads:
             dist.all_reduce(grad)
             grad /= world_size()
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+    return norm
 
 
 @contextmanager
 def gathered(engine: Engine) -> Iterator[None]:
-    """Whole parameters on every rank inside the block: gathered once under ZeRO-3, at no cost below it."""
+    """Hold whole parameters on every rank inside the block: ZeRO stage 3 gathers them once, lower stages do nothing."""
     if engine.zero_optimization_stage() < 3:
         yield
         return
     offload = engine.optimizer.parameter_offload
     for parameter in engine.module.parameters():
-        parameter.ds_active_sub_modules.clear()
+        cast(Any, parameter).ds_active_sub_modules.clear()  # an attribute that DeepSpeed adds
     for hook in (*offload.forward_hooks, *offload.backward_hooks):
         hook.remove()
     offload.forward_hooks, offload.backward_hooks = [], []

@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM: a run stops at the next place that a resumed run goes on from, on every rank alike."""
+"""Ctrl-C and SIGTERM: every rank stops at the next place that a resumed run can go on from."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,17 +13,20 @@ from langptune_rs.distributed.signals import handling
 from langptune_rs.rollout.sampling import Profiles
 from langptune_rs.rollout.writer import ProfileWriter
 
+OnBatch = Callable[[list[list[int]]], object]
+"""Called with the token ids of each batch of profiles that is done."""
+
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C was pressed, and every rank has saved: none waits for another."""
+    """Ctrl-C was pressed and every rank has saved, so that none waits for another."""
 
 
 class Interrupted(Exception):
-    """Ctrl-C was pressed: raised on every rank, at a place that a resumed run goes on from."""
+    """Ctrl-C was pressed. Every rank raises this at a place that a resumed run can go on from."""
 
 
 class Interruption:
-    """Whether this process was asked to stop. Nobody is heard outside `listening`."""
+    """Whether this process was asked to stop. It takes note of signals only inside `listening`."""
 
     def __init__(self) -> None:
         self._signals: set[int] = set()
@@ -42,7 +45,7 @@ class Interruption:
     def listening(self) -> Iterator[None]:
         """Take note of Ctrl-C and SIGTERM inside the block, instead of ending the process.
 
-        A second signal of the same kind ends it at once. One of each may come together, from a launcher and its user.
+        A second signal of the same kind ends it at once. One of each is no second: launcher and user may both send one.
         """
         with handling((signal.SIGINT, signal.SIGTERM), self._note):
             yield
@@ -53,7 +56,7 @@ class Interruption:
         is_first = not self._signals
         self._signals.add(signum)
         if is_first and rank() == 0:
-            with suppress(OSError, RuntimeError):  # the reader was stopped as well, or a line is being written
+            with suppress(OSError, RuntimeError):  # stderr is closed, or a line is being written to it
                 print(
                     "Stopping after this step or batch of profiles, with a checkpoint; "
                     "press Ctrl-C again to stop at once.",
@@ -62,13 +65,13 @@ class Interruption:
 
 
 class InterruptibleWriter:
-    """A `ProfileWriter` that stops after the batch in hand, on every rank, once one of them is asked to stop."""
+    """A `ProfileWriter` that stops on every rank after the current batch, once one rank is asked to stop."""
 
     def __init__(self, writer: ProfileWriter, interruption: Interruption):
         self.writer, self._interruption = writer, interruption
 
-    def write(self, prompts: Sequence[Sequence[int]], *, on_batch: Any = None, **options: Any) -> Profiles:
-        """As `ProfileWriter.write`; every rank calls it at the same place. Raises `Interrupted` on every rank."""
+    def write(self, prompts: Sequence[Sequence[int]], *, on_batch: OnBatch | None = None, **options: Any) -> Profiles:
+        """What `ProfileWriter.write` returns. Every rank calls it together. Raises `Interrupted` on every rank."""
 
         def on_batch_done(written: list[list[int]]) -> None:
             if on_batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -30,11 +31,11 @@ class Models:
 
     Attributes:
         scorer: the module that the policy's engine trains.
-        engines: one for each model that trains, "embedder" or "policy" its name.
+        engines: one for each model that trains, by its name, "embedder" or "policy".
     """
 
     def __init__(self, config: RunConfig):
-        """Load both models of a recipe and make their engines. Raises `ModelError` when one cannot be had."""
+        """Load both models of a recipe and make their engines. Raises `ModelError` when one cannot be loaded."""
         dtype = COMPUTE_DTYPES[config.engine.precision]
         torch.manual_seed(config.seed)
         self.policy = Policy.load(config.policy, dtype)
@@ -42,7 +43,7 @@ class Models:
         self.scorer = ProfileScorer(
             self.policy, config.profile.temperature, checkpointing=config.rlso.gradient_checkpointing
         )
-        self.engines: dict[ModelName, Engine] = {}
+        self.engines: dict[str, Engine] = {}
         if config.trains_embedder:
             contrastive = config.contrastive
             self.engines["embedder"] = make_engine(
@@ -54,27 +55,27 @@ class Models:
             )
 
     def whole(self, name: ModelName) -> AbstractContextManager[None]:
-        """The whole weights of a model on every rank inside the block, whether it trains or not."""
+        """A block in which every rank holds the whole weights of a model, whether it trains or not."""
         return gathered(self.engines[name]) if name in self.engines else nullcontext()
 
     def save(self, run: Path) -> None:
-        """Write both models into `run` in their libraries' own formats, each complete before it gets its name."""
+        """Write both models into `run` in their libraries' own formats; each gets its name once it is complete."""
         models: tuple[tuple[ModelName, Policy | Embedder], ...] = (
             ("policy", self.policy),
             ("embedder", self.embedder),
         )
         for name, model in models:
             with self.whole(name):
-                on_first_rank(lambda name=name, model=model: save_model(model, run / name))
+                on_first_rank(partial(save_model, model, run / name))
         if rank() == 0:
             write_text(run / TRAINED, "")
         barrier()
 
 
 def save_model(model: Policy | Embedder, final: Path) -> None:
-    """Write a trained model into the folder `final`, which is whole or not there.
+    """Write a trained model into the folder `final`, which appears only once it is complete.
 
-    Raises `RunError` when the disk does not take it; what the run saved before stays.
+    Raises `RunError` when it cannot be written; what the run saved before stays.
     """
     temporary = final.with_name(f".{final.name}.tmp")
     try:

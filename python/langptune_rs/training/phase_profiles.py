@@ -1,6 +1,6 @@
 """The profiles that a contrastive phase trains on, kept on disk as they are written.
 
-Neither Ctrl-C nor a kill loses what is written, and a resumed phase trains on the same texts.
+Neither Ctrl-C nor a kill loses them, and a resumed phase trains on the same texts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Sessions
@@ -34,11 +35,11 @@ class PhaseProfiles:
         self.config, self._folder, self._sessions, self._models, self._writer = config, folder, sessions, models, writer
 
     @during(WRITING)
-    def of(self, k: int, rows: np.ndarray) -> dict[int, str]:
+    def of(self, k: int, rows: NDArray[np.int64]) -> dict[int, str]:
         """The profiles of the sessions at `rows` (n,) for iteration k, by row; the same on every rank.
 
-        A phase that is resumed while they are written goes on with the same batches, which decide how sums are rounded.
-        Raises `Interrupted`.
+        If this was interrupted, the same batches go on, since batches decide how sums are rounded. Raises
+        `Interrupted`.
         """
         path = self._folder / f"profiles-{k}.json"
         texts = read_texts(path)
@@ -46,7 +47,7 @@ class PhaseProfiles:
             texts = self._write(k, rows, path)
         return dict(zip(rows.tolist(), texts, strict=True))
 
-    def _write(self, k: int, rows: np.ndarray, path: Path) -> list[str]:
+    def _write(self, k: int, rows: NDArray[np.int64], path: Path) -> list[str]:
         own = self._sessions.take(rows[shard(rows)])
         seeds = [derive_seed(self.config.seed, "contrastive-sample", k, int(session)) for session in own.session_ids]
         kept = KeptProfiles(path.with_name(f"{path.stem}-{rank()}-of-{world_size()}.jsonl"))
@@ -71,7 +72,7 @@ class PhaseProfiles:
 
 
 class KeptProfiles:
-    """A file with one line for each batch of `write_profiles`; a batch that a crash cut off is written again."""
+    """A file with one line for each batch of `write_profiles`. A line that a crash cut off is dropped."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -96,16 +97,17 @@ class KeptProfiles:
 
 
 def save_texts(path: Path, texts: Sequence[str]) -> None:
-    """Write all profiles of a phase."""
+    """Write the profiles of a phase with their hash."""
     write_text(path, json.dumps({"sha256": _hash_of(texts), "texts": texts}))
 
 
 def read_texts(path: Path) -> list[str] | None:
-    """What `save_texts` wrote, or None where nothing is; a file that has changed since is as good as none."""
+    """What `save_texts` wrote; None if there is no file, or with a warning if it has changed since."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["sha256"] == _hash_of(saved["texts"]):
-            return saved["texts"]
+        texts: list[str] = saved["texts"]
+        if saved["sha256"] == _hash_of(texts):
+            return texts
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError):

@@ -23,11 +23,11 @@ def policy_step(
     config: RlsoConfig,
     learning_rate: float,
 ) -> tuple[Tensor, dict[str, float]]:
-    """One optimizer step over the global batch; arguments hold this rank's sessions, rewards already standardised.
+    """One optimizer step over the global batch; the arguments hold this rank's sessions and standardised rewards.
 
     The loss is the mean over all sessions of all ranks, so it does not depend on how they are cut into micro-batches.
-    Without `old_logps_BG` the policy is still the one that wrote the profiles, and its log-probabilities are the old
-    ones. Returns those, and what to log.
+    Without `old_logps_BG` the policy must still be the one that wrote the profiles; its log-probabilities are then the
+    old ones. Returns the old log-probabilities (sessions, profiles), and what to log.
     """
     objective = find_objective(config.objective)
     losses, logps = [], []

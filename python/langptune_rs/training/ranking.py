@@ -1,9 +1,10 @@
-"""The recommender as training sees it: shared among the ranks, and made anew when the embedder has trained."""
+"""The recommender during training: ranks share the embedding of the catalog, again after each embedder update."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Catalog, Sessions
@@ -27,7 +28,7 @@ class Ranking:
 
     @during(RANKING)
     def prepare(self) -> None:
-        """Embed the catalog where the embedder has trained since: each rank embeds its share, and all get the whole."""
+        """Embed the catalog if the embedder has trained since. Each rank embeds its share and gets the whole."""
         if self._recommender is None:
             texts, embedder = self._catalog.texts, self._models.embedder
             with self._models.whole("embedder"):
@@ -35,8 +36,8 @@ class Ranking:
             self._recommender = Recommender(embedder, gather_shares(own, len(texts)).cpu().numpy())
 
     @during(RANKING)
-    def ranks(self, profiles: Profiles, sessions: Sessions) -> np.ndarray:
-        """Ranks of the targets of `sessions` by their profiles, int64 (profiles,), equally many for each session."""
+    def ranks(self, profiles: Profiles, sessions: Sessions) -> NDArray[np.int64]:
+        """The rank of each profile's target, int64 (profiles,). Every session has equally many profiles."""
         self.prepare()
         assert self._recommender is not None
         num_profiles = len(profiles) // max(1, len(sessions))

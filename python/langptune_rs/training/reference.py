@@ -24,7 +24,7 @@ class ReferenceWeights:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the module compute with the reference weights inside the block; nothing is copied."""
+        """Let the module compute with the reference weights inside the block. They are swapped in, not copied."""
         self._swap()
         try:
             yield
@@ -32,7 +32,7 @@ class ReferenceWeights:
             self._swap()
 
     def save(self, path: Path) -> None:
-        """Write the weights as safetensors, numbered in the module's order. Raises `RunError` when the disk is full."""
+        """Write the weights as safetensors, numbered in the module's order. Raises `RunError` when that fails."""
         weights = {str(i): weight.contiguous() for i, weight in enumerate(self.weights)}
         try:
             write_atomically(path, lambda temporary: save_file(weights, temporary))
@@ -40,7 +40,7 @@ class ReferenceWeights:
             raise not_written(path, error, last_checkpoint(path.parent)) from error
 
     def load(self, path: Path) -> None:
-        """Take the weights that `save` wrote."""
+        """Replace the weights by those that `save` wrote."""
         saved = load_file(path)
         self.weights = [saved[str(i)].to(weight.device) for i, weight in enumerate(self.weights)]
 

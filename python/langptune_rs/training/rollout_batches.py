@@ -1,4 +1,4 @@
-"""A rollout batch as micro-batches without padding: sessions packed into rows, each prompt once for its profiles."""
+"""A rollout batch as micro-batches without padding: packed sessions, where all profiles of a prompt share it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from langptune_rs.models.attention import additive, causal_attention, for_heads, masked_attention, missing_tokens
@@ -21,25 +22,26 @@ from langptune_rs.rollout.sampling import Profiles
 class RolloutBatch:
     """A few whole sessions in one row: a prompt, its profiles, the next prompt.
 
-    A profile sees the prompt and itself, and its positions go on from the prompt, so that each profile is scored as if
-    it stood alone behind the prompt. The last token of a profile predicts nothing and is left out of the row, which is
-    filled up with tokens that nothing sees.
+    A profile sees the prompt and itself, and its positions continue those of the prompt. So each profile is scored as
+    if it were the only one behind the prompt. The last token of a profile predicts nothing and is left out. The row is
+    padded with tokens that nothing sees.
     """
 
     states: Tensor
-    """(1, tokens, width): the states at the policy's cut, in the memory of the CPU until they are used."""
+    """(1, tokens, width): hidden states at the policy's cut, in the memory of the CPU until they are used."""
     position_ids: Tensor
     """int64 (1, tokens)."""
     layout: SharedPrompts
     predictors: Tensor
-    """int64 (profile tokens,): where in the row each profile token is predicted."""
+    """int64 (profile tokens,): the place in the row that predicts each profile token."""
     tokens: Tensor
     """int64 (profile tokens,)."""
     owners: Tensor
-    """int64 (profile tokens,): which profile of the batch each belongs to, session-major."""
-    sessions: np.ndarray
+    """int64 (profile tokens,): which profile of the batch each token belongs to, session-major."""
+    sessions: NDArray[np.int64]
     """int64 (sessions,): which of the rollout batch's sessions these are."""
     num_profiles: int
+    """Profiles of each session."""
 
 
 def pack_rollout(
@@ -51,11 +53,12 @@ def pack_rollout(
     *,
     num_batches: int = 1,
 ) -> list[RolloutBatch]:
-    """Micro-batches of at most `capacity` tokens; of the longest session's, where that is longer. Each session once.
+    """Micro-batches of at most `capacity` tokens, or of the longest session's if that is longer; each session once.
 
     `profiles` holds `num_profiles` for each prompt, with their states. There are at least `num_batches` micro-batches,
-    so that every rank can have as many as the others; that takes as many sessions.
+    so that all ranks can have equally many; this needs at least as many sessions.
     """
+    assert profiles.states is not None, "profiles are written with keep_states=True"
     num_sessions = len(prompts)
     lengths = [len(prompt) for prompt in prompts] + [len(tokens) - 1 for tokens in profiles.tokens]
     prefixes = np.concatenate([np.full(num_sessions, -1), np.repeat(np.arange(num_sessions), num_profiles)])
@@ -108,33 +111,35 @@ def _rollout_batch(
 class SharedPrompts:
     """Layout of sessions in one row: each prompt sees itself, each profile its prompt and itself.
 
-    Tokens behind the last session see nothing.
-
-    Of `last_layer` the attention of a prompt's last token and of its profiles alone is right: no other is looked at.
+    Tokens behind the last session see nothing. In the last layer only each prompt's final token and the profiles are
+    computed; nothing reads the rest.
     """
 
     def __init__(self, sessions: Sequence[tuple[int, Sequence[int]]], last_layer: int, like: Tensor):
-        """For the lengths of each session's prompt and profiles; `like` has the model's dtype and device."""
+        """`sessions` holds the lengths of each prompt and its profiles; `like` has the model's dtype and device."""
         self._last_layer = last_layer
         self._sessions = [(prompt, _tail_mask(prompt, profiles, like)) for prompt, profiles in sessions]
         self._masks: list[tuple[Tensor, Tensor]] = []
-        """Of each session: for its prompt's last token and its profiles, and for its profiles alone."""
+        """Two masks for each session: for its prompt's last token with the profiles, and for only the profiles."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """See `Layout.attend`."""
         if not self._masks:
-            masks = [(mask, mask[:, 1:]) for _, mask in self._sessions]
-            self._masks = [tuple(for_heads(mask, query, key) for mask in both) for both in masks]
-        parts, start = [], 0
-        for (prompt, mask), (of_tail, of_profiles) in zip(self._sessions, self._masks, strict=True):
+            self._masks = [
+                (for_heads(mask, query, key), for_heads(mask[:, 1:], query, key)) for _, mask in self._sessions
+            ]
+        parts: list[Tensor] = []
+        start = 0
+        for (prompt, mask), (tail_mask, profile_mask) in zip(self._sessions, self._masks, strict=True):
             end = start + mask.shape[2]
             q, k, v = (states[:, :, start:end] for states in (query, key, value))
             if layer == self._last_layer:
                 parts.append(torch.zeros_like(q[:, :, : prompt - 1]))
-                parts.append(masked_attention(q[:, :, prompt - 1 :], k, v, of_tail, scaling))
+                parts.append(masked_attention(q[:, :, prompt - 1 :], k, v, tail_mask, scaling))
             else:
-                parts.append(causal_attention(*(states[:, :, :prompt] for states in (q, k, v)), scaling))
+                parts.append(causal_attention(q[:, :, :prompt], k[:, :, :prompt], v[:, :, :prompt], scaling))
                 if end > start + prompt:
-                    parts.append(masked_attention(q[:, :, prompt:], k, v, of_profiles, scaling))
+                    parts.append(masked_attention(q[:, :, prompt:], k, v, profile_mask, scaling))
             start = end
         return torch.cat([*parts, torch.zeros_like(query[:, :, start:])], 2).transpose(1, 2)
 
@@ -147,7 +152,7 @@ def _tail_mask(prompt: int, profiles: Sequence[int], like: Tensor) -> Tensor:
 
 
 def shared_prompt_mask(segments: Tensor) -> Tensor:
-    """Who may see whom, bool (tokens, tokens), from the tokens' segments: 0 the prompt, g profile g. Causal."""
+    """Causal mask, bool (queries, keys), of tokens whose `segments` (tokens,) are 0 for the prompt, g for profile g."""
     query, key = segments[:, None], segments[None, :]
     causal = torch.ones(len(segments), len(segments), dtype=torch.bool, device=segments.device).tril()
     return causal & ((key == 0) | (key == query))

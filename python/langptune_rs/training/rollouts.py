@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from langptune_rs.config import RunConfig
@@ -32,9 +33,9 @@ class Rollout:
     batches: list[RolloutBatch]
     """Micro-batches, as many as on every other rank."""
     rewards_BG: Tensor
-    """Standardised over the global batch, (sessions, profiles)."""
+    """Rewards standardised over the global batch, (sessions, profiles)."""
     old_logps_BG: Tensor | None
-    """Log-probabilities by the policy that wrote the profiles, where the rewards needed them."""
+    """Log-probabilities by the policy that wrote the profiles; None if the rewards did not need them."""
     metrics: dict[str, float]
     """What to log, the same on every rank."""
 
@@ -52,7 +53,7 @@ class Rollouts:
         writer: InterruptibleWriter,
         ranking: Ranking,
     ):
-        """`folder` keeps the reference policy of an iteration; `sessions` are all train sessions."""
+        """`folder` keeps the reference policy of an iteration; `sessions` are all training sessions."""
         self._config, self._folder, self._sessions, self._catalog = config, folder, sessions, catalog
         self._models, self._writer, self._ranking = models, writer, ranking
         self._warned_of_overlong = False
@@ -64,7 +65,7 @@ class Rollouts:
     def start_phase(self, k: int, *, is_resumed: bool) -> None:
         """Take the policy at the start of iteration k as the reference, if the recipe says so.
 
-        It is kept on disk for a phase that is resumed.
+        The reference is saved; a resumed phase loads it.
         """
         if self._reference is None or self._config.rlso.kl_reference != "iteration":
             return
@@ -77,11 +78,11 @@ class Rollouts:
                 on_first_rank(lambda: reference.save(path))
 
     def reference_path(self, k: int) -> Path:
-        """Where the reference of iteration k is kept."""
+        """Path of the reference policy's weights of iteration k."""
         return self._folder / f"reference-{k}.safetensors"
 
-    def sample(self, rows: np.ndarray, k: int, t: int) -> Rollout:
-        """The rollout over the train sessions at `rows`, the global batch of step t in iteration k.
+    def sample(self, rows: NDArray[np.int64], k: int, t: int) -> Rollout:
+        """The rollout over the training sessions at `rows`, the global batch of step t in iteration k.
 
         Raises `Interrupted`.
         """

@@ -9,23 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from langptune_rs.models.log_probs import TokenLogps
-from langptune_rs.models.policy import Policy
+from langptune_rs.models.policy import Policy, output_matrix
 from langptune_rs.training.rollout_batches import RolloutBatch
 
 
 class ProfileScorer(nn.Module):
     """Log-probabilities of profiles under the policy: the module that the policy's engine trains.
 
-    The distribution is the one profiles are sampled from, so logits are divided by the same `temperature`. Only the
-    positions that predict a profile token meet the output matrix, and the log-sum-exp is in float32: in bfloat16 its
-    error would swamp the ratio of two policies. For the same reason a profile's sum is in float64: one of a few hundred
-    tokens rounds by 3e-5 in float32, as much as a step of training may move it.
+    Logits are divided by the `temperature` that profiles are sampled with. Logits are computed only where a profile
+    token is predicted. The log-sum-exp is in float32, since its error in bfloat16 would exceed the ratio of two
+    policies. A profile's sum is in float64: over a few hundred tokens float32 rounds by 3e-5, as much as a training
+    step may change it.
     """
 
     def __init__(self, policy: Policy, temperature: float = 1.0, *, checkpointing: bool = False):
         super().__init__()
         self.model = policy.model
-        self.token_logps = TokenLogps(policy.model.get_output_embeddings(), policy.final_softcap, temperature)
+        self.token_logps = TokenLogps(output_matrix(policy.model), policy.final_softcap, temperature)
         self._policy, self._checkpointing = policy, checkpointing
 
     def forward(self, batch: RolloutBatch) -> Tensor:
@@ -39,7 +39,8 @@ class ProfileScorer(nn.Module):
         )
         token_logps = self.token_logps(hidden, batch.tokens).double()
         sums = token_logps.new_zeros(len(batch.sessions) * batch.num_profiles)
-        return sums.index_add(0, batch.owners, token_logps).view(-1, batch.num_profiles)
+        logps_BG: Tensor = sums.index_add(0, batch.owners, token_logps).view(-1, batch.num_profiles)
+        return logps_BG
 
 
 @torch.no_grad()
@@ -49,6 +50,6 @@ def score(scorer: ProfileScorer, batches: Sequence[RolloutBatch]) -> Tensor:
 
 
 def in_session_order(batches: Sequence[RolloutBatch], values: Sequence[Tensor]) -> Tensor:
-    """One tensor with a row for each session of the rollout batch, from those of its micro-batches."""
+    """The `values` of all micro-batches as one tensor (sessions, ...), in the order of the rollout batch's sessions."""
     sessions = np.concatenate([batch.sessions for batch in batches])
     return torch.cat(list(values))[torch.from_numpy(np.argsort(sessions)).to(values[0].device)]

@@ -1,4 +1,4 @@
-"""How a run starts: the processes meet, rank 0 holds the folder, and training goes on from what is there."""
+"""How a run starts: the processes meet, rank 0 locks the folder, and training goes on from what is there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from langptune_rs.training.trainer import Trainer
 
 @contextmanager
 def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
-    """Join the other processes and hold the folder `output` for a run of `config` inside the block.
+    """Join the other processes and lock the folder `output` for a run of `config` inside the block.
 
     Raises `RunError` on every rank when `output` is in use or holds something else, and `ConfigError` when the recipe
     does not fit a prepared data set.
@@ -39,10 +39,10 @@ def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwr
 
 
 def train(output: Path) -> None:
-    """Train as the recipe in `output` says and save both models there; a run that is trained already is left as it is.
+    """Train as the recipe in `output` says and save both models there. A run that is trained already stays as it is.
 
     Raises `ConfigError` when the recipe does not fit the data or the number of processes, `TrainingError` when a loss
-    is not a number, `RunError` when something cannot be saved, `Stopped` after saving on Ctrl-C.
+    is not finite, `RunError` when something cannot be saved, and `Stopped` after Ctrl-C, once the run is saved.
     """
     if first_rank_sees(output / TRAINED):
         return

@@ -26,11 +26,11 @@ from langptune_rs.training.engines import Engine
 
 
 class TrainingState:
-    """Moves from step to step; what it has saved is where a resumed run goes on.
+    """Moves from step to step, logs them and saves checkpoints, which a resumed run goes on from.
 
     Attributes:
         position: the next optimizer step.
-        log: where rank 0 writes the numbers; none on other ranks.
+        log: where rank 0 writes the numbers; None on other ranks.
     """
 
     def __init__(self, config: RunConfig, output: Path, engines: Mapping[str, Engine]):
@@ -53,7 +53,7 @@ class TrainingState:
     def finish_step(self, k: int, phase: Phase, values: Mapping[str, float], seconds: float) -> None:
         """Check and log one optimizer step and move past it.
 
-        `values` holds the step's `PHASE/loss` and `PHASE/grad_norm`; raises `TrainingError` when one is no number.
+        `values` holds the step's `PHASE/loss` and `PHASE/grad_norm`; raises `TrainingError` when one is not finite.
         """
         p = self.position
         loss, norm = values[f"{phase}/loss"], values[f"{phase}/grad_norm"]
@@ -68,20 +68,20 @@ class TrainingState:
             self.log.write(p.step + 1, k, phase, {**values, "time/seconds": seconds})
 
     def needs_validation(self) -> bool:
-        """Whether the numbers after this step have no validation beside them yet; the same on every rank."""
+        """Whether no validation after this step is logged yet; the same on every rank."""
         return not any_rank(self.log is not None and self.log.has_validation(self.position.step))
 
     def log_validation(self, k: int, values: Mapping[str, float]) -> None:
-        """Write the scores of a validation beside the step before it."""
+        """Log the scores of a validation at the step before it."""
         if self.log:
             self.log.write(self.position.step, k, "validation", values)
 
     def is_checkpoint_due(self, width: int = 1) -> bool:
-        """Whether one of the last `width` steps was the N-th since the run began, N of them between checkpoints."""
+        """Whether one of the last `width` steps was a multiple of `checkpoint.every`."""
         return self.position.step % self._config.checkpoint.every < width
 
     def enter(self, k: int, phase: Phase) -> bool:
-        """Move to the start of a phase; whether that is a move."""
+        """Move to the start of a phase; returns False when the run is in it already."""
         if (self.position.iteration, self.position.phase) == (k, phase):
             return False
         self.position = replace(self.position, iteration=k, phase=phase, phase_step=0)
@@ -93,7 +93,7 @@ class TrainingState:
         return self.position == self._saved
 
     def save(self, beside: Sequence[Path] = ()) -> None:
-        """Write a checkpoint; `beside` are files of the run outside it that it cannot do without."""
+        """Write a checkpoint; `beside` names files outside it that it depends on."""
         if self.log:
             self.log.flush()
         save_checkpoint(self._folder, self._engines, self.position, self._config.checkpoint.keep, beside)
@@ -106,7 +106,7 @@ class TrainingState:
 
 
 class Stopwatch:
-    """Seconds since the last time it was asked."""
+    """Measures the seconds of one lap after another."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()

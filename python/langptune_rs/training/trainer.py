@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset
@@ -29,7 +30,7 @@ from langptune_rs.training.validation import Validation
 
 
 class Trainer:
-    """Both models and the parts of a run that take turns on them."""
+    """Both models, and the parts of a run that use them in turn."""
 
     def __init__(self, config: RunConfig, output: Path, dataset: Dataset):
         self.config, self.output, self.dataset = config, output, dataset
@@ -50,7 +51,7 @@ class Trainer:
         self.state = TrainingState(config, output, self.models.engines)
 
     def run(self) -> None:
-        """The loop of Algorithm 1 from the current position to the end, then both models to disk."""
+        """Run the loop of Algorithm 1 from the current position to the end, then save both models."""
         try:
             with self.interruption.listening():
                 self._iterate()
@@ -76,7 +77,7 @@ class Trainer:
 
     @during(CONTRASTIVE)
     def contrastive_phase(self, k: int) -> None:
-        """J steps of Eq. 7 on profiles that the current policy writes for the sessions of this phase."""
+        """Take J steps of Eq. 7 on profiles that the current policy writes for the sessions of this phase."""
         config, first_step = self.config.contrastive, self.state.position.phase_step
         total_steps, seed = self.config.iterations * config.steps, derive_seed(self.config.seed, "contrastive", k)
         batches = [batch_rows(len(self.sessions), config.batch_size, j, seed) for j in range(config.steps)]
@@ -97,7 +98,7 @@ class Trainer:
 
     @during(RLSO)
     def rlso_phase(self, k: int) -> None:
-        """T steps of Eq. 6; every `epochs` of them share a rollout batch rewarded by the embedder as it is now."""
+        """Take T steps of Eq. 6; every `epochs` of them share a rollout batch, rewarded by the current embedder."""
         config, first_step = self.config.rlso, self.state.position.phase_step
         total_steps, seed = self.config.iterations * config.steps, derive_seed(self.config.seed, "rlso", k)
         self.ranking.prepare()
@@ -124,7 +125,7 @@ class Trainer:
                 self._save_if_due(width=config.epochs)
         self._validate(k)
 
-    def _contrastive_batch(self, rows: np.ndarray, profiles: dict[int, str]) -> ContrastiveBatch:
+    def _contrastive_batch(self, rows: NDArray[np.int64], profiles: dict[int, str]) -> ContrastiveBatch:
         items = self.sessions.targets[rows]
         targets = torch.from_numpy(items).long()
         return ContrastiveBatch(
@@ -135,18 +136,18 @@ class Trainer:
         )
 
     def _validate(self, k: int) -> None:
-        """Log how good both models are now; not a second time after a step."""
+        """Log the validation scores of both models, once after each phase."""
         if len(self.validation.sessions) and self.state.needs_validation():
             self.state.log_validation(k, self.validation.scores(k))
 
     def _enter(self, k: int, phase: Phase) -> None:
-        """Enter the next phase, with a checkpoint at the border."""
+        """Enter the next phase, with a checkpoint before it."""
         if self.state.enter(k, phase):
             self._save()
             self.interruption.raise_if_asked()
 
     def _save_if_due(self, width: int = 1) -> None:
-        """Save every N steps, at the first place where no rollout batch is in hand; stop there if asked to."""
+        """Save every N steps, at the next end of a rollout batch; stop there if asked to."""
         if self.state.is_checkpoint_due(width):
             self._save()
         self.interruption.raise_if_asked()

@@ -1,4 +1,4 @@
-"""Validation: greedy profiles of validation sessions, ranked by the embedder as it is now."""
+"""Validation: greedy profiles of validation sessions, ranked by the current embedder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Validation:
 
     @during(WRITING)
     def scores(self, k: int) -> dict[str, float]:
-        """What to log of iteration k; every rank writes the profiles of its share. Raises `Interrupted`."""
+        """The scores to log in iteration k; every rank writes the profiles of its share. Raises `Interrupted`."""
         self._ranking.prepare()
         own = self.sessions.take(np.arange(len(self.sessions))[shard(self.sessions)])
         with self._models.whole("policy"), progress(len(own), f"iteration {k + 1}: validation") as advance:

@@ -12,8 +12,9 @@ import numpy as np
 class TokenCounter(Protocol):
     """Counts the tokens of texts by one tokenizer."""
 
-    name: str
-    """Identifies the tokenizer in `dataset.toml`."""
+    @property
+    def name(self) -> str:
+        """Identifies the tokenizer in `dataset.toml`."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The number of tokens of each text, uint32 (n,)."""

@@ -1,23 +1,26 @@
-"""Charts as inline SVG that takes its colours from the page, so that it reads in a light and in a dark one."""
+"""Charts as inline SVG. They take their colours from the page, so they are legible in a light and a dark theme."""
 
 from __future__ import annotations
 
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 _INK, _GRID, _FIRST, _SECOND = "#010101", "#010102", "#010103", "#010104"
 _PAGE_COLOURS = {_INK: "var(--muted)", _GRID: "var(--line)", _FIRST: "var(--accent)", _SECOND: "var(--second)"}
-"""Stand-ins that matplotlib draws with, and what the page puts in their place."""
+"""Placeholder colours that matplotlib draws with, and the page's variables that replace them."""
 
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "text.color": _INK,
@@ -39,21 +42,21 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Series:
-    """Values over steps; drawn as a line with its running mean, or as dots where each value stands for itself."""
+    """Values over steps."""
 
     steps: Sequence[float]
     values: Sequence[float]
-    dots: bool = False
 
 
 def line_chart(
     name: str, description: str, line: Series, dots: Series | None = None, *, borders: Sequence[float] = ()
 ) -> str:
-    """An SVG of `line` (and `dots`) over optimizer steps; `borders` are the steps where an iteration begins.
+    """An SVG of `line` with its running mean, and of `dots`, over optimizer steps.
 
-    `name` keeps the ids of several charts on one page apart, `description` is read to those who do not see it.
+    `borders` are the steps where an iteration begins. `name` keeps the ids of several charts on one page apart.
+    `description` is the text for screen readers.
     """
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with _style({"svg.hashsalt": name}):
         figure = Figure(figsize=(4.6, 2.5), layout="constrained")
         axes = figure.add_subplot()
         for border in borders:
@@ -76,9 +79,7 @@ def line_chart(
 
 def interval_chart(name: str, description: str, rows: Sequence[tuple[str, float, float, float]], marked: str) -> str:
     """An SVG of (label, mean, low, high) rows, each a dot on its interval; the row `marked` stands out."""
-    with matplotlib.rc_context(
-        {**_STYLE, "svg.hashsalt": name, "axes.grid.axis": "x", "axes.spines.left": False, "ytick.major.pad": 9}
-    ):
+    with _style({"svg.hashsalt": name, "axes.grid.axis": "x", "axes.spines.left": False, "ytick.major.pad": 9}):
         figure = Figure(figsize=(9.4, 0.5 + 0.36 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         for place, (label, mean, low, high) in enumerate(rows):
@@ -92,20 +93,26 @@ def interval_chart(name: str, description: str, rows: Sequence[tuple[str, float,
         return _inline(figure, name, description)
 
 
+def _style(settings: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """matplotlib's settings for all charts, with those of one chart, inside the block."""
+    return matplotlib.rc_context(cast(Any, {**_STYLE, **settings}))
+
+
 _WINDOWS = 8
 
 
-def running_mean(values: Sequence[float]) -> np.ndarray:
-    """Mean of the last n values up to each place, n an eighth of them all, float64 (len(values),)."""
+def running_mean(values: Sequence[float]) -> NDArray[np.float64]:
+    """Mean of the last n values up to each place, float64 (len(values),); n is an eighth of their number."""
     width = max(1, len(values) // _WINDOWS)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - width, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    means: NDArray[np.float64] = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
 
 
 def _inline(figure: Figure, name: str, description: str) -> str:
-    """The figure as one <svg> in the page's own font, without metadata or fixed size, its ids made unique by `name`."""
+    """The figure as one <svg> in the page's font, without metadata or a fixed size; `name` makes its ids unique."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -113,9 +120,9 @@ def _inline(figure: Figure, name: str, description: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
-    opening = re.match(r"<svg[^>]*>", svg)[0]
-    view_box = re.search(r'viewBox="[^"]*"', opening)[0]
-    svg = f'<svg {view_box} role="img" aria-label="{html.escape(description)}">{svg[len(opening) :]}'
+    opening = re.match(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', svg)
+    assert opening, "matplotlib begins an SVG with its size and view box"
+    svg = f'<svg {opening[1]} role="img" aria-label="{html.escape(description)}">{svg[opening.end() :]}'
     for colour, variable in _PAGE_COLOURS.items():
         svg = svg.replace(colour, variable)
     return svg

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that opens anywhere, with nothing to load from elsewhere."""
+"""The report of a run: one HTML file that opens anywhere and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REVIEW_CHARACTERS = 220
 
 
 def write_report(run: Path) -> Path:
-    """Write `run/report.html` from the run's metrics and the results on its test split.
+    """Write `run/report.html` from the run's metrics and its results on the test split; returns its path.
 
     Raises `RunError` when `run` is no run or has not been evaluated on the test split.
     """
@@ -86,7 +86,7 @@ def render(
 
 
 def verdict(results: dict[str, Any]) -> str:
-    """What the training gained, in one sentence that claims no more than the test shows."""
+    """What the training gained, in one sentence that claims no more than the significance test shows."""
     metric, method = headline_metric(results), results["config"]["method"]
     before, after = results["methods"][BASELINE][metric], results["methods"][method][metric]
     numbers = f"{label(metric)} {before['mean']:.4f} before training, {after['mean']:.4f} after"
@@ -98,7 +98,7 @@ def verdict(results: dict[str, Any]) -> str:
 
 
 def choose_examples(per_user: pl.DataFrame, method: str) -> list[dict[str, Any]]:
-    """The sessions of `EXAMPLE_RULE`: session_id, user_id and the target's ranks before and after training."""
+    """The sessions of `EXAMPLE_RULE`, each with session_id, user_id and the target's ranks before and after."""
     greedy = per_user.filter(pl.col("table") == "methods").with_columns(rank=pl.col("ranks").list.first())
     before = greedy.filter(pl.col("method") == BASELINE).select("session_id", "user_id", before="rank")
     after = greedy.filter(pl.col("method") == method).select("session_id", after="rank")
@@ -110,13 +110,15 @@ def choose_examples(per_user: pl.DataFrame, method: str) -> list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class HistoryItem:
+    """An item of an example's history, as the page shows it."""
+
     title: str
     rating: str
     review: str
 
 
 def _example(row: dict[str, Any], dataset: Dataset, profiles: pl.DataFrame) -> dict[str, Any]:
-    """One user's part of the report."""
+    """One user's example, as the template takes it."""
     i = int(np.flatnonzero(dataset.sessions.session_ids == row["session_id"])[0])
     session = dataset.sessions.take([i])
     written = profiles.filter((pl.col("session_id") == row["session_id"]) & (pl.col("decoding") == "greedy"))
@@ -155,7 +157,7 @@ def _metrics(results: dict[str, Any]) -> list[str]:
 
 
 def _table(results: dict[str, Any], table: str) -> list[dict[str, Any]]:
-    """Rows of a table: the method's name, each metric's mean and interval, and p of the headline metric."""
+    """Rows of a table: the method's name, each metric's mean and interval, and the headline metric's p-value."""
     headline = headline_metric(results)
     names = {"contrastive": "trained embedder, initial policy", "rlso": "trained policy, initial embedder"}
     return [
@@ -184,7 +186,7 @@ def _interval_chart(results: dict[str, Any]) -> str:
 
 
 def _profile_rows(results: dict[str, Any]) -> list[dict[str, str]]:
-    """What the profiles of each policy look like, greedy and sampled."""
+    """Length, overlong rate and copied share of each policy's profiles, greedy and sampled."""
     return [
         {
             "policy": name,
@@ -201,7 +203,7 @@ def _profile_rows(results: dict[str, Any]) -> list[dict[str, str]]:
 def _facts(
     config: RunConfig, results: dict[str, Any], dataset: Dataset, metrics: Sequence[dict[str, Any]]
 ) -> list[tuple[str, str]]:
-    """The run in a few words, beside the title."""
+    """The facts beside the title, as (name, value)."""
     counts = {split: dataset.sessions.splits.count(split) for split in ("train", "validation", "test")}
     limit = config.data.max_sessions
     used = f"{limit:,} of " if limit and limit < counts["train"] else ""
@@ -218,7 +220,7 @@ def _facts(
 
 @dataclass(frozen=True)
 class Chart:
-    """A learning curve with what there is to say about it; `svg` is empty where nothing was measured."""
+    """A learning curve with its caption; `svg` is empty when nothing was measured."""
 
     title: str
     caption: str
@@ -254,8 +256,8 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             "rlso",
             "kl/reference",
             "KL to the reference policy",
-            "Log-probability under the policy minus under the reference, in nats a profile. Measured where "
-            "rlso.kl_penalty > 0 alone: without it nothing else needs the pass of the reference over every profile.",
+            "Log-probability under the policy minus under the reference, in nats a profile. Measured only with "
+            "rlso.kl_penalty > 0, since nothing else needs a pass of the reference over every profile.",
         ),
         _curve(
             metrics,
@@ -273,7 +275,7 @@ def _curve(
 ) -> Chart:
     """`key` over the optimizer steps of its own phase; dots are the greedy validation after a phase.
 
-    A validation stands where the phase's steps had come to by then, or, as the main line, at the step of the run.
+    A dot stands at the number of the phase's steps before it. As the main line, validations stand at the run's steps.
     """
     own = [line for line in metrics if line["phase"] == phase]
     place = {line["step"]: i + 1 for i, line in enumerate(own)} if phase != "validation" else {}
@@ -281,9 +283,9 @@ def _curve(
     values = [line[key] for line in own if key in line]
     if not values:
         return Chart(title, f"Not measured in this run. {caption}", Markup())
-    validations = [line for line in metrics if line["phase"] == "validation" and dots in line]
+    validations = [(line["step"], line[dots]) for line in metrics if line["phase"] == "validation" and dots in line]
     dot_series = Series(
-        [sum(line["step"] <= v["step"] for line in own) for v in validations], [v[dots] for v in validations]
+        [sum(line["step"] <= step for line in own) for step, _ in validations], [value for _, value in validations]
     )
     borders = [i + 0.5 for i, line in enumerate(own) if i and line["iteration"] != own[i - 1]["iteration"]]
     description = f"{title}: from {values[0]:.4g} at step {steps[0]} to {values[-1]:.4g} at step {steps[-1]}."

@@ -13,7 +13,7 @@ from langptune_rs.runs.results import BASELINE
 
 _LABELS = {"ndcg": "NDCG", "mrr": "MRR", "recall": "Recall", "precision": "Precision"}
 TABLE_WIDTH = 84
-"""Columns that the widest table needs."""
+"""Characters that the widest table needs."""
 
 
 def label(metric: str) -> str:
@@ -23,19 +23,19 @@ def label(metric: str) -> str:
 
 
 def p_text(p_value: float | None) -> str:
-    """A p-value as people write it; a dash for the method that the others are tested against."""
+    """A p-value for a table; a dash for the method that the others are compared with."""
     if p_value is None:
         return "–"
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def headline_metric(results: dict[str, Any]) -> str:
-    """The metric that decides: NDCG at the recipe's cut."""
+    """The metric that decides: NDCG at the recipe's cutoff k."""
     return f"ndcg@{results['config']['k']}"
 
 
 def cells(scores: dict[str, dict[str, float | None]]) -> list[str]:
-    """One method's row: each metric's mean and interval, then p of the headline metric (the first)."""
+    """One method's row: each metric's mean and interval, then the p-value of the headline metric, the first one."""
     shown = [f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for m in scores.values()]
     return [*shown, p_text(next(iter(scores.values()))["p_value"])]
 
@@ -53,7 +53,7 @@ def markdown(results: dict[str, Any], table: str = "methods") -> str:
 
 
 def print_results(results: dict[str, Any], console: Console | None = None) -> None:
-    """Print the tables of `evaluate_run`'s results. A terminal narrower than the tables wraps, nothing is cut."""
+    """Print the tables of `evaluate_run`'s results. A terminal narrower than the tables wraps their lines."""
     console = console or Console()
     console.width = max(console.width, TABLE_WIDTH)
     config = results["config"]
@@ -70,7 +70,7 @@ def print_results(results: dict[str, Any], console: Console | None = None) -> No
 
 
 def _rich_table(results: dict[str, Any], table: str, caption: str) -> Table:
-    """Means over intervals; NDCG over the whole catalog is left to results.json."""
+    """A table with means above their intervals. NDCG over the whole catalog is only in results.json."""
     headline = headline_metric(results)
     metrics = [metric for metric in results["methods"][BASELINE] if "@" in metric]
     shown = Table(title=caption, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False)

@@ -1,4 +1,4 @@
-"""RLSO: regress the difference of two rewards on that of two log-ratios (section 3.1, Eq. 6)."""
+"""RLSO: fit the difference of two log-ratios to the difference of two rewards (section 3.1, Eq. 6)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,79 @@
+"""The work of an optimizer step and an estimate of its time, by arithmetic on the recipe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from langptune_rs.config import RunConfig
+from langptune_rs.models.shapes import Shape
+from langptune_rs.training.planning.memory import (
+    bytes_per_number,
+    embedder_tokens,
+    kv_cache,
+    policy_weights,
+    prompt_tokens,
+    prompts_at_once,
+)
+
+SHARE_OF_PEAK = 0.35
+"""Share of the GPU's peak arithmetic in passes over many tokens, and of its memory's speed while writing profiles."""
+PEAK_TFLOPS, PEAK_BANDWIDTH = 155.0, 768.0
+"""bfloat16 TFLOP/s and memory GB/s of an RTX A6000, the paper's kind of card (48 GB), by its data sheet."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The work of one optimizer step over the global batch."""
+
+    phase: str
+    tokens_written: int
+    tokens_trained: int
+    seconds: float
+
+
+def step_times(
+    config: RunConfig,
+    policy: Shape,
+    embedder: Shape,
+    num_processes: int,
+    *,
+    tflops: float = PEAK_TFLOPS,
+    bandwidth: float = PEAK_BANDWIDTH,
+) -> list[Step]:
+    """Tokens and estimated seconds of a step in either phase, when every profile takes all its tokens.
+
+    A trained token costs 2 operations for each weight it passes forward and 4 more backward. A written token costs 2
+    for each weight of the output matrix and 2 for its gradient, twice as many if that matrix trains. A contrastive
+    batch larger than one micro-batch is passed forward twice. Writing reads the weights and the key-value cache once
+    for each token of a batch. Both run at `SHARE_OF_PEAK` of `tflops` and of `bandwidth` (GB/s).
+    """
+    flops, speed = tflops * 1e12 * SHARE_OF_PEAK, bandwidth * 1e9 * SHARE_OF_PEAK
+    prompt, limit, precision = prompt_tokens(config), config.profile.max_tokens, config.engine.precision
+
+    def seconds_to_write(num_sessions: int, num_samples: int) -> float:
+        own = math.ceil(num_sessions / num_processes)
+        together = prompts_at_once(config, prompt, num_samples, own)
+        cache = kv_cache(policy, together, prompt, num_samples, limit, precision)
+        read = limit * (policy.weights * bytes_per_number(precision) + cache) * math.ceil(own / together)
+        return read / speed + 2 * policy.weights * own * prompt / flops
+
+    steps = []
+    if config.trains_embedder:
+        batch = config.contrastive.batch_size
+        trained = embedder_tokens(config)
+        passes = 6 if math.ceil(trained / num_processes) <= config.contrastive.micro_batch_tokens else 8
+        seconds = seconds_to_write(batch, 1) + passes * embedder.weights * trained / num_processes / flops
+        steps.append(Step("contrastive", batch * limit, trained, seconds))
+    if config.trains_policy:
+        rlso, weights = config.rlso, policy_weights(policy, config)
+        written = rlso.batch_size * rlso.num_profiles * limit
+        trained = rlso.batch_size * prompt + written
+        backward = 4 if config.policy.train == "last-layers" else 2
+        passed = weights.frozen if config.policy.train == "lora" else weights.trained
+        update = (2 + backward) * (passed + weights.trained * (config.policy.train == "lora"))
+        output = (8 if config.policy.train_lm_head else 4) * policy.vocabulary * policy.width
+        work = (update * trained + output * written) / num_processes
+        rollout = seconds_to_write(rlso.batch_size, rlso.num_profiles)
+        steps.append(Step("rlso", written // rlso.epochs, trained, rollout / rlso.epochs + work / flops))
+    return steps
