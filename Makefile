@@ -4,7 +4,7 @@
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
 
-.PHONY: env train test test-fast test-aarch64 miri lint lint-aarch64 bench wheel clean tools
+.PHONY: env train test test-fast test-aarch64 miri lint lint-aarch64 docs bench wheel clean tools
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -41,6 +41,12 @@ lint: env lint-aarch64
 	$(BIN)/mypy
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
+	$(SITE)
+
+# The site, into target/site. A broken link and a public name without a docstring are errors, but not with --quiet.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+docs: env
+	$(SITE)
 
 # The NEON kernel, which needs the target's standard library. Where rustup cannot add it, only CI takes that as a failure.
 lint-aarch64:

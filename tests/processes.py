@@ -7,9 +7,11 @@ What is started here runs the same functions as the installed command. Tests tha
 
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -125,3 +127,16 @@ def kill_after(processes: Sequence[Forked], seconds: float, begun: Callable[[], 
     codes = [process.wait() for process in processes]
     assert killed or codes == [0] * len(processes)
     return killed
+
+
+def run_command(*arguments: str, folder: Path) -> str:
+    """What `langptune` with these arguments prints, in a working folder; it must end without an error."""
+    with tempfile.TemporaryDirectory() as said:
+        log, out = Path(said) / "err", Path(said) / "out"
+        process = Forked(command(*arguments, folder=folder), {}, log, out)
+        try:
+            code = process.wait(600)
+        finally:
+            process.kill()
+        assert code == 0, f"{shlex.join(['langptune', *arguments])}\n{log.read_text()}"
+        return out.read_text()

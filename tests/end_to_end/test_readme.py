@@ -1,4 +1,4 @@
-"""Every command and example of the README and of the page on data, in their order, in an empty folder."""
+"""Every command and example of the README and of the pages of docs/, in their order, in an empty folder."""
 
 import gzip
 import json
@@ -9,13 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.processes import run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+START, DATA, TRAINING, DISTRIBUTED, REPORT, EVALUATION = (
+    (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for page in ("index", "data", "training", "distributed", "report", "evaluation")
+)
 
 SHORTER = {
     "data.max_sessions": 16,
@@ -38,23 +41,31 @@ def commands(text: str = README) -> list[str]:
     return [line for block in blocks("console", text) for line in block.splitlines() if line.startswith("langptune ")]
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
-    return done
+def overrides(values: dict[str, int]) -> list[str]:
+    """The options that set recipe keys."""
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def langptune(line: str, folder: Path, *more: str) -> str:
+    """What a line that begins with `langptune` prints, with more options behind it."""
+    return run_command(*shlex.split(line, comments=True)[1:], *more, folder=folder)
+
+
+def python(code: str, folder: Path) -> str:
+    """What a program prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_the_commands_run_in_order(tmp_path):
     lines = ['{"title": "Fargo (1996)", "rating": 5}', '{"title": "Babe (1995)", "rating": 4}']
     (tmp_path / "my-films.jsonl").write_text("\n".join(lines) + "\n")
-    langptune = str(Path(sys.executable).with_name("langptune"))
     assert len(commands()) >= 10
-    for line in commands():
-        command = [langptune, *shlex.split(line, comments=True)[1:]]
-        if command[1] == "train":
-            command += [part for key, value in SHORTER.items() for part in ("--set", f"{key}={value}")]
-        printed = run(command, tmp_path).stdout
-        assert printed.strip(), line
+    on_the_run_of_the_readme = [line for line in commands(REPORT) if line not in commands()]
+    for line in commands() + on_the_run_of_the_readme:
+        is_training = line.startswith("langptune train ")
+        assert langptune(line, tmp_path, *(overrides(SHORTER) if is_training else ())).strip(), line
     mine = tmp_path / "runs" / "mine"
     results = json.loads((mine / "results.json").read_text())
     assert list(results["methods"]) == ["Random", "MP", "EMB-0", "LangPTune-0", "LangPTune"]
@@ -64,11 +75,12 @@ def test_the_commands_run_in_order(tmp_path):
     assert max(steps) == 4
 
 
-def test_the_python_examples_run(tmp_path):
-    examples = blocks("python")
+@pytest.mark.parametrize("page", [README, EVALUATION], ids=["README", "evaluation"])
+def test_the_python_examples_run(tmp_path, page):
+    examples = blocks("python", page)
     assert examples
     for example in examples:
-        assert run([sys.executable, "-c", example], tmp_path).stdout.strip()
+        assert python(example, tmp_path).strip()
 
 
 def test_the_page_on_data_is_true(tmp_path):
@@ -87,37 +99,34 @@ def test_the_page_on_data_is_true(tmp_path):
     (raw / "items.csv").write_text("sku,title\n" + "".join(f"B{i},Item {i}\n" for i in range(9)))
     bought = [f"U{u},B{i},{1_400_000_000 + i}" for u in range(30) for i in range(9)]
     (raw / "interactions.csv").write_text("\n".join(["customer,sku,timestamp", *bought]) + "\n")
-    langptune = str(Path(sys.executable).with_name("langptune"))
     assert len(commands(DATA)) == 3
     for line in commands(DATA):
-        assert run([langptune, *shlex.split(line, comments=True)[1:]], tmp_path).stdout.strip(), line
+        assert langptune(line, tmp_path).strip(), line
     assert (tmp_path / "data" / "films-histograms").is_dir()
     (example,) = blocks("python", DATA)
-    assert "Film" in run([sys.executable, "-c", example], tmp_path).stdout
+    assert "Film" in python(example, tmp_path)
     (template,) = blocks("jinja", DATA)
     (tmp_path / "mine.jinja").write_text(template)
-    run([langptune, "data", "prepare", "csv", "mine", "--path", "raw", "--template", "mine.jinja",
-         "--column", "item_id=sku", "--column", "user_id=customer"], tmp_path)  # fmt: skip
-    shown = run([langptune, "data", "inspect", "mine", "--prompts", "1", "--no-plots"], tmp_path).stdout
+    columns = "--column item_id=sku --column user_id=customer"
+    langptune(f"langptune data prepare csv mine --path raw --template mine.jinja {columns}", tmp_path)
+    shown = langptune("langptune data inspect mine --prompts 1 --no-plots", tmp_path)
     assert "played the following board games" in shown
     assert shown.count("Title: Item") >= 4
 
 
-def test_the_commands_of_the_page_on_training_run(tmp_path):
-    langptune = str(Path(sys.executable).with_name("langptune"))
-    assert commands(TRAINING)
-    for line in commands(TRAINING):
-        assert run([langptune, *shlex.split(line, comments=True)[1:]], tmp_path).stdout.strip(), line
+@pytest.mark.parametrize("page", [START, TRAINING, DISTRIBUTED], ids=["index", "training", "distributed"])
+def test_commands_that_need_no_run(tmp_path, page):
+    assert commands(page)
+    for line in commands(page):
+        assert langptune(line, tmp_path).strip(), line
 
 
 def test_the_trained_models_load_in_their_own_libraries(tmp_path):
     from sentence_transformers import SentenceTransformer
     from transformers import AutoModelForCausalLM
 
-    langptune = str(Path(sys.executable).with_name("langptune"))
-    sets = {**SHORTER, "evaluation.samples": 0, "embedder.dim": 128}
-    overrides = [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
-    run([langptune, "train", "--output", "run", *overrides], tmp_path)
+    shorter = overrides({**SHORTER, "evaluation.samples": 0, "embedder.dim": 128})
+    langptune("langptune train --output run", tmp_path, *shorter)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "policy").num_parameters() == 134_515_008
     embedder = SentenceTransformer(str(tmp_path / "run" / "embedder"), device="cpu")
     assert embedder.encode(["A film."]).shape == (1, 128)

@@ -1,0 +1,63 @@
+"""Every script in examples/ runs, does what it says, and stays short."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.experiments.tiny import make_models
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, *arguments: str | Path) -> str:
+    """What an example prints."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_examples_are_short_and_all_are_run_here():
+    scripts = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in EXAMPLES.glob("*.py")}
+    assert all(length < 60 for length in scripts.values()), scripts
+    own = Path(__file__).read_text(encoding="utf-8")
+    assert len(scripts) == 4
+    assert all(f'run("{name}"' in own for name in scripts)
+
+
+def test_a_recommender_is_evaluated():
+    printed = run("evaluate_your_recommender.py").splitlines()
+    means = {tuple(line[:23].split()[-2:]): float(line[23:].split()[0]) for line in printed[:6]}
+    assert means["factors", "ndcg@20"] > means["popular", "ndcg@20"] > 0
+    assert printed[-1].startswith("| factors - most popular")
+
+
+def test_a_sharded_catalog_is_ranked():
+    printed = run("rank_a_sharded_catalog.py")
+    assert "ShardedIndex(100000 items in 3 shards)" in printed
+    assert printed.rstrip().endswith("one index finds the same, bit for bit")
+
+
+def test_an_objective_raises_the_expected_reward():
+    before, rlso, yours = (float(line.split()[1]) for line in run("add_an_objective.py").splitlines())
+    assert rlso > before
+    assert yours > before
+
+
+@pytest.mark.slow
+def test_a_log_of_ones_own_is_trained_on(tmp_path):
+    policy, embedder = make_models(tmp_path)
+    models = (f"policy.model={policy}", "policy.last_layers=1", f"embedder.model={embedder}", "engine.precision=fp32")
+    printed = run("train_on_your_log.py", tmp_path / "mine", *models, "data.max_history_tokens=none")
+    assert "report.html" in printed
+    results = json.loads((tmp_path / "mine" / "run" / "results.json").read_text())
+    assert list(results["methods"]) == ["Random", "MP", "EMB-0", "LangPTune-0", "LangPTune"]
+    assert results["num_sessions"] == 6
