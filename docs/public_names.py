@@ -8,17 +8,12 @@ from pathlib import Path
 import griffe
 
 PYTHON = Path(__file__).parents[1] / "python"
-REFERENCE = (
-    "langptune_rs",
-    "langptune_rs.evaluation",
-    "langptune_rs.evaluation.metrics",
-    "langptune_rs.packing",
-    "langptune_rs.errors",
-    "langptune_rs.data",
-    "langptune_rs.baselines",
-    "langptune_rs.training.objectives",
+ROOMS = (
+    *("arrays", "errors", "files", "packing", "progress", "seeds", "config", "evaluation", "data", "distributed"),
+    *("models", "recommending", "rollout", "runs", "training", "baselines", "experiments", "serving"),
 )
-"""Modules and packages that the pages of the reference show."""
+REFERENCE = ("langptune_rs", *(f"langptune_rs.{room}" for room in ROOMS))
+"""The package and its rooms: what the pages of the reference show, and what its readers meet in the source."""
 
 
 Thing = griffe.Object | griffe.Alias

@@ -61,6 +61,7 @@ class Causal:
     """Layout of one text: each token attends to itself and to those before it."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """See `Layout.attend`."""
         return causal_attention(query, key, value, scaling).transpose(1, 2)
 
 
@@ -71,6 +72,7 @@ class Texts:
         self._runs = [(len(list(run)), length) for length, run in groupby(lengths)]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """See `Layout.attend`."""
         sizes = [count * length for count, length in self._runs]
         parts = zip(*(torch.split(x.squeeze(0).transpose(0, 1), sizes) for x in (query, key, value)), strict=True)
         outputs = []
