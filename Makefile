@@ -63,8 +63,8 @@ test-aarch64:
 	rustup target add $(AARCH64)
 	cargo test --quiet --locked --target $(AARCH64)
 
-# The core's tests with the portable kernel under Miri, which finds undefined behaviour. Miri comes with nightly Rust
-# alone, so that CI does not run this: run it where `unsafe` has changed. Valgrind would see less, since a vector that
+# The core's tests with the portable kernel under Miri, which finds undefined behaviour. Miri comes only
+# with nightly Rust, so CI does not run this: run it where `unsafe` has changed. Valgrind would see less, since a vector that
 # is read beyond its end within its capacity is no error to it.
 miri: export MIRIFLAGS := -Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-deterministic-floats \
 	-Zmiri-tree-borrows -Zmiri-permissive-provenance

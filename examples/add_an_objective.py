@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from langptune_rs.config.rlso import RlsoConfig
-from langptune_rs.training.objectives import Objective, find_objective
+from langptune_rs.training.objectives import Objective, ScoredProfiles, find_objective
 
 NUM_SESSIONS, NUM_PROFILES, NUM_STEPS = 8, 4, 200
 
 
-def loss(rewards_BG: Tensor, logps_BG: Tensor, old_logps_BG: Tensor, config: RlsoConfig) -> Tensor:
+def loss(profiles: ScoredProfiles, config: RlsoConfig) -> Tensor:
     """Your objective: a profile should be as much likelier than its session's mean as its reward is higher.
 
     Its minimum is that of Eq. 6, but errors count once, not squared.
     """
-    ratios_BG = (logps_BG - old_logps_BG) / config.eta
-    targets_BG = rewards_BG - rewards_BG.mean(1, keepdim=True)
+    ratios_BG = (profiles.logps_BG - profiles.old_logps_BG) / config.eta
+    targets_BG = profiles.rewards_BG - profiles.rewards_BG.mean(1, keepdim=True)
     return (targets_BG - ratios_BG + ratios_BG.mean(1, keepdim=True)).abs().mean(1)
 
 
@@ -31,7 +31,8 @@ def train(objective: Objective, rewards_BG: Tensor, config: RlsoConfig) -> Tenso
     old_logps_BG = logits_BG.log_softmax(1).detach()
     for _ in range(NUM_STEPS):
         optimizer.zero_grad()
-        objective(rewards_BG, logits_BG.log_softmax(1), old_logps_BG, config).mean().backward()
+        profiles = ScoredProfiles(rewards_BG, logits_BG.log_softmax(1), old_logps_BG)
+        objective(profiles, config).mean().backward()
         optimizer.step()
     return logits_BG.detach().softmax(1)
 

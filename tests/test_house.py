@@ -57,7 +57,6 @@ LIBRARIES = {
         *("datasets", "filelock", "huggingface_hub", "jinja2", "matplotlib", "numpy", "orjson", "polars", "pyarrow"),
         *("rich", "tokenizers", "torch"),
     },
-    "langptune_rs.baselines": {"numpy"},
     "langptune_rs.serving": {"numpy"},
     "langptune_cli": {"click", "typer"},
 }

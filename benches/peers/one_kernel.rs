@@ -21,7 +21,7 @@ struct Tile<'a> {
     rounded: UserTile,
 }
 
-/// Items beside each other; a block in 16 bits alone has no rows.
+/// Items beside each other; a block with only 16 bits has no rows.
 struct Block<'a> {
     num_items: usize,
     rows: Option<Matrix<'a>>,

@@ -18,6 +18,7 @@ from peers.rlso_work import LEARNING_RATE, Clock, Settings, Work
 
 from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.models.policy import Policy
+from langptune_rs.training.objectives import ScoredProfiles
 from langptune_rs.training.objectives.rlso import loss as rlso_loss
 
 PROMPT_TOKENS = 1024
@@ -83,7 +84,7 @@ def step(settings: Settings) -> dict[str, float]:
                 with torch.no_grad():
                     probabilities = logits.softmax(-1)  # its entropy is logged
                     (logits.logsumexp(-1) - (probabilities * logits).sum(-1)).mean().item()
-                loss = rlso_loss(rewards[pair], logps, old[pair], RlsoConfig(eta=1.0)).mean()
+                loss = rlso_loss(ScoredProfiles(rewards[pair], logps, old[pair]), RlsoConfig(eta=1.0)).mean()
                 torch.autograd.backward(loss * sessions / settings.num_sessions)
             optimizer.step()
             optimizer.zero_grad()

@@ -34,7 +34,7 @@ LAYOUTS = [
 
 @st.composite
 def arrays(draw):
-    """Of any dtype, shape and layout."""
+    """Arrays of any dtype, shape and layout."""
     array = draw(hnp.arrays(draw(st.sampled_from(DTYPES)), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)))
     return draw(st.sampled_from(LAYOUTS))(array)
 

@@ -1,4 +1,4 @@
-"""Splits have the paper's shares, depend on the seed alone, and hold each session once."""
+"""Splits have the paper's shares, depend only on the seed, and hold each session once."""
 
 from collections import Counter
 

@@ -1,5 +1,7 @@
 """The files that other programs read of this project: workflows, templates, hooks, the citation."""
 
+import os
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -12,7 +14,7 @@ FILES = [
     ROOT / "CITATION.cff",
     *sorted((ROOT / ".github").rglob("*.yml")),
 ]
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))["workspace"]["package"]["version"]
 
 
 def read(path: Path) -> dict:
@@ -69,3 +71,12 @@ def test_the_citation_is_of_this_version_and_of_the_paper():
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert citation["preferred-citation"]["title"] in readme
     assert citation["preferred-citation"]["url"] in readme
+
+
+def test_a_release_is_checked_against_the_version_of_the_package():
+    """The check that the workflow runs, with the tag of this version and of another one."""
+    steps = read(ROOT / ".github" / "workflows" / "wheels.yml")["jobs"]["release"]["steps"]
+    (check,) = (step["run"] for step in steps if "GITHUB_REF_NAME#v" in step.get("run", ""))
+    for tag, code in ((f"v{VERSION}", 0), ("v0.0.0", 1)):
+        done = subprocess.run(["bash", "-c", check], cwd=ROOT, env={**os.environ, "GITHUB_REF_NAME": tag}, check=False)
+        assert done.returncode == code

@@ -78,7 +78,7 @@ def assert_same(expected: Finished, run: Finished) -> None:
 
 
 def fail_on_rank_1() -> None:
-    """Let the second update of the policy raise on rank 1 alone."""
+    """Let the second update of the policy raise, only on rank 1."""
     from langptune_rs.distributed.collectives import rank
     from langptune_rs.training import trainer
 
@@ -86,7 +86,7 @@ def fail_on_rank_1() -> None:
 
     def failing(*arguments):
         if next(calls) == 2 and rank() == 1:
-            raise ZeroDivisionError("a fault of this rank alone")
+            raise ZeroDivisionError("a fault of only this rank")
         return step(*arguments)
 
     trainer.policy_step = failing
@@ -102,7 +102,7 @@ def test_an_error_of_one_rank_ends_the_others_within_seconds(recipe, tmp_path):
     assert [process.returncode for process in processes] == [LOST_ANOTHER, 1]
     said = log.read_text()
     assert said.count("Traceback") == 1
-    assert re.search(r"error: Rank 1 of 2 on .* failed: ZeroDivisionError: a fault of this rank alone", said)
+    assert re.search(r"error: Rank 1 of 2 on .* failed: ZeroDivisionError: a fault of only this rank", said)
     assert "run again with --resume" in said
 
 

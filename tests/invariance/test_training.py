@@ -113,7 +113,7 @@ def test_two_processes_give_the_losses_of_one(train):
 
 
 def test_processes_share_the_evaluation(train):
-    """Of one run, evaluated again by two; the data set is gone, so that one of them prepares it for both."""
+    """Two processes evaluate a run again; its data set is gone, so that one of them prepares it for both."""
     one = train("evaluation.samples=2")
     again = train.new_folder()
     shutil.copytree(one.folder, again)
@@ -145,7 +145,7 @@ def test_micro_batches_do_not_change_the_losses(train, size):
     ("stage", "method"), [(1, "LangPTune"), (2, "LangPTune"), (3, "LangPTune-CL"), (3, "LangPTune-RLSO")]
 )
 def test_zero_stages_of_two_processes_do_not_change_the_losses(train, stage, method):
-    """Stage 3 sums in another order, and each model is trained alone there: an embedding that moves by 1e-6 is enough
+    """Stage 3 sums in another order, and only one model is trained there: an embedding that moves by 1e-6 is enough
     to swap two items that nearly tie, and so to change a reward of the policy."""
     plain = train(f"method={method}", nproc=2)
     run = train(f"method={method}", f"engine.zero_stage={stage}", nproc=2)
@@ -275,6 +275,13 @@ def test_a_resumed_iteration_keeps_its_own_reference(train):
     resumed = train(*options, resume=stopped.folder)
     assert resumed.exit_code == 0, resumed.stderr
     assert resumed.lines == train(*options).lines
+
+
+def test_a_reference_that_no_penalty_needs_is_not_kept(train):
+    run = train("rlso.kl_reference=iteration", "checkpoint.every=1")
+    assert run.exit_code == 0, run.stderr
+    assert not list((run.folder / "checkpoints").glob("reference-*"))
+    assert run.losses == train().losses
 
 
 @pytest.mark.parametrize(("step", "phase", "every"), [(0, "validation", 50), (3, "validation", 3), (8, "", 1)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from langptune_rs.config.rlso import RlsoConfig
-from langptune_rs.training.objectives import find_objective
+from langptune_rs.training.objectives import ScoredProfiles, find_objective
 
 equation_6 = find_objective("rlso")
 
@@ -27,13 +27,15 @@ def test_loss_is_equation_6_over_all_pairs(num_profiles: int, eta: float) -> Non
         )
         for b in range(7)
     ]
-    loss = equation_6(*(torch.from_numpy(x) for x in (rewards, logps, old)), RlsoConfig(eta=eta))
+    loss = equation_6(ScoredProfiles(*(torch.from_numpy(x) for x in (rewards, logps, old))), RlsoConfig(eta=eta))
     np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-12)
 
 
 def test_gradient_raises_the_better_profile() -> None:
     logps = torch.zeros(1, 2, requires_grad=True)
-    equation_6(torch.tensor([[1.0, 0.0]]), logps, torch.zeros(1, 2), RlsoConfig(eta=1.0)).sum().backward()
+    equation_6(
+        ScoredProfiles(torch.tensor([[1.0, 0.0]]), logps, torch.zeros(1, 2)), RlsoConfig(eta=1.0)
+    ).sum().backward()
     assert logps.grad[0, 0] < 0 < logps.grad[0, 1]
     assert logps.grad.sum() == 0
 
@@ -43,13 +45,14 @@ def test_loss_is_zero_at_the_closed_form_solution() -> None:
     rewards = torch.rand(4, 3, dtype=torch.float64)
     old = -10 * torch.rand(4, 3, dtype=torch.float64)
     solution = old + 2.5 * rewards - torch.rand(4, 1, dtype=torch.float64)
-    assert equation_6(rewards, solution, old, RlsoConfig(eta=2.5)).max() < 1e-24
+    assert equation_6(ScoredProfiles(rewards, solution, old), RlsoConfig(eta=2.5)).max() < 1e-24
 
 
 @pytest.mark.parametrize("name", get_args(RlsoConfig.model_fields["objective"].annotation))
 def test_every_objective_is_a_loss_of_each_session(name: str) -> None:
     logps = torch.zeros(3, 4, requires_grad=True)
-    loss = find_objective(name)(torch.rand(3, 4), logps, torch.zeros(3, 4), RlsoConfig(objective=name))
+    profiles = ScoredProfiles(torch.rand(3, 4), logps, torch.zeros(3, 4))
+    loss = find_objective(name)(profiles, RlsoConfig(objective=name))
     assert loss.shape == (3,)
     (gradient,) = torch.autograd.grad(loss.sum(), logps)
     assert torch.isfinite(gradient).all()

@@ -104,7 +104,7 @@ def test_states_and_trained_layers_are_the_whole_model_bit_for_bit(policy: Polic
 
 
 def test_gradients_equal_those_of_each_profile_alone(policy: Policy, rollout: tuple) -> None:
-    """Of every trained weight, against transformers' own forward on each sequence; the same with checkpointing."""
+    """Every trained weight, against transformers' own forward on each sequence; the same with checkpointing."""
     prompts, profiles = rollout
     coefficients = torch.tensor([[1.0, -2.0], [0.5, 3.0], [-1.5, 0.25]])
     trained = [p for p in policy.model.parameters() if p.requires_grad]

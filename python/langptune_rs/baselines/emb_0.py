@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
+from langptune_rs.baselines.method import Decoding
 from langptune_rs.baselines.run_models import RunModels
 from langptune_rs.baselines.text_method import TextMethod
 from langptune_rs.config import RunConfig
@@ -63,6 +64,6 @@ class Emb0(TextMethod):
         return True
 
     @classmethod
-    def of_run(cls, models: RunModels) -> Self:
+    def of_run(cls, models: RunModels, decoding: Decoding = "greedy") -> Self:
         """The method with the embedder that the run started from."""
         return cls(models.run.dataset, models.recommender(trained=False))

@@ -5,20 +5,20 @@ from __future__ import annotations
 import shutil
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
+from langptune_rs.baselines.method import Decoding
 from langptune_rs.baselines.run_models import RunModels
 from langptune_rs.baselines.text_method import TextMethod
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.data import Dataset, Sessions
+from langptune_rs.errors import DataError
 from langptune_rs.files import write_text
 from langptune_rs.recommending.recommender import Recommender
 from langptune_rs.rollout.profile_sets import WrittenProfiles
 from langptune_rs.runs.folder import CONFIG
 from langptune_rs.runs.trained import MODELS, TrainedRun
 from langptune_rs.training.start import started_run, train
-
-Decoding = Literal["greedy", "sampled"]
 
 
 class LangPTune(TextMethod):
@@ -30,9 +30,12 @@ class LangPTune(TextMethod):
     name = "LangPTune"
     Config = RunConfig
     needs = frozenset({"trained policy", "trained embedder"})
+    decodings = ("greedy", "sampled")
     writes_with_trained: ClassVar[bool] = True
-    """Whether the policy is a trained one."""
+    """Whether it uses the policy that a run has trained."""
     reads_with_trained = True
+    part: ClassVar[str | None] = None
+    """For an ablation: the recipe's section of the phase that it keeps."""
 
     def __init__(
         self,
@@ -56,14 +59,19 @@ class LangPTune(TextMethod):
         return self._run
 
     def fit(self, dataset: Dataset, config: RunConfig, seed: int) -> None:
-        """Train a run in the method's folder, or go on with the one there; `dataset` is what `config.data` names.
+        """Train a run in the method's folder, or go on with the one there.
 
-        Raises what `train` raises.
+        `dataset` must be the data that `config.data` names. Raises `DataError` when it is not, and what `train` raises.
         """
-        config = config.model_copy(update={"method": self.name, "seed": seed})
+        config = RunConfig.model_validate(config.model_dump() | {"method": self.name, "seed": seed})
         with started_run(config, self._folder, resume=True):
             train(self._folder)
         self._run = TrainedRun.open(self._folder)
+        if self._run.dataset.info["sha256"] != dataset.info["sha256"]:
+            raise DataError(
+                f"The run in {self._folder} was trained on {config.data.source}, which holds other data than the data "
+                "set given. Give the folder of that data set as data.source."
+            )
 
     @cached_property
     def recommender(self) -> Recommender:
@@ -87,7 +95,8 @@ class LangPTune(TextMethod):
     @classmethod
     def open(cls, folder: Path, dataset: Dataset) -> Self:
         """The method of a run's folder, or of a folder that `save` wrote, for its data set."""
-        run = TrainedRun.open(folder, [need.removeprefix("trained ") for need in cls.needs if "trained" in need])
+        trained = {"policy": cls.writes_with_trained, "embedder": cls.reads_with_trained}
+        run = TrainedRun.open(folder, [model for model in MODELS if trained[model]])
         run.dataset = dataset
         return cls(run)
 
@@ -99,7 +108,7 @@ class LangPTune(TextMethod):
     @classmethod
     def of_run(cls, models: RunModels, decoding: Decoding = "greedy") -> Self:
         """The method with a run's own profiles and recommender, whatever else the run has trained."""
-        sets = models.profiles[cls.writes_with_trained]
+        sets = models.profiles.trained if cls.writes_with_trained else models.profiles.initial
         profiles = sets.greedy if decoding == "greedy" else sets.sampled
         return cls(models.run, models.recommender(trained=cls.reads_with_trained), profiles)
 
@@ -109,6 +118,7 @@ class LangPTuneRlso(LangPTune):
 
     name = "LangPTune-RLSO"
     needs = frozenset({"trained policy", "embedder"})
+    part = "rlso"
     reads_with_trained = False
 
 
@@ -117,6 +127,7 @@ class LangPTuneCl(LangPTune):
 
     name = "LangPTune-CL"
     needs = frozenset({"policy", "trained embedder"})
+    part = "contrastive"
     writes_with_trained = False
 
 

@@ -13,10 +13,13 @@ from langptune_rs import ItemIndex
 from langptune_rs.config import RunConfig
 from langptune_rs.config.section import Section
 from langptune_rs.data import Dataset, Sessions
+from langptune_rs.errors import DataError
 
 if TYPE_CHECKING:
     from langptune_rs.baselines.run_models import RunModels
 
+Decoding = Literal["greedy", "sampled"]
+"""How profiles are written."""
 Need = Literal["ratings", "embedder", "policy", "trained embedder", "trained policy"]
 """What a method requires: ratings in the data, a model of the recipe, or a model that a run has trained."""
 
@@ -34,8 +37,15 @@ class Method(ABC):
     name: ClassVar[str]
     """The method's name in the paper's tables."""
     Config: ClassVar[type[Section]] = NoConfig
-    """The section of settings that `fit` takes; its defaults are the paper's (appendix C)."""
+    """The section of settings that `fit` takes; its defaults are the paper's (appendix C).
+
+    The evaluation of a run fits with the defaults. Whoever compares methods at other settings passes them to `fit`.
+    """
     needs: ClassVar[frozenset[Need]] = frozenset()
+    decodings: ClassVar[tuple[Decoding, ...]] = ()
+    """The ways of writing that it can be ranked in; none for a method that writes nothing."""
+    reads_with_trained: ClassVar[bool] = False
+    """Whether it uses the embedder that a run has trained."""
 
     @abstractmethod
     def fit(self, dataset: Dataset, config: Any, seed: int) -> None:
@@ -66,11 +76,24 @@ class Method(ABC):
         return False
 
     @classmethod
-    def of_run(cls, models: RunModels) -> Self:
-        """The method that accompanies a run: fitted to its data with the paper's settings and the run's seed."""
+    def of_run(cls, models: RunModels, decoding: Decoding = "greedy") -> Self:
+        """The method that accompanies a run: fitted to its data with the paper's settings and the run's seed.
+
+        `decoding` is one of `decodings`, where there are any. Raises what `check_data` raises.
+        """
         method = cls()
+        method.check_data(models.run.dataset)
         method.fit(models.run.dataset, cls.Config(), models.run.config.seed)
         return method
+
+    @classmethod
+    def check_data(cls, dataset: Dataset) -> None:
+        """Raise `DataError` when the data set lacks what the method needs."""
+        if "ratings" in cls.needs and np.isnan(dataset.sessions.ratings).all():
+            raise DataError(
+                f"The method {cls.name} needs ratings, but this data set has none. Leave the method out, or prepare "
+                "the data from a log with ratings."
+            )
 
 
 class VectorMethod(Method):

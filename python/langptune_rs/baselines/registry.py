@@ -34,9 +34,9 @@ def methods_of_run(config: RunConfig) -> list[type[Method]]:
     return [method for method in METHODS.values() if method.accompanies(config)]
 
 
-def parts_of_run(config: RunConfig) -> list[type[LangPTune]]:
-    """The ablations within a run that trained both models: one trained model with the other untrained. Else none."""
+def parts_of_run(config: RunConfig) -> dict[str, type[Method]]:
+    """The ablations within a run that trained both models, by the phase that each of them keeps."""
     if not (config.trains_policy and config.trains_embedder):
-        return []
+        return {}
     ablations = (method for method in METHODS.values() if issubclass(method, LangPTune))
-    return [method for method in ablations if method.writes_with_trained != method.reads_with_trained]
+    return {method.part: method for method in ablations if method.part}

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 from langptune_rs.recommending.recommender import Recommender
 from langptune_rs.rollout.profile_sets import ProfileSets
 from langptune_rs.runs.trained import TrainedRun
+
+
+@dataclass(frozen=True)
+class RunProfiles:
+    """What the policies of a run wrote for the same sessions."""
+
+    initial: ProfileSets
+    trained: ProfileSets
+    """The same as `initial` where the run has not trained its policy."""
 
 
 class RunModels:
@@ -15,8 +24,8 @@ class RunModels:
     Only one recommender is in memory at a time: asking for the other one embeds the catalog again.
     """
 
-    def __init__(self, run: TrainedRun, profiles: Mapping[bool, ProfileSets]):
-        """`profiles` are those of the sessions to rank, by whether the policy that wrote them was trained."""
+    def __init__(self, run: TrainedRun, profiles: RunProfiles):
+        """`profiles` are those of the sessions to rank."""
         self.run, self.profiles = run, profiles
         self._recommender: tuple[bool, Recommender] | None = None
 

@@ -83,8 +83,9 @@ def on_first_rank(work: Callable[[], object]) -> None:
 
 def after_first_rank(work: Callable[[], T]) -> T:
     """What `work` returns. It runs on rank 0 first, then on every rank, so that the others find what it prepared."""
-    on_first_rank(work)
-    return work()
+    made: list[T] = []
+    on_first_rank(lambda: made.append(work()))
+    return made[0] if made else work()
 
 
 def first_rank_sees(path: Path) -> bool:

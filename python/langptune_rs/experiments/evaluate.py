@@ -17,10 +17,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from langptune_rs.baselines.langptune import LangPTune
 from langptune_rs.baselines.method import Method
 from langptune_rs.baselines.registry import methods_of_run, parts_of_run
-from langptune_rs.baselines.run_models import RunModels
+from langptune_rs.baselines.run_models import RunModels, RunProfiles
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.distributed.collectives import rank
@@ -64,11 +63,11 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     sessions = dataset.sessions.select(split).sample(config.evaluation.max_sessions, config.data.seed)
     bar = show_progress if progress else _no_progress
 
-    by_trained = _write_profiles(trained_run, sessions, bar)
-    profiles = {BASELINE: by_trained[False], config.method: by_trained[True]}
+    run_profiles = _write_profiles(trained_run, sessions, bar)
+    profiles = {BASELINE: run_profiles.initial, config.method: run_profiles.trained}
     if rank() > 0:
         return {}
-    tables = _rank(RunModels(trained_run, by_trained), sessions, bar)
+    tables = _rank(RunModels(trained_run, run_profiles), sessions, bar)
     metrics = metric_names(config.evaluation.k)
     scores = {table: {name: score_sessions(r, metrics) for name, r in ranks.items()} for table, ranks in tables.items()}
 
@@ -95,8 +94,8 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     return results
 
 
-def _write_profiles(run: TrainedRun, sessions: Sessions, bar: Bar) -> dict[bool, ProfileSets]:
-    """The profiles of the initial (False) and the trained policy (True). Only one policy is in memory at a time."""
+def _write_profiles(run: TrainedRun, sessions: Sessions, bar: Bar) -> RunProfiles:
+    """The profiles of the initial and of the trained policy. Only one policy is in memory at a time."""
 
     def write(name: str, *, trained: bool) -> ProfileSets:
         num_samples, seed = run.config.evaluation.samples, run.config.seed
@@ -105,7 +104,7 @@ def _write_profiles(run: TrainedRun, sessions: Sessions, bar: Bar) -> dict[bool,
         )
 
     initial = write(BASELINE, trained=False)
-    return {False: initial, True: write(run.config.method, trained=True) if run.config.trains_policy else initial}
+    return RunProfiles(initial, write(run.config.method, trained=True) if run.config.trains_policy else initial)
 
 
 @dataclass(frozen=True)
@@ -121,22 +120,20 @@ class _Row:
 def _rows(config: RunConfig, has_samples: bool) -> list[_Row]:
     """The rows of every table, in the order of display."""
     methods = methods_of_run(config)
-    rows = [_Row("methods", method.name, method, method.of_run) for method in methods]
-    if has_samples:
-        sampled = [method for method in methods if issubclass(method, LangPTune)]
-        rows += [_Row("sampled", m.name, m, partial(m.of_run, decoding="sampled")) for m in sampled]
-    for method in parts_of_run(config):
-        part = "rlso" if method.writes_with_trained else "contrastive"
-        rows.append(_Row("parts", part, method, method.of_run))
-    return rows
+    sampled = [method for method in methods if has_samples and "sampled" in method.decodings]
+    return [
+        *(_Row("methods", method.name, method, method.of_run) for method in methods),
+        *(_Row("sampled", method.name, method, partial(method.of_run, decoding="sampled")) for method in sampled),
+        *(_Row("parts", part, method, method.of_run) for part, method in parts_of_run(config).items()),
+    ]
 
 
 def _rank(models: RunModels, sessions: Sessions, bar: Bar) -> dict[str, Ranks]:
     """The ranks of every table, histories excluded. Rows are sorted so that each embedder embeds the catalog once."""
-    rows = _rows(models.run.config, models.profiles[False].sampled is not None)
+    rows = _rows(models.run.config, models.profiles.initial.sampled is not None)
     ranks: dict[_Row, NDArray[np.int64]] = {}
     with bar(len(rows), "ranking") as advance:
-        for row in sorted(rows, key=lambda row: getattr(row.method, "reads_with_trained", False)):
+        for row in sorted(rows, key=lambda row: row.method.reads_with_trained):
             ranks[row] = row.make(models).ranks(sessions)
             advance()
     return {

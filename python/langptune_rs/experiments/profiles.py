@@ -32,10 +32,10 @@ from langptune_rs.errors import LangptuneError, RunError
 from langptune_rs.files import file_hash, locked, write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.progress import progress
+from langptune_rs.rollout.sampling import OnBatch
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.trained import TrainedRun
 from langptune_rs.seeds import evaluation_seed
-from langptune_rs.training.interruption import OnBatch
 
 ALL = "all"
 SESSIONS_PER_PART = 256

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from langptune_rs import ItemIndex
 from langptune_rs.data import Catalog
@@ -33,14 +34,19 @@ class Recommender:
         """Items of the catalog."""
         return len(self.index)
 
-    def ranks(self, profiles: Sequence[str], targets: np.ndarray, histories: np.ndarray) -> np.ndarray:
-        """1-based rank of each profile's target among all items outside its history, int64 (n,).
+    def ranks(
+        self, texts: Sequence[str], targets: NDArray[np.integer], histories: NDArray[np.integer]
+    ) -> NDArray[np.int64]:
+        """1-based rank of each session's target among all items outside its history, (sessions, texts per session).
 
-        `targets` is (n,) and `histories` (n, history length); both hold item indexes.
+        `texts` holds equally many texts for each session, those of one session next to each other. `targets` is
+        (sessions,) and `histories` (sessions, history length), both item indexes.
         """
-        ranks = self.index.rank(self.embedder.encode_profiles(profiles), targets, exclude=histories)
-        assert isinstance(ranks, np.ndarray)  # as `targets` are
-        return ranks
+        num_texts = len(texts) // max(1, len(targets))
+        targets, histories = (np.repeat(x, num_texts, axis=0) for x in (targets, histories))
+        ranks = self.index.rank(self.embedder.encode_profiles(texts), targets, exclude=histories)
+        assert isinstance(ranks, np.ndarray)  # one target for each text
+        return ranks.reshape(-1, max(1, num_texts))
 
     def recommend(self, profile: str, k: int = 20, exclude: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
         """The k items nearest to a profile, best first: indexes int64 (k,) and cosine similarities float32 (k,).

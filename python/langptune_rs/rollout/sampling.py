@@ -27,6 +27,10 @@ PROMPT_TOKENS = 2048
 """Tokens of prompts in one forward pass: enough to keep matrix products fast, few enough for the CPU's caches."""
 
 
+OnBatch = Callable[[list[list[int]]], object]
+"""Called with the token ids of each batch of profiles that is done, one list for each profile."""
+
+
 @dataclass(frozen=True)
 class States:
     """Hidden states at the policy's cut, each (tokens, width), in the policy's precision and in CPU memory."""
@@ -73,7 +77,7 @@ def write_profiles(
     token_budget: int = 32768,
     keep_states: bool = False,
     kept: Sequence[list[list[int]]] = (),
-    on_batch: Callable[[list[list[int]]], object] | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Profiles:
     """Write one profile for each prompt at each of `temperatures`; 0 decodes greedily.
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 
 from langptune_rs.config.profile import ProfileConfig
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.models.policy import Policy
-from langptune_rs.rollout.sampling import Profiles, check_context, write_profiles
+from langptune_rs.rollout.sampling import OnBatch, Profiles, check_context, write_profiles
+
+
+class WriteOptions(TypedDict, total=False):
+    """The options of `ProfileWriter.write`, for those who hand them on."""
+
+    greedy: bool
+    num_samples: int
+    seeds: Sequence[int] | None
+    keep_states: bool
+    kept: Sequence[list[list[int]]]
 
 
 class ProfileWriter:
@@ -41,7 +52,7 @@ class ProfileWriter:
         seeds: Sequence[int] | None = None,
         keep_states: bool = False,
         kept: Sequence[list[list[int]]] = (),
-        on_batch: Callable[[list[list[int]]], object] | None = None,
+        on_batch: OnBatch | None = None,
     ) -> Profiles:
         """The profiles of each prompt in turn: the greedy one if asked for, then `num_samples` samples.
 

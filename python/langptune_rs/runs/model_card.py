@@ -33,8 +33,9 @@ def policy_card(config: RunConfig, results: dict[str, Any] | None, info: dict[st
             else f"its last {config.policy.last_layers} decoder layer(s)"
         )
         trained = (
-            f"Trained by RLSO ({weights}) with the recommender's own {config.rlso.reward.upper()} as the reward: it "
-            "writes what makes the embedder rank the user's next item high."
+            f"Trained by {config.rlso.objective.upper()} ({weights}) with the recommender's own "
+            f"{config.rlso.reward.upper()} as the reward: it writes what makes the embedder rank the user's next item "
+            "high."
         )
     return "\n\n".join(
         [

@@ -19,6 +19,6 @@ def not_written(path: Path, error: BaseException, left: str) -> RunError:
         first = first.__context__
     free = shutil.disk_usage(next(folder for folder in path.parents if folder.exists())).free
     return RunError(
-        f"{path} could not be written: {first_line(first)}. Without the half that was written its disk has "
+        f"{path} could not be written: {first_line(first)}. With the unfinished file deleted, its disk has "
         f"{free / 1e6:,.1f} MB free. {left} Free some space and run again with --resume."
     )

@@ -44,7 +44,10 @@ class TrainedRun:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The run's data set, prepared first if it has to be, which rank 0 does for all processes."""
+        """The run's data set, prepared first if it has to be.
+
+        Rank 0 prepares it for all, so all ranks of a group read this together.
+        """
         return after_first_rank(lambda: open_dataset(self.config, self.folder))
 
     def policy(self, *, trained: bool = True) -> Policy:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Unpack
 
+from langptune_rs.config import RunConfig
+from langptune_rs.data import Dataset
 from langptune_rs.distributed.collectives import any_rank, rank
+from langptune_rs.distributed.failures import WRITING, explained
 from langptune_rs.distributed.signals import handling
-from langptune_rs.rollout.sampling import Profiles
-from langptune_rs.rollout.writer import ProfileWriter
-
-OnBatch = Callable[[list[list[int]]], object]
-"""Called with the token ids of each batch of profiles that is done."""
+from langptune_rs.models.policy import Policy
+from langptune_rs.rollout.sampling import OnBatch, Profiles
+from langptune_rs.rollout.writer import ProfileWriter, WriteOptions
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,13 +65,16 @@ class Interruption:
                 )
 
 
-class InterruptibleWriter:
-    """A `ProfileWriter` that stops on every rank after the current batch, once one rank is asked to stop."""
+class InterruptibleWriter(ProfileWriter):
+    """A writer that stops on every rank after the current batch, once one rank is asked to stop."""
 
-    def __init__(self, writer: ProfileWriter, interruption: Interruption):
-        self.writer, self._interruption = writer, interruption
+    def __init__(self, policy: Policy, dataset: Dataset, config: RunConfig, interruption: Interruption):
+        super().__init__(policy, dataset, config.profile)
+        self._run_config, self._interruption = config, interruption
 
-    def write(self, prompts: Sequence[Sequence[int]], *, on_batch: OnBatch | None = None, **options: Any) -> Profiles:
+    def write(
+        self, prompts: Sequence[Sequence[int]], *, on_batch: OnBatch | None = None, **options: Unpack[WriteOptions]
+    ) -> Profiles:
         """What `ProfileWriter.write` returns. Every rank calls it together. Raises `Interrupted` on every rank."""
 
         def on_batch_done(written: list[list[int]]) -> None:
@@ -80,8 +84,9 @@ class InterruptibleWriter:
                 raise Interrupted
 
         profiles = None
-        with suppress(Interrupted):
-            profiles = self.writer.write(prompts, on_batch=on_batch_done, **options)
-        if any_rank(profiles is None) or profiles is None:
-            raise Interrupted
+        with explained(WRITING, self._run_config):
+            with suppress(Interrupted):
+                profiles = super().write(prompts, on_batch=on_batch_done, **options)
+            if any_rank(profiles is None) or profiles is None:
+                raise Interrupted
         return profiles

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Sessions
 from langptune_rs.distributed.collectives import any_rank, barrier, gather_objects, rank, shard, world_size
-from langptune_rs.distributed.failures import WRITING, during
 from langptune_rs.files import whole_lines, write_text
 from langptune_rs.progress import progress
 from langptune_rs.seeds import derive_seed
@@ -34,7 +33,6 @@ class PhaseProfiles:
         """`folder` keeps the profiles; `sessions` are all train sessions, the same on every rank."""
         self.config, self._folder, self._sessions, self._models, self._writer = config, folder, sessions, models, writer
 
-    @during(WRITING)
     def of(self, k: int, rows: NDArray[np.int64]) -> dict[int, str]:
         """The profiles of the sessions at `rows` (n,) for iteration k, by row; the same on every rank.
 
@@ -61,7 +59,7 @@ class PhaseProfiles:
                 kept.add(written)
                 advance(len(written))
 
-            prompts = self._writer.writer.prompts(own)
+            prompts = self._writer.prompts(own)
             written = self._writer.write(prompts, num_samples=1, seeds=seeds, kept=kept.batches, on_batch=on_batch)
         texts = [text for part in gather_objects(written.texts) for text in part]
         if rank() == 0:

@@ -10,7 +10,7 @@ from torch import Tensor
 from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.distributed.collectives import gather_rows, world_size
 from langptune_rs.training.engines import Engine, optimizer_step, set_learning_rate
-from langptune_rs.training.objectives import find_objective
+from langptune_rs.training.objectives import ScoredProfiles, find_objective
 from langptune_rs.training.rollout_batches import RolloutBatch
 from langptune_rs.training.scorer import in_session_order
 
@@ -35,7 +35,7 @@ def policy_step(
         rows = torch.from_numpy(batch.sessions).to(rewards_BG.device)
         logps_BG = engine(batch)
         old_BG = logps_BG.detach() if old_logps_BG is None else old_logps_BG[rows]
-        loss_B = objective(rewards_BG[rows], logps_BG, old_BG, config)
+        loss_B = objective(ScoredProfiles(rewards_BG[rows], logps_BG, old_BG), config)
         engine.backward(loss_B.sum() / config.batch_size * world_size())
         losses.append(loss_B.detach())
         logps.append(logps_BG.detach())

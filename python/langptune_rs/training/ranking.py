@@ -37,10 +37,8 @@ class Ranking:
 
     @during(RANKING)
     def ranks(self, profiles: Profiles, sessions: Sessions) -> NDArray[np.int64]:
-        """The rank of each profile's target, int64 (profiles,). Every session has equally many profiles."""
+        """Ranks of the targets of `sessions` by their profiles, (sessions, profiles per session)."""
         self.prepare()
         assert self._recommender is not None
-        num_profiles = len(profiles) // max(1, len(sessions))
-        targets, histories = (np.repeat(x, num_profiles, axis=0) for x in (sessions.targets, sessions.histories))
         with self._models.whole("embedder"):
-            return self._recommender.ranks(profiles.texts, targets, histories)
+            return self._recommender.ranks(profiles.texts, sessions.targets, sessions.histories)

@@ -18,6 +18,7 @@ from langptune_rs.rollout.copying import copied_shares
 from langptune_rs.rollout.reward import penalize, recommender_reward, standardize
 from langptune_rs.rollout.sampling import Profiles
 from langptune_rs.seeds import derive_seed
+from langptune_rs.training.checkpoints import Position
 from langptune_rs.training.interruption import InterruptibleWriter
 from langptune_rs.training.models import Models
 from langptune_rs.training.ranking import Ranking
@@ -69,7 +70,7 @@ class Rollouts:
         """
         if self._reference is None or self._config.rlso.kl_reference != "iteration":
             return
-        path = self.reference_path(k)
+        path = self._reference_path(k)
         with self._models.whole("policy"):
             if is_resumed:
                 self._reference.load(path)
@@ -77,8 +78,13 @@ class Rollouts:
                 reference = self._reference = ReferenceWeights(self._models.scorer)
                 on_first_rank(lambda: reference.save(path))
 
-    def reference_path(self, k: int) -> Path:
-        """Path of the reference policy's weights of iteration k."""
+    def kept_files(self, position: Position) -> list[Path]:
+        """What a checkpoint at this position cannot do without: the reference of an iteration that is under way."""
+        is_within = position.phase == "rlso" and position.phase_step > 0
+        is_kept = self._reference is not None and self._config.rlso.kl_reference == "iteration"
+        return [self._reference_path(position.iteration)] if is_within and is_kept else []
+
+    def _reference_path(self, k: int) -> Path:
         return self._folder / f"reference-{k}.safetensors"
 
     def sample(self, rows: NDArray[np.int64], k: int, t: int) -> Rollout:
@@ -88,7 +94,7 @@ class Rollouts:
         """
         config = self._config.rlso
         sessions = self._sessions.take(rows[shard(rows)])
-        prompts = self._writer.writer.prompts(sessions)
+        prompts = self._writer.prompts(sessions)
         seeds = [derive_seed(self._config.seed, "sample", k, t, int(session)) for session in sessions.session_ids]
         with self._models.whole("policy"):
             profiles = self._writer.write(prompts, num_samples=config.num_profiles, seeds=seeds, keep_states=True)
@@ -99,7 +105,9 @@ class Rollouts:
                 with self._reference.in_place():
                     reference_logps_BG = score(self._models.scorer, batches)
         ranks = self._ranking.ranks(profiles, sessions)
-        raw = recommender_reward(ranks, profiles.finished, metric=config.reward, overlong_reward=config.overlong_reward)
+        raw = recommender_reward(
+            ranks.ravel(), profiles.finished, metric=config.reward, overlong_reward=config.overlong_reward
+        )
         rewards_BG = raw_BG = torch.from_numpy(raw).view(-1, config.num_profiles)
         metrics = {}
         if old_logps_BG is not None and reference_logps_BG is not None:

@@ -12,7 +12,6 @@ from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset
 from langptune_rs.distributed.failures import CONTRASTIVE, RLSO, during
 from langptune_rs.progress import progress
-from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.folder import CHECKPOINTS
 from langptune_rs.seeds import derive_seed
 from langptune_rs.training.checkpoints import Phase, Position
@@ -39,7 +38,7 @@ class Trainer:
         check_sizes(config, len(self.sessions), dataset.sessions.splits.count("train"))
         self.models = Models(config)
         self.interruption = Interruption()
-        self.writer = InterruptibleWriter(ProfileWriter(self.models.policy, dataset, config.profile), self.interruption)
+        self.writer = InterruptibleWriter(self.models.policy, dataset, config, self.interruption)
         self.ranking = Ranking(config, self.models, dataset.catalog)
         self.validation = Validation(config, dataset, self.models, self.writer, self.ranking)
         checkpoints = output / CHECKPOINTS
@@ -47,7 +46,7 @@ class Trainer:
         self.rollouts = Rollouts(
             config, checkpoints, self.sessions, dataset.catalog, self.models, self.writer, self.ranking
         )
-        check_prompts(config, dataset, self.writer.writer, (self.sessions, self.validation.sessions))
+        check_prompts(config, dataset, self.writer, (self.sessions, self.validation.sessions))
         self.state = TrainingState(config, output, self.models.engines)
 
     def run(self) -> None:
@@ -98,7 +97,7 @@ class Trainer:
 
     @during(RLSO)
     def rlso_phase(self, k: int) -> None:
-        """Take T steps of Eq. 6; every `epochs` of them share a rollout batch, rewarded by the current embedder."""
+        """Take T steps of the policy. Every `epochs` of them share a rollout, rewarded by the current embedder."""
         config, first_step = self.config.rlso, self.state.position.phase_step
         total_steps, seed = self.config.iterations * config.steps, derive_seed(self.config.seed, "rlso", k)
         self.ranking.prepare()
@@ -153,6 +152,4 @@ class Trainer:
         self.interruption.raise_if_asked()
 
     def _save(self) -> None:
-        p = self.state.position
-        needs_reference = p.phase == "rlso" and p.phase_step > 0 and self.config.rlso.kl_reference == "iteration"
-        self.state.save([self.rollouts.reference_path(p.iteration)] if needs_reference else [])
+        self.state.save(self.rollouts.kept_files(self.state.position))

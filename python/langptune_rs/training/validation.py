@@ -7,7 +7,6 @@ import numpy as np
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.distributed.collectives import gather_objects, shard
-from langptune_rs.distributed.failures import WRITING, during
 from langptune_rs.evaluation import from_ranks
 from langptune_rs.progress import progress
 from langptune_rs.rollout.copying import copied_shares
@@ -26,15 +25,14 @@ class Validation:
         validation = dataset.sessions.select("validation")
         self.sessions: Sessions = validation.sample(config.evaluation.validation_sessions, config.data.seed)
 
-    @during(WRITING)
     def scores(self, k: int) -> dict[str, float]:
         """The scores to log in iteration k; every rank writes the profiles of its share. Raises `Interrupted`."""
         self._ranking.prepare()
         own = self.sessions.take(np.arange(len(self.sessions))[shard(self.sessions)])
         with self._models.whole("policy"), progress(len(own), f"iteration {k + 1}: validation") as advance:
-            prompts = self._writer.writer.prompts(own)
+            prompts = self._writer.prompts(own)
             profiles = self._writer.write(prompts, greedy=True, on_batch=lambda written: advance(len(written)))
-        ranks = self._ranking.ranks(profiles, own)
+        ranks = self._ranking.ranks(profiles, own).ravel()
         copied = copied_shares(profiles.texts, own, self._dataset.catalog)
         ranks, copied = (np.concatenate(parts) for parts in zip(*gather_objects((ranks, copied)), strict=True))
         metrics = (f"ndcg@{self.config.evaluation.k}", "ndcg")

@@ -235,7 +235,7 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
         _curve(
             metrics, "contrastive", "contrastive/loss", "Contrastive loss", "InfoNCE over the global batch (Eq. 7)."
         ),
-        _curve(metrics, "rlso", "rlso/loss", "RLSO loss", "Squared difference of rewards and log-ratios (Eq. 6)."),
+        _curve(metrics, "rlso", "rlso/loss", "Policy loss", f"The objective {config.rlso.objective}."),
         _curve(
             metrics,
             "rlso",

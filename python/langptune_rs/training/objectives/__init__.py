@@ -5,6 +5,7 @@ To add one, write `NAME.py` with a function `loss` like that of `rlso.py`, and a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -13,13 +14,22 @@ from torch import Tensor
 from langptune_rs.config.rlso import RlsoConfig
 
 
+@dataclass(frozen=True)
+class ScoredProfiles:
+    """What is known of the G profiles of each of B sessions."""
+
+    rewards_BG: Tensor
+    """Standardised rewards, (B, G)."""
+    logps_BG: Tensor
+    """Log-probabilities by the policy that is trained, (B, G); gradients flow into these."""
+    old_logps_BG: Tensor
+    """Log-probabilities by the policy that wrote the profiles, (B, G)."""
+
+
 class Objective(Protocol):
-    """The loss of each session, (B,), from standardised rewards and log-probabilities of its G profiles, each (B, G).
+    """The loss of each session, (B,): a pure function of its profiles, differentiable in their `logps_BG`."""
 
-    A pure function, differentiable in `logps_BG`. `old_logps_BG` comes from the policy that wrote the profiles.
-    """
-
-    def __call__(self, rewards_BG: Tensor, logps_BG: Tensor, old_logps_BG: Tensor, config: RlsoConfig) -> Tensor: ...
+    def __call__(self, profiles: ScoredProfiles, config: RlsoConfig) -> Tensor: ...
 
 
 def find_objective(name: str) -> Objective:
