@@ -3,10 +3,12 @@
 import subprocess
 import sys
 import tomllib
+from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from langptune_rs.config import RunConfig, list_recipes, load_config, to_toml
 from langptune_rs.errors import ConfigError
@@ -17,6 +19,61 @@ def test_a_shipped_recipe_survives_being_written_and_read(name, tmp_path):
     config = load_config(name)
     (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
     assert load_config(tmp_path / "config.toml") == config
+
+
+def leaves() -> list[tuple[str, str, object]]:
+    """Section ("" for none), key, and the type of its values, for every key of a recipe."""
+    found = []
+    for name, field in RunConfig.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", None)
+        found += [(name, key, f.annotation) for key, f in inner.items()] if inner else [("", name, field.annotation)]
+    return found
+
+
+def values_of(annotation: object) -> st.SearchStrategy:
+    """Values that a key of this type may have, and some that it may not."""
+    options = [
+        st.just(None),
+        st.booleans(),
+        st.integers(0, 5000),
+        st.floats(0, 10, allow_nan=False),
+        st.text(max_size=12),
+        st.sampled_from(["none", "", " query: ", 'a"b\\', "x\ny", "#", "true", "7", "[1]", "\x7f"]),
+    ]
+    literals = [value for part in (annotation, *get_args(annotation)) for value in get_args(part)]
+    words = [value for value in literals if isinstance(value, str)]
+    return st.one_of(st.sampled_from(words), *options) if words else st.one_of(options)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "annotation"), leaves(), ids=lambda part: part if isinstance(part, str) else ""
+)
+@given(data=st.data())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_reads_back_equal(section, key, annotation, data, tmp_path):
+    """Every key of every section, unset values included."""
+    value = data.draw(values_of(annotation))
+    try:
+        config = RunConfig.model_validate({section: {key: value}} if section else {key: value})
+    except ValidationError:
+        return
+    (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    assert load_config(tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize("key", ["data.max_history_tokens", "data.max_item_tokens", "profile.instruction"])
+def test_a_key_that_may_be_unset_is_unset_by_none(key, tmp_path):
+    section, name = key.split(".")
+    config = load_config("quickstart", [f"{key}=none"])
+    assert getattr(getattr(config, section), name) is None
+    (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    assert load_config(tmp_path / "config.toml") == config
+    assert getattr(getattr(load_config("quickstart", [f'{key}="none"']), section), name) is None
+
+
+def test_a_space_at_the_end_of_a_text_is_kept():
+    assert load_config("quickstart", ["embedder.query_prompt=query: "]).embedder.query_prompt == "query: "
+    assert load_config("quickstart", ['embedder.query_prompt=" q"']).embedder.query_prompt == " q"
 
 
 def test_every_recipe_says_what_it_is_on_its_first_line():

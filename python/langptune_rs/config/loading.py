@@ -27,7 +27,7 @@ def list_recipes() -> dict[str, str]:
 def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration of a recipe, given by name or as a .toml file, with `a.b=c` overrides applied in order.
 
-    c is a TOML value, `none` to leave the key unset, or a bare word, which is taken as a string.
+    c is a TOML value, `none` to leave the key unset, or bare text, whose leading spaces are dropped.
     Raises `ConfigError` naming the key and what is allowed, and for an unknown key the nearest one.
     """
     values = _read_recipe(recipe or DEFAULT_RECIPE)
@@ -74,15 +74,13 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise ConfigError(f"The override {override!r} goes below {part!r}, which is a value, not a section.")
-    values[parts[-1]] = _override_value(text.strip())
+    values[parts[-1]] = _override_value(text.lstrip())
 
 
 def _override_value(text: str) -> Any:
-    """A TOML value, `none` for an unset key, or a bare word taken as a string."""
-    if text == "none":
-        return None
+    """A TOML value; text that is not one is taken as it stands, with a space at its end, as a prompt may have."""
     try:
-        parsed = tomllib.loads(f"value = {text}")
+        parsed = tomllib.loads(f"value = {text.strip()}")
     except tomllib.TOMLDecodeError:
         return text
     return parsed["value"] if len(parsed) == 1 else text

@@ -5,16 +5,30 @@ from __future__ import annotations
 import json
 
 from langptune_rs.config.run import RunConfig
+from langptune_rs.config.section import UNSET, Section
 
 
 def to_toml(config: RunConfig) -> str:
-    """The whole configuration as TOML; keys that are unset are left out."""
-    values = config.model_dump(exclude_none=True)
-    lines = [f"{name} = {_toml_value(value)}" for name, value in values.items() if not isinstance(value, dict)]
-    for section, content in values.items():
-        if isinstance(content, dict):
-            lines += ["", f"[{section}]", *(f"{name} = {_toml_value(value)}" for name, value in content.items())]
+    """The whole configuration as TOML, which reads back equal.
+
+    A key that is unset is left out, or "none" where its default is a value.
+    """
+    lines = _lines(config)
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        if isinstance(section, Section):
+            lines += ["", f"[{name}]", *_lines(section)]
     return "\n".join(lines) + "\n"
+
+
+def _lines(section: Section) -> list[str]:
+    """The keys of a section that have a line, without the sections inside it."""
+    values = {name: (getattr(section, name), field.default) for name, field in type(section).model_fields.items()}
+    return [
+        f"{name} = {_toml_value(UNSET if value is None else value)}"
+        for name, (value, default) in values.items()
+        if not isinstance(value, Section) and not (value is None and default is None)
+    ]
 
 
 def _toml_value(value: str | bool | int | float) -> str:
