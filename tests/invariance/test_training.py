@@ -215,6 +215,17 @@ def test_profiles_that_never_end_are_warned_of_once(train):
     assert {line["profile/overlong_rate"] for line in run.lines if "profile/overlong_rate" in line} == {1.0}
 
 
+def test_profiles_of_one_token_train_and_resume(train):
+    """All that is written is the end of the turn, or the first token of what did not end."""
+    options = ("profile.max_tokens=1", "checkpoint.every=1")
+    stopped = train.stop_at(9, signal.SIGINT, *options)
+    assert stopped.exit_code == 130, stopped.stderr
+    resumed = train(*options, resume=stopped.folder)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert resumed.lines == train(*options).lines
+    assert {line["profile/tokens"] for line in resumed.lines if "profile/tokens" in line} == {1.0}
+
+
 def test_bfloat16_is_near_float32(train):
     run = train("engine.precision=bf16")
     assert run.exit_code == 0, run.stderr

@@ -75,6 +75,22 @@ def test_what_was_written_scores_as_it_would_alone(policy: Policy, rollout: tupl
         assert logps[i].item() == pytest.approx(alone(policy, prompts[i // NUM_PROFILES], tokens), abs=2e-3)
 
 
+@pytest.mark.parametrize("sessions", [[0], [1], [0, 1, 2]], ids=str)
+def test_profiles_that_are_only_an_end_of_turn_are_scored(policy: Policy, rollout: tuple, sessions: list[int]) -> None:
+    """All profiles of some sessions are one token, from which nothing is predicted."""
+    prompts, profiles = rollout
+    eos = policy.tokenizer.eos_token_id
+    tokens = [[eos] if i // NUM_PROFILES in sessions else row for i, row in enumerate(profiles.tokens)]
+    changed = Profiles(tokens, profiles.texts, profiles.finished)
+    scorer = ProfileScorer(policy)
+    for capacity in (1, 8192):
+        batches = packed(policy, (prompts, changed), capacity)
+        assert torch.isfinite(scorer(batches[0])).all()
+        logps = score(scorer, batches).flatten()
+        for i, row in enumerate(tokens):
+            assert logps[i].item() == pytest.approx(alone(policy, prompts[i // NUM_PROFILES], row), abs=2e-3)
+
+
 def test_logps_do_not_depend_on_the_micro_batch(policy: Policy, rollout: tuple) -> None:
     scorer = ProfileScorer(policy)
     whole, single = (packed(policy, rollout, capacity) for capacity in (8192, 1))

@@ -118,7 +118,7 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sc
 def for_heads(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
     """A mask (batch or 1, queries, keys) as `masked_attention` takes it for these heads. All layers can share it."""
     groups = query.shape[1] // key.shape[1]
-    rows = mask[:, None].expand(-1, groups, -1, -1).reshape(mask.shape[0], 1, groups * mask.shape[1], -1)
+    rows = mask[:, None].expand(-1, groups, -1, -1).reshape(mask.shape[0], 1, groups * mask.shape[1], mask.shape[2])
     if rows.device.type != "cpu" or rows.shape[2] < MULTIPLE:  # so few rows are not worth a padded copy of the keys
         return rows
     rows = F.pad(rows, (0, missing_tokens(rows.shape[3])), value=float("-inf"))
