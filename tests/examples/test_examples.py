@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.experiments.tiny import make_models
+from tests.experiments.tiny import make_models, write_source
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -29,7 +30,7 @@ def test_examples_are_short_and_all_are_run_here():
     scripts = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in EXAMPLES.glob("*.py")}
     assert all(length < 60 for length in scripts.values()), scripts
     own = Path(__file__).read_text(encoding="utf-8")
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     assert all(f'run("{name}"' in own for name in scripts)
 
 
@@ -50,6 +51,20 @@ def test_an_objective_raises_the_expected_reward():
     before, rlso, yours = (float(line.split()[1]) for line in run("add_an_objective.py").splitlines())
     assert rlso > before
     assert yours > before
+
+
+@pytest.mark.slow
+def test_a_reward_of_ones_own_lowers_the_loss_on_each_rollout(tmp_path):
+    policy, embedder = make_models(tmp_path)
+    models = (f"policy.model={policy}", "policy.last_layers=1", f"embedder.model={embedder}")
+    other = (f"data.source={write_source(tmp_path / 'log')}", "profile.temperature=3", "rlso.learning_rate=1e-3")
+    printed = run("add_a_reward.py", *models, *other)
+    steps = re.findall(r"step (\d): reward (-\d+\.\d+), loss (\d+\.\d+)\n", printed)
+    assert [step for step, _, _ in steps] == ["1", "2", "3", "4"]
+    rewards, losses = ([float(step[i]) for step in steps] for i in (1, 2))
+    assert rewards[0] == rewards[1] != rewards[2] == rewards[3]
+    assert losses[1] < losses[0]
+    assert losses[3] < losses[2]
 
 
 @pytest.mark.slow
