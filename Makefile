@@ -29,11 +29,12 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: env
 	cargo test --quiet --locked
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 # What daily work needs: no test that trains models or starts launchers, and no Rust but what the extension holds.
 test-fast: env
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not alone"
 
 lint: env lint-aarch64
 	$(BIN)/ruff check

@@ -39,11 +39,10 @@ def train(config: RunConfig, data: Dataset) -> None:
     recommender = Recommender.of_catalog(models.embedder, data.catalog)
     sessions = data.sessions.select("train").sample(rlso.batch_size, config.seed)
     prompts = writer.prompts(sessions)
-    targets, histories = (np.repeat(x, rlso.num_profiles, axis=0) for x in (sessions.targets, sessions.histories))
     for t in range(0, rlso.steps, rlso.epochs):
         seeds = [derive_seed(config.seed, t, int(session)) for session in sessions.session_ids]
         profiles = writer.write(prompts, num_samples=rlso.num_profiles, seeds=seeds, keep_states=True)
-        ranks = recommender.ranks(profiles.texts, targets, histories)
+        ranks = recommender.ranks(profiles.texts, sessions.targets, sessions.histories).ravel()
         rewards = torch.from_numpy(reward(ranks, profiles.texts, sessions, data.catalog))
         rewards_BG = standardize(rewards).view(-1, rlso.num_profiles).to(policy.model.device)
         batches, logps_BG = pack_rollout(policy, prompts, profiles, rlso.num_profiles, rlso.micro_batch_tokens), None

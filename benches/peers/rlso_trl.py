@@ -33,7 +33,9 @@ def step(settings: Settings) -> dict[str, float]:
         """The trainer chooses the order of completions; `session` says whose each is."""
         lengths.extend(map(len, completion_ids))
         rows = list(session)
-        ranks = work.recommender.ranks(list(completions), work.sessions.targets[rows], work.sessions.histories[rows])
+        ranks = work.recommender.ranks(
+            list(completions), work.sessions.targets[rows], work.sessions.histories[rows]
+        ).ravel()
         rewards: list[float] = (1 / torch.log2(1 + torch.from_numpy(ranks))).tolist()
         return rewards
 

@@ -58,10 +58,7 @@ class Work:
 
     def ranks(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """1-based rank of each profile's target, (profiles,), session-major."""
-        targets, histories = (
-            np.repeat(x, self._num_profiles, axis=0) for x in (self.sessions.targets, self.sessions.histories)
-        )
-        return self.recommender.ranks(texts, targets, histories)
+        return self.recommender.ranks(texts, self.sessions.targets, self.sessions.histories).ravel()
 
 
 def _dataset(settings: Settings) -> Dataset:

@@ -38,6 +38,7 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not set(HEAVY) & set(loaded)
 
 
+@pytest.mark.alone
 def test_importing_the_package_takes_no_time_beyond_numpy():
     code = "import time, numpy; start = time.process_time(); import langptune_rs; print(time.process_time() - start)"
     assert min(float(run(code)) for _ in range(5)) < 0.1
@@ -270,6 +271,7 @@ LONG_WORK = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("work", LONG_WORK)
 def test_ctrl_c_interrupts_long_work(work):
     num_items, call = LONG_WORK[work]

@@ -127,12 +127,12 @@ def test_an_objective_is_found_by_its_recipe_key_and_raises_the_better_profile(c
         import torch
 
         from langptune_rs.config import load_config
-        from langptune_rs.training.objectives import find_objective
+        from langptune_rs.training.objectives import ScoredProfiles, find_objective
 
         config = load_config("quickstart", ["rlso.objective=pairwise_logistic"]).rlso
         logps = torch.zeros(3, 2, requires_grad=True)
         rewards = torch.tensor([[1.0, -1.0], [0.5, 0.5], [-1.0, 1.0]])
-        losses = find_objective(config.objective)(rewards, logps, torch.zeros(3, 2), config)
+        losses = find_objective(config.objective)(ScoredProfiles(rewards, logps, torch.zeros(3, 2)), config)
         losses.sum().backward()
         print(tuple(losses.shape), logps.grad.sign().int().tolist())
         """,

@@ -10,7 +10,9 @@ import ranx
 
 from langptune_rs import evaluate
 
-pytestmark = pytest.mark.filterwarnings("ignore:unsafe cast from uint64 to int64")  # ranx, of the items it hashes
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*unsafe cast from uint64 to int64"
+)  # ranx hashes items; maybe in colour
 
 NUM_USERS, NUM_ITEMS = 60, 50
 CUTS = (1, 3, 20, NUM_ITEMS)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset
-from langptune_rs.distributed.failures import CONTRASTIVE, RLSO, during
+from langptune_rs.distributed.failures import CONTRASTIVE, RLSO, WRITING, during
 from langptune_rs.progress import progress
 from langptune_rs.runs.folder import CHECKPOINTS
 from langptune_rs.seeds import derive_seed
@@ -134,6 +134,7 @@ class Trainer:
             None if self.log_shares is None else self.log_shares[targets],
         )
 
+    @during(WRITING)
     def _validate(self, k: int) -> None:
         """Log the validation scores of both models, once after each phase."""
         if len(self.validation.sessions) and self.state.needs_validation():
