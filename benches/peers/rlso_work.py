@@ -54,7 +54,6 @@ class Work:
         self.prompts = ProfileWriter(policy, self.dataset, ProfileConfig()).prompts(self.sessions)
         embedder = Embedder.load(EMBEDDER)
         self.recommender = Recommender.of_catalog(embedder, self.dataset.catalog)
-        self._num_profiles = settings.num_profiles
 
     def ranks(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """1-based rank of each profile's target, (profiles,), session-major."""
