@@ -126,7 +126,8 @@ def test_the_trained_models_load_in_their_own_libraries(tmp_path):
     from sentence_transformers import SentenceTransformer
     from transformers import AutoModelForCausalLM
 
-    shorter = overrides({**SHORTER, "evaluation.samples": 0, "embedder.dim": 128})
+    few = {"evaluation.max_sessions": 2, "evaluation.validation_sessions": 1, "evaluation.samples": 0}
+    shorter = overrides({**SHORTER, **few, "profile.max_tokens": 4, "embedder.dim": 128})
     langptune("langptune train --output run", tmp_path, *shorter)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "policy").num_parameters() == 134_515_008
     embedder = SentenceTransformer(str(tmp_path / "run" / "embedder"), device="cpu")

@@ -268,7 +268,7 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_is_the_uninterrupted_one(train, ste
 
 
 def test_profiles_that_were_written_before_ctrl_c_are_kept(train):
-    small_batches = ("profile.token_budget=1000",)
+    small_batches = ("profile.token_budget=3000",)
     stopped = train.stop_at(0, signal.SIGINT, *small_batches)
     assert stopped.exit_code == 130, stopped.stderr
     lines = (stopped.folder / "checkpoints" / "profiles-0-0-of-1.jsonl").read_text().splitlines()
@@ -398,7 +398,7 @@ def test_every_process_needs_a_session_of_its_own(train):
 
 
 def test_a_second_start_leaves_the_run_in_progress_alone(train):
-    long = ("iterations=30",)  # still at work when the second has loaded its libraries
+    long = ("iterations=12",)  # still at work when the second has loaded its libraries
     with train.start(*long) as (first, folder):
         while first.poll() is None and not (folder / "metrics.jsonl").is_file():
             time.sleep(0.01)
@@ -408,7 +408,7 @@ def test_a_second_start_leaves_the_run_in_progress_alone(train):
     assert second.stderr.count("error: ") == second.stderr.count("A run is in progress in") == 1
     assert "Traceback" not in second.stderr
     assert first.returncode == 0, stderr
-    assert len(second.losses) == 30 * 7
+    assert len(second.losses) == 12 * 7
 
 
 @pytest.mark.parametrize("method", ["LangPTune-CL", "LangPTune-RLSO"])
