@@ -87,7 +87,7 @@ def resolve_config(config: DataConfig) -> DataConfig:
     if not is_prepared(folder):
         return config
     info = read_info(folder)
-    settings = dict.fromkeys(LIMITS) | info["config"]
+    settings = dict.fromkeys(_WITH_UNSET) | info["config"]
     given = {name: getattr(config, name) for name in sorted(settings.keys() & config.model_fields_set)}
     wrong = [
         name
@@ -106,6 +106,8 @@ def resolve_config(config: DataConfig) -> DataConfig:
 
 
 LIMITS = ("max_item_tokens", "max_history_tokens")
+_WITH_UNSET = (*LIMITS, "rating_scale")
+"""Settings that a data set has no key for where they are unset, which is a choice too."""
 _SETTINGS = {
     *LIMITS,
     "split",
@@ -115,6 +117,7 @@ _SETTINGS = {
     "template",
     "compat",
     "on_bad_line",
+    "rating_scale",
     "seed",
 }
 """The keys that decide what a data set holds, apart from `windows`."""
@@ -199,7 +202,7 @@ def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     differences += [
         f"{name} = {value!r} there, unset here"
         for name, value in info["config"].items()
-        if name in LIMITS and name not in wanted["config"]
+        if name in _WITH_UNSET and name not in wanted["config"]
     ]
     if wanted.get("tokenizers", info["tokenizers"]) != info["tokenizers"]:
         differences.append("lengths counted by other tokenizers")

@@ -76,6 +76,6 @@ class GzipStream:
 def _warn(name: str, num_bytes: int) -> None:
     """Say once what is left out, although a file is read several times."""
     print(
-        f"warning: {num_bytes:,} bytes that follow the gzip data of {name} are left out; the checksum of the data is right",
+        f"warning: {num_bytes:,} bytes that follow the gzip data of {name} are left out; the data are whole",
         file=sys.stderr,
     )

@@ -19,7 +19,9 @@ _SIDE_BY_SIDE = re.compile(r"""['"]\s+['"]""")
 """Texts as numpy writes them, which Python would join to one."""
 _PART = r"""\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|(-?nan|None|NaN|NA|null|<NA>|NULL%s))\s*(?:,|\s|$)"""
 _QUOTED_PART = re.compile(_PART % "", re.DOTALL)
-_DATABASE_PART = re.compile(_PART.replace(r"(?:,|\s|$)", "(?:,|$)") % r"""|[^\s"'{},:](?:[^"'{},:]*[^\s"'{},:])?""", re.DOTALL)
+_DATABASE_PART = re.compile(
+    _PART.replace(r"(?:,|\s|$)", "(?:,|$)") % r"""|[^\s"'{},:](?:[^"'{},:]*[^\s"'{},:])?""", re.DOTALL
+)
 _NO_QUOTES = re.compile(r"""[^\[\]"'{}|]+,[^\[\]"'{}|]*""")
 
 

@@ -22,12 +22,12 @@ _BEHIND_IN_ADDRESS = re.compile(r"(?:&[\w.-]{1,64}){0,3}=")
 _VOID = "area base basefont bgsound br col embed frame hr img image input isindex link meta param source track wbr"
 _END_IS_OPTIONAL = "body colgroup dd dt head html li p rb rp rt rtc tbody td tfoot th thead tr"
 _WITH_END = (
-    "a abbr acronym address applet article aside audio b bdi bdo big blink blockquote button canvas caption center cite "
-    "code data datalist del details dfn dialog dir div dl em fieldset figcaption figure font footer form frameset h1 h2 "
-    "h3 h4 h5 h6 header hgroup i iframe ins kbd keygen label legend listing main map mark marquee math menu menuitem "
-    "meter multicol nav nobr noembed noframes noscript object ol optgroup option output picture plaintext pre progress q "
-    "ruby s samp script search section select slot small spacer span strike strong style sub summary sup svg table "
-    "template textarea time title tt u ul var video xmp"
+    "a abbr acronym address applet article aside audio b bdi bdo big blink blockquote button canvas caption "
+    "center cite code data datalist del details dfn dialog dir div dl em fieldset figcaption figure font footer "
+    "form frameset h1 h2 h3 h4 h5 h6 header hgroup i iframe ins kbd keygen label legend listing main map mark "
+    "marquee math menu menuitem meter multicol nav nobr noembed noframes noscript object ol optgroup option "
+    "output picture plaintext pre progress q ruby s samp script search section select slot small spacer span "
+    "strike strong style sub summary sup svg table template textarea time title tt u ul var video xmp"
 )
 _UNPAIRED = frozenset(f"{_VOID} {_END_IS_OPTIONAL}".split())
 _ELEMENTS = _UNPAIRED | frozenset(_WITH_END.split())
@@ -42,13 +42,18 @@ _ATTRIBUTES = re.compile(
     rf"[\s/\\\"'.;]*|[\s/]+(?:[a-z_:@][\w:.-]*\s*=.*|(?:{_FLAGS})\b.*)", re.IGNORECASE | re.ASCII | re.DOTALL
 )
 """What may follow the name of a tag: nothing, an attribute with a value, or one that HTML knows without."""
-_GLOBAL = r"(?:align|aria-[a-z]+|cite|class|data-[\w-]+|dir|href|id|item[a-z]+|lang|name|on[a-z]+|rel|style|target|title|type)"
+_GLOBAL = (
+    r"(?:align|aria-[a-z]+|cite|class|data-[\w-]+|dir|href|id|item[a-z]+|lang|name|on[a-z]+|rel|style|target|title"
+    r"|type)"
+)
 _LETTER_ATTRIBUTES = re.compile(rf"[\s/\\\"'.;]*|[\s/]+{_GLOBAL}\s*=.*", re.IGNORECASE | re.ASCII | re.DOTALL)
 """As `_ATTRIBUTES`, for an element of one letter: `a <b c=1> d` is mathematics."""
 
 _TAG = re.compile(r"<(/?)([a-z][a-z0-9]*)((?:[\s/\\\"'.;][^<>]*)?)>", re.IGNORECASE | re.ASCII)
 _END_TAG = re.compile(r"</([a-z][a-z0-9]*)", re.IGNORECASE | re.ASCII)
-_FOREIGN = re.compile(r"<!doctype\b[^<>]*>|<\?[a-z][^<>]*\?>|</?(?:[omvw]|st1):[a-z]+\b[^<>]*>", re.IGNORECASE | re.ASCII)
+_FOREIGN = re.compile(
+    r"<!doctype\b[^<>]*>|<\?[a-z][^<>]*\?>|</?(?:[omvw]|st1):[a-z]+\b[^<>]*>", re.IGNORECASE | re.ASCII
+)
 """Declarations, and the tags of office programs."""
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _UNSEEN = [
@@ -126,7 +131,11 @@ def _is_tag(found: re.Match[str], ended: set[str]) -> bool:
 
 def _is_within_word(found: re.Match[str]) -> bool:
     """Whether a start tag without an end is a type or mathematics: `List<Object>`, `a<b>c`."""
-    name, before, behind = found[2], found.string[found.start() - 1 : found.start()], found.string[found.end() : found.end() + 1]
+    name, before, behind = (
+        found[2],
+        found.string[found.start() - 1 : found.start()],
+        found.string[found.end() : found.end() + 1],
+    )
     is_type = name[0].isupper() and (len(name) == 1 or not name.isupper())
     is_term = len(name) == 1 and behind.isalnum()
     return (is_type or is_term) and (before.isalnum() or before == "_") and not found[3].strip()

@@ -54,7 +54,9 @@ class ParquetFile:
         """Whether "None" is a title in a column."""
         if column not in self.meant:
             titles = Titles(has_nulls=True)
-            titles.see(scan_parquet(self.file).select(pl.col(self.fields[column][0]).cast(pl.String)).collect().to_series())
+            titles.see(
+                scan_parquet(self.file).select(pl.col(self.fields[column][0]).cast(pl.String)).collect().to_series()
+            )
             self.meant[column] = titles.are_meant
         return self.meant[column]
 

@@ -200,7 +200,7 @@ class _Parser:
 
         The fields are None where a quote is out of place. The end is None where a quote is not closed.
         """
-        values = []
+        values: list[bytes] = []
         while found := self.field.match(block, start):
             quoted, plain, end = found.groups()
             is_title = quoted is not None and len(values) in self.titles

@@ -23,7 +23,7 @@ from langptune_rs.data.wording.excerpts import shorten
 
 Kind = Literal["identifier", "title", "text", "texts", "words", "joined_texts", "number", "price"]
 """`texts` is a list of texts. A text file has it in one field, separated by `LIST_SEPARATOR`, and `words` separated by
-spaces. `joined_texts` is a list of texts that becomes one text. A `title` may be called "None": see `missing.Titles`."""
+spaces. `joined_texts` is a list of texts that becomes one text. A `title` may be "None", as `missing.Titles` says."""
 
 Fields = Mapping[str, tuple[str, Kind]]
 """Column -> its name in the file, and how its values are read."""
@@ -94,10 +94,8 @@ def clean_values(values: pl.Series, kind: Kind) -> pl.Series:
     return values
 
 
-def without_missing_titles(
-    rows: pl.DataFrame, fields: Fields, are_meant: Callable[[str], bool]
-) -> pl.DataFrame:
-    """Null for each title that is a name for nothing, unless `are_meant(column)`, which is asked only if there is one."""
+def without_missing_titles(rows: pl.DataFrame, fields: Fields, are_meant: Callable[[str], bool]) -> pl.DataFrame:
+    """Null for each title that is a name for nothing, unless `are_meant(column)`, which is asked where there is one."""
     missing = [
         name
         for name, (_, kind) in fields.items()
@@ -106,9 +104,7 @@ def without_missing_titles(
     return rows.with_columns(rows[name].set(are_names_for_nothing(rows[name]), None) for name in missing)
 
 
-def finish(
-    rows: pl.DataFrame, fields: Fields, are_meant: Callable[[str], bool]
-) -> tuple[pl.DataFrame, Problems]:
+def finish(rows: pl.DataFrame, fields: Fields, are_meant: Callable[[str], bool]) -> tuple[pl.DataFrame, Problems]:
     """Turn fields as a table holds them into values of their columns, and return what is wrong with the other rows.
 
     A field with nothing but blanks is null, and so is one with a word for a missing value. `are_meant` says of a column
