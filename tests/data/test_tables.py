@@ -163,6 +163,40 @@ def test_a_gzip_file_is_read_and_one_that_was_cut_is_refused(tmp_path):
         read_file(file)
 
 
+ROWS = "".join(f"u{i},i,{i % 5},{i**5}\n" for i in range(2000))
+PACKED = gzip.compress((HEADER + ROWS[: len(ROWS) // 2]).encode())
+AND_MORE = gzip.compress(ROWS[len(ROWS) // 2 :].encode())
+
+
+@pytest.mark.parametrize("between", [b"", b"\0" * 1000], ids=["at once", "behind zeros"])
+@pytest.mark.parametrize(
+    "behind", [b"", b"\r\n", b"\n", b"\0" * 600_000, b"\x1a", b"\0\r\n \0", b"\x1f", b"<html>not found"]
+)
+def test_what_follows_a_gzip_file_is_left_out(tmp_path, block_bytes, capsys, between, behind):
+    file = tmp_path / f"log{len(between)}.csv.gz"
+    file.write_bytes(PACKED + between + AND_MORE + behind)
+    steps = []
+    rows = read_file(file, advance=steps.append)
+    assert ([row[:2] for row in rows], sum(steps)) == ([(f"u{i}", "i") for i in range(2000)], file.stat().st_size)
+    is_padding = not behind.strip(b"\0\r\n\x1a ")
+    assert capsys.readouterr().err.count("are left out; the data are whole") <= (0 if is_padding else 1)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *(PACKED[:-1], PACKED[:-8], PACKED[:20], PACKED + AND_MORE[:-5], PACKED + AND_MORE[:12]),
+        *(PACKED[:-6] + b"\0\0" + PACKED[-4:], PACKED + b"junk" + AND_MORE),
+        *(PACKED[:500] + b"\0\0" + PACKED[502:], b"\r\n" + PACKED),
+    ],
+)
+def test_a_damaged_gzip_file_is_refused(tmp_path, damaged):
+    file = tmp_path / "log.csv.gz"
+    file.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"log\.csv\.gz is not a complete gzip file"):
+        read_file(file)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

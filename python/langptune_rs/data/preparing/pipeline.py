@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 from langptune_rs.config.data import DataConfig
+from langptune_rs.config.section import UNSET
 from langptune_rs.data.preparing.building import Built, build, build_published
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.sources import published
@@ -23,7 +24,7 @@ from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.folder import LOCK, OWN, cannot_write, is_prepared, load, read_info, save
 from langptune_rs.data.wording.templates import Template, make_template, read_template
 from langptune_rs.errors import ConfigError, DataError
-from langptune_rs.files import file_hash, locked
+from langptune_rs.files import file_hash, locked, refuse_unwritable_name
 
 
 def prepare(
@@ -45,6 +46,7 @@ def prepare(
     `ConfigError` for a limit without counters.
     """
     out = Path(out)
+    refuse_unwritable_name(out, DataError)
     plan = _plan(source, config, files, counters)
     if overwrite or not is_prepared(out):
         _refuse_foreign_files(out)
@@ -97,7 +99,7 @@ def resolve_config(config: DataConfig) -> DataConfig:
     if wrong:
         asked = ", ".join(f"data.{name} = {given[name]!r}" for name in wrong)
         made = ", ".join(repr(settings[name]) for name in wrong)
-        taken = " ".join(f"--set data.{name}={settings[name]}" for name in wrong)
+        taken = " ".join(f"--set data.{name}={UNSET if settings[name] is None else settings[name]}" for name in wrong)
         raise ConfigError(
             f"{asked}, but the data set {folder} was prepared with {made}. "
             f"Take it as it is with {taken}, or prepare the data again."
@@ -166,6 +168,8 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
         def build_it() -> Built:
             return build(found.logs, config, template, counters)
 
+    for file in (*inputs.values(), *([Path(config.template)] if config.template else [])):
+        refuse_unwritable_name(file, DataError)
     template = make_template(config.template or wording, has_ratings=True, has_reviews=True)
 
     def describe(stop: Event) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def write_tables(folder: Path, items: Path, sessions: Path, hashes: Mapping[str,
     writers = _writers(items, sessions, distinct)
 
     def make(name: str) -> None:
-        write_atomically(paths[name], lambda path: writers[name](str(path)))
+        write_atomically(paths[name], lambda path: writers[name](str(path.absolute())))
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(make, writers))  # raises what the first of them to fail has raised

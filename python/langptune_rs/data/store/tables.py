@@ -13,9 +13,16 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
+from langptune_rs.errors import DataError
+from langptune_rs.files import refuse_unwritable_name
+
 
 def scan_parquet(file: Path, **options: Any) -> pl.LazyFrame:
-    """The table in a file, whose rows are read when they are needed. `options` are those of polars."""
+    """The table in a file, whose rows are read when they are needed. `options` are those of polars.
+
+    Raises `DataError` for a name that is no UTF-8, which polars cannot open.
+    """
+    refuse_unwritable_name(file, DataError)
     return pl.scan_parquet(file.absolute(), glob=False, hive_partitioning=False, **options)
 
 
