@@ -12,12 +12,11 @@ from langptune_rs.data.readers.reader import Reader, Request
 
 _LINES_OF_A_FILE = 1 << 30
 """More than any file has, and a quarter of what a line's number can be."""
-MAX_FILES = 4
 
 
 @dataclass(frozen=True)
 class Joined:
-    """At most `MAX_FILES` other `Reader`s, one after another. The lines of each have numbers of their own."""
+    """Two to four other `Reader`s, one after another. The lines of each have numbers of their own."""
 
     readers: tuple[Reader, ...]
 
