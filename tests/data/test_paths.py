@@ -93,6 +93,13 @@ def test_a_name_that_is_no_text_is_refused_before_anything_is_written(made, tmp_
         assert sorted(map(str, tmp_path.rglob("*"))) == before
 
 
+@pytest.mark.parametrize(("name", "reason"), [("x" * 300, "File name too long"), ("file/out", "Not a directory")])
+def test_a_folder_that_cannot_be_is_named(made, tmp_path, name, reason):
+    (tmp_path / "file").touch()
+    said = CliRunner().invoke(app, ["data", "prepare", str(made[0]), str(tmp_path / name), "--max-item-tokens", "0"])
+    assert (said.exit_code, name in said.stderr, reason in said.stderr) == (2, True, True)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_table_is_written_and_read_by_its_own_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
