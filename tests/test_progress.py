@@ -42,3 +42,12 @@ def test_processes_other_than_the_first_say_nothing(capsys, monkeypatch):
     with progress(1, "steps") as advance:
         advance()
     assert capsys.readouterr().err == ""
+
+
+def test_a_name_in_brackets_is_shown_as_it_is(clock, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress(2, "Reading [bold]log[/x].csv") as advance:
+        clock[0] += 2
+        advance(note="[red]")
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+    assert "Reading [bold]log[/x].csv" in shown.replace("\n", " ")

@@ -11,7 +11,10 @@ from langptune_cli import config, data, evaluate, plan, profile, profiles, recom
 from langptune_rs.distributed.group import end_process
 from langptune_rs.errors import LangptuneError
 
-USER_MENDS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
+USER_MENDS = (
+    *(errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
+)
 """Errors of a file system that the user can mend."""
 
 

@@ -25,7 +25,7 @@ def profile(
 
     service = ProfileService.open(run)
     if history is not None:
-        past = read_history(history, service.catalog)
+        past = read_history(history, service.catalog, service.dataset.rating_scale)
     else:
         assert user is not None  # exactly one is given
         past = service.history_of(user)

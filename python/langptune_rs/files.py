@@ -9,6 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
+from langptune_rs.errors import LangptuneError
+
+
+def refuse_unwritable_name(path: Path, kind: type[LangptuneError]) -> None:
+    """Raise an error of a `kind` for a path that cannot stand in a file of ours, which are UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise kind(f"{str(path)!a} is no UTF-8, and cannot be written down. Rename it.") from None
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.

@@ -16,7 +16,9 @@ from langptune_cli.app import app
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data import load, prepare
 from langptune_rs.data.preparing.tokens import TokenCounters
+from langptune_rs.data.readers.reader import ITEM_SCHEMA, read_all
 from langptune_rs.data.sources.files import Files
+from langptune_rs.data.sources.registry import find_source
 from langptune_rs.errors import DataError
 from langptune_rs.models.tokens import token_counters
 
@@ -245,7 +247,8 @@ def test_the_three_years_hold_the_same_once_they_are_read(files, logs, tmp_path,
     write_lines(files.interactions, new)
     write_lines(files.items, [row | {"average_rating": None} for row in meta])
     data = prepare("amazon-2023", tmp_path / "2023", config, files=files)
-    for year, category, line in (("2018", "category", json.dumps), ("2014", "categories", repr)):
+    forms = (("2018", "category", json.dumps), ("2014", "categories", repr), ("2014", "categories", json.dumps))
+    for number, (year, category, line) in enumerate(forms):
         old_meta = [
             {
                 "asin": row["parent_asin"],
@@ -256,14 +259,14 @@ def test_the_three_years_hold_the_same_once_they_are_read(files, logs, tmp_path,
             }
             for row in meta
         ]
-        folder = tmp_path / f"raw-{year}"
+        folder = tmp_path / f"raw-{number}"
         folder.mkdir()
         write_lines(folder / f"{'reviews_' * (year == '2014')}Movies_and_TV.json{suffix}", old_reviews)
         write_lines(folder / f"meta_Movies_and_TV.json{suffix}", [line(row) for row in old_meta])
-        old = prepare(folder, tmp_path / year, config)
+        old = prepare(folder, tmp_path / f"{number}", config)
         assert old.info["source"]["name"] == f"amazon-{year}"
         for name in ("items.parquet", "sessions.parquet"):
-            assert pl.read_parquet(tmp_path / year / name).equals(pl.read_parquet(tmp_path / "2023" / name))
+            assert pl.read_parquet(tmp_path / f"{number}" / name).equals(pl.read_parquet(tmp_path / "2023" / name))
         assert old.info["leakage"] == data.info["leakage"]
 
 
@@ -492,3 +495,41 @@ def test_missing_files_are_asked_for_by_the_options_of_the_help(command, files):
     assert "give the file with --reviews, or" in command("amazon-2023", "out", "--meta", files.items).stderr
     unknown = command("amazon-2023", "out", "--reviews", files.interactions, "--meta", files.items, "--embedder", "x")
     assert "Set embedder.model (--embedder of `langptune data prepare`) to" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "title", "price"),
+    [
+        (r"""{'asin': 'a', 'title': "It's \\ caf\xe9", 'price': 3.5}""", "It's \\ caf\xe9", "3.5"),
+        (r"""{'asin': 'a', 'title': 'x', 'price': None}""", "x", None),
+        (r"""{'asin': 'a', 'title': 'x \ud83d\ude00', 'price': nan}""", "x \U0001f600", None),
+        (r"""{'asin': 'a', 'title': 'a\/b \d', 'price': null, 'used': true}""", "a/b \\d", None),
+        (r"""{"asin": "a", "title": "a\/b \ud83d\ude00", "price": null}""", "a/b \U0001f600", None),
+        (r""" { "asin": "a", "title": "x", "price": NaN, "used": false}""", "x", None),
+        (r"""{"asin": "a", "title": "x", "price": 3.50, "salesRank": {"Toys": 1}}""", "x", "3.5"),
+    ],
+)
+def test_metadata_of_2014_is_python_or_json(tmp_path, line, title, price):
+    write_lines(tmp_path / "meta_Toys.json", [line])
+    write_lines(tmp_path / "reviews_Toys.json", [{"reviewerID": "u", "asin": "a"}])
+    items = read_all(find_source("amazon-2014", Files(tmp_path)).logs.items, ITEM_SCHEMA)
+    assert items.select("title", "price").rows() == [(title, price)]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{'asin': 'a', 'title': open('x')}", "broken line, neither JSON nor a Python literal"),
+        ("{'asin': 'a', 'title': name}", "broken line, neither JSON nor a Python literal"),
+        ("{'asin': 'a', 'title': ", "broken line, .*never closed"),
+        ('{"asin": "a", "title": ', "broken line, "),
+        ("{'asin': " + "[" * 100_000, "broken line, "),
+        ("['asin']", "no JSON object but"),
+    ],
+)
+def test_what_is_neither_is_named(tmp_path, line, problem):
+    write_lines(tmp_path / "meta_Toys.json", [line])
+    write_lines(tmp_path / "reviews_Toys.json", [{"reviewerID": "u", "asin": "a"}])
+    with pytest.raises(DataError, match=rf"meta_Toys\.json, line 1: {problem}") as caught:
+        read_all(find_source("amazon-2014", Files(tmp_path)).logs.items, ITEM_SCHEMA)
+    assert " object at 0x" not in str(caught.value)

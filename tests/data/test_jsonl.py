@@ -83,7 +83,7 @@ def test_a_byte_order_mark_and_crlf_are_read(write_logs):
         ([], [TAKEN], r"items\.jsonl is empty"),
         ([ITEM], [], r"interactions\.jsonl is empty"),
         ([ITEM], [TAKEN, {**TAKEN, "rating": "five"}], r"interactions\.jsonl, line 2: rating = \"five\" is no number"),
-        ([ITEM], ['{"user_id": "u", "item_id": "a", "rating": NaN}'], r"line 1: rating = NaN is no number"),
+        ([ITEM], ['{"user_id": "u", "item_id": "a", "rating": Infinity}'], r"line 1: rating = Infinity is no number"),
         ([ITEM], [{**TAKEN, "rating": True}], r"line 1: rating = true is no number"),
         ([ITEM], [{**TAKEN, "rating": 5.5}], r"interactions\.jsonl, line 1: the rating 5\.5 is not from 0 to 5"),
         ([ITEM], [{**TAKEN, "rating": -1}], r"interactions\.jsonl, line 1: the rating -1 is not from 0 to 5"),

@@ -87,7 +87,7 @@ def test_a_folder_of_the_user_s_own_serves_too(copy):
     [
         ("ml-100k.inter", "1\t1\tfive\t1", r"ml-100k\.inter, line 100002: rating = 'five' is no number"),
         ("ml-100k.inter", "1\t1\t6\t1", r"ml-100k\.inter, line 100002: the rating 6 is not from 0 to 5"),
-        ("ml-100k.inter", "1\t1\t5\tnan", r"ml-100k\.inter, line 100002: timestamp = 'nan' is no number"),
+        ("ml-100k.inter", "1\t1\t5\tinf", r"ml-100k\.inter, line 100002: timestamp = 'inf' is no number"),
         ("ml-100k.inter", "1\t9999\t5\t1", r"ml-100k\.inter, line 100002: the item '9999' is not in ml-100k\.item"),
         ("ml-100k.inter", "1\t1\t5\t1\t1", r"ml-100k\.inter, line 100002: 5 fields where 4 are due: '1\\t1"),
         ("ml-100k.item", "1\tToy Story\t1995\tComedy", r"ml-100k\.item, line 1684: the item_id '1' was given before"),

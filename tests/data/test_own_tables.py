@@ -7,6 +7,7 @@ import pytest
 
 from langptune_rs.config.data import DataConfig
 from langptune_rs.data import prepare
+from langptune_rs.data.preparing.passes import read_keys
 from langptune_rs.data.readers.bad_lines import BadLines
 from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, read_all
 from langptune_rs.data.sources.files import Files, column_map
@@ -180,3 +181,78 @@ def test_json_lines_skip_bad_lines(write):
     assert (items[0][1], len(interactions)) == ("😀", 1)
     assert bad.num_rows == 3
     assert bad.first[2].encode().endswith(b"user_id = '\"\\ud800\"' identifies nothing. Give a text or a whole number.")
+
+
+ITEM_FILE = "item_id:token\tname:token_seq\n" + "".join(f"i{i}\tItem {i}\n" for i in range(9))
+
+
+def inter(rows, extra=""):
+    """An atomic file of (user, item, time)."""
+    lines = [f"{user}\t{item}\t{time}{extra and chr(9) + '4.5'}\n" for user, item, time in rows]
+    return f"user_id:token\titem_id:token\ttimestamp:float{extra}\n" + "".join(lines)
+
+
+def test_a_log_that_recbole_divided_is_one_log(write, tmp_path, capsys):
+    """Leave-one-out: the test file has the last interaction of each user, that of validation the one before."""
+    log = [(f"u{user}", f"i{(user + k) % 9}", 10 * k) for user in range(18) for k in range(7)]
+    parts = {
+        "train": [row for row in log if row[2] < 50],
+        "valid": [row for row in log if row[2] == 50],
+        "test": [row for row in log if row[2] == 60],
+    }
+    whole = write({"shop.item": ITEM_FILE, "shop.inter": inter(log)}).rename(tmp_path / "whole")
+    files = {f"shop.{part}.inter": inter(rows) for part, rows in parts.items()}
+    divided = write({"shop.item": ITEM_FILE, "shop.user": "user_id:token\nu1\n", **files})
+    assert find_source(divided).name == "recbole"
+    assert read(divided)[1] == [row for rows in parts.values() for row in read_parts(divided, rows)]
+    config = DataConfig(max_item_tokens=None, max_history_tokens=None)
+    expected, data = prepare(whole, tmp_path / "a", config), prepare(divided, tmp_path / "b", config)
+    assert data.sessions.targets.tolist() == expected.sessions.targets.tolist()
+    assert data.sessions.histories.tolist() == expected.sessions.histories.tolist()
+    hashes = data.info["source"]["sha256"]
+    assert [name for name in hashes if name.endswith(".inter")] == [
+        "interactions/shop.train.inter",
+        "interactions 2/shop.valid.inter",
+        "interactions 3/shop.test.inter",
+    ]
+    assert (
+        capsys.readouterr().err.count("shop.train.inter and shop.valid.inter and shop.test.inter are read as one") == 1
+    )
+    only = read("recbole", Files(divided, interactions=divided / "shop.test.inter"))[1]
+    assert len(only) == 18
+
+
+def read_parts(folder, rows):
+    """The rows as they are read, whose lines are counted in their own file."""
+    firsts = {"train": 0, "valid": 1 << 30, "test": 2 << 30}
+    part = "test" if rows[0][2] == 60 else "valid" if rows[0][2] == 50 else "train"
+    return [
+        (user, item, None, float(time), None, None, firsts[part] + line)
+        for line, (user, item, time) in enumerate(rows, start=2)
+    ]
+
+
+def test_what_is_wrong_in_a_divided_log_is_named_with_its_file(write):
+    files = {"a.train.inter": inter([("u", "i1", 1)]), "a.test.inter": inter([("u", "i2", 2), ("v", "i33", 3)])}
+    folder = write({"a.item": ITEM_FILE, **files})
+    with pytest.raises(DataError, match=r"a\.test\.inter, line 3: the item 'i33' is not in a\.item"):
+        read_keys(find_source(folder).logs, BadLines())
+    bad = BadLines("skip")
+    assert read_keys(find_source(folder).logs, bad)[1].height == 2
+    assert bad.num_rows == 1
+
+
+def test_files_of_several_logs_are_not_joined(write):
+    part = inter([("u", "i1", 1)])
+    folder = write({"a.item": ITEM_FILE, "a.train.inter": part, "b.test.inter": part})
+    with pytest.raises(DataError, match=r"holds a\.train\.inter and b\.test\.inter\. Say which"):
+        find_source(folder)
+    folder = write({"a.test.inter": part, "a.inter": part})
+    with pytest.raises(DataError, match=r"holds .* Say which is meant with --interactions"):
+        find_source(folder)
+
+
+def test_parts_with_other_columns_are_joined(write):
+    files = {"a.train.inter": inter([("u", "i1", 1)], "\trating:float"), "a.valid.inter": inter([("u", "i2", 2)])}
+    interactions = read(write({"a.item": ITEM_FILE, **files}))[1]
+    assert [row[2] for row in interactions] == [4.5, None]

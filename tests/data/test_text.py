@@ -41,10 +41,44 @@ from langptune_rs.data.wording.excerpts import shorten
         ("if a <b and c <p", "if a <b and c <p"),
         ("I <3 it <", "I <3 it <"),
         ("<b<i>>x", "x"),
+        (
+            "&copy; &copy 2020 &AMP; don&#39t &#x27;s &#146; &#x1F600;",
+            "\u00a9 \u00a9 2020 & don't 's \u2019 \U0001f600",
+        ),
+        ("Crest&reg Toothpaste &lt;T&gt; &nbsp;x", "Crest\u00ae Toothpaste <T> x"),
+        ("?a=1&amp;copy=2&amp;b", "?a=1&copy=2&b"),
+        ("un<BR clear=all>less <hr noshade><td nowrap>x</td >", "un less x"),
+        ("<p class=MsoNormal>a<o:p></o:p><st1:place w:st='on'>b</p>", "a b"),
+        ("<br\\>a<br/ >b</p >", "a b"),
+        ("word<B>bold</B> and <i>more", "word bold and more"),
     ],
 )
 def test_text_from_the_web_is_cleaned(raw, cleaned):
     assert clean(raw) == cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("see ?a=1&copy=2&section=3", "http://x.y/?copy&reg&times=4 and more", "page.php&lt&amp=1", "a=b&para"),
+        *("&copyright &section; &notit; &ltb", "AT&T R&D Q&A &#5 of &#; &", "&#" + "9" * 5000 + ";"),
+        *(
+            "List<T>",
+            "Map<String, List<Object>>",
+            "Vec<Option<B>>",
+            "std::vector<int>",
+            "x<T,U>(y)",
+            "#include <stdio.h>",
+        ),
+        *("<COPINGMECHANISM>", "<sarcasm>sure</sarcasm> <rant>", "<insert title here>", "<time to go>", "<i am happy>"),
+        *("a < b > c", "a<b && c>d", "if (i<a.size() && j>0)", "x<b>y", "<- -> <= >= <> <3 :< >_<", "1 <2> 3"),
+        *("mail <a@b.c> or <me@p.org>", "<http://x.y> <www.x.y>", "x <a or y = 3 then more", "less <code that matters"),
+        *("<!wow> <?what>", "<br-like>", "<b, c>"),
+    ],
+)
+def test_what_only_looks_like_markup_is_text(text):
+    assert clean(text) == text
+    assert clean(f"<p>{text}</p>") == text
 
 
 @pytest.mark.parametrize(

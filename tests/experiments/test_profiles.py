@@ -23,7 +23,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A finished run whose sessions make four parts."""
-    return make_run(tmp_path_factory.mktemp("profiled"), num_users=430)
+    return make_run(tmp_path_factory.mktemp("profiled [1] *"), num_users=430)
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ class Trainer:
             with FileLock(self._folder / f"{resume.name}.lock"):
                 return self._finish(resume, overrides, nproc, ["--resume"])
         key = hashlib.sha256(repr((overrides, nproc)).encode()).hexdigest()[:16]
-        folder, ended = self._folder / f"run-{key}", self._folder / f"ended-{key}.json"
+        folder, ended = self._folder / f"run [{key}]", self._folder / f"ended-{key}.json"
         with FileLock(self._folder / f"{folder.name}.lock"):
             if not ended.is_file():
                 run = self._finish(folder, overrides, nproc, [])

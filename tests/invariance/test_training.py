@@ -10,10 +10,10 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 
+from langptune_rs.data.store.tables import read_parquet
 from langptune_rs.models.quiet import quiet
 from langptune_rs.runs.folder import LOCK, WRITTEN
 
@@ -125,7 +125,7 @@ def test_processes_share_the_evaluation(train):
     times = {"seconds"}
     assert {key: first[key] for key in first.keys() - times} == {key: second[key] for key in second.keys() - times}
     for name in ("profiles.parquet", "per_user.parquet"):
-        assert pl.read_parquet(one.folder / name).equals(pl.read_parquet(again / name))
+        assert read_parquet(one.folder / name).equals(read_parquet(again / name))
 
 
 def test_fewer_sessions_are_evaluated_than_there_are_processes(train):

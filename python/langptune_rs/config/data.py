@@ -1,6 +1,7 @@
 """Where sessions come from. Imports no data library, so that reading a recipe is fast."""
 
-from typing import Literal
+import re
+from typing import Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
@@ -10,6 +11,21 @@ from langptune_rs.errors import ConfigError
 TEMPLATES = ("movies", "products", "generic", "books", "games", "music", "paper")
 """The built-in templates; their words are in `data/wording/`."""
 TEMPLATE_SUFFIX = ".jinja"
+_SCALE = re.compile(r"(-?\d+(?:\.\d+)?)\s*-\s*(-?\d+(?:\.\d+)?)")
+
+
+class RatingScale(NamedTuple):
+    """The lowest and the highest rating that can be given."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:g}-{self.high:g}"
+
+
+STARS = RatingScale(0.0, 5.0)
+"""The scale of all ratings in a prepared data set, and so in prompts."""
 
 
 class DataConfig(Section):
@@ -42,6 +58,9 @@ class DataConfig(Section):
     which only the target is surely distinct, and the first users of the file train."""
     on_bad_line: Literal["error", "skip"] = "error"
     """What to do with a line that cannot be used: stop with an error, or skip it."""
+    rating_scale: str | None = None
+    """The scale of the ratings in the files, such as 0-10, 0-100, 0-1 or -1-1. They are brought to 0-5, which is also
+    the scale of files where this is unset, and so are the items' average ratings."""
     max_sessions: PositiveInt | None = None
     """Train on this many sessions at most, drawn with the run's seed."""
     seed: int = Field(default=0, ge=0)
@@ -58,6 +77,18 @@ class DataConfig(Section):
     def split_rule(self) -> str:
         """`split`, or `reference` for the split of the reference code."""
         return "reference" if self.compat == "reference" else self.split
+
+    @property
+    def scale(self) -> RatingScale:
+        """`rating_scale`, or 0 to 5 where it is unset."""
+        return STARS if self.rating_scale is None else parse_scale(self.rating_scale)
+
+    @field_validator("rating_scale")
+    @classmethod
+    def _check_scale(cls, text: str | None) -> str | None:
+        """A scale in one spelling. That of stars is the unset one."""
+        scale = STARS if text is None else parse_scale(text)
+        return None if scale == STARS else str(scale)
 
     @field_validator("template")
     @classmethod
@@ -87,6 +118,17 @@ class DataConfig(Section):
                 'compat "reference" has its own windows and split; leave windows unset and split = "session"'
             )
         return self
+
+
+def parse_scale(text: str) -> RatingScale:
+    """The scale that "0-10" or "-1-1" means. Raises `ValueError` for a text that is no scale."""
+    found = _SCALE.fullmatch(text.strip())
+    scale = RatingScale(*map(float, found.groups())) if found else None
+    if scale is None or scale.low >= scale.high:
+        raise ValueError(
+            f"rating_scale {text!r} is no scale; write the lowest and the highest rating that there can be, as 0-10"
+        )
+    return scale
 
 
 def make_config(**settings: object) -> DataConfig:

@@ -22,6 +22,7 @@ from langptune_rs.baselines.registry import methods_of_run, parts_of_run
 from langptune_rs.baselines.run_models import RunModels, RunProfiles
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
+from langptune_rs.data.store.tables import write_parquet
 from langptune_rs.distributed.collectives import rank
 from langptune_rs.evaluation import Result
 from langptune_rs.evaluation.summary import metric_names, score_sessions, summarize
@@ -86,8 +87,8 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     }
     per_user = _per_user_frame(dataset, sessions, tables, scores)
     written = _profiles_frame(sessions, profiles)
-    write_atomically(per_user_path(run, split), per_user.write_parquet)
-    write_atomically(profiles_path(run, split), written.write_parquet)
+    write_atomically(per_user_path(run, split), partial(write_parquet, per_user))
+    write_atomically(profiles_path(run, split), partial(write_parquet, written))
     if split == TEST:
         write_model_cards(run, config, results, dataset.info)
     write_text(results_path(run, split), json.dumps(results, indent=2, allow_nan=False) + "\n")

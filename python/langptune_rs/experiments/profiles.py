@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import torch
 
 from langptune_rs.data import Sessions
+from langptune_rs.data.store.tables import open_parquet
 from langptune_rs.distributed.failures import WRITING, explained
 from langptune_rs.distributed.launch import check_gpus, run_processes
 from langptune_rs.distributed.lifeline import end_with_parent
@@ -161,7 +162,11 @@ def write_share(job: Job, parts: Path, rank: int, size: int) -> None:
 
             with explained(WRITING, job.run.config):
                 table = _write_table(job, writer, job.rows(part), on_batch)
-            _save(_part(parts, part), partial(pq.write_table, table))
+            _save(_part(parts, part), partial(_write_file, table))
+
+
+def _write_file(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path.absolute())
 
 
 def _write_table(job: Job, writer: ProfileWriter, rows: range, on_batch: OnBatch) -> pa.Table:
@@ -192,9 +197,10 @@ def _join(job: Job, parts: Path, out: Path) -> None:
     schema = SCHEMA.with_metadata({_MADE_OF: json.dumps(job.made_of).encode()})
 
     def write(path: Path) -> None:
-        with pq.ParquetWriter(path, schema) as writer:
+        with pq.ParquetWriter(path.absolute(), schema) as writer:
             for part in range(job.num_parts):
-                writer.write_table(pq.read_table(_part(parts, part)).cast(schema))
+                with open_parquet(_part(parts, part)) as written:
+                    writer.write_table(written.read().cast(schema))
 
     _save(whole, write)
     _is_complete(out, job.made_of)  # raises where something else was put there in the meantime
@@ -207,7 +213,7 @@ def _is_complete(out: Path, made_of: dict[str, Any]) -> bool:
     if not out.exists():
         return False
     try:
-        there = json.loads(pq.read_schema(out).metadata[_MADE_OF])
+        there = json.loads(pq.read_schema(out.absolute()).metadata[_MADE_OF])
     except (OSError, pa.ArrowInvalid, LookupError, TypeError):
         raise RunError(f"{out} is there already, and no file of profiles. Choose another OUT.") from None
     if there != made_of:

@@ -16,7 +16,7 @@ from langptune_rs.config import RunConfig, load_config, to_toml
 from langptune_rs.data import Dataset, open_source
 from langptune_rs.data.store.folder import OWN as DATA_WRITTEN
 from langptune_rs.errors import ConfigError, RunError
-from langptune_rs.files import locked, write_text
+from langptune_rs.files import locked, refuse_unwritable_name, write_text
 from langptune_rs.models.tokens import token_counters
 
 CONFIG = "config.toml"
@@ -55,6 +55,7 @@ def opened_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool
     """
     if resume and overwrite:
         raise RunError("--resume continues a run and --overwrite deletes it: choose one of them.")
+    refuse_unwritable_name(output, RunError)
     if output.is_file():
         raise RunError(f"{output} is a file. Give the run a folder with another --output.")
     found = [p.name for p in _children(output) if p.name != LOCK and not _is_temporary(p.name, (CONFIG,))]

@@ -5,15 +5,18 @@ Everything random in a run is a function of the seed and the position, so no gen
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from langptune_rs.distributed.collectives import barrier, gather_objects, on_first_rank, rank, world_size
@@ -208,6 +211,19 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
 
 def load_engines(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> None:
     """Load weights and optimizer state from a checkpoint into the engines."""
-    for name, engine in engines.items():
-        with quiet():
-            engine.load_checkpoint(str(checkpoint.folder / name), tag="state", load_module_strict=False)
+    with _no_pattern(checkpoint.folder) as folder:
+        for name, engine in engines.items():
+            with quiet():
+                engine.load_checkpoint(str(folder / name), tag="state", load_module_strict=False)
+
+
+@contextmanager
+def _no_pattern(folder: Path) -> Iterator[Path]:
+    """A path to `folder` that is no pattern: DeepSpeed looks for files as if the path of a checkpoint were one."""
+    if glob.escape(str(folder)) == str(folder):
+        yield folder
+        return
+    with TemporaryDirectory() as temporary:
+        link = Path(temporary, "checkpoint")
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link

@@ -15,6 +15,7 @@ from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.folder import ITEMS, SESSIONS, load
 from langptune_rs.data.store.schema import ITEM_FIELDS
 from langptune_rs.data.store.sessions import SPLITS
+from langptune_rs.data.store.tables import scan_parquet
 from langptune_rs.errors import DataError
 
 NUM_PROMPTS = 3
@@ -49,7 +50,7 @@ def inspect_dataset(
     folder = Path(folder)
     data = load(folder)
     prompts = _prompts(data, folder, split, num_prompts, seed)
-    items, sessions = pl.scan_parquet(folder / ITEMS), pl.scan_parquet(folder / SESSIONS)
+    items, sessions = scan_parquet(folder / ITEMS), scan_parquet(folder / SESSIONS)
     table = sessions.select(leakage.COLUMNS).collect()
     lengths = _lengths(data, items, sessions)
     numbers = {
@@ -234,7 +235,7 @@ def _prompts(data: Dataset, folder: Path, split: str, wanted: int | None, seed: 
 
 def _history_tokens(folder: Path, session_ids: np.ndarray) -> dict[int, int | None]:
     """Session -> the tokens of its history, or None where they were not counted."""
-    sessions = pl.scan_parquet(folder / SESSIONS)
+    sessions = scan_parquet(folder / SESSIONS)
     wanted = pl.Series("session_id", session_ids).implode()
     rows = sessions.filter(pl.col("session_id").is_in(wanted)).select("session_id", "num_tokens").collect()
     return dict(rows.iter_rows())

@@ -75,7 +75,7 @@ class _Work:
 
     def read(self) -> pl.DataFrame:
         """The log of all interactions."""
-        self.keys, log = read_keys(self.logs, self.bad)
+        self.keys, log = read_keys(self.logs, self.bad, self.config.scale)
         return self.steps.count("source", log)
 
     def core(self, log: pl.DataFrame) -> pl.DataFrame:
@@ -94,7 +94,7 @@ class _Work:
     def read_items(self, log: pl.DataFrame) -> pl.DataFrame:
         """The items of `log` in the order of the source: the columns of `items.parquet`, and the number `item`."""
         kept = self.keys.items.with_row_index("item").filter(_is_in("item", log["item"].unique()))
-        items = read_items(self.logs, kept["line"], self.bad)
+        items = read_items(self.logs, kept["line"], self.bad, self.config.scale)
         items = items.join(kept.select("item", "line"), on="line", maintain_order="left")
         return _with_texts(items, self.template, self.counters)
 

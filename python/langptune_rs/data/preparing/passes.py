@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
 
+from langptune_rs.config.data import STARS, RatingScale
 from langptune_rs.data.preparing import filters
+from langptune_rs.data.preparing.ratings import in_stars, scale_advice
 from langptune_rs.data.readers.bad_lines import BadLines
-from langptune_rs.data.readers.reader import MAX_RATING, Reader, Request
+from langptune_rs.data.readers.joined import files_of, place_of
+from langptune_rs.data.readers.reader import Reader, Request
 from langptune_rs.data.readers.values import in_seconds
 from langptune_rs.data.sources.files import RawLogs
 from langptune_rs.data.store.schema import ITEM_FIELDS
@@ -54,11 +58,12 @@ class Keys:
     """Descriptions of items that were described before."""
 
 
-def read_keys(logs: RawLogs, bad: BadLines) -> tuple[Keys, pl.DataFrame]:
+def read_keys(logs: RawLogs, bad: BadLines, scale: RatingScale = STARS) -> tuple[Keys, pl.DataFrame]:
     """The first pass: the keys, and a log of all interactions.
 
-    A log has the columns user, item, rating, timestamp (seconds since 1970), position and line. User and item are
-    UInt32: item is a row of `Keys.items`, or null for an item that is not described. Raises `DataError` for a file
+    A log has the columns user, item, rating (0 to 5, from the `scale` of the file), timestamp (seconds since 1970),
+    position and line. User and item are UInt32: item is a row of `Keys.items`, or null for an item that is not
+    described. Raises `DataError` for a file
     without a row that can be used and, unless `bad` skips them, for rows that cannot be used.
     """
     items, num_repeated = _read_items(logs, bad)
@@ -69,12 +74,12 @@ def read_keys(logs: RawLogs, bad: BadLines) -> tuple[Keys, pl.DataFrame]:
     parts = []
     for part in _chunks(logs.interactions, INTERACTION_KEYS, bad, "interactions"):
         part = part.with_columns(item=item_codes.of(part["item_id"]))
-        part = _checked_interactions(part, logs, items["item_id"], bad)
+        part = _checked_interactions(part, logs, items["item_id"], bad, scale)
         parts.append(
             part.select(
                 user=users.of(part["user_id"]),
                 item=pl.when(pl.col("item") < items.height).then("item"),
-                rating=pl.col("rating").cast(pl.Float32),
+                rating=in_stars(pl.col("rating"), scale).cast(pl.Float32),
                 timestamp=in_seconds(pl.col("timestamp")),
                 position=pl.col("position"),
                 line=pl.col("line"),
@@ -86,10 +91,12 @@ def read_keys(logs: RawLogs, bad: BadLines) -> tuple[Keys, pl.DataFrame]:
     return Keys(items, users, num_repeated), interactions
 
 
-def read_items(logs: RawLogs, lines: pl.Series, bad: BadLines) -> pl.DataFrame:
+def read_items(logs: RawLogs, lines: pl.Series, bad: BadLines, scale: RatingScale = STARS) -> pl.DataFrame:
     """`ITEM_FIELDS` and `line` of the items on these lines, in the order of the file."""
     parts = list(_chunks(logs.items, list(ITEM_FIELDS), bad, "texts of items", lines=np.sort(lines.to_numpy())))
-    return pl.concat(parts).with_columns(title=pl.when(pl.col("title") != "").then("title"))
+    return pl.concat(parts).with_columns(
+        title=pl.when(pl.col("title") != "").then("title"), average_rating=in_stars(pl.col("average_rating"), scale)
+    )
 
 
 def read_reviews(logs: RawLogs, lines: np.ndarray, bad: BadLines) -> pl.DataFrame:
@@ -111,7 +118,7 @@ def _read_items(logs: RawLogs, bad: BadLines) -> tuple[pl.DataFrame, int]:
         if not logs.is_crawl:
             wrong = pl.col("title") == ""
             problem = "the item {item_id!r} has an empty title. Name it or write null."
-            part = bad.refuse(part, wrong, logs.items.file, problem)
+            part = bad.refuse(part, wrong, partial(place_of, logs.items), problem)
         parts.append(part.select("item_id", "line").with_columns(filters.has_text(part)))
     items = pl.concat(parts) if parts else pl.DataFrame()
     if items.is_empty():
@@ -119,23 +126,25 @@ def _read_items(logs: RawLogs, bad: BadLines) -> tuple[pl.DataFrame, int]:
     repeated = ~items["item_id"].is_first_distinct()
     num_repeated = int(repeated.sum())
     if num_repeated and not logs.is_crawl:
-        items = bad.refuse(
-            items, ~pl.col("item_id").is_first_distinct(), logs.items.file, "the item_id {item_id!r} was given before."
-        )
+        problem = "the item_id {item_id!r} was given before."
+        items = bad.refuse(items, ~pl.col("item_id").is_first_distinct(), partial(place_of, logs.items), problem)
     return (items.filter(~repeated) if logs.is_crawl else items), num_repeated
 
 
-def _checked_interactions(part: pl.DataFrame, logs: RawLogs, known: pl.Series, bad: BadLines) -> pl.DataFrame:
+def _checked_interactions(
+    part: pl.DataFrame, logs: RawLogs, known: pl.Series, bad: BadLines, scale: RatingScale
+) -> pl.DataFrame:
     """`part` without ratings out of range and, unless the source is a crawl, without items that are not `known`."""
-    file = logs.interactions.file
-    problem = f"the rating {{rating:g}} is not from 0 to {MAX_RATING:g}."
-    part = bad.refuse(part, ~pl.col("rating").is_between(0, MAX_RATING), file, problem)
+    place = partial(place_of, logs.interactions)
+    problem = f"the rating {{rating:g}} is not from {scale.low:g} to {scale.high:g}."
+    is_outside = ~pl.col("rating").is_between(scale.low, scale.high)
+    part = bad.refuse(part, is_outside, place, problem, lambda row: scale_advice(row["rating"]))
     if logs.is_crawl:
         return part
     is_unknown = pl.col("item") >= len(known)
     for line, item in part.filter(is_unknown).select("line", "item_id").iter_rows():
         near = nearest(item, known.to_list()) if bad.policy == "error" else ""
-        bad.add(file, line, f"the item {item!r} is not in {logs.items.file.name}.{near}")
+        bad.add(*place(line), f"the item {item!r} is not in {logs.items.file.name}.{near}")
     return part.filter(~is_unknown)
 
 
@@ -143,7 +152,7 @@ def _chunks(
     reader: Reader, columns: Sequence[str], bad: BadLines, what: str, *, lines: np.ndarray | None = None
 ) -> Iterator[pl.DataFrame]:
     """The chunks of a file, with a progress bar for a large file."""
-    num_bytes = reader.file.stat().st_size
+    num_bytes = sum(file.stat().st_size for file in files_of(reader))
     shown = num_bytes if num_bytes >= _SHOWN_FROM_BYTES else None
     with byte_progress(shown, f"Reading {what} of {reader.file.name}") as advance:
         yield from reader.chunks(Request(columns, bad, lines, advance))

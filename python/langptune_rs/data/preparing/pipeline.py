@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 from langptune_rs.config.data import DataConfig
+from langptune_rs.config.section import UNSET
 from langptune_rs.data.preparing.building import Built, build, build_published
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.sources import published
@@ -23,7 +24,7 @@ from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.folder import LOCK, OWN, cannot_write, is_prepared, load, read_info, save
 from langptune_rs.data.wording.templates import Template, make_template, read_template
 from langptune_rs.errors import ConfigError, DataError
-from langptune_rs.files import file_hash, locked
+from langptune_rs.files import file_hash, locked, refuse_unwritable_name
 
 
 def prepare(
@@ -45,6 +46,7 @@ def prepare(
     `ConfigError` for a limit without counters.
     """
     out = Path(out)
+    refuse_unwritable_name(out, DataError)
     plan = _plan(source, config, files, counters)
     if overwrite or not is_prepared(out):
         _refuse_foreign_files(out)
@@ -87,7 +89,7 @@ def resolve_config(config: DataConfig) -> DataConfig:
     if not is_prepared(folder):
         return config
     info = read_info(folder)
-    settings = dict.fromkeys(LIMITS) | info["config"]
+    settings = dict.fromkeys(_WITH_UNSET) | info["config"]
     given = {name: getattr(config, name) for name in sorted(settings.keys() & config.model_fields_set)}
     wrong = [
         name
@@ -97,7 +99,7 @@ def resolve_config(config: DataConfig) -> DataConfig:
     if wrong:
         asked = ", ".join(f"data.{name} = {given[name]!r}" for name in wrong)
         made = ", ".join(repr(settings[name]) for name in wrong)
-        taken = " ".join(f"--set data.{name}={settings[name]}" for name in wrong)
+        taken = " ".join(f"--set data.{name}={UNSET if settings[name] is None else settings[name]}" for name in wrong)
         raise ConfigError(
             f"{asked}, but the data set {folder} was prepared with {made}. "
             f"Take it as it is with {taken}, or prepare the data again."
@@ -106,6 +108,8 @@ def resolve_config(config: DataConfig) -> DataConfig:
 
 
 LIMITS = ("max_item_tokens", "max_history_tokens")
+_WITH_UNSET = (*LIMITS, "rating_scale")
+"""Settings that a data set has no key for where they are unset, which is a choice too."""
 _SETTINGS = {
     *LIMITS,
     "split",
@@ -115,6 +119,7 @@ _SETTINGS = {
     "template",
     "compat",
     "on_bad_line",
+    "rating_scale",
     "seed",
 }
 """The keys that decide what a data set holds, apart from `windows`."""
@@ -163,6 +168,8 @@ def _plan(source: str | Path, config: DataConfig, files: Files, counters: TokenC
         def build_it() -> Built:
             return build(found.logs, config, template, counters)
 
+    for file in (*inputs.values(), *([Path(config.template)] if config.template else [])):
+        refuse_unwritable_name(file, DataError)
     template = make_template(config.template or wording, has_ratings=True, has_reviews=True)
 
     def describe(stop: Event) -> dict[str, Any]:
@@ -199,7 +206,7 @@ def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     differences += [
         f"{name} = {value!r} there, unset here"
         for name, value in info["config"].items()
-        if name in LIMITS and name not in wanted["config"]
+        if name in _WITH_UNSET and name not in wanted["config"]
     ]
     if wanted.get("tokenizers", info["tokenizers"]) != info["tokenizers"]:
         differences.append("lengths counted by other tokenizers")

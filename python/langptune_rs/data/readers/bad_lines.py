@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 
@@ -14,6 +15,8 @@ OnBadLine = Literal["error", "skip"]
 
 Problems = dict[int, str]
 """Line -> what is wrong there."""
+
+_ADVICE = "Mend the line, or leave such lines out with --on-bad-line skip."
 
 
 @dataclass
@@ -28,12 +31,12 @@ class BadLines:
 
     MAX_LISTED: ClassVar[int] = 20
 
-    def add(self, file: Path, line: int, problem: str) -> None:
-        """Count a row. Raises `DataError` instead where the policy is `error`."""
+    def add(self, file: Path, line: int, problem: str, advice: str = _ADVICE) -> None:
+        """Count a row. Raises `DataError` with `advice` instead where the policy is `error`."""
         message = f"{file}, line {line}: {problem}"
         if self.policy == "error":
             stop = "" if message.endswith(".") else "."  # behind an excerpt of the line
-            raise DataError(f"{message}{stop} Mend the line, or leave such lines out with --on-bad-line skip.")
+            raise DataError(f"{message}{stop} {advice}")
         self.num_rows += 1
         if len(self.first) < self.MAX_LISTED:
             self.first.append(message)
@@ -43,16 +46,24 @@ class BadLines:
         for line, problem in sorted(problems.items()):
             self.add(file, first_line + line, problem)
 
-    def refuse(self, rows: pl.DataFrame, wrong: pl.Expr, file: Path, problem: str) -> pl.DataFrame:
+    def refuse(
+        self,
+        rows: pl.DataFrame,
+        wrong: pl.Expr,
+        place: Callable[[int], tuple[Path, int]],
+        problem: str,
+        advice: Callable[[dict[str, Any]], str] = lambda row: _ADVICE,
+    ) -> pl.DataFrame:
         """Return `rows` without those that are `wrong`, after `add` for each of these.
 
-        `problem` is formatted with the columns of the row. Raises `DataError` as `add` does.
+        `place` says which line of which file a row's `line` is. `problem` is formatted with the columns of the row, and
+        `advice` is made of them. Raises `DataError` as `add` does.
         """
         mask = rows.select(wrong.fill_null(False)).to_series()
         if not mask.any():
             return rows
         for row in rows.filter(mask).iter_rows(named=True):
-            self.add(file, row["line"], problem.format(**row))
+            self.add(*place(row["line"]), problem.format(**row), advice(row))
         return rows.filter(~mask)
 
     def nothing_left(self, file: Path) -> DataError:

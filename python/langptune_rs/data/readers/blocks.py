@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
+from langptune_rs.data.readers.gzip_stream import BROKEN, GzipStream
 from langptune_rs.errors import DataError
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
 
 BLOCK_BYTES = 8 << 20
-_MAX_FIRST_LINE = 1 << 20
+_FIRST_BYTES, _MAX_FIRST_LINE = 1 << 16, 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def read_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
     """Yield blocks of whole lines, each with the number of bytes that it took in the file.
 
     The next block is read while the caller works on this one. A byte order mark at the start is left out. Raises
-    `DataError` for a .gz file that is cut short.
+    `DataError` for a .gz file that is cut short or damaged.
     """
     num_lines = consumed = 0
     is_gzip = path.suffix == ".gz"
     try:
         with path.open("rb") as raw, ThreadPoolExecutor(1) as reading:
-            file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+            file = _plain(path, raw)
             following, rest = reading.submit(file.read, BLOCK_BYTES), b""
             while data := following.result():
                 position = raw.tell()
@@ -51,7 +49,7 @@ def read_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
                 rest, consumed = data[cut:], position
             if rest:
                 yield rest, raw.tell() - consumed
-    except _BROKEN_GZIP as error:
+    except BROKEN as error:
         raise _cut_short(path, num_lines, error) from error
 
 
@@ -75,10 +73,13 @@ def map_ahead(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[M
 def first_line(path: Path) -> bytes:
     """The first line without byte order mark and line end. Raises `DataError` as `read_blocks` does."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.readline(_MAX_FIRST_LINE).removeprefix(_BYTE_ORDER_MARK).rstrip(b"\r\n")
-    except _BROKEN_GZIP as error:
+        with path.open("rb") as raw:
+            file, line = _plain(path, raw), b""
+            while b"\n" not in line and len(line) < _MAX_FIRST_LINE and (data := file.read(_FIRST_BYTES)):
+                line += data
+    except BROKEN as error:
         raise _cut_short(path, 0, error) from error
+    return line.partition(b"\n")[0][:_MAX_FIRST_LINE].removeprefix(_BYTE_ORDER_MARK).rstrip(b"\r")
 
 
 def is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -88,6 +89,11 @@ def is_in(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     places = np.searchsorted(wanted, numbers)
     is_there: np.ndarray = wanted[np.minimum(places, len(wanted) - 1)] == numbers
     return is_there
+
+
+def _plain(path: Path, raw: BinaryIO) -> BinaryIO | GzipStream:
+    """What gives the bytes of a file, unpacked where the file is a .gz."""
+    return GzipStream(raw, path.name) if path.suffix == ".gz" else raw
 
 
 def _cut_short(path: Path, num_lines: int, error: Exception) -> DataError:

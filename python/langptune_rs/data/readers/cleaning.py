@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import re
 
 import numpy as np
 import polars as pl
 
+from langptune_rs.data.readers.markup import decode_entities, without_tags
+
 _MAX_PASSES = 8
 """Passes over a text that was escaped several times, or that has tags within tags, before it is taken for rubbish."""
-
-_TAG = re.compile(r"<[/!?]?[a-z][^<>]*>", re.IGNORECASE | re.ASCII)
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_UNSEEN = [
-    (
-        re.compile(rf".*</{tag}\b", re.IGNORECASE | re.ASCII | re.DOTALL),
-        re.compile(rf"<{tag}\b[^<>]*>.*?(?=</{tag}\b)", re.IGNORECASE | re.ASCII | re.DOTALL),
-    )
-    for tag in ("script", "style")
-]
-"""Two patterns for each tag whose content is never shown: everything up to the last end tag, and a tag with its
-content."""
-_CUT_TAG = re.compile(
-    r"</?(?:[abipqsu]\s[^=]*=.*|"
-    r"(?:br|hr|h[1-6]|em|li|ol|ul|dl|dt|dd|td|th|tr|tt|img|div|span|font|strong|small|big|sub|sup|table|tbody|thead"
-    r"|center|blockquote|pre|code|iframe|video|object|embed|script|style|link|meta|input|form|label|section|article)"
-    r"(?:\s.*|/)?)",
-    re.IGNORECASE | re.ASCII | re.DOTALL,
-)
-"""A tag that was cut before its ">". A single letter is a tag only with an attribute: "a <b" is text."""
 
 _HIDDEN = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # control characters but white space
@@ -46,7 +27,7 @@ def clean(text: str) -> str:
     characters.
 
     Invisible are control characters, characters without width, and what UTF-8 cannot encode. Entities are decoded as
-    often as they were escaped. A clean text stays as it is.
+    often as they were escaped. What only looks like markup stays, as `markup` says. A clean text stays as it is.
     """
     text = _one_line(text)
     return _without_markup(text) if "&" in text or "<" in text else text
@@ -57,26 +38,13 @@ def _without_markup(text: str) -> str:
     for _ in range(_MAX_PASSES):
         before = text
         if "&" in text:
-            text = html.unescape(text)
+            text = decode_entities(text)
         if "<" in text:
-            text = _without_tags(text)
+            text = without_tags(text)
         if text == before:
             return text
         text = _one_line(text)
     return _one_line(text.replace("&", " ").replace("<", " "))
-
-
-def _without_tags(text: str) -> str:
-    """`text` with a space for every tag and comment. The time is proportional to its length for any text."""
-    for until_last_end, content in _UNSEEN:
-        if found := until_last_end.match(text):
-            text = content.sub(" ", found[0]) + text[found.end() :]
-    if "<!--" in text:
-        last_end = text.rfind("-->") + 3
-        text = (_COMMENT.sub(" ", text[:last_end]) + text[last_end:]).replace("<!--", " ")
-    text = _TAG.sub(" ", text)
-    last = text.rfind("<")
-    return text[:last] if last >= 0 and _CUT_TAG.fullmatch(text, last) else text
 
 
 def _one_line(text: str) -> str:
@@ -95,7 +63,7 @@ def clean_series(texts: pl.Series) -> pl.Series:
     """`clean` for each text."""
     unclean = texts.str.contains(_MAY_BE_UNCLEAN).fill_null(False)
     cleaned = pl.Series([clean(text) for text in texts.filter(unclean).to_list()], dtype=pl.String)
-    return _replaced(texts, unclean, cleaned)
+    return replaced(texts, unclean, cleaned)
 
 
 def clean_lists(lists: pl.Series) -> pl.Series:
@@ -103,10 +71,10 @@ def clean_lists(lists: pl.Series) -> pl.Series:
     lists, element = lists.fill_null([]), pl.element()
     unclean = lists.list.eval(element.str.contains(_MAY_BE_UNCLEAN) | (element == "")).list.any()
     cleaned = [[text for text in map(clean, texts) if text] for texts in lists.filter(unclean).to_list()]
-    return _replaced(lists, unclean, pl.Series(cleaned, dtype=pl.List(pl.String)))
+    return replaced(lists, unclean, pl.Series(cleaned, dtype=pl.List(pl.String)))
 
 
-def _replaced(values: pl.Series, mask: pl.Series, others: pl.Series) -> pl.Series:
+def replaced(values: pl.Series, mask: pl.Series, others: pl.Series) -> pl.Series:
     """`values` with `others`, in their order, where `mask` is true."""
     places = np.arange(len(values))
     places[mask.to_numpy()] = len(values) + np.arange(len(others))

@@ -20,12 +20,14 @@ import polars as pl
 from langptune_rs.data.readers.bad_lines import BadLines, Problems
 from langptune_rs.data.readers.blocks import map_ahead, read_blocks
 from langptune_rs.data.readers.json_rows import BadLine, Row, parse_json, parse_line
+from langptune_rs.data.readers.missing import Titles
 from langptune_rs.data.readers.reader import Request, with_columns
-from langptune_rs.data.readers.values import Fields, Kind, clean_values
+from langptune_rs.data.readers.values import Fields, Kind, clean_values, without_missing_titles
 from langptune_rs.errors import DataError
 
 _TYPES: dict[Kind, pl.DataType] = {
     "identifier": pl.String(),
+    "title": pl.String(),
     "text": pl.String(),
     "texts": pl.List(pl.String()),
     "words": pl.List(pl.String()),
@@ -51,6 +53,8 @@ class JsonLines:
     """Keys that the user named, so that some line must have them."""
     places: list[_Place] = field(default_factory=list, init=False, repr=False, compare=False)
     """Where the lines of each block are, once the file was read to its end."""
+    meant: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Column of titles -> whether "None" is a title there, once it was asked."""
 
     def chunks(self, request: Request) -> Iterator[pl.DataFrame]:
         """See `Reader.chunks`. Raises `DataError` also for a file that has a required key on no line."""
@@ -60,9 +64,10 @@ class JsonLines:
         unseen = set(self.required)
         places: list[_Place] = []
         first = 1
-        for frame, problems, found, num_bytes in self._read(request, self._blocks(unseen)):
+        for frame, problems, found, num_bytes in self._read(request.columns, self._blocks(unseen)):
             request.bad.add_all(self.file, problems, first)
             places.append(_Place(first, found.starts.astype(np.uint32), len(found.block)))
+            frame = without_missing_titles(frame, self.fields, self._are_meant)
             yield with_columns(frame.with_columns(pl.col("line") + pl.lit(first, pl.UInt32)), request.columns)
             first += len(found.starts)
             request.advance(num_bytes)
@@ -75,14 +80,27 @@ class JsonLines:
         if not self.places:  # mostly this reader has read the file before, to find out which lines are wanted
             for _ in self.chunks(Request((), BadLines("skip"))):
                 pass
-        for frame, problems, _, num_bytes in self._read(request, self._blocks_of(lines)):
+        for frame, problems, _, num_bytes in self._read(request.columns, self._blocks_of(lines)):
             request.bad.add_all(self.file, problems)
-            yield with_columns(frame, request.columns)
+            yield with_columns(without_missing_titles(frame, self.fields, self._are_meant), request.columns)
             request.advance(num_bytes)
 
-    def _read(self, request: Request, parts: Iterable[_Part]) -> Iterator[tuple[pl.DataFrame, Problems, _Lines, int]]:
+    def _are_meant(self, column: str) -> bool:
+        """Whether "None" is a title in a column. The file is read up to the first missing title to know it."""
+        if column not in self.meant:
+            titles = Titles(has_nulls=True)
+            for frame, _, _, _ in self._read([column], self._blocks(set())):
+                titles.see(frame[column])
+                if titles.has_missing:
+                    break
+            self.meant[column] = titles.are_meant
+        return self.meant[column]
+
+    def _read(
+        self, wanted: Sequence[str], parts: Iterable[_Part]
+    ) -> Iterator[tuple[pl.DataFrame, Problems, _Lines, int]]:
         """For each part the rows, what is wrong with the other lines, the lines, and their bytes in the file."""
-        columns = [name for name in request.columns if name in self.fields]
+        columns = [name for name in wanted if name in self.fields]
 
         def read_part(part: _Part) -> tuple[pl.DataFrame, Problems, _Lines, int]:
             find, num_bytes = part
@@ -210,7 +228,7 @@ def _is_doubtful(column: pl.Expr, kind: Kind) -> pl.Expr:
             # Whole numbers are identifiers too.
             other = column.str.contains(_NO_TEXT) & ~column.str.contains(r"^-?\d+$")
             return column.is_null() | (column.str.strip_chars() == "") | other | _has_null_character(column)
-        case "text":
+        case "title" | "text":
             return (column.str.contains(_NO_TEXT) | _has_null_character(column)).fill_null(False)
         case "texts" | "joined_texts":
             text = pl.element()

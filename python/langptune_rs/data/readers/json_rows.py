@@ -13,6 +13,8 @@ import orjson
 
 from langptune_rs.data.readers.blocks import read_blocks
 from langptune_rs.data.readers.cleaning import clean, is_encodable
+from langptune_rs.data.readers.listed import texts_of
+from langptune_rs.data.readers.missing import is_no_text, is_no_title, is_no_value
 from langptune_rs.data.readers.values import MAX_EXCERPT_LENGTH
 from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.errors import DataError
@@ -48,7 +50,16 @@ class Row:
         return value
 
     def text(self, key: str) -> str | None:
-        """A cleaned text, which may be empty. None where the field is null or absent."""
+        """A cleaned text, which may be empty. None where the field is null, absent or a word for a missing value."""
+        text = self._clean_text(key)
+        return None if text is None or is_no_text(text) else text
+
+    def title(self, key: str) -> str | None:
+        """As `text`, but "None" and other names for nothing are titles."""
+        text = self._clean_text(key)
+        return None if text is None or is_no_title(text) else text
+
+    def _clean_text(self, key: str) -> str | None:
         value = self.values.get(key)
         if value is None:
             return None
@@ -57,7 +68,13 @@ class Row:
         return clean(value)
 
     def texts(self, key: str) -> list[str]:
-        """Cleaned texts without empty ones, from a list of texts, a list of such lists, a text, or null."""
+        """Cleaned texts without empty ones, from a list of texts, a list of such lists, a text, or null.
+
+        An only text may be a list that was written as text, or a word for a missing value.
+        """
+        return self._clean_texts(key, bare=True)
+
+    def _clean_texts(self, key: str, *, bare: bool) -> list[str]:
         value = self.values.get(key)
         if value is None:
             return []
@@ -66,18 +83,22 @@ class Row:
             values = [text for part in values for text in (part if isinstance(part, list) else [part])]
         if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
             self.fail(f"{key} = {_show(value)} is no list of texts.")
+        if len(values) == 1:
+            values = texts_of(values[0], bare=bare)
         return [text for text in map(clean, values) if text]
 
     words = texts
 
     def joined_texts(self, key: str) -> str | None:
         """What `texts` gives, as one text. None where that is empty."""
-        return " ".join(self.texts(key)) or None
+        return " ".join(self._clean_texts(key, bare=False)) or None
 
     def number(self, key: str) -> float | None:
-        """A finite number. None where the field is null or absent."""
+        """A finite number. None where the field is null, NaN, absent, blank or a word for a missing value."""
         value = self.values.get(key)
-        if value is None:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return None
+        if isinstance(value, str) and (not value.strip() or is_no_value(value)):
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             self.fail(f"{key} = {_show(value)} is no number. Give a number or null.")
@@ -86,8 +107,8 @@ class Row:
     def price(self, key: str) -> str | None:
         """A text such as "$4.99", or a number as the file has it. None for a text without a letter or digit."""
         if isinstance(self.values.get(key), str):
-            text = self.text(key)
-            return text if text and any(map(str.isalnum, text)) else None
+            text = self._clean_text(key)
+            return text if text and any(map(str.isalnum, text)) and not is_no_value(text) else None
         return None if self.number(key) is None else str(self.values[key])
 
 
@@ -122,7 +143,8 @@ def parse_line(path: Path, number: int, line: bytes, parse: Callable[[bytes], An
     except UnicodeDecodeError as error:
         raise BadLine(path, number, f"not UTF-8 at byte {error.start + 1}. Save it as UTF-8.") from error
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        what = getattr(error, "msg", "nested too deeply")
+        is_deep = isinstance(error, RecursionError | MemoryError)
+        what = "nested too deeply" if is_deep else getattr(error, "msg", None) or str(error)
         at = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
         kind = "JSON" if parse is parse_json else "line"
         raise BadLine(path, number, f"broken {kind}, {what}{at}: {_excerpt(line)}") from error

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from langptune_rs.data.readers.blocks import is_in
+from langptune_rs.data.readers.missing import Titles
 from langptune_rs.data.readers.reader import Request, with_columns
 from langptune_rs.data.readers.values import Fields, Kind, finish
+from langptune_rs.data.store.tables import scan_parquet
 from langptune_rs.errors import DataError
 
 BATCH_ROWS = 50_000
@@ -22,6 +24,8 @@ class ParquetFile:
 
     file: Path
     fields: Fields
+    meant: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Column of titles -> whether "None" is a title there, once it was asked."""
 
     def chunks(self, request: Request) -> Iterator[pl.DataFrame]:
         """See `Reader.chunks`. Raises `DataError` also for a column of a type that cannot be read."""
@@ -30,14 +34,14 @@ class ParquetFile:
         values = [_values(self.file, name, types, *fields[name]) for name in fields]
         num_bytes, advanced = self.file.stat().st_size, 0
         try:
-            scan = pl.scan_parquet(self.file, row_index_name="line", row_index_offset=1)
+            scan = scan_parquet(self.file, row_index_name="line", row_index_offset=1)
             num_rows = scan.select(pl.len()).collect().item()
             batches = scan.select(*values, "line").collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
             for batch in batches:
                 reached = num_bytes * batch["line"][-1] // num_rows
                 if request.lines is not None:
                     batch = batch.filter(pl.Series(is_in(batch["line"].to_numpy(), request.lines)))
-                rows, problems = finish(batch, fields)
+                rows, problems = finish(batch, fields, self._are_meant)
                 request.bad.add_all(self.file, problems)
                 if rows.height:
                     yield with_columns(rows, request.columns)
@@ -46,11 +50,21 @@ class ParquetFile:
         except pl.exceptions.PolarsError as error:
             raise _cannot_read(self.file, error) from error
 
+    def _are_meant(self, column: str) -> bool:
+        """Whether "None" is a title in a column."""
+        if column not in self.meant:
+            titles = Titles(has_nulls=True)
+            titles.see(
+                scan_parquet(self.file).select(pl.col(self.fields[column][0]).cast(pl.String)).collect().to_series()
+            )
+            self.meant[column] = titles.are_meant
+        return self.meant[column]
+
 
 def parquet_types(file: Path) -> dict[str, pl.DataType]:
     """The columns of a parquet file and their types. Raises `DataError` for another file."""
     try:
-        return dict(pl.read_parquet_schema(file))
+        return dict(scan_parquet(file).collect_schema())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _cannot_read(file, error) from error
 

@@ -13,8 +13,6 @@ import polars as pl
 from langptune_rs.data.readers.bad_lines import BadLines
 from langptune_rs.data.store.schema import ITEM_FIELDS
 
-MAX_RATING = 5.0
-
 ITEM_SCHEMA = pl.Schema({**ITEM_FIELDS, "line": pl.UInt32()})
 """`line` is the row's line in its file, counted from 1."""
 

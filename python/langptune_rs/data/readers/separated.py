@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import polars as pl
 from langptune_rs.data.readers.bad_lines import Problems
 from langptune_rs.data.readers.blocks import is_in, read_blocks
 from langptune_rs.data.readers.form import INNER_SEPARATOR, Form, is_utf8, missing_column, read_form
+from langptune_rs.data.readers.missing import IN_QUOTES, NAMES_FOR_NOTHING, Titles
 from langptune_rs.data.readers.reader import Request, with_columns
 from langptune_rs.data.readers.values import MAX_EXCERPT_LENGTH, Fields, finish
 from langptune_rs.data.wording.excerpts import shorten
@@ -35,10 +36,22 @@ class SeparatedFile:
     form: Form
     fields: Fields
 
+    meant: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Column of titles -> whether "None" is a title there, once it was asked."""
+
     def chunks(self, request: Request) -> Iterator[pl.DataFrame]:
         """See `Reader.chunks`."""
         fields = {name: self.fields[name] for name in request.columns if name in self.fields}
-        parser = _Parser(self.form, fields, request.lines)
+        for raw, problems, num_bytes in self._read(fields, request.lines):
+            rows, others = finish(raw, fields, self._are_meant)
+            request.bad.add_all(self.file, problems | others)
+            if rows.height:
+                yield with_columns(rows, request.columns)
+            request.advance(num_bytes)
+
+    def _read(self, fields: Fields, lines: np.ndarray | None) -> Iterator[tuple[pl.DataFrame, Problems, int]]:
+        """For each block the rows as they stand, what is wrong with the others, and its bytes in the file."""
+        parser = _Parser(self.form, fields, lines)
         first, rest = 1, b""
         for block, num_bytes, is_last in _with_last(read_blocks(self.file)):
             text = rest + self.form.normalised(block)
@@ -47,12 +60,20 @@ class SeparatedFile:
             if is_last and not text.endswith(b"\n"):
                 text += b"\n"
             rows, problems, used = parser.rows(text, first, is_last)
-            request.bad.add_all(self.file, problems)
-            if rows.height:
-                yield with_columns(rows, request.columns)
             rest = text[used:]
             first += _count(text, "\n", used)
-            request.advance(num_bytes)
+            yield rows, problems, num_bytes
+
+    def _are_meant(self, column: str) -> bool:
+        """Whether "None" without quotes is a title in a column. The file is read up to the first missing title."""
+        if column not in self.meant:
+            titles = Titles(has_nulls=False)
+            for rows, _, _ in self._read({column: self.fields[column]}, None):
+                titles.see(rows[column])
+                if titles.has_missing:
+                    break
+            self.meant[column] = titles.are_meant
+        return self.meant[column]
 
 
 def open_separated(file: Path, fields: Fields) -> SeparatedFile:
@@ -71,20 +92,21 @@ class _Parser:
         self.form, self.fields, self.lines = form, fields, lines
         self.separator = form.inner_separator
         self.places = {name: form.names.index(key) for name, (key, _) in fields.items()}
+        self.titles = {self.places[name] for name, (_, kind) in fields.items() if kind == "title"}
         self.field = _field_pattern(self.separator.encode(), form.has_quotes)
 
     def rows(self, block: bytes, first: int, is_last: bool) -> tuple[pl.DataFrame, Problems, int]:
         """Read the rows in `block`, whose first line has the number `first`.
 
-        Returns the columns and `line` of the rows that can be used, what is wrong with the others, and the number of
+        Returns the fields and `line` of the rows that can be used, what is wrong with the others, and the number of
         bytes that both take. The bytes behind them are an incomplete row, to be read with the next block.
         """
-        rows, problems, used = self._by_polars(block, first, is_last) or self._one_by_one(block, first, is_last)
-        rows, others = finish(rows, self.fields)
-        return rows, problems | others, used
+        return self._by_polars(block, first, is_last) or self._one_by_one(block, first, is_last)
 
     def _by_polars(self, block: bytes, first: int, is_last: bool) -> tuple[pl.DataFrame, Problems, int] | None:
-        """As `rows`, before values are read. None where polars finds a fault, or would misunderstand the block."""
+        """As `rows`. None where polars finds a fault, or would misunderstand the block."""
+        if self.titles and self.form.has_quotes and _QUOTED_NAME_FOR_NOTHING.search(block):
+            return None  # polars does not say what was in quotes
         if self.lines is None and (plain := self._plain(block, first)) is not None:
             return plain, {}, len(block)
         found = _find_rows(block, self.separator.encode(), self.form.has_quotes, first) if is_utf8(block) else None
@@ -178,10 +200,13 @@ class _Parser:
 
         The fields are None where a quote is out of place. The end is None where a quote is not closed.
         """
-        values = []
+        values: list[bytes] = []
         while found := self.field.match(block, start):
             quoted, plain, end = found.groups()
+            is_title = quoted is not None and len(values) in self.titles
             values.append(plain if quoted is None else quoted.replace(b'""', b'"'))
+            if is_title and _QUOTED_NAME_FOR_NOTHING.fullmatch(b'"%s"' % quoted):
+                values[-1] = IN_QUOTES.encode() + quoted
             start = found.end()
             if end == b"\n":
                 values[-1] = values[-1].removesuffix(b"\r") if quoted is None else values[-1]
@@ -198,6 +223,7 @@ class _Parser:
         return repr(shorten(text, MAX_EXCERPT_LENGTH))
 
 
+_QUOTED_NAME_FOR_NOTHING = re.compile(rb'"\s*(?:%s)\s*"' % b"|".join(map(str.encode, NAMES_FOR_NOTHING)))
 _QUOTED = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"')
 
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from langptune_rs.data.readers.bad_lines import Problems
-from langptune_rs.data.readers.cleaning import clean_lists, clean_series
+from langptune_rs.data.readers.cleaning import clean_lists, clean_series, replaced
+from langptune_rs.data.readers.listed import listed, may_be_lists, texts_of
+from langptune_rs.data.readers.missing import (
+    are_names_for_nothing,
+    are_no_texts,
+    are_no_values,
+    without_no_texts,
+    without_no_titles,
+    without_no_values,
+)
 from langptune_rs.data.wording.excerpts import shorten
 
-Kind = Literal["identifier", "text", "texts", "words", "joined_texts", "number", "price"]
+Kind = Literal["identifier", "title", "text", "texts", "words", "joined_texts", "number", "price"]
 """`texts` is a list of texts. A text file has it in one field, separated by `LIST_SEPARATOR`, and `words` separated by
-spaces. `joined_texts` is a list of texts that becomes one text."""
+spaces. `joined_texts` is a list of texts that becomes one text. A `title` may be "None", as `missing.Titles` says."""
 
 Fields = Mapping[str, tuple[str, Kind]]
 """Column -> its name in the file, and how its values are read."""
 
 ITEM_KINDS: dict[str, Kind] = {
     "item_id": "identifier",
-    "title": "text",
+    "title": "title",
     "description": "joined_texts",
     "categories": "texts",
     "price": "price",
@@ -71,22 +80,35 @@ def clean_values(values: pl.Series, kind: Kind) -> pl.Series:
     """Clean the values of a field: texts, or lists of texts for `texts`, `words` and `joined_texts`."""
     match kind:
         case "text":
-            return clean_series(values)
+            return without_no_texts(clean_series(values))
+        case "title":
+            return without_no_titles(clean_series(values))
         case "price":
-            prices = clean_series(values)
+            prices = without_no_values(clean_series(values))
             return prices.set(~prices.str.contains(r"[\p{L}\p{N}]"), None)
         case "texts" | "words":
-            return clean_lists(values)
+            return clean_lists(_unpacked(values, bare=True))
         case "joined_texts":
-            joined = clean_lists(values).list.join(" ")
+            joined = clean_lists(_unpacked(values)).list.join(" ")
             return joined.set(joined == "", None)
     return values
 
 
-def finish(rows: pl.DataFrame, fields: Fields) -> tuple[pl.DataFrame, Problems]:
+def without_missing_titles(rows: pl.DataFrame, fields: Fields, are_meant: Callable[[str], bool]) -> pl.DataFrame:
+    """Null for each title that is a name for nothing, unless `are_meant(column)`, which is asked where there is one."""
+    missing = [
+        name
+        for name, (_, kind) in fields.items()
+        if kind == "title" and name in rows.columns and are_names_for_nothing(rows[name]).any() and not are_meant(name)
+    ]
+    return rows.with_columns(rows[name].set(are_names_for_nothing(rows[name]), None) for name in missing)
+
+
+def finish(rows: pl.DataFrame, fields: Fields, are_meant: Callable[[str], bool]) -> tuple[pl.DataFrame, Problems]:
     """Turn fields as a table holds them into values of their columns, and return what is wrong with the other rows.
 
-    A field with nothing but blanks is null. Rows without an id, and rows with a number that cannot be read, are left
+    A field with nothing but blanks is null, and so is one with a word for a missing value. `are_meant` says of a column
+    of titles whether "None" is a title there. Rows without an id, and rows with a number that cannot be read, are left
     out.
     """
     problems: Problems = {}
@@ -100,10 +122,10 @@ def finish(rows: pl.DataFrame, fields: Fields) -> tuple[pl.DataFrame, Problems]:
             problem = "{key} is blank. Every row needs one."
         else:
             numbers = _as_number(texts)
-            rows = rows.with_columns(numbers)
-            wrong = ~numbers.is_finite().fill_null(True)
+            rows = rows.with_columns(numbers.fill_nan(None))
+            wrong = numbers.is_infinite().fill_null(False)
             if texts.dtype == pl.String:
-                wrong |= numbers.is_null() & ~_is_blank(texts)
+                wrong |= numbers.is_null() & ~_is_blank(texts) & ~are_no_values(texts)
             problem = "{key} = {value} is no number. Give a number, or leave it out."
         for i in wrong.arg_true().to_list() if wrong.any() else ():
             value = shorten(repr(str(texts[i])), MAX_EXCERPT_LENGTH)
@@ -111,6 +133,7 @@ def finish(rows: pl.DataFrame, fields: Fields) -> tuple[pl.DataFrame, Problems]:
         is_wrong |= wrong.to_numpy()
     if problems:
         rows = rows.filter(~pl.Series(is_wrong))
+    rows = without_missing_titles(rows, fields, are_meant)
     cleaned = (clean_values(_as_kind(rows[name], kind), kind) for name, (_, kind) in fields.items())
     return rows.with_columns(cleaned), problems
 
@@ -118,7 +141,7 @@ def finish(rows: pl.DataFrame, fields: Fields) -> tuple[pl.DataFrame, Problems]:
 def _as_kind(values: pl.Series, kind: Kind) -> pl.Series:
     """Texts without blank ones, or lists of texts."""
     match kind:
-        case "text" | "price":
+        case "text" | "title" | "price":
             return values.set(values.str.strip_chars() == "", None)
         case "texts":
             return _lists(values, LIST_SEPARATOR)
@@ -130,13 +153,33 @@ def _as_kind(values: pl.Series, kind: Kind) -> pl.Series:
 
 
 def _lists(values: pl.Series, separator: str | None) -> pl.Series:
-    """Lists without their nulls. Texts are split at `separator`, or are lists of one without it."""
+    """Lists without their nulls. Texts are split at `separator`, or are lists of one without it.
+
+    A text that is a list already, as Python or a database writes one, is split as such.
+    """
     if values.dtype == pl.List(pl.String):
         return values.list.drop_nulls()
     values = values.cast(pl.String)
     if separator is not None:
-        return values.str.split(separator)
+        maybe = may_be_lists(values)
+        known = [listed(text, bare=True) for text in values.filter(maybe).to_list()]
+        parts = values.str.split(separator)
+        if known:
+            split = parts.filter(maybe).to_list()
+            chosen = [own if one is None else one for one, own in zip(known, split, strict=True)]
+            parts = replaced(parts, maybe, pl.Series(chosen, dtype=pl.List(pl.String)))
+        return parts
     return pl.select(pl.when(values.is_not_null()).then(pl.concat_list(values))).to_series().alias(values.name)
+
+
+def _unpacked(lists: pl.Series, *, bare: bool = False) -> pl.Series:
+    """Lists in which a list of one text is what this text stands for: see `listed.texts_of`."""
+    texts = lists.list.first()
+    packed = (lists.list.len() == 1).fill_null(False) & (may_be_lists(texts) | are_no_texts(texts))
+    if not packed.any():
+        return lists
+    unpacked = [texts_of(text, bare=bare) for text in texts.filter(packed).to_list()]
+    return replaced(lists, packed, pl.Series(unpacked, dtype=pl.List(pl.String)))
 
 
 def _is_blank(texts: pl.Series) -> pl.Series:

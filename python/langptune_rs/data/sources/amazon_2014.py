@@ -1,12 +1,14 @@
-"""Amazon review data 2014: JSON lines of reviews, and metadata whose lines are Python literals, joined on `asin`.
+"""Amazon review data 2014: JSON lines of reviews, and metadata, joined on `asin`.
+
+A line of metadata is a Python literal, as it was published, or JSON, as many copies have it.
 
 https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html; times are in seconds.
 """
 
 from __future__ import annotations
 
-from ast import literal_eval
-
+from langptune_rs.data.readers.json_rows import parse_json
+from langptune_rs.data.readers.python_values import parse_python
 from langptune_rs.data.sources.amazon_2018 import open_category
 from langptune_rs.data.sources.files import Files, RawLogs
 
@@ -15,8 +17,10 @@ FILES = "--reviews reviews_Movies_and_TV.json.gz --meta meta_Movies_and_TV.json.
 
 def open_logs(files: Files) -> RawLogs:
     """The two files of one category. Raises `DataError` when one is missing."""
-    return open_category(files, "amazon-2014", ("reviews_*.json",), "categories", _literal)
+    return open_category(files, "amazon-2014", ("reviews_*.json",), "categories", _item)
 
 
-def _literal(line: bytes) -> object:
-    return literal_eval(line.decode("utf-8").strip())
+def _item(line: bytes) -> object:
+    """The value on a line. Python writes the keys of an item in single quotes, which JSON does not know."""
+    is_json = line.lstrip().removeprefix(b"{").lstrip().startswith(b'"')
+    return parse_json(line) if is_json else parse_python(line.decode("utf-8"))

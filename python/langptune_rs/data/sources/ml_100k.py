@@ -15,12 +15,13 @@ import polars as pl
 
 from langptune_rs.data.readers.computed import Computed
 from langptune_rs.data.readers.form import Form
+from langptune_rs.data.readers.joined import joined
 from langptune_rs.data.readers.reader import Reader
 from langptune_rs.data.readers.separated import SeparatedFile
 from langptune_rs.data.readers.values import interaction_fields
 from langptune_rs.data.sources.files import Files, RawLogs
 from langptune_rs.data.sources.movielens import open_movies
-from langptune_rs.data.sources.recbole import open_atomic, with_year
+from langptune_rs.data.sources.recbole import divided_log, further, open_atomic, with_year
 from langptune_rs.errors import DataError
 
 FILES = (
@@ -40,6 +41,9 @@ def open_logs(files: Files) -> RawLogs:
     if files.folder is None and files.items is None and files.interactions is None:
         files = replace(files, folder=_packaged())
     items = files.find("items", "ml-100k", "ml-100k.item", "u.item")
+    if parts := divided_log(files):
+        log = joined([open_atomic(part, _RATINGS) for part in parts])
+        return open_movies(files, _atomic_items(items), log, **further(parts))
     interactions = files.find("interactions", "ml-100k", "ml-100k.inter", "u.data")
     is_atomic = ".data" not in interactions.suffixes
     if is_atomic:

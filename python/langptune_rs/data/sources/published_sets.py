@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from langptune_rs.data.sources.failures import reason
+from langptune_rs.data.store.tables import read_parquet, scan_parquet
 from langptune_rs.errors import DataError
 
 HUB_TIMEOUT_SECONDS = 10.0
@@ -71,14 +72,12 @@ def _from_parquet(folder: Path, files: Sequence[Path], columns: Collection[str])
             raise DataError(
                 f"{folder} has {len(parts)} files like {parts[0].name}, not {int(shard[1])}. Copy the others."
             )
-    present = pl.read_parquet_schema(files[0])
-    tables = {
-        name: pl.read_parquet(parts, columns=[column for column in columns if column in present])
-        for name, parts in splits.items()
-    }
+    present = scan_parquet(files[0]).collect_schema()
+    wanted = [column for column in columns if column in present]
+    tables = {name: pl.concat([read_parquet(part, wanted) for part in parts]) for name, parts in splits.items()}
     num_labels = None
     if _DENSE in present:
-        num_labels = pl.scan_parquet(files[0]).select(pl.col(_DENSE).list.len()).head(1).collect().item()
+        num_labels = scan_parquet(files[0]).select(pl.col(_DENSE).list.len()).head(1).collect().item()
     return PublishedSet(tables, num_labels)
 
 

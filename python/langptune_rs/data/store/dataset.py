@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from langptune_rs.config.data import STARS, RatingScale, parse_scale
 from langptune_rs.data.store.catalog import Catalog
 from langptune_rs.data.store.sessions import Sessions
 from langptune_rs.data.wording.templates import PAPER_STYLE, HistoryText, PromptOptions, Template
@@ -24,6 +25,12 @@ class Dataset:
     template: Template
     info: dict[str, Any]
     """The content of `dataset.toml`: source, configuration, counts after each filter, leakage report, hashes."""
+
+    @property
+    def rating_scale(self) -> RatingScale:
+        """The scale that the ratings had in the files. Here they are from 0 to 5."""
+        text = self.info["config"].get("rating_scale")
+        return STARS if text is None else parse_scale(text)
 
     @cached_property
     def popularity(self) -> np.ndarray:

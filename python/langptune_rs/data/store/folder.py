@@ -21,6 +21,7 @@ import polars as pl
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.mapped import ARROW, Tables, make_tables, open_tables, write_tables
 from langptune_rs.data.store.schema import ITEM_COLUMNS, SESSION_COLUMNS
+from langptune_rs.data.store.tables import write_parquet
 from langptune_rs.data.wording.templates import make_template
 from langptune_rs.errors import DataError
 from langptune_rs.files import file_hash, write_atomically, write_text
@@ -73,7 +74,7 @@ def save(
             """Write a file to `unfinished`, and return its hash."""
             table = {ITEMS: items, SESSIONS: sessions}.get(name)
             if table is not None:
-                write_atomically(unfinished / name, partial(table.write_parquet, row_group_size=_ROWS_PER_GROUP))
+                write_atomically(unfinished / name, partial(write_parquet, table, row_group_size=_ROWS_PER_GROUP))
             return file_hash(unfinished / name)
 
         names = [name for name in FILES if name != TEMPLATE or template_source is not None]
@@ -233,7 +234,7 @@ def _is_nested(value: object) -> bool:
 
 
 def _toml_key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else json.dumps(key)
+    return key if _BARE_KEY.fullmatch(key) else _toml_value(key)
 
 
 def _toml_value(value: str | int) -> str:

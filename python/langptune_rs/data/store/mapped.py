@@ -20,11 +20,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from langptune_rs.data.store.catalog import Catalog
 from langptune_rs.data.store.columns import Labels, TextColumn, TextLists, folded_order
 from langptune_rs.data.store.sessions import SPLITS, Sessions
+from langptune_rs.data.store.tables import open_parquet, read_parquet, scan_parquet
 from langptune_rs.data.wording.templates import Item, Template
 from langptune_rs.errors import DataError
 from langptune_rs.files import write_atomically
@@ -68,7 +68,7 @@ def write_tables(folder: Path, items: Path, sessions: Path, hashes: Mapping[str,
     writers = _writers(items, sessions, distinct)
 
     def make(name: str) -> None:
-        write_atomically(paths[name], lambda path: writers[name](str(path)))
+        write_atomically(paths[name], lambda path: writers[name](str(path.absolute())))
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(make, writers))  # raises what the first of them to fail has raised
@@ -160,7 +160,7 @@ def _guarded(path: Path, write: Callable[[], None]) -> None:
 
 def _write_items(path: Path, sink: Any) -> None:
     """Write one record batch per row group, so that only the texts of one row group are in memory."""
-    ids = pl.read_parquet(path, columns=["item_id"])["item_id"]
+    ids = read_parquet(path, columns=["item_id"])["item_id"]
     _refuse_missing_or_repeated(ids, path)
     titles = pl.Series(_titles(path), dtype=pl.String)
     whole = {
@@ -170,7 +170,7 @@ def _write_items(path: Path, sink: Any) -> None:
         "title_order": pa.array(folded_order(titles)),
     }
     start = 0
-    with pq.ParquetFile(path) as file, pa.ipc.new_file(sink, _ITEM_SCHEMA) as writer:
+    with open_parquet(path) as file, pa.ipc.new_file(sink, _ITEM_SCHEMA) as writer:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=["text", "line"])
             columns = {name: array.slice(start, len(table)) for name, array in whole.items()}
@@ -184,8 +184,8 @@ def _write_items(path: Path, sink: Any) -> None:
 
 def _titles(path: Path) -> list[str]:
     """The title of each item, or the first words of its description if it has no title."""
-    titles = pl.read_parquet(path, columns=["title"])["title"].to_list()
-    untitled = pl.scan_parquet(path).with_row_index("row").filter(pl.col("title").fill_null("") == "")
+    titles = read_parquet(path, columns=["title"])["title"].to_list()
+    untitled = scan_parquet(path).with_row_index("row").filter(pl.col("title").fill_null("") == "")
     for row, *fields in untitled.select("row", "title", "description", "categories").collect().iter_rows():
         titles[row] = Template.item_title(Item(*fields))
     return titles
@@ -193,7 +193,7 @@ def _titles(path: Path) -> list[str]:
 
 def _write_sessions(items: Path, path: Path, distinct: bool, sink: Any) -> None:
     """Write everything but the reviews in one record batch, so that each column is one array."""
-    table = pl.read_parquet(path, columns=["session_id", "user_id", "history", "ratings", "target", "split"])
+    table = read_parquet(path, columns=["session_id", "user_id", "history", "ratings", "target", "split"])
     _refuse_missing_or_repeated(table["session_id"], path)
     lengths = table.select(pl.col("history", "ratings").list.len())
     length = lengths.select(pl.col("history").max()).item() or 0
@@ -204,7 +204,7 @@ def _write_sessions(items: Path, path: Path, distinct: bool, sink: Any) -> None:
         raise DataError(f"{path}: {unknown_splits[0]!r} is not a split. Splits are {', '.join(SPLITS)}.")
     if table["user_id"].null_count():
         raise DataError(f"{path}: a session has no user_id.")
-    ids = pl.read_parquet(items, columns=["item_id"])["item_id"]
+    ids = read_parquet(items, columns=["item_id"])["item_id"]
     histories = _indexes(table["history"].explode(), ids, path)
     targets = _indexes(table["target"], ids, path)
     history_rows = histories.reshape(-1, length)
@@ -232,7 +232,7 @@ def _write_sessions(items: Path, path: Path, distinct: bool, sink: Any) -> None:
 def _write_reviews(path: Path, sink: Any) -> None:
     """Write one record batch per row group. Each row is a list as long as the session's history."""
     schema = pa.schema({"reviews": TextLists.TYPE})
-    with pq.ParquetFile(path) as file, pa.ipc.new_file(sink, schema) as writer:
+    with open_parquet(path) as file, pa.ipc.new_file(sink, schema) as writer:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=["history", "reviews"])
             reviews = table["reviews"].cast(TextLists.TYPE).combine_chunks()

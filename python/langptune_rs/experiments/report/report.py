@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.data import Dataset
+from langptune_rs.data.store.tables import read_parquet
 from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.experiments.report.charts import Series, interval_chart, line_chart
 from langptune_rs.experiments.report.tables import headline_metric, label, p_text
@@ -40,7 +41,7 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     config, results = read_config(run), read_results(run)
     dataset = open_dataset(config, run)
-    per_user, profiles = pl.read_parquet(per_user_path(run)), pl.read_parquet(profiles_path(run))
+    per_user, profiles = read_parquet(per_user_path(run)), read_parquet(profiles_path(run))
     metrics = read_metrics(run)
     path = run / "report.html"
     write_text(path, render(config, results, metrics, dataset, per_user, profiles))

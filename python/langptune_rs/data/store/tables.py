@@ -1,0 +1,43 @@
+"""Parquet files by their paths, as the file system knows them.
+
+Polars and pyarrow take "[1]" and "*" in a path for a pattern, "~" for a home, and "year=2020" for a column. Every file
+is opened here, so that no folder of a user's is misunderstood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from langptune_rs.errors import DataError
+from langptune_rs.files import refuse_unwritable_name
+
+
+def scan_parquet(file: Path, **options: Any) -> pl.LazyFrame:
+    """The table in a file, whose rows are read when they are needed. `options` are those of polars.
+
+    Raises `DataError` for a name that is no UTF-8, which polars cannot open.
+    """
+    refuse_unwritable_name(file, DataError)
+    return pl.scan_parquet(file.absolute(), glob=False, hive_partitioning=False, **options)
+
+
+def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The table in a file, or some of its columns."""
+    table = scan_parquet(file)
+    return (table if columns is None else table.select(columns)).collect()
+
+
+def open_parquet(file: Path) -> pq.ParquetFile:
+    """A file whose row groups are read one by one, to be closed."""
+    return pq.ParquetFile(file.absolute())
+
+
+def write_parquet(table: pl.DataFrame, file: Path, **options: Any) -> None:
+    """Write a table to a file. `options` are those of polars."""
+    with file.open("wb") as sink:
+        table.write_parquet(sink, **options)
