@@ -63,7 +63,7 @@ def embedder_card(config: RunConfig, results: dict[str, Any] | None, info: dict[
             _front_matter(config, results, config.embedder.model, "sentence-transformers", "sentence-similarity"),
             "# LangPTune embedder: ranks items by a user profile",
             f"A text encoder that puts user profiles and items into one space. {trained}",
-            _load_embedder(config),
+            _LOAD_EMBEDDER,
             *_common(config, results, info),
         ]
     )
@@ -150,18 +150,17 @@ tokenizer = AutoTokenizer.from_pretrained("policy")
 ```"""
 
 
-def _load_embedder(config: RunConfig) -> str:
-    prompt = f"{config.embedder.query_prompt!r} + " if config.embedder.query_prompt else ""
-    return f"""## Load it
+_LOAD_EMBEDDER = """## Load it
 
 ```python
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("embedder")
-profiles = model.encode([{prompt}"..."], normalize_embeddings=True)
-items = model.encode(["Title: ...", "Title: ..."], normalize_embeddings=True)
+profiles = model.encode_query(["..."], normalize_embeddings=True)
+items = model.encode_document(["Title: ...", "Title: ..."], normalize_embeddings=True)
 scores = profiles @ items.T
 ```"""
+"""The prompts of either side are in the model's own configuration."""
 
 
 def _common(config: RunConfig, results: dict[str, Any] | None, info: dict[str, Any]) -> list[str]:
