@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from langptune_rs.data.store.catalog import Catalog
+from langptune_rs.data.store.content import content_in, content_of, wording_of
 from langptune_rs.data.store.sessions import Sessions
 from langptune_rs.data.wording.templates import PAPER_STYLE, HistoryText, PromptOptions, Template
 
@@ -24,6 +25,15 @@ class Dataset:
     template: Template
     info: dict[str, Any]
     """The content of `dataset.toml`: source, configuration, counts after each filter, leakage report, hashes."""
+
+    @cached_property
+    def content(self) -> dict[str, str]:
+        """What the data set holds: a SHA-256 of each of `PARTS`, the same however its files are written.
+
+        That of a data set on disk is in `dataset.toml`, and those of others are computed here.
+        """
+        known = content_in(self.info) or content_of(self.catalog, self.sessions)
+        return {**known, "wording": wording_of(self.template)}
 
     @cached_property
     def popularity(self) -> np.ndarray:
