@@ -1,4 +1,4 @@
-"""What stands before a profile and an item is what SentenceTransformer itself puts there, unless the recipe says else."""
+"""What stands before a profile and an item is what SentenceTransformer puts there, unless the recipe says else."""
 
 import json
 import shutil

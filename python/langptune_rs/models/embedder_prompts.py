@@ -80,8 +80,8 @@ def _own(model: SentenceTransformer, config: EmbedderConfig, key: str, names: tu
         return named
     raise ModelError(
         f"The embedder {config.model!r} has a prompt {default!r} for any text, {text!r}, and none for a {names[0]}. "
-        f"SentenceTransformer puts it before what `encode` reads, and nothing before what `encode_{names[0]}` reads, so "
-        f'the model does not say what it needs. Set embedder.{key} to that text, or to "".'
+        f"SentenceTransformer puts it before what `encode` reads, and nothing before what `encode_{names[0]}` reads, "
+        f'so the model does not say what it needs. Set embedder.{key} to that text, or to "".'
     )
 
 
