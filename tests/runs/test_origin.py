@@ -211,12 +211,16 @@ def test_a_run_goes_on_with_the_data_that_it_prepared_itself(place):
 
 def test_a_run_of_before_says_that_its_data_is_not_known(place, capsys):
     (place / "run" / ORIGIN).unlink()
-    prepared(place / "source", place / "data", seed=5)
-    config = load_config(place / "run" / CONFIG, ["data.seed=5"])
-    assert len(open_dataset(config, place / "run").sessions)
+    assert len(opened(place).sessions)
     said = capsys.readouterr().err
     assert said.count("warning: ") == 1
     assert f"has not noted which data it was trained on, as runs of this version do. Whether {place / 'data'} " in said
+
+
+def test_a_run_of_before_is_still_kept_from_data_with_other_settings(place):
+    (place / "run" / ORIGIN).unlink()
+    prepared(place / "source", place / "data", seed=5)
+    assert "prepared with another seed: 0 then, 5 now" in refusal(place)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"folder": 3}', '{"folder": "/x", "data": {"contents": {}}}'])

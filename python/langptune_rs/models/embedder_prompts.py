@@ -73,9 +73,9 @@ def leaves_prompts_out(model: SentenceTransformer, config: EmbedderConfig) -> bo
 
 def _own(model: SentenceTransformer, config: EmbedderConfig, key: str, names: tuple[str, ...]) -> str:
     """The model's own prompt for the side that `key` sets."""
-    named = next((model.prompts[name] for name in names if model.prompts.get(name)), "")
+    named = next(filter(None, (model.prompts.get(name) for name in names)), "")
     default = model.default_prompt_name
-    text = model.prompts.get(default) if default not in (None, *QUERY, *ITEM) else None
+    text = model.prompts.get(default) if default and default not in (*QUERY, *ITEM) else None
     if named or not text:
         return named
     raise ModelError(

@@ -15,6 +15,7 @@ from typing import Any
 
 from langptune_rs.config import RunConfig, load_config, to_toml
 from langptune_rs.data import Dataset, load, open_source
+from langptune_rs.data.preparing.pipeline import other_settings
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.store.folder import OWN as DATA_WRITTEN
 from langptune_rs.data.store.folder import is_prepared
@@ -176,6 +177,7 @@ def open_dataset(config: RunConfig, run: Path) -> Dataset:
     from_elsewhere = source.is_absolute() and is_prepared(source)
     if origin is None:
         if _has_work(run):
+            _check_settings(config, run)
             _warn_of_unknown_data(run, source if from_elsewhere else own)
         return open_source(config.data, own, _counters(config))
     if source.is_absolute() and not source.exists() and not is_prepared(own):
@@ -207,6 +209,16 @@ def note_data(run: Path, dataset: Dataset) -> None:
 
 def _counters(config: RunConfig) -> TokenCounters:
     return token_counters(config.embedder.model, config.policy.model)
+
+
+def _check_settings(config: RunConfig, run: Path) -> None:
+    """Raise `RunError` when a data set that a run of an older version names was prepared anew with other settings."""
+    if is_prepared(Path(config.data.source)) and (others := other_settings(config.data)):
+        differences = ", ".join(f"{name}: {then} then, {now} now" for name, (then, now) in others.items())
+        raise RunError(
+            f"{config.data.source} no longer holds the data that {run} was trained on. It was prepared with another "
+            f"{differences}. Put the data back as it was, or train a new run with another --output."
+        )
 
 
 def _warn_of_unknown_data(run: Path, data: Path) -> None:

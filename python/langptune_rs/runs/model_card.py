@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.evaluation.tables import markdown_table
 from langptune_rs.files import write_text
+from langptune_rs.runs.paths import without_folders
 
 EMBEDDED_MODELS = {
     "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -170,7 +171,7 @@ def _common(config: RunConfig, results: dict[str, Any] | None, info: dict[str, A
         "## Scores",
         _scores_section(config, results),
         "## Recipe",
-        f"```toml\n{to_toml(config).strip()}\n```",
+        f"```toml\n{to_toml(without_folders(config)).strip()}\n```",
         "Made with `langptune train`. The method is LangPTune, Language-based Profile Tuning.",
     ]
 

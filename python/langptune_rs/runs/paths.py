@@ -14,6 +14,7 @@ from pathlib import Path
 
 from langptune_rs.config import RunConfig
 from langptune_rs.config.data import TEMPLATES
+from langptune_rs.config.section import Section
 from langptune_rs.data.sources import published
 from langptune_rs.data.sources.registry import SOURCES
 from langptune_rs.data.store.folder import is_prepared
@@ -24,6 +25,11 @@ from langptune_rs.models.weights import EMBEDDERS, POLICIES
 def absolute_paths(config: RunConfig) -> RunConfig:
     """A configuration whose paths are absolute. A name stays, and so does a path where nothing is."""
     return _replaced(config, lambda key, value: _there(key, Path(value).expanduser()) or value)
+
+
+def without_folders(config: RunConfig) -> RunConfig:
+    """A configuration to publish: of each path only the last part, since the rest means nothing elsewhere."""
+    return _replaced(config, lambda _, value: Path(value).name if Path(value).is_absolute() else value)
 
 
 def found_paths(config: RunConfig, run: Path, started_in: Path | None) -> RunConfig:
@@ -56,7 +62,7 @@ def found_paths(config: RunConfig, run: Path, started_in: Path | None) -> RunCon
 
 def _replaced(config: RunConfig, new: Callable[[str, str], str]) -> RunConfig:
     """A configuration with another value for each key that may be a path, where it is not a name."""
-    sections = {}
+    sections: dict[str, Section] = {}
     for key, is_name in _KEYS.items():
         section, name = key.split(".")
         before = sections.get(section, getattr(config, section))

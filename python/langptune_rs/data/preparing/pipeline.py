@@ -88,24 +88,34 @@ def resolve_config(config: DataConfig) -> DataConfig:
     folder = Path(config.source)
     if not is_prepared(folder):
         return config
-    info = read_info(folder)
-    settings = dict.fromkeys(LIMITS) | info["config"] | {"template": _template_now(folder, info)}
-    given = {name: getattr(config, name) for name in sorted(settings.keys() & config.model_fields_set)}
-    wrong = [
-        name
-        for name, value in given.items()
-        if value not in (None, settings[name], info["config"].get(name))
-        and not (name == "template" and _is_template_of(info, value))
-    ]
-    if wrong:
-        asked = ", ".join(f"data.{name} = {given[name]!r}" for name in wrong)
-        made = ", ".join(repr(settings[name]) for name in wrong)
-        taken = " ".join(f"--set data.{name}={settings[name]}" for name in wrong)
+    if others := other_settings(config):
+        asked = ", ".join(f"data.{name} = {given!r}" for name, (given, _) in others.items())
+        made = ", ".join(repr(setting) for _, setting in others.values())
+        taken = " ".join(f"--set data.{name}={setting}" for name, (_, setting) in others.items())
         raise ConfigError(
             f"{asked}, but the data set {folder} was prepared with {made}. "
             f"Take it as it is with {taken}, or prepare the data again."
         )
-    return config.model_validate(config.model_dump() | settings)
+    return config.model_validate(config.model_dump() | _settings_in(folder, read_info(folder)))
+
+
+def other_settings(config: DataConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings given in `config` that are others in its prepared folder: name -> (given, in the folder)."""
+    folder = Path(config.source)
+    info = read_info(folder)
+    settings = _settings_in(folder, info)
+    given = {name: getattr(config, name) for name in sorted(settings.keys() & config.model_fields_set)}
+    return {
+        name: (value, settings[name])
+        for name, value in given.items()
+        if value not in (None, settings[name], info["config"].get(name))
+        and not (name == "template" and _is_template_of(info, value))
+    }
+
+
+def _settings_in(folder: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a data set was made with, limits that are unset included."""
+    return dict.fromkeys(LIMITS) | info["config"] | {"template": _template_now(folder, info)}
 
 
 LIMITS = ("max_item_tokens", "max_history_tokens")
