@@ -1,6 +1,7 @@
 """A run is opened from any folder, and when it has moved with what it names."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from tests.experiments.tiny import make_models, write_source
 
 from langptune_rs.config import RunConfig, load_config, to_toml
 from langptune_rs.config.data import make_config
-from langptune_rs.data import load, prepare
+from langptune_rs.config.embedder import EmbedderConfig
+from langptune_rs.data import load, prepare, resolve_config
+from langptune_rs.data.store.folder import INFO
 from langptune_rs.errors import RunError
 from langptune_rs.files import file_hash
 from langptune_rs.runs.folder import CONFIG, note_data, open_dataset, opened_run, read_config
@@ -120,6 +123,29 @@ def test_a_relative_path_of_an_older_version_is_found(project, tmp_path, monkeyp
     assert values(read_config(run)) == [
         str(project / path) for path in ("data/prepared", "mine.jinja", "org/tiny-policy", "org/tiny-embedder")
     ]
+
+
+def test_a_run_of_an_older_version_goes_on(project, tmp_path, monkeypatch):
+    """Its template is named by a path that meant something where the data was prepared; items had no prompt then."""
+    info = project / "data" / "prepared" / INFO
+    (text,) = re.findall(r'template = ".*mine.jinja"', info.read_text())
+    info.write_text(info.read_text().replace(text, 'template = "there/mine.jinja"'))
+    config = recipe(template="there/mine.jinja").model_copy(update={"embedder": EmbedderConfig(query_prompt="q: ")})
+    config = config.model_copy(
+        update={"data": resolve_config(config.data).model_copy(update={"template": "there/mine.jinja"})}
+    )
+    run = project / "runs" / "old"
+    run.mkdir(parents=True)
+    (run / CONFIG).write_text(to_toml(config))
+    (run / "metrics.jsonl").write_text('{"step": 1}\n')
+    with started_run(load_config(run / CONFIG), run, resume=True):
+        note_data(run, open_dataset(read_config(run), run))
+    now = load_config(run / CONFIG)
+    assert (now.embedder.query_prompt, now.embedder.item_prompt) == ("q: ", "")
+    assert now.data.source == str(project / "data" / "prepared")
+    assert now.data.template == str(project / "data" / "prepared" / "template.jinja")
+    with started_run(now, run, resume=True):
+        pass
 
 
 def test_names_are_no_paths(project, tmp_path, monkeypatch):

@@ -15,9 +15,9 @@ SAMPLED = 8192
 class Watched:
     """An array, and some of its values as they were.
 
-    The array is cut into `SAMPLED` equal parts, and one value of each is kept. So a change is noticed whatever writes
-    it (another view, a tensor that shares the memory, a mapped file), if it changes all values of a run of two parts:
-    of any row up to 4,096 rows, of a run of rows in a longer array, and of all of an array that has no more values.
+    The array is cut into `SAMPLED` equal parts, and one value of each is kept. It does not matter what writes: another
+    view, a tensor that shares the memory, or a mapped file. A change is noticed if it reaches every value of one part:
+    any value of an array of `SAMPLED` values, any row of 4,096, and any run of n / 4,096 rows of a longer array.
     """
 
     def __init__(self, array: NDArray[np.float32], name: str) -> None:

@@ -38,10 +38,9 @@ class ItemIndex:
     environment variable LANGPTUNE_KERNEL forces a kernel: "amx", "avx512-vnni", "avx512", "avx2", "neon" or "portable".
 
     The index keeps a reference to `item_embeddings`: do not change the array while the index lives. Every call compares
-    a sample of its values with those at the start, and raises where one differs, whatever wrote it. It takes a change
-    of whole rows to be noticed, and of one row in several where there are more than 4,096: give the index a copy of an
-    array that you will change. A memory-mapped array works. Ctrl-C interrupts `rank`, `search` and the building of an
-    index.
+    a sample of its values with what they were, and refuses an array that has changed, whatever wrote it. Among more
+    than 4,096 items a change of a few may escape the sample: give the index a copy of an array that you will change. A
+    memory-mapped array works. Ctrl-C interrupts `rank`, `search` and the building of an index.
 
     >>> ItemIndex(np.eye(3, dtype=np.float32))
     ItemIndex(3 items, dim 3)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from langptune_rs.config import RunConfig, load_config, to_toml
-from langptune_rs.data import Dataset, load, open_source
+from langptune_rs.data import Dataset, load, open_source, resolve_config
 from langptune_rs.data.preparing.pipeline import other_settings
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.store.folder import OWN as DATA_WRITTEN
@@ -265,6 +265,7 @@ def _check_same(output: Path, config: RunConfig) -> None:
     """
     config = _with_prompts_of_before(config, output)
     before, origin = read_config(output), read_origin(output)
+    before = before.model_copy(update={"data": resolve_config(before.data)})  # an older version wrote names of files
     may_change = (*MEMORY_KEYS, *PLACE_KEYS) if origin else MEMORY_KEYS
     if _without(before, may_change) != _without(config, may_change):
         lines = difflib.ndiff(to_toml(before).splitlines(), to_toml(config).splitlines())
