@@ -74,11 +74,15 @@ def reference(folder: Path) -> SentenceTransformer:
     ],
 )
 @pytest.mark.parametrize(
-    "pooling",
-    [{}, {"include_prompt": False}, {"include_prompt": False, "pooling_mode": ["cls", "weightedmean"]}],
-    ids=["with the prompt", "without it", "without it in two ways"],
+    ("kind", "unpadded", "pooling"),
+    [
+        ("plain", True, {}),
+        ("plain", True, {"include_prompt": False}),
+        ("plain", True, {"include_prompt": False, "pooling_mode": ["cls", "weightedmean"]}),
+        ("plain", False, {"include_prompt": False, "pooling_mode": ["mean", "weightedmean"]}),
+        ("chat", True, {"include_prompt": False}),
+    ],
 )
-@pytest.mark.parametrize(("kind", "unpadded"), [("plain", True), ("plain", False), ("chat", True)])
 def test_embeddings_are_those_of_encode_query_and_encode_document(
     request, tmp_path, monkeypatch, prompts, default, pooling, kind, unpadded
 ):

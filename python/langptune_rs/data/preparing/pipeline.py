@@ -115,7 +115,7 @@ def other_settings(config: DataConfig) -> dict[str, tuple[Any, Any]]:
 
 def _settings_in(folder: Path, info: dict[str, Any]) -> dict[str, Any]:
     """The settings that a data set was made with, limits that are unset included."""
-    return dict.fromkeys(LIMITS) | info["config"] | {"template": _template_now(folder, info)}
+    return {**dict.fromkeys(LIMITS), **info["config"], "template": _template_now(folder, info)}
 
 
 LIMITS = ("max_item_tokens", "max_history_tokens")
