@@ -40,7 +40,7 @@ def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwr
     keep_freed_memory()
     start_distributed()
     config = absolute_paths(config)
-    if resume:
+    if resume and has_config(output):
         config = found_config(config, output)
         on_first_rank(lambda: check_prepared_source(config, output))
     config = config.model_copy(update={"data": resolve_config(config.data)})
