@@ -15,6 +15,7 @@ from langptune_rs.distributed.start import start_distributed
 from langptune_rs.errors import RunError
 from langptune_rs.models.memory import free_memory, keep_freed_memory
 from langptune_rs.runs.folder import (
+    CONFIG,
     TRAINED,
     check_prepared_source,
     found_config,
@@ -40,7 +41,7 @@ def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwr
     keep_freed_memory()
     start_distributed()
     config = absolute_paths(config)
-    if resume and has_config(output):
+    if resume and first_rank_sees(output / CONFIG):
         config = found_config(config, output)
         on_first_rank(lambda: check_prepared_source(config, output))
     config = config.model_copy(update={"data": resolve_config(config.data)})
