@@ -61,7 +61,7 @@ def test_embeddings_are_those_of_sentence_transformers(folder: Path, monkeypatch
 @pytest.mark.parametrize("budget", [1, 77, 10**6])
 def test_batches_have_every_text_once_within_the_budget(folder: Path, budget: int) -> None:
     embedder = Embedder.load(EmbedderConfig(model=str(folder)))
-    tokens = embedder.tokens(texts(40))
+    tokens = embedder.read(embedder.items(texts(40)))
     batches = embedder.batches(tokens, budget)
     assert sorted(row for batch in batches for row in batch) == list(range(40))
     for batch in batches:

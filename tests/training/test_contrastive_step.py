@@ -86,12 +86,16 @@ def double(folder: Path) -> Embedder:
     return embedder
 
 
-def brute_force(embedder: Embedder, profiles: list[str], items: list[str], targets: torch.Tensor, **kwargs):
+def brute_force(
+    embedder: Embedder, profiles: list[str], items: list[str], targets: torch.Tensor, prompts=(None, None), **kwargs
+):
     """Loss and gradients by one graph over all texts, padded by sentence-transformers, with its own attention."""
     embedder.model[0].model.set_attn_implementation("eager")
     sides = [
-        torch.nn.functional.normalize(embedder.model(embedder.model.preprocess(texts))["sentence_embedding"])
-        for texts in (profiles, items)
+        torch.nn.functional.normalize(
+            embedder.model(embedder.model.preprocess(texts, prompt=prompt))["sentence_embedding"]
+        )
+        for texts, prompt in zip((profiles, items), prompts, strict=True)
     ]
     loss = info_nce(*sides, targets, 0.1, **kwargs)
     loss.backward()
@@ -117,6 +121,32 @@ def test_gradients_are_those_of_one_graph_however_it_is_cut(
     assert actual.keys() == expected.keys()
     for name, grad in expected.items():
         torch.testing.assert_close(actual[name], grad, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+@pytest.mark.parametrize("micro_batch_tokens", [300, 10**6])
+def test_prompts_are_trained_with(embedder_folder: Path, micro_batch_tokens: int, include_prompt: bool) -> None:
+    """Items that read like profiles are other texts, since another prompt stands before them."""
+    profiles, items, targets = one_batch()
+    profiles[:2] = items[:2]
+    prompts = ("query: ", "This is an item: ")
+
+    def made() -> Embedder:
+        config = EmbedderConfig(model=str(embedder_folder), query_prompt=prompts[0], item_prompt=prompts[1])
+        embedder = Embedder.load(config)
+        embedder.model.set_pooling_include_prompt(include_prompt)
+        return Embedder(embedder.model.double(), config)
+
+    expected_loss, expected = brute_force(made(), profiles, items, targets, prompts)
+    embedder = made()
+    start_distributed()
+    engine = make_engine(embedder.model, 1e-3, 0.0, EngineConfig(precision="fp32"))
+    embedder.model.double()
+    config = ContrastiveConfig(micro_batch_tokens=micro_batch_tokens)
+    loss, _ = accumulate_gradients(engine, embedder, ContrastiveBatch(profiles, items, targets), config)
+    assert loss == pytest.approx(expected_loss, rel=1e-9)
+    for name, grad in expected.items():
+        torch.testing.assert_close(dict(embedder.model.named_parameters())[name].grad, grad, rtol=1e-7, atol=1e-10)
 
 
 TWO_RANKS = """

@@ -17,6 +17,7 @@ from langptune_rs.files import write_text
 from langptune_rs.recommending.recommender import Recommender
 from langptune_rs.rollout.profile_sets import WrittenProfiles
 from langptune_rs.runs.folder import CONFIG
+from langptune_rs.runs.origin import check_data, read_origin, write_origin
 from langptune_rs.runs.trained import MODELS, TrainedRun
 from langptune_rs.training.start import started_run, train
 
@@ -67,7 +68,7 @@ class LangPTune(TextMethod):
         with started_run(config, self._folder, resume=True):
             train(self._folder)
         self._run = TrainedRun.open(self._folder)
-        if self._run.dataset.info["sha256"] != dataset.info["sha256"]:
+        if self._run.dataset.content != dataset.content:
             raise DataError(
                 f"The run in {self._folder} was trained on {config.data.source}, which holds other data than the data "
                 "set given. Give the folder of that data set as data.source."
@@ -86,17 +87,27 @@ class LangPTune(TextMethod):
         return writer.write(writer.prompts(sessions), greedy=True).texts
 
     def save(self, folder: Path) -> None:
-        """See `Method.save`; the configuration and both models are written, the data set stays where it is."""
+        """See `Method.save`; the configuration and both models are written, the data set stays where it is.
+
+        What it holds is noted there, and compared when the method is opened.
+        """
         for name in MODELS:
             if (self.run.folder / name).is_dir():
                 shutil.copytree(self.run.folder / name, folder / name)
         write_text(folder / CONFIG, to_toml(self.run.config))
+        if origin := read_origin(self.run.folder):
+            write_origin(folder, origin.data)
 
     @classmethod
     def open(cls, folder: Path, dataset: Dataset) -> Self:
-        """The method of a run's folder, or of a folder that `save` wrote, for its data set."""
+        """The method of a run's folder, or of a folder that `save` wrote, for its data set.
+
+        Raises `RunError` for another data set than the one it was trained on.
+        """
         trained = {"policy": cls.writes_with_trained, "embedder": cls.reads_with_trained}
         run = TrainedRun.open(folder, [model for model in MODELS if trained[model]])
+        if origin := read_origin(folder):
+            check_data(folder, origin.data, dataset, "the data set given")
         run.dataset = dataset
         return cls(run)
 

@@ -14,5 +14,7 @@ class EmbedderConfig(Section):
     """Keep the first `dim` coordinates (Matryoshka truncation), normalised again. Unset: all."""
     max_tokens: PositiveInt = 256
     """Longer texts are cut to this many tokens, or to the encoder's own limit if that is lower."""
-    query_prompt: str = ""
-    """Put before a profile, never before an item. The paper uses none."""
+    query_prompt: str | None = None
+    """Put before a profile. Unset: what the model itself puts before a query; "" for nothing, as in the paper."""
+    item_prompt: str | None = None
+    """Put before an item's text. Unset: what the model itself puts before a document; "" for nothing."""

@@ -20,6 +20,7 @@ from langptune_rs.arrays import (
     rows_of,
 )
 from langptune_rs.errors import InputError
+from langptune_rs.evaluation.changes import Watched
 
 Ties = Literal["index", "min", "max", "mean"]
 
@@ -36,8 +37,10 @@ class ItemIndex:
     5 bytes an item; the AMX kernel takes up to a sixteenth more, or three values an item where dim is small. The
     environment variable LANGPTUNE_KERNEL forces a kernel: "amx", "avx512-vnni", "avx512", "avx2", "neon" or "portable".
 
-    The index keeps a reference to `item_embeddings`: do not change the array while the index lives. A memory-mapped
-    array works. Ctrl-C interrupts `rank`, `search` and the building of an index.
+    The index keeps a reference to `item_embeddings`: do not change the array while the index lives. Every call compares
+    a sample of its values with what they were, and refuses an array that has changed, whatever wrote it. Among more
+    than 4,096 items a change of a few may escape the sample: give the index a copy of an array that you will change. A
+    memory-mapped array works. Ctrl-C interrupts `rank`, `search` and the building of an index.
 
     >>> ItemIndex(np.eye(3, dtype=np.float32))
     ItemIndex(3 items, dim 3)
@@ -60,6 +63,7 @@ class ItemIndex:
         items = check_embeddings(item_embeddings, "item_embeddings")
         first_item = check_whole(first_item, "first_item", 0, LARGEST - len(items))
         self._core = _core.ItemIndex(items, first_item, keep_rounded)
+        self._watched = Watched(items, "item_embeddings")
 
     @property
     def item_embeddings(self) -> NDArray[np.float32]:
@@ -133,9 +137,9 @@ class ItemIndex:
 
         Raises:
             InputError: names the first row that holds NaN, infinity, an index out of range, a target twice or an
-                excluded target; and for another dtype, shape or layout.
+                excluded target; for another dtype, shape or layout; and when `item_embeddings` has changed.
         """
-        users = check_embeddings(user_embeddings, "user_embeddings")
+        users = self._users(user_embeddings)
         rows = rows_of(targets, "targets")
         ranks = self._core.rank(users, (rows.offsets, rows.values), _excluded(exclude), str(ties))
         return in_form_of(targets, rows, whole_unless_mean(ranks, ties))
@@ -152,7 +156,7 @@ class ItemIndex:
         Raises:
             InputError: as `rank`.
         """
-        users = check_embeddings(user_embeddings, "user_embeddings")
+        users = self._users(user_embeddings)
         rows = rows_of(targets, "targets")
         return in_form_of(targets, rows, self._core.score(users, (rows.offsets, rows.values)))
 
@@ -180,7 +184,7 @@ class ItemIndex:
             InputError: as `rank`; for a target whose score is missing or NaN, for a target of this shard whose score is
                 not the one that `score` returns, and for an array of scores that is not float32.
         """
-        users = check_embeddings(user_embeddings, "user_embeddings")
+        users = self._users(user_embeddings)
         rows = rows_of(targets, "targets")
         flat = rows_of(scores, "scores", SCORES).values
         counts = self._core.count_above(users, (rows.offsets, rows.values), flat, _excluded(exclude), str(ties))
@@ -211,7 +215,7 @@ class ItemIndex:
         Raises:
             InputError: as `rank`, and when a user has fewer than k items left, naming the row.
         """
-        users = check_embeddings(user_embeddings, "user_embeddings")
+        users = self._users(user_embeddings)
         k = check_k(k, len(self))
         _, scores, ids = self._core.search(users, k, _excluded(exclude))
         return scores.reshape(len(users), k), ids.reshape(len(users), k)
@@ -233,9 +237,15 @@ class ItemIndex:
         Raises:
             InputError: as `rank`.
         """
-        users = check_embeddings(user_embeddings, "user_embeddings")
+        users = self._users(user_embeddings)
         offsets, scores, ids = self._core.candidates(users, check_k(k), _excluded(exclude))
         return Ragged(offsets, scores), Ragged(offsets, ids)
+
+    def _users(self, user_embeddings: object) -> NDArray[np.float32]:
+        """`user_embeddings`, checked. Raises `InputError` also when the items are not those of the index any more."""
+        users = check_embeddings(user_embeddings, "user_embeddings")
+        self._watched.check()
+        return users
 
 
 def check_k(k: object, num_items: int | None = None) -> int:

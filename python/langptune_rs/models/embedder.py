@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.attention import PACKED, Texts
+from langptune_rs.models.embedder_prompts import Prompted, Tokens, keep_prompts, leaves_prompts_out, prompts_of
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import embedder_folder
 
@@ -29,7 +30,12 @@ UNPADDED = ("bert", "roberta", "xlm-roberta")
 
 
 class Embedder:
-    """A SentenceTransformer whose embeddings have unit length and, on request, fewer dimensions."""
+    """A SentenceTransformer whose embeddings have unit length and, on request, fewer dimensions.
+
+    Attributes:
+        query_prompt: what it reads before a profile.
+        item_prompt: what it reads before an item.
+    """
 
     def __init__(self, model: SentenceTransformer, config: EmbedderConfig):
         self.model = model.eval()
@@ -48,6 +54,8 @@ class Embedder:
                 f"Choose at most {native}, or leave it out."
             )
         self.dim = config.dim or native
+        self.query_prompt, self.item_prompt = prompts_of(model, config)
+        self._leaves_prompts_out = leaves_prompts_out(model, config)
         self.unpadded = _runs_unpadded(self._transformer, list(model)[1:])
         if self.unpadded:
             self._transformer.model.set_attn_implementation(PACKED)
@@ -73,40 +81,73 @@ class Embedder:
         return cls(model, config)
 
     def save(self, folder: Path) -> None:
-        """Write the encoder so that `SentenceTransformer(folder)` gives the same embeddings."""
+        """Write the encoder so that `SentenceTransformer(folder)` gives the same embeddings.
+
+        Its `encode_query` embeds a profile, and its `encode_document` an item.
+        """
         self.model.truncate_dim = self.config.dim
+        keep_prompts(self.model, self.query_prompt, self.item_prompt)
         with quiet():
             self.model.save_pretrained(str(folder), create_model_card=False)
 
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text as the encoder reads them: with its special tokens, and cut at `max_tokens`."""
+    def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
+        """Token ids of each text after a prompt, as the encoder reads them: with its special tokens, and cut at
+        `max_tokens`."""
         as_lists = {"text": {"padding": False}, "common": {"return_tensors": None}}
         if not texts:
             return []
-        return cast(list[list[int]], self.model.preprocess(list(texts), processing_kwargs=as_lists)["input_ids"])
+        read = self.model.preprocess(list(texts), prompt=prompt or None, processing_kwargs=as_lists)
+        return cast(list[list[int]], read["input_ids"])
 
-    def batches(self, tokens: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
+    def queries(self, profiles: Sequence[str]) -> list[Prompted]:
+        """Profiles with the query prompt."""
+        return [Prompted(self.query_prompt, profile) for profile in profiles]
+
+    def items(self, texts: Sequence[str]) -> list[Prompted]:
+        """The texts of items with the item prompt."""
+        return [Prompted(self.item_prompt, text) for text in texts]
+
+    def read(self, texts: Sequence[Prompted]) -> list[Tokens]:
+        """The tokens of each text and of the prompt before it, in the order given."""
+        read = [Tokens([])] * len(texts)
+        for prompt in dict.fromkeys(prompt for prompt, _ in texts):
+            rows = [row for row, (own, _) in enumerate(texts) if own == prompt]
+            left_out = self._num_prompt_tokens(prompt) if self._leaves_prompts_out else 0
+            for row, ids in zip(rows, self.tokens([texts[row].text for row in rows], prompt), strict=True):
+                read[row] = Tokens(ids, left_out)
+        return read
+
+    def _num_prompt_tokens(self, prompt: str) -> int:
+        """How many tokens the prompt takes, as SentenceTransformer counts them; 0 in a chat, whose turns it takes."""
+        return cast(int, self.model.preprocess(["-"], prompt=prompt or None).get("prompt_length") or 0)
+
+    def batches(self, tokens: Sequence[Tokens], budget: int) -> list[list[int]]:
         """The row numbers of `tokens` in batches of similar length, the longest first; every row is in one batch.
 
-        A batch has at most `budget` tokens, or one text. Padding counts, if this encoder pads.
+        A batch has at most `budget` tokens, or one text. Padding counts, if this encoder pads. All texts of a batch
+        leave out equally many tokens.
         """
         batches: list[list[int]] = []
         size = 0
-        for row in sorted(range(len(tokens)), key=lambda row: -len(tokens[row])):
-            width = len(tokens[batches[-1][0] if batches and not self.unpadded else row])
-            if not batches or size + width > budget:
+        for row in sorted(range(len(tokens)), key=lambda row: (tokens[row].left_out, -len(tokens[row]))):
+            first = tokens[batches[-1][0] if batches else row]
+            width = len(tokens[row] if self.unpadded else first)
+            if not batches or size + width > budget or first.left_out != tokens[row].left_out:
                 batches.append([])
                 size, width = 0, len(tokens[row])
             batches[-1].append(row)
             size += width
         return batches
 
-    def embed(self, module: Callable[..., dict[str, Tensor]], tokens: Sequence[Sequence[int]]) -> Tensor:
+    def embed(self, module: Callable[..., dict[str, Tensor]], tokens: Sequence[Tokens]) -> Tensor:
         """Unit-length embeddings (len(tokens), dim) of one batch, float32 or wider.
 
         `module` is the encoder itself, or the training engine that wraps it.
         """
-        features = _packed(tokens, self._first_position) if self.unpadded else self._padded(tokens)
+        ids, left_out = [row.ids for row in tokens], tokens[0].left_out
+        features = _packed(ids, self._first_position) if self.unpadded else self._padded(ids)
+        if left_out:
+            features["prompt_length"] = torch.tensor([left_out])
         device = next(self.model.parameters()).device
         features = {k: value.to(device) if isinstance(value, Tensor) else value for k, value in features.items()}
         embeddings = module(features)["sentence_embedding"]
@@ -119,7 +160,7 @@ class Embedder:
         padding = getattr(self._transformer.model.embeddings, "padding_idx", None)
         return 0 if padding is None else padding + 1
 
-    def _padded(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    def _padded(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor | Texts]:
         tokenizer = self.model.tokenizer
         rows = [torch.tensor(row) for row in tokens]
         side = tokenizer.padding_side
@@ -129,22 +170,18 @@ class Embedder:
         }
 
     def encode_items(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit-length embeddings of item texts, float32 (len(texts), dim)."""
-        return self._encode(texts)
+        """Unit-length embeddings of item texts, each after the item prompt, float32 (len(texts), dim)."""
+        return self._encode(self.items(texts))
 
     def encode_profiles(self, texts: Sequence[str]) -> np.ndarray:
         """Unit-length embeddings of profiles, each after the query prompt, float32 (len(texts), dim)."""
-        return self._encode(self.as_queries(texts))
-
-    def as_queries(self, texts: Sequence[str]) -> list[str]:
-        """The profiles with the query prompt in front, as the encoder reads them."""
-        return [self.config.query_prompt + text for text in texts]
+        return self._encode(self.queries(texts))
 
     @torch.inference_mode()
-    def _encode(self, texts: Sequence[str]) -> np.ndarray:
+    def _encode(self, texts: Sequence[Prompted]) -> np.ndarray:
         embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
         for start in range(0, len(texts), TEXTS_PER_CHUNK):
-            tokens = self.tokens(texts[start : start + TEXTS_PER_CHUNK])
+            tokens = self.read(texts[start : start + TEXTS_PER_CHUNK])
             for rows in self.batches(tokens, TOKENS_PER_BATCH):
                 batch = self.embed(self.model, [tokens[row] for row in rows])
                 embeddings[start + np.array(rows)] = batch.cpu().numpy()

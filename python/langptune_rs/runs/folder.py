@@ -5,19 +5,26 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from langptune_rs.config import RunConfig, load_config, to_toml
-from langptune_rs.data import Dataset, open_source
+from langptune_rs.data import Dataset, load, open_source, resolve_config
+from langptune_rs.data.preparing.pipeline import other_settings
+from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.store.folder import OWN as DATA_WRITTEN
+from langptune_rs.data.store.folder import is_prepared
+from langptune_rs.distributed.collectives import rank
 from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.files import locked, refuse_unwritable_name, write_text
 from langptune_rs.models.tokens import token_counters
+from langptune_rs.runs.origin import ORIGIN, Data, check_data, read_origin, write_origin
+from langptune_rs.runs.paths import found_paths
 
 CONFIG = "config.toml"
 LOCK = ".lock"
@@ -27,6 +34,8 @@ DATA = "data"
 TRAINED = "trained"
 """An empty file in the run folder once both final models are saved."""
 
+PLACE_KEYS = ("data.source", "data.template")
+"""Keys that say where the data is. What the data holds is compared, so they may change on resume."""
 MEMORY_KEYS = (
     "profile.token_budget",
     "contrastive.micro_batch_tokens",
@@ -40,6 +49,7 @@ WRITTEN = (
     *("results.json", "results-train.json", "results-validation.json"),
     *("per_user.parquet", "per_user-train.parquet", "per_user-validation.parquet"),
     *("profiles.parquet", "profiles-train.parquet", "profiles-validation.parquet"),
+    ORIGIN,
 )
 """All that a run writes beside its configuration, in the order in which it is deleted: first what shows that there is
 work done."""
@@ -156,23 +166,109 @@ def has_config(run: Path) -> bool:
 
 
 def open_dataset(config: RunConfig, run: Path) -> Dataset:
-    """The data set of a run, prepared first if it has to be. Raises what `open_source` raises."""
-    return open_source(config.data, run / DATA, token_counters(config.embedder.model, config.policy.model))
+    """The data set of a run, prepared first if it has to be.
+
+    Where a run has prepared its data itself, in its own folder, that is what it goes on with, whatever has become of
+    the source.
+
+    Raises `RunError`, with what differs, when the data is not what the run was trained on, and what `open_source`
+    raises. A run that has trained but whose version did not note its data gets a warning on stderr.
+    """
+    origin, own, source = read_origin(run), run / DATA, Path(config.data.source)
+    from_elsewhere = source.is_absolute() and is_prepared(source)
+    if origin is None:
+        if _has_work(run):
+            _check_settings(config, run)
+            _warn_of_unknown_data(run, source if from_elsewhere else own)
+        return open_source(config.data, own, _counters(config))
+    if source.is_absolute() and not source.exists() and not is_prepared(own):
+        raise RunError(
+            f"The data of {run} is not there: data.source is {source}. Put it back, or write where it is now into "
+            f"{run / CONFIG}. What it holds is compared with what the run was trained on."
+        )
+    is_own = is_prepared(own) and not from_elsewhere
+    dataset = load(own) if is_own else open_source(config.data, own, _counters(config))
+    check_data(run, origin.data, dataset, source if from_elsewhere else own)
+    return dataset
+
+
+def check_prepared_source(config: RunConfig, run: Path) -> None:
+    """Raise `RunError`, as `open_dataset`, when the prepared data set that a run names is not what it trained on.
+
+    This comes before its settings are compared with the recipe's, which would be told to follow the wrong ones.
+    """
+    origin, source = read_origin(run), Path(config.data.source)
+    if origin and is_prepared(source):
+        check_data(run, origin.data, load(source), source)
+
+
+def note_data(run: Path, dataset: Dataset) -> None:
+    """Note what a run trains on, unless it is noted already."""
+    if read_origin(run) is None:
+        write_origin(run, Data.of(dataset))
+
+
+def _counters(config: RunConfig) -> TokenCounters:
+    return token_counters(config.embedder.model, config.policy.model)
+
+
+def _check_settings(config: RunConfig, run: Path) -> None:
+    """Raise `RunError` when a data set that a run of an older version names was prepared anew with other settings."""
+    if is_prepared(Path(config.data.source)) and (others := other_settings(config.data)):
+        differences = ", ".join(f"{name}: {then} then, {now} now" for name, (then, now) in others.items())
+        raise RunError(
+            f"{config.data.source} no longer holds the data that {run} was trained on. It was prepared with another "
+            f"{differences}. Put the data back as it was, or train a new run with another --output."
+        )
+
+
+def _warn_of_unknown_data(run: Path, data: Path) -> None:
+    if rank() == 0:
+        print(
+            f"warning: {run} has not noted which data it was trained on, as runs of this version do. Whether {data} "
+            "still holds it is not known.",
+            file=sys.stderr,
+        )
 
 
 def read_config(run: Path) -> RunConfig:
-    """The configuration of a run. Raises `RunError` when `run` is no run folder."""
+    """The configuration of a run, with its paths where they are now.
+
+    Raises `RunError` when `run` is no run folder, and what `found_paths` raises.
+    """
     if not has_config(run):
         raise RunError(
             f"{run} holds no run: there is no {CONFIG} in it. Give the --output folder of `langptune train`."
         )
-    return load_config(run / CONFIG)
+    config = load_config(run / CONFIG)
+    return _with_prompts_of_before(found_config(config, run), run)
+
+
+def found_config(config: RunConfig, run: Path) -> RunConfig:
+    """A configuration for the run in `run`, with its paths where they are now. Raises what `found_paths` raises."""
+    origin = read_origin(run)
+    return found_paths(config, run, origin.folder if origin else None)
+
+
+def _with_prompts_of_before(config: RunConfig, run: Path) -> RunConfig:
+    """The configuration of a run that was trained before items had a prompt: they get none then."""
+    written = tomllib.loads((run / CONFIG).read_text(encoding="utf-8")).get("embedder", {})
+    is_before = "query_prompt" in written and "item_prompt" not in written and _has_work(run)
+    if config.embedder.item_prompt is not None or not is_before or read_origin(run):
+        return config
+    return config.model_copy(update={"embedder": config.embedder.model_copy(update={"item_prompt": ""})})
 
 
 def _check_same(output: Path, config: RunConfig) -> None:
-    """Raise `RunError` for another configuration. Keys that decide only about memory may differ and are taken over."""
-    before = read_config(output)
-    if _without_memory_keys(before) != _without_memory_keys(config):
+    """Raise `RunError` for another configuration. Keys that decide only about memory may differ and are taken over.
+
+    So may those that say where the data is, if what it held is noted.
+    """
+    config = _with_prompts_of_before(config, output)
+    before, origin = read_config(output), read_origin(output)
+    before = before.model_copy(update={"data": resolve_config(before.data)})  # an older version wrote names of files
+    may_change = (*MEMORY_KEYS, *PLACE_KEYS) if origin else MEMORY_KEYS
+    if _without(before, may_change) != _without(config, may_change):
         lines = difflib.ndiff(to_toml(before).splitlines(), to_toml(config).splitlines())
         changed = [line for line in lines if line[:2] in ("- ", "+ ")]
         raise RunError(
@@ -184,13 +280,15 @@ def _check_same(output: Path, config: RunConfig) -> None:
     if before.profile.token_budget != config.profile.token_budget:
         for kept in (output / CHECKPOINTS).glob("profiles-*-of-*.jsonl"):
             kept.unlink()  # the budget decides the batches in which they are kept
-    if before != config:
+    if load_config(output / CONFIG) != config:
         write_text(output / CONFIG, to_toml(config))
+    if origin and origin.folder != output.absolute():
+        write_origin(output, origin.data)
 
 
-def _without_memory_keys(config: RunConfig) -> dict[str, Any]:
+def _without(config: RunConfig, keys: Sequence[str]) -> dict[str, Any]:
     values = config.model_dump()
-    for key in MEMORY_KEYS:
+    for key in keys:
         section, name = key.split(".")
         del values[section][name]
     return values

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.evaluation.tables import markdown_table
 from langptune_rs.files import write_text
+from langptune_rs.runs.paths import without_folders
 
 EMBEDDED_MODELS = {
     "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -63,7 +64,7 @@ def embedder_card(config: RunConfig, results: dict[str, Any] | None, info: dict[
             _front_matter(config, results, config.embedder.model, "sentence-transformers", "sentence-similarity"),
             "# LangPTune embedder: ranks items by a user profile",
             f"A text encoder that puts user profiles and items into one space. {trained}",
-            _load_embedder(config),
+            _LOAD_EMBEDDER,
             *_common(config, results, info),
         ]
     )
@@ -150,18 +151,17 @@ tokenizer = AutoTokenizer.from_pretrained("policy")
 ```"""
 
 
-def _load_embedder(config: RunConfig) -> str:
-    prompt = f"{config.embedder.query_prompt!r} + " if config.embedder.query_prompt else ""
-    return f"""## Load it
+_LOAD_EMBEDDER = """## Load it
 
 ```python
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("embedder")
-profiles = model.encode([{prompt}"..."], normalize_embeddings=True)
-items = model.encode(["Title: ...", "Title: ..."], normalize_embeddings=True)
+profiles = model.encode_query(["..."], normalize_embeddings=True)
+items = model.encode_document(["Title: ...", "Title: ..."], normalize_embeddings=True)
 scores = profiles @ items.T
 ```"""
+"""The prompts of either side are in the model's own configuration."""
 
 
 def _common(config: RunConfig, results: dict[str, Any] | None, info: dict[str, Any]) -> list[str]:
@@ -171,7 +171,7 @@ def _common(config: RunConfig, results: dict[str, Any] | None, info: dict[str, A
         "## Scores",
         _scores_section(config, results),
         "## Recipe",
-        f"```toml\n{to_toml(config).strip()}\n```",
+        f"```toml\n{to_toml(without_folders(config)).strip()}\n```",
         "Made with `langptune train`. The method is LangPTune, Language-based Profile Tuning.",
     ]
 

@@ -16,6 +16,7 @@ from langptune_rs.config.contrastive import ContrastiveConfig
 from langptune_rs.data import Dataset
 from langptune_rs.distributed.collectives import gather_objects, gather_rows, shard, world_size
 from langptune_rs.models.embedder import Embedder
+from langptune_rs.models.embedder_prompts import Prompted
 from langptune_rs.training.engines import Engine, optimizer_step, set_learning_rate
 
 
@@ -83,8 +84,8 @@ def accumulate_gradients(
     loss, including the negatives on other ranks, for any world size.
     """
     own = shard(batch.profiles)
-    texts, text_of_row = _distinct([*embedder.as_queries(batch.profiles[own]), *batch.item_texts[own]])
-    tokens = embedder.tokens(texts)
+    texts, text_of_row = _distinct([*embedder.queries(batch.profiles[own]), *embedder.items(batch.item_texts[own])])
+    tokens = embedder.read(texts)
     first, *others = _equally_many(embedder.batches(tokens, config.micro_batch_tokens))
 
     def embed(part: list[int]) -> Tensor:
@@ -125,7 +126,7 @@ def log_target_shares(dataset: Dataset) -> Tensor:
     return torch.from_numpy(np.log(target_shares(targets, len(dataset.catalog)))).float()
 
 
-def _distinct(texts: Sequence[str]) -> tuple[list[str], Tensor]:
+def _distinct(texts: Sequence[Prompted]) -> tuple[list[Prompted], Tensor]:
     """The distinct texts, in order, and the place among them of each of the n `texts`, int64 (n,)."""
     places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     return list(places), torch.tensor([places[text] for text in texts])

@@ -14,7 +14,18 @@ from langptune_rs.distributed.failures import LOADING, explained
 from langptune_rs.distributed.start import start_distributed
 from langptune_rs.errors import RunError
 from langptune_rs.models.memory import free_memory, keep_freed_memory
-from langptune_rs.runs.folder import TRAINED, has_config, open_dataset, opened_run, read_config
+from langptune_rs.runs.folder import (
+    CONFIG,
+    TRAINED,
+    check_prepared_source,
+    found_config,
+    has_config,
+    note_data,
+    open_dataset,
+    opened_run,
+    read_config,
+)
+from langptune_rs.runs.paths import absolute_paths
 from langptune_rs.training.trainer import Trainer
 
 
@@ -22,11 +33,17 @@ from langptune_rs.training.trainer import Trainer
 def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
     """Join the other processes and lock the folder `output` for a run of `config` inside the block.
 
+    Relative paths in `config` are those of the working folder, and absolute in the run's own configuration.
+
     Raises `RunError` on every rank when `output` is in use or holds something else, and `ConfigError` when the recipe
     does not fit a prepared data set.
     """
     keep_freed_memory()
     start_distributed()
+    config = absolute_paths(config)
+    if resume and first_rank_sees(output / CONFIG):
+        config = found_config(config, output)
+        on_first_rank(lambda: check_prepared_source(config, output))
     config = config.model_copy(update={"data": resolve_config(config.data)})
     with ExitStack() as stack:
         on_first_rank(lambda: stack.enter_context(opened_run(output, config, resume=resume, overwrite=overwrite)))
@@ -42,13 +59,16 @@ def train(output: Path) -> None:
     """Train as the recipe in `output` says and save both models there. A run that is trained already stays as it is.
 
     Raises `ConfigError` when the recipe does not fit the data or the number of processes, `TrainingError` when a loss
-    is not finite, `RunError` when something cannot be saved, and `Stopped` after Ctrl-C, once the run is saved.
+    is not finite, `RunError` when the data is not what the run has trained on so far or something cannot be saved, and
+    `Stopped` after Ctrl-C, once the run is saved.
     """
     if first_rank_sees(output / TRAINED):
         return
     config = read_config(output)
     with explained(LOADING, config):
-        trainer = Trainer(config, output, after_first_rank(lambda: open_dataset(config, output)))
+        dataset = after_first_rank(lambda: open_dataset(config, output))
+        on_first_rank(lambda: note_data(output, dataset))
+        trainer = Trainer(config, output, dataset)
     trainer.run()
     del trainer
     free_memory()

@@ -21,7 +21,7 @@ from langptune_rs.data.sources.files import NO_FILES, Files
 from langptune_rs.data.sources.published_sets import local_files
 from langptune_rs.data.sources.registry import find_source
 from langptune_rs.data.store.dataset import Dataset
-from langptune_rs.data.store.folder import LOCK, OWN, cannot_write, is_prepared, load, read_info, save
+from langptune_rs.data.store.folder import LOCK, OWN, TEMPLATE, cannot_write, is_prepared, load, read_info, save
 from langptune_rs.data.wording.templates import Template, make_template, read_template
 from langptune_rs.errors import ConfigError, DataError
 from langptune_rs.files import file_hash, locked, refuse_unwritable_name
@@ -83,28 +83,43 @@ def open_source(config: DataConfig, out: str | Path, counters: TokenCounters | N
 def resolve_config(config: DataConfig) -> DataConfig:
     """`config`, with the settings that the data set was made with if `config.source` is a prepared folder.
 
+    The user's own template is the file that it was, or the copy in that folder where this is not there.
+
     Raises `ConfigError` when a setting was given that differs from that of the folder.
     """
     folder = Path(config.source)
     if not is_prepared(folder):
         return config
-    info = read_info(folder)
-    settings = dict.fromkeys(_WITH_UNSET) | info["config"]
-    given = {name: getattr(config, name) for name in sorted(settings.keys() & config.model_fields_set)}
-    wrong = [
-        name
-        for name, value in given.items()
-        if value not in (None, settings[name]) and not (name == "template" and _is_template_of(info, value))
-    ]
-    if wrong:
-        asked = ", ".join(f"data.{name} = {given[name]!r}" for name in wrong)
-        made = ", ".join(repr(settings[name]) for name in wrong)
-        taken = " ".join(f"--set data.{name}={UNSET if settings[name] is None else settings[name]}" for name in wrong)
+    if others := other_settings(config):
+        asked = ", ".join(f"data.{name} = {given!r}" for name, (given, _) in others.items())
+        made = ", ".join(repr(setting) for _, setting in others.values())
+        taken = " ".join(
+            f"--set data.{name}={UNSET if setting is None else setting}" for name, (_, setting) in others.items()
+        )
         raise ConfigError(
             f"{asked}, but the data set {folder} was prepared with {made}. "
             f"Take it as it is with {taken}, or prepare the data again."
         )
-    return config.model_validate(config.model_dump() | settings)
+    return config.model_validate(config.model_dump() | _settings_in(folder, read_info(folder)))
+
+
+def other_settings(config: DataConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings given in `config` that are others in its prepared folder: name -> (given, in the folder)."""
+    folder = Path(config.source)
+    info = read_info(folder)
+    settings = _settings_in(folder, info)
+    given = {name: getattr(config, name) for name in sorted(settings.keys() & config.model_fields_set)}
+    return {
+        name: (value, settings[name])
+        for name, value in given.items()
+        if value not in (None, settings[name], info["config"].get(name))
+        and not (name == "template" and _is_template_of(info, value))
+    }
+
+
+def _settings_in(folder: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a data set was made with, limits that are unset included."""
+    return {**dict.fromkeys(_WITH_UNSET), **info["config"], "template": _template_now(folder, info)}
 
 
 LIMITS = ("max_item_tokens", "max_history_tokens")
@@ -218,6 +233,14 @@ def _differences(info: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 def _is_template_of(info: dict[str, Any], name: str) -> bool:
     """Whether `name` is a file with the text of the user's own template that the data set was made with."""
     return Path(name).is_file() and read_template(name) == info["source"].get("template")
+
+
+def _template_now(folder: Path, info: dict[str, Any]) -> str:
+    """The name of the template that a data set was made with, or an absolute path of one with its text."""
+    name = str(info["config"]["template"])
+    if TEMPLATE not in info["sha256"] or (Path(name).is_absolute() and _is_template_of(info, name)):
+        return name
+    return str((folder / TEMPLATE).absolute())
 
 
 def _refuse_options(config: DataConfig, files: Files) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from langptune_rs.config.data import STARS, RatingScale, parse_scale
 from langptune_rs.data.store.catalog import Catalog
+from langptune_rs.data.store.content import content_in, content_of, wording_of
 from langptune_rs.data.store.sessions import Sessions
 from langptune_rs.data.wording.templates import PAPER_STYLE, HistoryText, PromptOptions, Template
 
@@ -31,6 +32,15 @@ class Dataset:
         """The scale that the ratings had in the files. Here they are from 0 to 5."""
         text = self.info["config"].get("rating_scale")
         return STARS if text is None else parse_scale(text)
+
+    @cached_property
+    def content(self) -> dict[str, str]:
+        """What the data set holds: a SHA-256 of each of `PARTS`, the same however its files are written.
+
+        That of a data set on disk is in `dataset.toml`, and those of others are computed here.
+        """
+        known = content_in(self.info) or content_of(self.catalog, self.sessions)
+        return {**known, "wording": wording_of(self.template)}
 
     @cached_property
     def popularity(self) -> np.ndarray:

@@ -12,12 +12,14 @@ import shutil
 import tomllib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from langptune_rs.data.store.content import written_content
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.mapped import ARROW, Tables, make_tables, open_tables, write_tables
 from langptune_rs.data.store.schema import ITEM_COLUMNS, SESSION_COLUMNS
@@ -81,12 +83,15 @@ def save(
         with ThreadPoolExecutor() as pool:
             hashes = dict(zip(names, pool.map(written, names), strict=True))
         info = {"format": FORMAT, **info, "sha256": hashes}
-        _make_tables(unfinished, info)
+        tables = _make_tables(unfinished, info)
+        info |= {"content": written_content(tables.catalog, tables.sessions, hashes)}
         write_text(unfinished / INFO, _to_toml(info))
         _clear(folder)
         for name in reversed(OWN):  # the file that marks the data set as whole comes last
             if (unfinished / name).exists():
                 (unfinished / name).rename(folder / name)
+        with suppress(OSError):  # a new name is a change; without this note the hashes are checked once more
+            _write_stamps(folder, _stamps(folder, hashes))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise cannot_write(folder, error) from error
     finally:
@@ -112,7 +117,7 @@ def load(path: str | Path) -> Dataset:
     """Open a prepared data set without reading its rows, which come from mapped files when they are used.
 
     The mapped files are made where they are missing, in memory if they cannot be written. The hashes are checked when
-    the size or the time of change of a file differs from the last check. `save` does the first check.
+    the size or a time of change of a file differs from the last check. `save` does the first check.
 
     Raises `DataError` when a file is missing or has changed since it was written, and for sessions that cannot be used:
     an unknown item, an id given twice, items that are not distinct, histories of several lengths.
@@ -162,7 +167,7 @@ def _make_tables(folder: Path, info: Mapping[str, Any]) -> Tables:
         tables = open_tables(folder, _table_hashes(hashes))
     if tables is None:
         raise OSError(f"the files in {folder / ARROW} cannot be mapped")
-    write_text(folder / ARROW / _CHECKED, json.dumps(stamps, indent=1) + "\n")
+    _write_stamps(folder, stamps)
     return tables
 
 
@@ -183,7 +188,7 @@ def _check(folder: Path, hashes: Mapping[str, str]) -> None:
 
 
 def _is_checked(folder: Path, hashes: Mapping[str, str]) -> bool:
-    """Whether each file has the size and the time of change that it had when its hash was last checked."""
+    """Whether each file has the size and the times of change that it had when its hash was last checked."""
     try:
         checked = json.loads((folder / ARROW / _CHECKED).read_text(encoding="utf-8"))
         return bool(checked == _stamps(folder, hashes))
@@ -191,12 +196,25 @@ def _is_checked(folder: Path, hashes: Mapping[str, str]) -> bool:
         return False
 
 
-def _stamps(folder: Path, hashes: Mapping[str, str]) -> dict[str, dict[str, str | int]]:
+_Stamps = dict[str, dict[str, str | int]]
+
+
+def _stamps(folder: Path, hashes: Mapping[str, str]) -> _Stamps:
+    """What tells a file from another one. Whoever copies a file may keep its mtime, but not its ctime."""
     stats = {name: (folder / name).stat() for name in hashes}
     return {
-        name: {"sha256": hashes[name], "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        name: {
+            "sha256": hashes[name],
+            "size": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+            "ctime_ns": stat.st_ctime_ns,
+        }
         for name, stat in stats.items()
     }
+
+
+def _write_stamps(folder: Path, stamps: _Stamps) -> None:
+    write_text(folder / ARROW / _CHECKED, json.dumps(stamps, indent=1) + "\n")
 
 
 def read_info(folder: Path) -> dict[str, Any]:
