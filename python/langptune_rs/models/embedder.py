@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.attention import PACKED, Texts
+from langptune_rs.models.plain_text import FramedText
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import embedder_folder
 
@@ -40,6 +41,7 @@ class Embedder:
                 "Choose a SentenceTransformer that starts with a Transformer."
             )
         self._transformer = model[0]
+        self._text = FramedText(model.tokenizer)
         native = model.get_embedding_dimension()
         assert native is not None, "a Transformer knows its width"
         if config.dim is not None and config.dim > native:
@@ -80,10 +82,15 @@ class Embedder:
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text as the encoder reads them: with its special tokens, and cut at `max_tokens`."""
-        as_lists = {"text": {"padding": False}, "common": {"return_tensors": None}}
         if not texts:
             return []
-        return cast(list[list[int]], self.model.preprocess(list(texts), processing_kwargs=as_lists)["input_ids"])
+        assert self.model.max_seq_length is not None, "it is set when the embedder is made"
+        return self._text.rows(texts, self._rows, self.model.max_seq_length)
+
+    def _rows(self, texts: list[str]) -> list[list[int]]:
+        """The same by the encoder's own tokenizer, which makes control tokens of texts that spell them."""
+        as_lists = {"text": {"padding": False}, "common": {"return_tensors": None}}
+        return cast(list[list[int]], self.model.preprocess(texts, processing_kwargs=as_lists)["input_ids"])
 
     def batches(self, tokens: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
         """The row numbers of `tokens` in batches of similar length, the longest first; every row is in one batch.

@@ -1,0 +1,158 @@
+"""Text from users and catalogs is text for every tokenizer, also where it spells a control token such as <|im_end|>.
+
+A tokenizer finds its added tokens in whatever it is given. So what it makes of a text is looked at: a text that holds
+no control token, which is nearly every text, keeps its tokens. One that spells control tokens is cut inside each of
+them, and its pieces are read one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+
+from transformers import AddedToken, PreTrainedTokenizerBase
+
+_BRACKETS = frozenset({("<", ">"), ("[", "]"), ("{", "}"), ("|", "|"), ("｜", "｜"), ("◁", "▷")})
+"""How the marks of models begin and end. Some tokenizers do not say that they are special, such as Qwen's <think>."""
+_AFTER_A_WORD = ("a", ".", "0", "\n")
+_AFTER_A_SIGN = (".", "a", "0", "\n")
+"""What may stand before a text that is read as the rest of a longer one, in the order in which it is tried."""
+
+
+class PlainText:
+    """A tokenizer that makes no control token of a text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, frame: str = ""):
+        """`frame` is the text of a template: what it writes of the tokenizer's added tokens is a control token too."""
+        self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder
+        special = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+        self.spelled = {i: token.content for i, token in added.items() if _is_control(token, frame)}
+        self.spelled |= {i: content for i, content in special if content.strip()}
+        """Every control token and how it is spelled."""
+        self._unknown = _unknown_id(tokenizer)
+        self.control_ids = frozenset(self.spelled) - {self._unknown}
+        """The tokens that no text may become. Without the one for what is unknown, which a text may hold."""
+
+    def controls(self, ids: Iterable[int]) -> list[int]:
+        """The control tokens among `ids`, in their order."""
+        return [i for i in ids if i in self.control_ids]
+
+    def encode(self, text: str) -> list[int]:
+        """The tokenizer's own ids of a text, control tokens included."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def spells_unknown(self, text: str) -> bool:
+        """Whether a text spells the token for what is unknown, such as [UNK]."""
+        return self._unknown is not None and self.spelled.get(self._unknown, "\0") in text
+
+    def ids(self, text: str, before: str = "") -> list[int]:
+        """The ids of a text without a control token. `before` is the text that it continues; empty where it starts."""
+        found = self.continued(text, before)
+        if not text or not (self.controls(found) or self.spells_unknown(text)):
+            return found
+        if len(text) == 1:
+            return self._unsplit(text)
+        places = self._places_to_cut(text) or range(1, len(text))
+        ends = [0, *places, len(text)]
+        return [i for start, end in pairwise(ends) for i in self.ids(text[start:end], (before + text[:start])[-1:])]
+
+    def continued(self, text: str, before: str) -> list[int]:
+        """The tokenizer's own ids of a text that comes after `before`: as inside of a text, not as at its start."""
+        if not before:
+            return self.encode(text)
+        for anchor in _AFTER_A_WORD if before[-1].isalnum() else _AFTER_A_SIGN:
+            start, whole = self.encode(anchor), self.encode(anchor + text)
+            if start and whole[: len(start)] == start:
+                return whole[len(start) :]
+        return self.encode(text)
+
+    def _unsplit(self, sign: str) -> list[int]:
+        """The ids of one character that is a control token; none where the tokenizer has no other for it."""
+        ids: list[int] = self.tokenizer.encode(sign, add_special_tokens=False, split_special_tokens=True)
+        return [] if self.controls(ids) else ids
+
+    def _places_to_cut(self, text: str) -> list[int]:
+        """Places inside of every control token that a text spells, and around those of one character."""
+        places = set()
+        for start, end in self._spans(text):
+            places |= {start + 1} if end - start > 1 else {start, end}
+        return sorted(places - {0, len(text)})
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where control tokens are spelled in a text, without the spaces that some of them take in."""
+        for start, end in self._matches(text):
+            spelled = text[start:end]
+            start += len(spelled) - len(spelled.lstrip())
+            yield start, start + len(spelled.strip())
+
+    def _matches(self, text: str) -> Iterator[tuple[int, int]]:
+        if not self.tokenizer.is_fast:
+            for spelled in self.spelled.values():
+                yield from _occurrences(spelled, text)
+            return
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for i, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if i in self.control_ids or (i == self._unknown and self.spells_unknown(text[start:end])):
+                yield start, end
+
+
+class FramedText(PlainText):
+    """A tokenizer that sets its control tokens around a text, such as [CLS] and [SEP], and makes none of it."""
+
+    def rows(self, texts: Sequence[str], encode: Callable[[list[str]], list[list[int]]], limit: int) -> list[list[int]]:
+        """The ids of each text with its frame, cut to `limit` tokens, where `encode` gives the tokenizer's own."""
+        rows = encode(list(texts))
+        return [
+            self._row(text, limit) if self._is_broken(text, row) else row for text, row in zip(texts, rows, strict=True)
+        ]
+
+    def _is_broken(self, text: str, row: Sequence[int]) -> bool:
+        return self.controls(row) != self._framing or self.spells_unknown(text)
+
+    def _row(self, text: str, limit: int) -> list[int]:
+        left, right = self._frame
+        room = max(0, limit - len(left) - len(right))
+        ids = self.ids(text)
+        kept = ids[:room] if self.tokenizer.truncation_side == "right" else ids[len(ids) - min(room, len(ids)) :]
+        return [*left, *kept, *right]
+
+    @cached_property
+    def _framing(self) -> list[int]:
+        left, right = self._frame
+        return self.controls((*left, *right))
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """The ids that the tokenizer sets before and after a text."""
+        plain, framed = self.encode("a"), self.tokenizer.encode("a")
+        starts = range(len(framed) - len(plain) + 1)
+        start = next((i for i in starts if framed[i : i + len(plain)] == plain), 0)
+        return framed[:start], framed[start + len(plain) :]
+
+
+def _is_control(token: AddedToken, frame: str) -> bool:
+    """Whether an added token is more than a word or a space: special, in brackets, or a sign that the template writes.
+
+    Some tokenizers add words, runs of spaces or line feeds, which are text wherever they stand.
+    """
+    content = token.content.strip()
+    if len(content) > 2 and (content[0], content[-1]) in _BRACKETS:
+        return True
+    is_written = content in frame and not all(c.isalnum() or c.isspace() for c in content)
+    return bool(content) and (token.special or is_written)
+
+
+def _unknown_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token for what is unknown; None where there is none or where it is a mark as well."""
+    marks = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
+    return None if tokenizer.unk_token_id in marks else tokenizer.unk_token_id
+
+
+def _occurrences(part: str, text: str) -> Iterator[tuple[int, int]]:
+    start = text.find(part)
+    while start >= 0:
+        yield start, start + len(part)
+        start = text.find(part, start + 1)
