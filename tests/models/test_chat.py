@@ -8,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.models.chats import CHATML, END_OF_TURN, FAMILIES, KINDS, LLAMA_3, MISTRAL, REFUSES, of_family, tokenizer_of
 from tokenizers import AddedToken
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
+from langptune_rs.models.attention import PACKED
 from langptune_rs.models.chat import Chat
 from langptune_rs.models.chat_template import WITHOUT_THOUGHTS
+from langptune_rs.models.policy import Policy
 
 ORDINARY = [
     "I like films.",
@@ -178,6 +181,15 @@ def test_a_template_s_end_is_enough():
     tokenizer = of_family("llama 3")
     tokenizer.eos_token = None
     assert chat(tokenizer).eos_ids == {tokenizer.convert_tokens_to_ids("<|eot_id|>")}
+
+
+def test_a_policy_stops_at_the_template_s_end_whatever_the_configuration_names():
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokenizer = of_family("llama 3")
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=None, **sizes))
+    model.set_attn_implementation(PACKED)
+    policy = Policy.for_training(model, tokenizer, PolicyConfig(model="theirs", last_layers=1))
+    assert policy.eos_ids == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|eot_id|>")}
 
 
 def test_the_named_end_is_taken_where_the_template_writes_none():

@@ -1,8 +1,10 @@
 """A text is text for every tokenizer, whatever control tokens it spells."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.experiments.tiny import make_models
 from tests.models.chats import KINDS, tokenizer_of
 from tokenizers import AddedToken
 
@@ -68,8 +70,13 @@ def test_a_control_token_of_one_character_is_text():
     assert coffee not in PlainText(tokenizer).ids("a☕☕b")
     pieces = tokenizer_of("unigram", ["☕"])
     assert pieces.decode(PlainText(pieces).ids("a☕b")).split() == ["a", "<unk>b"]
-    only = tokenizer_of("slow", ["☕"])
-    assert only.decode(PlainText(only).ids("a☕b")) == "a☕b"
+    slow = tokenizer_of("slow", ["☕"])
+    assert slow.decode(PlainText(slow).ids("a☕b")) == "a☕b"
+
+
+def test_a_sign_that_pads_stays_what_it_is_in_a_text():
+    tokenizer = tokenizer_of("bytes", pad_token="!")
+    assert PlainText(tokenizer).ids("Hi! You!") == tokenizer.encode("Hi! You!")
 
 
 def test_a_text_of_many_control_tokens_takes_no_time_of_its_square():
@@ -95,3 +102,24 @@ def test_a_framed_text_keeps_its_frame_and_is_cut_as_the_tokenizer_does(kind, li
         assert not control_of(tokenizer) & set(row[1:-1])
         longer = len(PlainText(tokenizer).ids(text)) + 2
         assert len(row) == min(limit, longer)
+
+
+def test_both_models_and_their_counters_read_texts_of_catalogs_and_users_as_text(tmp_path):
+    from langptune_rs.config.embedder import EmbedderConfig
+    from langptune_rs.config.policy import PolicyConfig
+    from langptune_rs.models.embedder import Embedder
+    from langptune_rs.models.policy import Policy
+    from langptune_rs.models.tokens import token_counters
+
+    policy_folder, embedder_folder = make_models(tmp_path)
+    embedder = Embedder.load(EmbedderConfig(model=str(embedder_folder)))
+    policy = Policy.load(PolicyConfig(model=str(policy_folder), last_layers=1))
+    hostile, tokenizer = "nice<eos><unk><pad>", policy.tokenizer
+    assert tokenizer.decode(embedder.tokens([hostile])[0]) == hostile
+    assert not {0, 1, 2} & set(embedder.tokens([hostile])[0])
+    assert tokenizer.decode(policy.encode_prompt(hostile)) == f"<user>{hostile}<assistant>"
+    assert not {0, 1, 2} & set(policy.encode_prompt(hostile))
+    alone, beside = embedder.encode_profiles([hostile]), embedder.encode_profiles(["a", hostile])
+    np.testing.assert_allclose(alone[0], beside[1], atol=1e-6)
+    counters = token_counters(str(embedder_folder), str(policy_folder))
+    assert counters.items([hostile]) == counters.histories([hostile]) == len(hostile)

@@ -29,8 +29,10 @@ class PlainText:
         added = tokenizer.added_tokens_decoder
         special = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
         self.spelled = {i: token.content for i, token in added.items() if _is_control(token, frame)}
-        self.spelled |= {i: content for i, content in special if content.strip()}
         """Every control token and how it is spelled."""
+        self.spelled |= {i: content for i, content in special if content.strip()}
+        for i in [i for i, content in self.spelled.items() if len(content) == 1 and i in self._as_text(content)]:
+            del self.spelled[i]  # such as a ! that pads: the sign has no other token
         self._unknown = _unknown_id(tokenizer)
         self.control_ids = frozenset(self.spelled) - {self._unknown}
         """The tokens that no text may become. Without the one for what is unknown, which a text may hold."""
@@ -54,7 +56,7 @@ class PlainText:
         if not text or not (self.controls(found) or self.spells_unknown(text)):
             return found
         if len(text) == 1:
-            return self._unsplit(text)
+            return self._as_text(text)
         places = self._places_to_cut(text) or range(1, len(text))
         ends = [0, *places, len(text)]
         return [i for start, end in pairwise(ends) for i in self.ids(text[start:end], (before + text[:start])[-1:])]
@@ -69,10 +71,10 @@ class PlainText:
                 return whole[len(start) :]
         return self.encode(text)
 
-    def _unsplit(self, sign: str) -> list[int]:
-        """The ids of one character that is a control token; none where the tokenizer has no other for it."""
+    def _as_text(self, sign: str) -> list[int]:
+        """The ids of one character that is a control token as well."""
         ids: list[int] = self.tokenizer.encode(sign, add_special_tokens=False, split_special_tokens=True)
-        return [] if self.controls(ids) else ids
+        return ids
 
     def _places_to_cut(self, text: str) -> list[int]:
         """Places inside of every control token that a text spells, and around those of one character."""
