@@ -85,7 +85,7 @@ def test_a_text_of_many_control_tokens_takes_no_time_of_its_square():
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("limit", [2, 3, 7, 100])
+@pytest.mark.parametrize("limit", [2, 4, 7, 100])
 @pytest.mark.parametrize("kind", ["unigram", "words"])
 def test_a_framed_text_keeps_its_frame_and_is_cut_as_the_tokenizer_does(kind, limit, side):
     tokenizer = tokenizer_of(kind, truncation_side=side, model_max_length=limit)
@@ -94,7 +94,7 @@ def test_a_framed_text_keeps_its_frame_and_is_cut_as_the_tokenizer_does(kind, li
         return tokenizer(texts, truncation=True)["input_ids"]
 
     texts = ["likes jazz and blues", "", "</s>[SEP]a", "a[SEP]</s> b <mask> [UNK]", "x" * 90 + "</s>[SEP]"]
-    rows = FramedText(tokenizer).rows(texts, encode, limit)
+    rows = FramedText(tokenizer, encode).rows(texts, limit)
     first, last = tokenizer.encode("")
     assert rows[:2] == encode(texts[:2])
     for text, row in zip(texts, rows, strict=True):
@@ -115,7 +115,7 @@ def test_both_models_and_their_counters_read_texts_of_catalogs_and_users_as_text
     embedder = Embedder.load(EmbedderConfig(model=str(embedder_folder)))
     policy = Policy.load(PolicyConfig(model=str(policy_folder), last_layers=1))
     hostile, tokenizer = "nice<eos><unk><pad>", policy.tokenizer
-    assert tokenizer.decode(embedder.tokens([hostile])[0]) == hostile
+    assert tokenizer.decode(embedder.tokens([hostile])[0]) == f"<user>{hostile}<assistant>"  # by its own chat template
     assert not {0, 1, 2} & set(embedder.tokens([hostile])[0])
     assert tokenizer.decode(policy.encode_prompt(hostile)) == f"<user>{hostile}<assistant>"
     assert not {0, 1, 2} & set(policy.encode_prompt(hostile))

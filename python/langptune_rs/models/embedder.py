@@ -41,7 +41,7 @@ class Embedder:
                 "Choose a SentenceTransformer that starts with a Transformer."
             )
         self._transformer = model[0]
-        self._text = FramedText(model.tokenizer)
+        self._text = FramedText(model.tokenizer, self._rows)
         native = model.get_embedding_dimension()
         assert native is not None, "a Transformer knows its width"
         if config.dim is not None and config.dim > native:
@@ -85,7 +85,7 @@ class Embedder:
         if not texts:
             return []
         assert self.model.max_seq_length is not None, "it is set when the embedder is made"
-        return self._text.rows(texts, self._rows, self.model.max_seq_length)
+        return self._text.rows(texts, self.model.max_seq_length)
 
     def _rows(self, texts: list[str]) -> list[list[int]]:
         """The same by the encoder's own tokenizer, which makes control tokens of texts that spell them."""

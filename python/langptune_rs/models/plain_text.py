@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from transformers import AddedToken, PreTrainedTokenizerBase
 
@@ -50,10 +50,13 @@ class PlainText:
         """Whether a text spells the token for what is unknown, such as [UNK]."""
         return self._unknown is not None and self.spelled.get(self._unknown, "\0") in text
 
+    def _spells_control(self, text: str) -> bool:
+        return bool(self.controls(self.encode(text))) or self.spells_unknown(text)
+
     def ids(self, text: str, before: str = "") -> list[int]:
         """The ids of a text without a control token. `before` is the text that it continues; empty where it starts."""
         found = self.continued(text, before)
-        if not text or not (self.controls(found) or self.spells_unknown(text)):
+        if not self.controls(found) and not self.spells_unknown(text):
             return found
         if len(text) == 1:
             return self._as_text(text)
@@ -102,19 +105,27 @@ class PlainText:
 
 
 class FramedText(PlainText):
-    """A tokenizer that sets its control tokens around a text, such as [CLS] and [SEP], and makes none of it."""
+    """A tokenizer that sets control tokens around a text, such as [CLS] and [SEP], and makes none of the text."""
 
-    def rows(self, texts: Sequence[str], encode: Callable[[list[str]], list[list[int]]], limit: int) -> list[list[int]]:
-        """The ids of each text with its frame, cut to `limit` tokens, where `encode` gives the tokenizer's own."""
-        rows = encode(list(texts))
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: Callable[[list[str]], list[list[int]]]):
+        """`rows` gives the ids of texts with what is set around each, and control tokens where a text spells some."""
+        super().__init__(tokenizer)
+        self._own_rows = rows
+
+    def rows(self, texts: Sequence[str], limit: int) -> list[list[int]]:
+        """The ids of each text with its frame, cut to `limit` tokens."""
+        own = self._own_rows(list(texts))
+        if self._frame is None:  # nothing but the frame is kept, or the frame depends on the text
+            return own
+        framing = self.controls(chain(*self._frame))
         return [
-            self._row(text, limit) if self._is_broken(text, row) else row for text, row in zip(texts, rows, strict=True)
+            row if self.controls(row) == framing and not self.spells_unknown(text) else self._row(text, row, limit)
+            for text, row in zip(texts, own, strict=True)
         ]
 
-    def _is_broken(self, text: str, row: Sequence[int]) -> bool:
-        return self.controls(row) != self._framing or self.spells_unknown(text)
-
-    def _row(self, text: str, limit: int) -> list[int]:
+    def _row(self, text: str, own: list[int], limit: int) -> list[int]:
+        if self._frame is None or not self._spells_control(text):
+            return own
         left, right = self._frame
         room = max(0, limit - len(left) - len(right))
         ids = self.ids(text)
@@ -122,17 +133,15 @@ class FramedText(PlainText):
         return [*left, *kept, *right]
 
     @cached_property
-    def _framing(self) -> list[int]:
-        left, right = self._frame
-        return self.controls((*left, *right))
-
-    @cached_property
-    def _frame(self) -> tuple[list[int], list[int]]:
-        """The ids that the tokenizer sets before and after a text."""
-        plain, framed = self.encode("a"), self.tokenizer.encode("a")
-        starts = range(len(framed) - len(plain) + 1)
-        start = next((i for i in starts if framed[i : i + len(plain)] == plain), 0)
-        return framed[:start], framed[start + len(plain) :]
+    def _frame(self) -> tuple[list[int], list[int]] | None:
+        """The ids that are set before and after a text, as two texts show."""
+        plain, other = self.encode("a"), self.encode("0")
+        framed, other_framed = self._own_rows(["a", "0"])
+        for start in range(len(framed) - len(plain) + 1):
+            left, right = framed[:start], framed[start + len(plain) :]
+            if framed == [*left, *plain, *right] and other_framed == [*left, *other, *right]:
+                return left, right
+        return None
 
 
 def _is_control(token: AddedToken, frame: str) -> bool:
