@@ -177,6 +177,13 @@ def test_the_end_of_a_turn_is_what_the_template_writes(family):
     assert chat(tokenizer, [7, 9]).eos_ids == {7, 9, tokenizer.eos_token_id, end}
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_end_of_a_turn_is_no_part_of_a_profile(family):
+    tokenizer = of_family(family)
+    answer = tokenizer.encode("Likes jazz.") + [tokenizer.convert_tokens_to_ids(END_OF_TURN[family])]
+    assert chat(tokenizer).decode(answer) == ("" if family == "thinks always" else "Likes jazz.")
+
+
 def test_a_template_s_end_is_enough():
     tokenizer = of_family("llama 3")
     tokenizer.eos_token = None
@@ -200,6 +207,15 @@ def test_the_named_end_is_taken_where_the_template_writes_none():
     assert chat(tokenizer, [5]).eos_ids == {5}
     with pytest.raises(ModelError, match=r"ends the model's turn with nothing, and neither .* Set eos_token_id in"):
         chat(tokenizer)
+
+
+def test_a_template_that_writes_words_after_an_answer_leaves_the_end_to_what_is_named():
+    template = (
+        "{% for m in messages %}{{ m['content'] }}"
+        "{{ '\nUser: ' if m['role'] == 'assistant' else '\nAssistant: ' }}{% endfor %}"
+    )
+    tokenizer = tokenizer_of("bytes", template=template)
+    assert chat(tokenizer, [5]).eos_ids == {5, tokenizer.eos_token_id}
 
 
 def test_an_end_that_is_no_token_is_refused():

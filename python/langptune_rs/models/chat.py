@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.models import thoughts
 from langptune_rs.models.chat_template import ChatTemplate
-from langptune_rs.models.plain_text import PlainText
+from langptune_rs.models.plain_text import PlainText, is_mark
 
 
 class Chat:
@@ -53,6 +53,8 @@ class Chat:
 
     def decode(self, tokens: list[int]) -> str:
         """The text of a profile, without control tokens and without what the model thought before it."""
+        if tokens and tokens[-1] in self.eos_ids:  # not every tokenizer says that it is special
+            tokens = tokens[:-1]
         text, start = self._opened, 0
         for place, token in enumerate(tokens):
             if token in self._marks:
@@ -65,14 +67,15 @@ class Chat:
 
     def _with_end_of_turn(self, named: set[int]) -> set[int]:
         """`named` with the control token that the template writes after an answer, or else before the next message."""
-        end = self._template.after_answer()
-        ids = self._text.encode(end) if end else []
-        controls = [i for i in ids if i in self._text.spelled]
-        if not controls and end.strip() and end.strip() != self._template.frame.after.strip():
-            raise self._template.refusal_of_end(end.strip(), len(self._text.encode(end.strip())))
-        if not controls:
-            following = self._template.before_next_message()
-            controls = [i for i in self._text.encode(following) if i in self._text.spelled] if following else []
-        if not controls and not named:
+        end = self._template.after_answer().strip()
+        found = self._first_control(end)
+        if found is None and is_mark(end.partition("\n")[0]) and end != self._template.frame.after.strip():
+            raise self._template.refusal_of_end(end, len(self._text.encode(end)))
+        if found is None:
+            found = self._first_control(self._template.before_next_message())
+        if found is None and not named:
             raise self._template.refusal_without_end()
-        return named | set(controls[:1])
+        return named if found is None else {*named, found}
+
+    def _first_control(self, text: str) -> int | None:
+        return next((i for i in self._text.encode(text) if i in self._text.spelled), None)

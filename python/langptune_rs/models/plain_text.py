@@ -144,13 +144,18 @@ class FramedText(PlainText):
         return None
 
 
+def is_mark(text: str) -> bool:
+    """Whether a text stands in brackets, as marks of models do."""
+    return len(text) > 2 and (text[0], text[-1]) in _BRACKETS
+
+
 def _is_control(token: AddedToken, frame: str) -> bool:
     """Whether an added token is more than a word or a space: special, in brackets, or a sign that the template writes.
 
     Some tokenizers add words, runs of spaces or line feeds, which are text wherever they stand.
     """
     content = token.content.strip()
-    if len(content) > 2 and (content[0], content[-1]) in _BRACKETS:
+    if is_mark(content):
         return True
     is_written = content in frame and not all(c.isalnum() or c.isspace() for c in content)
     return bool(content) and (token.special or is_written)

@@ -63,7 +63,10 @@ class Recommender:
 def check_request(profile: str, k: int, exclude: Sequence[int], num_items: int) -> None:
     """Raise the errors of `Recommender.recommend`, before any model is loaded."""
     if not profile.strip():
-        raise InputError("the profile is empty: write at least a word about what the user likes")
+        raise InputError(
+            "the profile is empty: write at least a word about what the user likes (a policy that thinks and writes "
+            "none needs a higher profile.max_tokens, or policy.template_arguments that tell it not to think)"
+        )
     check_items(exclude, num_items, "exclude")
     num_left = num_items - len(set(exclude))
     if num_left < 1:
