@@ -131,7 +131,10 @@ def test_a_template_gets_the_recipe_s_arguments():
     tokenizer = of_family("llama 3")
     asked = chat(tokenizer, template_arguments={"date_string": "a fine day"})
     assert "Today Date: a fine day" in tokenizer.decode(asked.encode_prompt("Hi"))
-    with pytest.raises(ModelError, match=r"'date_strin', which .* 'theirs' does not read. Did you mean 'date_string'?"):
+    with pytest.raises(
+        ModelError,
+        match=r"'date_strin', which .* 'theirs' does not read. Did you mean 'date_string'\? It reads date_string\.$",
+    ):
         chat(tokenizer, template_arguments={"date_strin": "x"})
 
 
@@ -180,7 +183,7 @@ def test_the_end_of_a_turn_is_what_the_template_writes(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_end_of_a_turn_is_no_part_of_a_profile(family):
     tokenizer = of_family(family)
-    answer = tokenizer.encode("Likes jazz.") + [tokenizer.convert_tokens_to_ids(END_OF_TURN[family])]
+    answer = [*tokenizer.encode("Likes jazz."), tokenizer.convert_tokens_to_ids(END_OF_TURN[family])]
     assert chat(tokenizer).decode(answer) == ("" if family == "thinks always" else "Likes jazz.")
 
 

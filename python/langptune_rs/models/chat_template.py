@@ -10,7 +10,7 @@ from jinja2 import TemplateError, meta
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template  # strftime_now cannot be set in another way
 
-from langptune_rs.config.policy import PolicyConfig
+from langptune_rs.config.policy import OWN_ARGUMENTS, PolicyConfig
 from langptune_rs.errors import ModelError, nearest
 
 WITHOUT_THOUGHTS = {"enable_thinking": False, "thinking": False}
@@ -46,7 +46,11 @@ class ChatTemplate:
         try:
             self.source: str = tokenizer.get_chat_template()
             self._template = _compile_jinja_template(self.source)
-            known = meta.find_undeclared_variables(self._template.environment.parse(self.source))
+            environment = self._template.environment
+            known = meta.find_undeclared_variables(environment.parse(self.source)) - {
+                *OWN_ARGUMENTS,
+                *environment.globals,
+            }
         except (TemplateError, ValueError) as error:
             raise self._refusal(f"cannot be read: {error}") from error
         self.arguments = _arguments(config, known)
