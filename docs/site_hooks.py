@@ -76,6 +76,8 @@ def _kind(annotation: Any) -> str:
         return " or ".join(f"`{_toml(value)}`" for value in get_args(annotation))
     if origin in (Union, UnionType):
         return " or ".join(_kind(part) for part in get_args(annotation) if part is not NoneType)
+    if origin is dict:
+        return "table"
     if origin is not None:  # Annotated
         return _kind(get_args(annotation)[0])
     return {bool: "true or false", int: "integer", float: "number", str: "text"}[annotation]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from langptune_rs.config import RunConfig, list_recipes, load_config, to_toml
+from langptune_rs.config.policy import OWN_ARGUMENTS
 from langptune_rs.errors import ConfigError
 
 
@@ -59,6 +60,22 @@ def test_what_is_written_reads_back_equal(section, key, annotation, data, tmp_pa
         return
     (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
     assert load_config(tmp_path / "config.toml") == config
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8")).filter(lambda name: name not in OWN_ARGUMENTS),
+        st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+        max_size=4,
+    )
+)
+def test_arguments_of_a_chat_template_read_back_equal(arguments):
+    if any(isinstance(value, str) and value.lower() in ("true", "false") for value in arguments.values()):
+        return
+    config = RunConfig.model_validate({"policy": {"template_arguments": arguments}})
+    again = RunConfig.model_validate(tomllib.loads(to_toml(config))).policy.template_arguments
+    assert again == arguments
+    assert [type(value) for value in again.values()] == [type(value) for value in arguments.values()]
 
 
 @pytest.mark.parametrize("key", ["data.max_history_tokens", "data.max_item_tokens", "profile.instruction"])
@@ -124,6 +141,9 @@ def test_the_paper_recipes_train_the_weights_the_paper_trains():
         ("logging.tensorboard=false", lambda c: c.logging.tensorboard is False),
         ("evaluation.max_sessions=none", lambda c: c.evaluation.max_sessions is None),
         ("rlso={eta = 0.5}", lambda c: c.rlso.eta == 0.5),
+        ("policy.template_arguments.enable_thinking=true", lambda c: c.policy.template_arguments["enable_thinking"]),
+        ("policy.date=2026-11-29", lambda c: c.policy.date == "2026-11-29"),
+        ('policy.date="2026-11-29"', lambda c: c.policy.date == "2026-11-29"),
     ],
 )
 def test_an_override_is_a_toml_value_or_a_bare_word(override, read):
@@ -159,6 +179,11 @@ def test_later_overrides_win():
         ("rlso.num_profiles=1", "rlso.num_profiles = 1"),
         ("rlso.reward=recall", "rlso.reward = 'recall'"),
         ("iterations=none", "iterations"),
+        ("policy.date=tomorrow", 'policy.date = .*write a day as YYYY-MM-DD, such as "2024-07-26"'),
+        ("policy.template_arguments=yes", "a table of names and values"),
+        ("policy.template_arguments.enable_thinking=False", "'False' is a text, which counts as true; write false"),
+        ("policy.template_arguments.messages=1", "'messages' is what every chat template is given"),
+        ("policy.template_arguments.x=[1]", "an argument is true, false, a number or a text"),
     ],
 )
 def test_a_wrong_override_is_named_with_the_way_out(override, message):

@@ -25,6 +25,8 @@ def test_the_paper_s_sizes_can_be_asked_for():
     assert sizes == {"train": 14_698, "validation": 1_392, "test": 1_392}
     with pytest.raises(DataError, match=r"leave the split 'train' empty .* or lower held_out"):
         assign(sessions, "session", 0, held_out=9_000)
+    with pytest.raises(DataError, match=r"leave the split '\w+' empty .* Give more data\.$"):
+        assign(sessions.head(2), "session", 0, held_out=1)
 
 
 def test_session_split_is_the_seed_s():

@@ -42,7 +42,8 @@ WORDS = {
     "paper": ("movies and TV shows", "watched"),
 }
 
-TEXTS = st.text(st.characters() | st.sampled_from("\n\r &<>{}%#\"'"), max_size=80)
+TEMPLATES_IN_TEXT = ["{{ 7 * 7 }}", "{% raw %}", "{# no", "{{ item.title.__class__ }}{% endfor %}", "%(title)s {0}"]
+TEXTS = st.text(st.characters() | st.sampled_from("\n\r &<>{}%#\"'"), max_size=80) | st.sampled_from(TEMPLATES_IN_TEXT)
 NUMBERS = st.floats(0, 5) | st.integers(0, 5)
 ITEMS = st.builds(
     Item,

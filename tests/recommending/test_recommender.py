@@ -44,6 +44,11 @@ def test_recommended_are_the_nearest_items_outside_the_history(folder, recommend
     assert not set(items.tolist()) & set(history)
 
 
+def test_a_catalog_that_is_all_excluded_is_answered_with_what_can_be_done(recommender):
+    with pytest.raises(InputError, match="exclude holds all 30 items of the catalog, .* leave some out of it"):
+        recommender.recommend("slow trains", k=1, exclude=range(30))
+
+
 def test_ranks_are_session_major_whatever_the_number_of_texts(folder, recommender):
     texts = ["red dragons", "slow trains", "old kitchens", "loud cats", "dragons and cats", "trains"]
     targets, histories = np.array([3, 17]), np.array([[1, 2], [5, 6]])

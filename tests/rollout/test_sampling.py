@@ -116,3 +116,12 @@ def test_greedy_and_sampled_profiles_share_a_batch(policy: Policy, prompts: list
 def test_a_limit_beyond_the_context_is_refused(policy: Policy, prompts: list[list[int]]) -> None:
     with pytest.raises(ModelError, match=r"profile\.max_tokens = 9000 .* context of 8192"):
         write_profiles(policy, prompts, max_tokens=9000, temperatures=[0])
+
+
+@pytest.mark.parametrize(
+    ("length", "advice"), [(8190, "to at most 2"), (8192, "Give shorter histories"), (9000, "Give")]
+)
+def test_what_is_said_of_a_limit_beyond_the_context_can_be_done(policy: Policy, length: int, advice: str) -> None:
+    with pytest.raises(ModelError, match=advice) as raised:
+        write_profiles(policy, [[1] * length], max_tokens=168, temperatures=[0])
+    assert ("Set profile.max_tokens" in str(raised.value)) == (length < 8192)

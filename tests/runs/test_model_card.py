@@ -61,6 +61,11 @@ def test_the_code_decodes_as_many_tokens_as_the_run():
     assert "max_new_tokens=77," in policy_card(load_config("quickstart", ["profile.max_tokens=77"]), None, {})
 
 
+def test_the_code_gives_the_chat_template_the_arguments_of_the_run():
+    card = policy_card(load_config("quickstart", ["policy.template_arguments.enable_thinking=true"]), None, {})
+    assert "**{'enable_thinking': True, 'thinking': False}" in card
+
+
 @pytest.mark.parametrize(
     ("model", "base"), [("google/gemma-2b-it", "google/gemma-2b-it"), ("/models/mine", "path/to/mine")]
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -18,6 +19,7 @@ from langptune_rs.errors import ModelError
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.shapes import embedder_shape, policy_shape
 from langptune_rs.training.planning.memory import (
+    PARTS,
     USABLE,
     ModelWeights,
     engine_memory,
@@ -27,7 +29,7 @@ from langptune_rs.training.planning.memory import (
     policy_weights,
     prompt_tokens,
 )
-from langptune_rs.training.planning.plan import make_plan
+from langptune_rs.training.planning.plan import make_plan, remedy
 
 STEP = Path(__file__).with_name("step_bytes.py")
 MATRIX = 512 * 512
@@ -168,3 +170,19 @@ def test_what_does_not_fit_is_answered_with_a_key_that_makes_it_smaller():
     assert min(max(p.total for p in o.phases) for o in options(smaller, *shapes, 8)) < before
     roomy = make_plan(config, *shapes, 8, 2 * before / USABLE).advice
     assert roomy.startswith("Set engine.zero_stage")
+
+
+@pytest.mark.parametrize("train", ["lora", "last-layers"])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("phase", ["contrastive", "rlso"])
+def test_what_is_advised_can_be_set_until_only_a_smaller_model_helps(phase, part, train):
+    overrides = [f"policy.train={train}"]
+    for _ in range(60):
+        said = remedy(config := load_config("gemma-2b", overrides), phase, part)
+        if said.startswith("Set a smaller policy.model"):
+            break
+        key, value = re.match(r"Set ([\w.]+) = (\w+)", said).groups()
+        overrides.append(f"{key}={value}")
+        assert load_config("gemma-2b", overrides) != config
+    else:
+        pytest.fail(f"{said} is said without end")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from langptune_rs.config.run import RunConfig
 from langptune_rs.config.section import UNSET, Section
@@ -31,7 +33,9 @@ def _lines(section: Section) -> list[str]:
     ]
 
 
-def _toml_value(value: str | bool | int | float) -> str:
+def _toml_value(value: str | bool | int | float | Mapping[str, Any]) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml_value(name)} = {_toml_value(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value).lower() if isinstance(value, bool) else repr(value)

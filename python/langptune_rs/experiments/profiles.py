@@ -124,6 +124,7 @@ class Job:
             "precision": self.run.config.engine.precision,
             "data": self.run.dataset.info["sha256"],
             "base_model": self.run.config.policy.model,
+            **self.run.config.policy.model_dump(include={"template_arguments", "date"}, exclude_defaults=True),
             "policy": {path.name: file_hash(path) for path in weights},
         }
 
@@ -223,9 +224,9 @@ def _is_complete(out: Path, made_of: dict[str, Any]) -> bool:
 
 def _difference(there: dict[str, Any], made_of: dict[str, Any]) -> str:
     return ", ".join(
-        f"their {name} is {there.get(name)!r}, not {value!r}"
-        for name, value in made_of.items()
-        if there.get(name) != value
+        f"their {name} is {there.get(name)!r}, not {made_of.get(name)!r}"
+        for name in made_of | there
+        if there.get(name) != made_of.get(name)
     )
 
 

@@ -18,6 +18,7 @@ from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.attention import PACKED, Texts
 from langptune_rs.models.embedder_prompts import Prompted, Tokens, keep_prompts, leaves_prompts_out, prompts_of
+from langptune_rs.models.plain_text import FramedText
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import embedder_folder
 
@@ -46,6 +47,7 @@ class Embedder:
                 "Choose a SentenceTransformer that starts with a Transformer."
             )
         self._transformer = model[0]
+        self._text = FramedText(model.tokenizer, self._rows)
         native = model.get_embedding_dimension()
         assert native is not None, "a Transformer knows its width"
         if config.dim is not None and config.dim > native:
@@ -93,10 +95,15 @@ class Embedder:
     def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Token ids of each text after a prompt, as the encoder reads them: with its special tokens, and cut at
         `max_tokens`."""
-        as_lists = {"text": {"padding": False}, "common": {"return_tensors": None}}
         if not texts:
             return []
-        read = self.model.preprocess(list(texts), prompt=prompt or None, processing_kwargs=as_lists)
+        assert self.model.max_seq_length is not None, "it is set when the embedder is made"
+        return self._text.rows(texts, self.model.max_seq_length, prompt)
+
+    def _rows(self, texts: list[str], prompt: str) -> list[list[int]]:
+        """The same by the encoder's own tokenizer, which makes control tokens of texts that spell them."""
+        as_lists = {"text": {"padding": False}, "common": {"return_tensors": None}}
+        read = self.model.preprocess(texts, prompt=prompt or None, processing_kwargs=as_lists)
         return cast(list[list[int]], read["input_ids"])
 
     def queries(self, profiles: Sequence[str]) -> list[Prompted]:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.attention import PACKED, Causal, Layout
+from langptune_rs.models.chat import Chat
 from langptune_rs.models.decoder import Decoder, last_hidden, run_layers
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder
@@ -40,7 +41,8 @@ class Policy:
         self.model = model
         self.tokenizer = tokenizer
         self.config = config
-        self.eos_ids = end_of_turn_ids(model, tokenizer)
+        self.chat = Chat(tokenizer, config, named_end_of_turn_ids(model))
+        self.eos_ids = self.chat.eos_ids
         self.decoder = _decoder(model)
         self.cut = 0 if config.train == "lora" else len(self.decoder.layers) - config.last_layers
         model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
@@ -54,13 +56,7 @@ class Policy:
         """
         folder = policy_folder(config.model)
         model = _open(folder, dtype)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"The model {config.model!r} has no chat template, so it cannot be asked for a profile. "
-                "Use an instruction-tuned model."
-            )
-        return cls.for_training(model, tokenizer, config)
+        return cls.for_training(model, AutoTokenizer.from_pretrained(folder), config)
 
     @classmethod
     def for_training(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PolicyConfig) -> Policy:
@@ -104,14 +100,12 @@ class Policy:
         return int(min(config.max_position_embeddings, getattr(config, "sliding_window", None) or 2**31))
 
     def encode_prompt(self, user_message: str) -> list[int]:
-        """Token ids of a one-turn chat with `user_message`, ready for the assistant's answer."""
-        messages = [{"role": "user", "content": user_message}]
-        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return cast(list[int], ids)
+        """See `Chat.encode_prompt`."""
+        return self.chat.encode_prompt(user_message)
 
     def decode(self, tokens: list[int]) -> str:
-        """The text of a profile, without special tokens."""
-        return cast(str, self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        """See `Chat.decode`."""
+        return self.chat.decode(tokens)
 
     def states(self, input_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
         """Hidden states at the cut (1, tokens, width), after the frozen layers, of token ids (1, tokens)."""
@@ -156,11 +150,10 @@ class Policy:
             )
 
 
-def end_of_turn_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Every token that ends the assistant's turn: those of the generation config, and the tokenizer's own."""
-    configured = model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+def named_end_of_turn_ids(model: PreTrainedModel) -> list[int]:
+    """The tokens that end the assistant's turn by the model's generation config."""
+    named = model.generation_config.eos_token_id
+    return named if isinstance(named, list) else [] if named is None else [named]
 
 
 def output_matrix(model: PreTrainedModel) -> nn.Module:

@@ -52,7 +52,7 @@ class TokenizerCounter:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The number of tokens of each text, uint32 (n,)."""
         counts = np.empty(len(texts), np.uint32)
-        cache = cache_folder() / "tokens" / f"{self.name}-{'framed' if self.with_special_tokens else 'plain'}"
+        cache = cache_folder() / "tokens" / f"{self.name}-{'framed' if self.with_special_tokens else 'plain'}-text"
         with _shown(len(texts)) as advance:
             for start in range(0, len(texts), CHUNK_TEXTS):
                 chunk = list(texts[start : start + CHUNK_TEXTS])
@@ -81,6 +81,7 @@ class TokenizerCounter:
         tokenizer = _load(self.folder_of(self.model))
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # as text, which they are for the models too
         return tokenizer
 
 

@@ -63,9 +63,14 @@ class Recommender:
 def check_request(profile: str, k: int, exclude: Sequence[int], num_items: int) -> None:
     """Raise the errors of `Recommender.recommend`, before any model is loaded."""
     if not profile.strip():
-        raise InputError("the profile is empty: write at least a word about what the user likes")
+        raise InputError(
+            "the profile is empty: write at least a word about what the user likes (a policy that thinks and writes "
+            "none needs a higher profile.max_tokens, or policy.template_arguments that tell it not to think)"
+        )
     check_items(exclude, num_items, "exclude")
     num_left = num_items - len(set(exclude))
+    if num_left < 1:
+        raise InputError(f"exclude holds all {num_items} items of the catalog, so none is left: leave some out of it")
     if not 1 <= k <= num_left:
         raise InputError(f"k = {k}: the catalog has {num_left} items to recommend; pass a number from 1 to that")
 

@@ -159,12 +159,19 @@ class TorchNoise:
 def check_context(policy: Policy, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
     """Raise `ModelError` when the longest of the prompts and `max_tokens` do not fit the model's context."""
     longest = max((len(prompt) for prompt in prompts), default=0)
-    if longest + max_tokens > policy.max_context:
-        raise ModelError(
-            f"profile.max_tokens = {max_tokens} and the longest prompt ({longest} tokens) need {longest + max_tokens} "
-            f"tokens, but {policy.config.model!r} has a context of {policy.max_context}. "
-            f"Set profile.max_tokens to at most {policy.max_context - longest}."
-        )
+    room = policy.max_context - longest
+    if max_tokens <= room:
+        return
+    problem = (
+        f"profile.max_tokens = {max_tokens} and the longest prompt ({longest} tokens) need {longest + max_tokens} "
+        f"tokens, but {policy.config.model!r} has a context of {policy.max_context}."
+    )
+    if room > 0:
+        raise ModelError(f"{problem} Set profile.max_tokens to at most {room}.")
+    raise ModelError(
+        f"{problem} The prompt alone leaves no room for a profile. Give shorter histories, which "
+        "data.max_history_tokens bounds when the data is prepared, or choose a policy.model with a longer context."
+    )
 
 
 def _token_budget_batches(

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.evaluation.tables import markdown_table
 from langptune_rs.files import write_text
+from langptune_rs.models.chat_template import WITHOUT_THOUGHTS
 from langptune_rs.runs.paths import without_folders
 
 EMBEDDED_MODELS = {
@@ -123,6 +124,7 @@ def _data_name(config: RunConfig) -> str:
 
 
 def _load_policy(config: RunConfig) -> str:
+    arguments = WITHOUT_THOUGHTS | config.policy.template_arguments  # a template that does not know one ignores it
     return f"""## Load it
 
 ```python
@@ -131,7 +133,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained("policy")
 tokenizer = AutoTokenizer.from_pretrained("policy")
 messages = [{{"role": "user", "content": "..."}}]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+asked = {{"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}}
+inputs = tokenizer.apply_chat_template(messages, **asked, **{arguments!r})
 output = model.generate(**inputs, max_new_tokens={config.profile.max_tokens}, do_sample=False)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```"""

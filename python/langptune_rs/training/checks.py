@@ -31,9 +31,10 @@ def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None
     )
     for section, trains, batch_size in sections:
         if trains and batch_size > num_sessions:
+            most = num_sessions - num_sessions % num_processes  # a multiple, as every process takes an equal share
             raise ConfigError(
                 f"{section}.batch_size = {batch_size}, but there are only {num_sessions} training sessions{cause}. "
-                f"Set it to at most {num_sessions}, or {more}."
+                f"Set it to at most {most}, or {more}."
             )
         if trains and batch_size % num_processes:
             raise ConfigError(

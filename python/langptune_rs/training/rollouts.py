@@ -115,6 +115,8 @@ class Rollouts:
             metrics["kl/reference"] = gather_rows(old_logps_BG - reference_logps_BG).mean().item()
         standardized_BG = standardize(gather_rows(rewards_BG))[shard(rows)].to(self._models.policy.model.device)
         metrics |= self._metrics(gather_rows(raw_BG), profiles, sessions)
+        if metrics["profile/overlong_rate"] == 1:
+            self._warn_of_overlong(max(map(len, prompts), default=0))
         return Rollout(batches, standardized_BG, old_logps_BG, metrics)
 
     def _packed(self, prompts: list[list[int]], profiles: Profiles) -> list[RolloutBatch]:
@@ -132,8 +134,6 @@ class Rollouts:
         copied = copied_shares(profiles.texts, sessions, self._catalog)
         local = torch.from_numpy(np.column_stack([num_tokens, ~profiles.finished, copied]).astype(np.float64))
         tokens, overlong, copied_share = gather_rows(local).mean(0).tolist()
-        if overlong == 1:
-            self._warn_of_overlong()
         return {
             "reward/mean": raw_BG.mean().item(),
             "reward/std": raw_BG.std(unbiased=False).item(),
@@ -143,12 +143,15 @@ class Rollouts:
             "profile/copied_share": copied_share,
         }
 
-    def _warn_of_overlong(self) -> None:
+    def _warn_of_overlong(self, longest_prompt: int) -> None:
         if rank() == 0 and not self._warned_of_overlong:
+            max_tokens = self._config.profile.max_tokens
+            has_room = longest_prompt + max_tokens < self._models.policy.max_context
             print(
-                f"No profile of this batch ended within profile.max_tokens = {self._config.profile.max_tokens}: all "
-                "get rlso.overlong_reward, from which the policy learns nothing. Raise profile.max_tokens, or ask for "
-                "shorter profiles in profile.instruction or profile.closing.",
+                f"No profile of this batch ended within profile.max_tokens = {max_tokens}: all get "
+                "rlso.overlong_reward, from which the policy learns nothing. "
+                f"{'Raise profile.max_tokens, or ask' if has_room else 'Ask'} for shorter profiles in "
+                "profile.instruction or profile.closing.",
                 file=sys.stderr,
             )
         self._warned_of_overlong = True

@@ -58,10 +58,10 @@ class TrainingState:
         p = self.position
         loss, norm = values[f"{phase}/loss"], values[f"{phase}/grad_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm) and norm >= 0):
+            more = "" if self._config.engine.precision == "fp32" else ' or set engine.precision = "fp32"'
             raise TrainingError(
                 f"The {phase} loss is {loss} and its gradient norm {norm} at step {p.step + 1} (iteration {k + 1}). "
-                f"{last_checkpoint(self._folder)} Lower {phase}.learning_rate or set "
-                'engine.precision = "fp32".'
+                f"{last_checkpoint(self._folder)} Lower {phase}.learning_rate{more}."
             )
         self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
         if self.log:

@@ -35,7 +35,7 @@ def assign(sessions: pl.DataFrame, split: str, seed: int, held_out: int | None =
         advice = "."
         if split == "leave-last-out":
             advice = ', or use split = "session".'
-        elif held_out:
+        elif held_out and len(sessions) > 2:
             advice = ", or lower held_out."
         raise DataError(
             f"{len(sessions)} sessions of {sessions['user_id'].n_unique()} users leave the split {empty[0]!r} empty "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from langptune_rs.config import RunConfig
 from langptune_rs.models.shapes import Shape
-from langptune_rs.training.planning.memory import PARTS, USABLE, Option, options, update_tokens
+from langptune_rs.training.planning.memory import PARTS, USABLE, Option, options, prompt_tokens
 from langptune_rs.training.planning.step_time import PEAK_BANDWIDTH, PEAK_TFLOPS, SHARE_OF_PEAK, Step, step_times
 
 
@@ -97,15 +98,28 @@ def advice(config: RunConfig, tried: list[Option], gpu_memory: float) -> str:
 
 def remedy(config: RunConfig, phase: str, part: str) -> str:
     """Which recipe key to set so that a part of a phase's memory gets smaller."""
-    if part == "kv_cache":
-        return f"Set profile.token_budget = {config.profile.token_budget // 2}, half of now."
-    if part == "activations":
-        now = getattr(config, phase).micro_batch_tokens
-        if phase == "rlso" and now <= update_tokens(config) and not config.rlso.gradient_checkpointing:
-            return "Set rlso.gradient_checkpointing = true."
-        return f"Set {phase}.micro_batch_tokens = {now // 2}, half of now."
-    if config.policy.train == "last-layers" and config.policy.last_layers > 1:
-        return f"Set policy.last_layers = {config.policy.last_layers // 2}, half of now, or a smaller policy.model."
-    if config.policy.train == "lora" and part != "weights":
-        return f"Set policy.lora_rank = {config.policy.lora_rank // 2}, half of now."
+    if part == "activations" and phase == "rlso" and not config.rlso.gradient_checkpointing:
+        return "Set rlso.gradient_checkpointing = true."
+    for key, now, least in _halved(config, phase, part):
+        if now > least:
+            instead = ", or a smaller policy.model" if key == "policy.last_layers" else ""
+            return f"Set {key} = {now // 2}, half of now{instead}."
     return "Set a smaller policy.model, or use GPUs with more memory."
+
+
+def _halved(config: RunConfig, phase: str, part: str) -> Iterator[tuple[str, int, int]]:
+    """The keys that a part of a phase's memory grows with: name, value, and from where on less of it saves nothing."""
+    num_profiles = config.rlso.num_profiles if phase == "rlso" else 1
+    session = prompt_tokens(config) + num_profiles * config.profile.max_tokens  # is written and updated as a whole
+    if part == "kv_cache":
+        yield "profile.token_budget", config.profile.token_budget, session
+        yield "profile.max_tokens", config.profile.max_tokens, 1
+    elif part == "activations" and phase == "rlso":
+        yield "rlso.micro_batch_tokens", config.rlso.micro_batch_tokens, session
+        yield "profile.max_tokens", config.profile.max_tokens, 1
+    elif part == "activations":
+        yield "contrastive.micro_batch_tokens", config.contrastive.micro_batch_tokens, 1
+    elif config.policy.train == "last-layers":
+        yield "policy.last_layers", config.policy.last_layers, 1
+    elif part != "weights":
+        yield "policy.lora_rank", config.policy.lora_rank, 1
