@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig
 
 from langptune_rs.errors import ModelError
+from langptune_rs.models.folders import check_texts, encoder_folder, explained
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import EMBEDDERS, embedder_folder
 
@@ -68,17 +68,20 @@ def _config(name: str, role: str) -> PretrainedConfig:
         kind, values = KNOWN[name.lower()]
         config = AutoConfig.for_model(kind, **values)
     else:
-        config = AutoConfig.from_pretrained(_config_folder(name, role))
+        folder = _config_folder(name, role)
+        check_texts(folder)
+        with explained(f"configuration of the {role} {name!r}", folder):
+            config = AutoConfig.from_pretrained(folder)
     return config
 
 
 def _config_folder(name: str, role: str) -> Path:
     """The folder with the config.json of a model."""
     if role == "embedder" and name.lower() in EMBEDDERS:
-        return _encoder(embedder_folder(name))
+        return encoder_folder(embedder_folder(name))
     folder = Path(name).expanduser()
     if folder.is_dir():
-        folder = _encoder(folder)
+        folder = encoder_folder(folder)
         if not (folder / "config.json").is_file():
             raise ModelError(f"{role}.model: there is no config.json in {folder}, so its size is unknown.")
         return folder
@@ -95,12 +98,6 @@ def _config_folder(name: str, role: str) -> Path:
             f"that holds it; or set {role}.model to a local folder."
         )
     return Path(found).parent
-
-
-def _encoder(folder: Path) -> Path:
-    """The folder of the encoder inside that of a SentenceTransformer; any other folder is returned as it is."""
-    modules = folder / "modules.json"
-    return folder / json.loads(modules.read_text(encoding="utf-8"))[0]["path"] if modules.is_file() else folder
 
 
 def _shape(config: PretrainedConfig, kind: Any) -> Shape:
