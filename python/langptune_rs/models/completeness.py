@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from langptune_rs.errors import ModelError
@@ -18,6 +18,7 @@ _UNREAD = "pooler"
 """The part of an encoder that makes one vector of a text of its own; sentence-transformers pools tokens instead."""
 _FRAMING = ("bos_token_id", "eos_token_id", "unk_token_id", "sep_token_id", "pad_token_id", "cls_token_id")
 """Special tokens that a tokenizer puts around texts by itself."""
+_LOADER = "from_pretrained"
 
 LoadingInfo = Mapping[str, Any]
 """What transformers' `output_loading_info` tells of a checkpoint."""
@@ -29,11 +30,11 @@ def check_tensors(model: PreTrainedModel, info: LoadingInfo, name: str) -> None:
     transformers would fill what is missing with random numbers. Not an error is what it knows to be harmless (a tied
     matrix, buffers that are computed), a missing pooler, which nothing reads, and a head for another task.
     """
-    missing = [key for key in info["missing_keys"] if _UNREAD not in key.split(".")[:2]]
+    missing = [key for key in info["missing_keys"] if not _is_unread(key)]
     mismatched = [
         f"{key} ({_shape(found)} instead of {_shape(wanted)})" for key, found, wanted in info["mismatched_keys"]
     ]
-    unexpected = [key for key in info["unexpected_keys"] if _has_part_of(model, key)]
+    unexpected = [key for key in info["unexpected_keys"] if _is_of(model, key) and not _is_unread(key)]
     faults = [
         f"{what} {_named(keys)}"
         for what, keys in (("lacks", missing), ("has in another shape", mismatched), ("has no place for", unexpected))
@@ -63,11 +64,12 @@ def check_adapter(model: nn.Module, folder: Path) -> None:
         )
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerBase, num_embeddings: int, name: str) -> None:
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
     """Raise `ModelError` for a tokenizer with tokens that the model has no embedding for.
 
     A special token that neither frames texts nor stands in the chat template is never met, and may have none.
     """
+    num_embeddings = len(cast(Tensor, model.get_input_embeddings().weight))
     framing = {getattr(tokenizer, key, None) for key in _FRAMING}
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     template = str(tokenizer.chat_template or "")
@@ -88,26 +90,30 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, num_embeddings: int, na
 def loading_infos() -> Iterator[list[tuple[PreTrainedModel, LoadingInfo]]]:
     """Inside the block, what transformers tells of each checkpoint is kept, for libraries that load models with it."""
     found: list[tuple[PreTrainedModel, LoadingInfo]] = []
-    original = PreTrainedModel.__dict__["from_pretrained"]
+    original = PreTrainedModel.__dict__[_LOADER]
 
     def from_pretrained(cls: type[PreTrainedModel], *args: Any, **options: Any) -> PreTrainedModel:
         told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = original.__func__(cls, *args, **options | told)
-        found.append((model, info))
-        return model
+        loaded: tuple[PreTrainedModel, LoadingInfo] = original.__func__(cls, *args, **options | told)
+        found.append(loaded)
+        return loaded[0]
 
-    PreTrainedModel.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment]  # for as long as the block
+    setattr(PreTrainedModel, _LOADER, classmethod(from_pretrained))
     try:
         yield found
     finally:
-        PreTrainedModel.from_pretrained = original
+        setattr(PreTrainedModel, _LOADER, original)
 
 
-def _has_part_of(model: PreTrainedModel, key: str) -> bool:
-    """Whether a tensor's name begins like a part that the model has. Heads for other tasks do not."""
-    first = key.removeprefix(f"{model.base_model_prefix}.").partition(".")[0]
+def _is_unread(key: str) -> bool:
+    """Whether a tensor belongs to the pooler of an encoder, in whose checkpoint a prefix may come first."""
+    return _UNREAD in key.split(".")[:2]
+
+
+def _is_of(model: PreTrainedModel, key: str) -> bool:
+    """Whether a tensor's name places it in the model or in one of its parts. Heads for other tasks stand beside it."""
     parts = {name for module in (model, model.base_model) for name, _ in module.named_children()}
-    return first in parts
+    return key.partition(".")[0] in {model.base_model_prefix, *parts}
 
 
 def _shape(sizes: Iterable[int]) -> str:

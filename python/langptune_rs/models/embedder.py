@@ -54,8 +54,7 @@ class Embedder:
                 f"Choose at most {native}, or leave it out."
             )
         self.dim = config.dim or native
-        num_embeddings = self._transformer.model.get_input_embeddings().weight.shape[0]
-        check_vocabulary(model.tokenizer, num_embeddings, config.model)
+        check_vocabulary(model.tokenizer, self._transformer.model, config.model)
         self.unpadded = _runs_unpadded(self._transformer, list(model)[1:])
         if self.unpadded:
             self._transformer.model.set_attn_implementation(PACKED)

@@ -32,8 +32,9 @@ def module_folders(folder: Path) -> list[Path]:
     if not file.is_file():
         return [folder]
     modules = read_json(file)
-    paths = [module.get("path") for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
-    if not paths or not all(isinstance(path, str) for path in paths) or len(paths) != len(modules):
+    listed = modules if isinstance(modules, list) else []
+    paths = [module["path"] for module in listed if isinstance(module, dict) and isinstance(module.get("path"), str)]
+    if not paths or len(paths) != len(listed):
         raise ModelError(f"{file} does not list the modules of a SentenceTransformer, each with its path. {_REMEDY}")
     return [folder / path for path in paths]
 

@@ -48,7 +48,7 @@ class Policy:
         self.decoder = decoder_of(model, config)
         self.cut = 0 if config.train == "lora" else len(self.decoder.layers) - config.last_layers
         model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-        check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], config.model)
+        check_vocabulary(tokenizer, model, config.model)
         if difference := what_differs(model, self.decoder, self.logits):
             raise ModelError(
                 f"The policy {config.model!r} ({model.config.model_type}) does more with its tokens than its layers "

@@ -23,6 +23,8 @@ def quiet() -> Iterator[None]:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             # peft asks transformers for a property by its old name.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            # An error of ours names them.
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
             # Of a mixture of experts it adapts the attention, and misses the experts in its own settings.
             warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
             yield
