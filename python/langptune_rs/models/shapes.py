@@ -35,6 +35,7 @@ class Shape:
     layers: int
     width: int
     feed_forward: int
+    """Of all experts that a token goes through, in a mixture of experts."""
     heads: int
     kv_heads: int
     head_width: int
@@ -104,14 +105,23 @@ def _shape(config: PretrainedConfig, kind: Any) -> Shape:
     """The shape of a model of this configuration and `kind`, one of transformers' auto classes."""
     with quiet(), torch.device("meta"):
         model: nn.Module = kind.from_config(config, trust_remote_code=False)
-    layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+    layers = next((module for module in model.modules() if isinstance(module, nn.ModuleList)), [nn.Identity()])
     config = config.get_text_config()
     matrices = [module for module in layers[0].modules() if isinstance(module, nn.Linear)]
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads or not matrices:
+        raise ModelError(
+            f"The size of a model of type {config.model_type} is unknown here: its layers have no attention heads or "
+            "no linear matrices. Choose a transformer such as Llama or BERT."
+        )
+    experts = getattr(config, "num_experts_per_tok", None)
+    feed_forward = getattr(config, "intermediate_size", None) or max(matrix.out_features for matrix in matrices)
+    if experts:
+        feed_forward = experts * (getattr(config, "moe_intermediate_size", None) or feed_forward)
     return Shape(
         layers=len(layers),
         width=config.hidden_size,
-        feed_forward=config.intermediate_size,
+        feed_forward=feed_forward,
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
@@ -119,5 +129,5 @@ def _shape(config: PretrainedConfig, kind: Any) -> Shape:
         weights=sum(weight.numel() for weight in model.parameters()),
         layer_weights=sum(weight.numel() for weight in layers[0].parameters()),
         layer_edges=sum(matrix.in_features + matrix.out_features for matrix in matrices),
-        gated=len(matrices) == 7,
+        gated=len(matrices) == 7 or bool(experts),
     )
