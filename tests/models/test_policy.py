@@ -102,12 +102,21 @@ def test_every_supported_family_writes_and_learns_as_its_own_forward_pass_does(
 
 
 @pytest.mark.parametrize("family", SUPPORTED)
-def test_every_supported_family_is_taken_in_bfloat16_and_with_adapters(
-    family: str, tokenizer: PreTrainedTokenizerBase
+def test_every_supported_family_is_saved_and_opened_again(
+    family: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    settings = SUPPORTED[family]
-    assert policy(model_of(family, **settings).bfloat16(), tokenizer).cut == 1
-    assert policy(model_of(family, **settings), tokenizer, train="lora").cut == 0
+    """In bfloat16 with its last layer trained, and as an adapter of what was saved."""
+    policy(model_of(family, **SUPPORTED[family]).bfloat16(), tokenizer).save(tmp_path / "whole")
+    config = PolicyConfig(model=str(tmp_path / "whole"), train="lora", last_layers=1)
+    Policy.from_folder(tmp_path / "whole", config, torch.bfloat16)
+    adapted = Policy.load(config)
+    with torch.no_grad():
+        for weight in adapted.model.parameters():
+            weight += weight.requires_grad * 0.1 * torch.randn_like(weight)
+    adapted.save(tmp_path / "adapter")
+    again = Policy.from_folder(tmp_path / "adapter", config)
+    ids = torch.tensor([PROMPTS[0]])
+    assert torch.equal(adapted.model(input_ids=ids).logits, again.model(input_ids=ids).logits)
 
 
 @pytest.mark.parametrize("family", REFUSED)
