@@ -129,7 +129,9 @@ def test_an_embedder_that_is_not_whole_is_refused(models: tuple[Path, Path], tmp
         Embedder.load(EmbedderConfig(model=str(folder)))
 
 
-def test_what_does_not_matter_in_an_embedder_is_accepted(models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_does_not_matter_in_an_embedder_is_accepted(
+    models: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """No pooler, which nothing reads; a head for masked words; positions that are counted anew."""
 
     def change(tensors: Tensors) -> None:
@@ -140,6 +142,7 @@ def test_what_does_not_matter_in_an_embedder_is_accepted(models: tuple[Path, Pat
     expected = Embedder.load(EmbedderConfig(model=str(models[1]))).encode_items(["some text"])
     embedder = Embedder.load(EmbedderConfig(model=str(changed(models[1], tmp_path / "embedder", change))))
     assert (embedder.encode_items(["some text"]) == expected).all()
+    assert not [record for record in caplog.records if "REPORT" in record.getMessage()]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partialmethod
+from logging import LogRecord, getLogger
 
 from tqdm import tqdm
 from transformers.utils import logging
@@ -18,6 +19,8 @@ def quiet() -> Iterator[None]:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     bar = tqdm.__init__
+    reporter = getLogger("transformers.modeling_utils")
+    reporter.addFilter(_is_no_report)
     tqdm.__init__ = partialmethod(bar, disable=True)  # the bar over a GGUF file is not transformers' own
     try:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -30,5 +33,11 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         tqdm.__init__ = bar
+        reporter.removeFilter(_is_no_report)
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # the same
+
+
+def _is_no_report(record: LogRecord) -> bool:
+    """False for transformers' table of missing and unexpected tensors: those that matter are an error of ours."""
+    return "LOAD REPORT" not in record.getMessage()
