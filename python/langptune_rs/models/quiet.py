@@ -28,7 +28,7 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             # An error of ours names them.
             warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
-            # Of a mixture of experts it adapts the attention, and misses the experts in its own settings.
+            # For experts peft sets a rank by the name of their weights, and then misses a module of that name.
             warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
             yield
     finally:
