@@ -12,6 +12,7 @@ import pytest
 import torch
 from tests.processes import start_ranks
 from tests.training.engine_bytes import measure_engine
+from transformers import DistilBertConfig, MambaConfig, MixtralConfig
 
 from langptune_rs.config import load_config
 from langptune_rs.config.policy import PolicyConfig
@@ -71,6 +72,19 @@ def test_the_embedder_has_its_published_number_of_weights():
 def test_a_model_that_nobody_knows_names_the_file_to_fetch():
     with pytest.raises(ModelError, match=r"hf download nobody/nothing config\.json"):
         policy_shape("nobody/nothing")
+
+
+def test_a_model_without_heads_is_an_error_and_one_with_experts_is_counted(tmp_path):
+    sizes = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2}
+    MambaConfig(**sizes).save_pretrained(tmp_path / "mamba")
+    with pytest.raises(ModelError, match="a model of type mamba is unknown"):
+        policy_shape(str(tmp_path / "mamba"))
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    MixtralConfig(**sizes, **experts, intermediate_size=48).save_pretrained(tmp_path / "mixtral")
+    shape = policy_shape(str(tmp_path / "mixtral"))
+    assert (shape.feed_forward, shape.gated) == (2 * 48, True)
+    DistilBertConfig(vocab_size=300, dim=32, hidden_dim=48, n_layers=2, n_heads=4).save_pretrained(tmp_path / "distil")
+    assert embedder_shape(str(tmp_path / "distil")).feed_forward == 48
 
 
 @pytest.fixture(scope="module")

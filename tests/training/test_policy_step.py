@@ -8,9 +8,10 @@ from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.models.attention import missing_tokens
 from langptune_rs.models.decoder import last_hidden, run_layers
 from langptune_rs.models.policy import Policy
+from langptune_rs.models.shared_prompts import shared_prompt_mask
 from langptune_rs.rollout.sampling import Profiles, States, write_profiles
 from langptune_rs.training.reference import ReferenceWeights
-from langptune_rs.training.rollout_batches import RolloutBatch, pack_rollout, shared_prompt_mask
+from langptune_rs.training.rollout_batches import RolloutBatch, pack_rollout
 from langptune_rs.training.scorer import ProfileScorer, score
 
 NUM_PROFILES = 2

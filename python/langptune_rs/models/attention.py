@@ -1,13 +1,15 @@
 """Attention over packed tokens: sequences one after the other in one row, without padding.
 
-transformers' layers call one attention function and pass on the keyword arguments that the model was called with. A
-`Layout` among them decides which tokens of the row attend to each other, and computes it. Without one, transformers'
-own attention is called.
+transformers' layers call one attention function. A `Layout` decides there which tokens of the row attend to each other,
+and computes it. It is the one of the block `attending`, since some layers do not pass on the arguments they are given.
+Outside such a block, transformers' own attention is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import groupby
 from typing import Any, Protocol, cast
 
@@ -41,6 +43,19 @@ class Layout(Protocol):
         """
 
 
+_LAYOUT: ContextVar[Layout | None] = ContextVar("layout", default=None)
+
+
+@contextmanager
+def attending(layout: Layout) -> Iterator[None]:
+    """Inside the block, layers that were loaded with `PACKED` attend as `layout` says."""
+    token = _LAYOUT.set(layout)
+    try:
+        yield
+    finally:
+        _LAYOUT.reset(token)
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -48,21 +63,13 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    layout: Layout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function that a layer calls: the layout's, or transformers' own if there is no layout."""
+    """The attention function that a layer calls: the layout's, or transformers' own outside of `attending`."""
+    layout = _LAYOUT.get()
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     return layout.attend(cast(int, module.layer_idx), query, key, value, scaling), None
-
-
-class Causal:
-    """Layout of one text: each token attends to itself and to those before it."""
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """See `Layout.attend`."""
-        return causal_attention(query, key, value, scaling).transpose(1, 2)
 
 
 class Texts:

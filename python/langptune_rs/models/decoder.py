@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from langptune_rs.models.attention import Layout
+from langptune_rs.models.attention import Layout, attending
 
 _PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+_NORMS = ("norm", "final_layernorm", "final_layer_norm")
+"""What transformers calls the norm after the last layer: in most models, in Phi and in GPT-NeoX."""
 
 
-class Decoder(Protocol):
-    """What `run_layers` and `last_hidden` need of a decoder, as transformers' full-attention models name it."""
+@dataclass(frozen=True)
+class Decoder:
+    """What `run_layers` and `last_hidden` need of a decoder."""
 
     layers: nn.ModuleList
     norm: nn.Module
     rotary_emb: nn.Module
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Decoder | None:
+        """The parts of one of transformers' decoders; None for one that is built otherwise."""
+        layers, rotary = getattr(module, "layers", None), getattr(module, "rotary_emb", None)
+        norm = next((getattr(module, name) for name in _NORMS if hasattr(module, name)), None)
+        if not isinstance(layers, nn.ModuleList) or not isinstance(rotary, nn.Module) or norm is None:
+            return None
+        return cls(layers, norm, rotary)
 
 
 def run_layers(
@@ -38,13 +51,19 @@ def run_layers(
     computes the rest again.
     """
     rotary = decoder.rotary_emb(hidden, position_ids=position_ids)
-    options = {"attention_mask": None, "position_ids": position_ids, "position_embeddings": rotary, "layout": layout}
+    options = {"attention_mask": None, "position_ids": position_ids, "position_embeddings": rotary}
     for layer in layers:
         if checkpointing and torch.is_grad_enabled():
-            hidden = checkpoint(layer, hidden, use_reentrant=False, **options)
+            hidden = checkpoint(_run_layer, layer, hidden, layout, options, use_reentrant=False)
         else:
-            hidden = layer(hidden, **options)
+            hidden = _run_layer(layer, hidden, layout, options)
     return hidden
+
+
+def _run_layer(layer: nn.Module, hidden: Tensor, layout: Layout, options: dict[str, Any]) -> Tensor:
+    """One layer. The block is in here, since checkpointing calls this again while gradients are computed."""
+    with attending(layout):
+        return cast(Tensor, layer(hidden, **options))
 
 
 def last_hidden(
@@ -62,15 +81,15 @@ def last_hidden(
     input_norm, self_attention, output_norm, feed_forward = (layer.get_submodule(name) for name in _PARTS)
 
     def at_rows(hidden: Tensor) -> Tensor:
-        attended, _ = self_attention(
-            hidden_states=input_norm(hidden),
-            attention_mask=None,
-            position_ids=position_ids,
-            position_embeddings=decoder.rotary_emb(hidden, position_ids=position_ids),
-            layout=layout,
-        )
-        kept = hidden[0, rows] + attended[0, rows]
-        return cast(Tensor, decoder.norm(kept + feed_forward(output_norm(kept))))
+        with attending(layout):
+            attended, _ = self_attention(
+                hidden_states=input_norm(hidden),
+                attention_mask=None,
+                position_ids=position_ids,
+                position_embeddings=decoder.rotary_emb(hidden, position_ids=position_ids),
+            )
+        kept = hidden[:, rows] + attended[:, rows]  # with a batch of one in front, which mixtures of experts expect
+        return cast(Tensor, decoder.norm(kept + feed_forward(output_norm(kept)))[0])
 
     if checkpointing and torch.is_grad_enabled():
         return checkpoint(at_rows, hidden, use_reentrant=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -16,8 +17,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import ModelError
-from langptune_rs.models.attention import PACKED, Texts
+from langptune_rs.models.attention import PACKED, Texts, attending
+from langptune_rs.models.completeness import check_tensors, check_vocabulary, loading_infos
 from langptune_rs.models.embedder_prompts import Prompted, Tokens, keep_prompts, leaves_prompts_out, prompts_of
+from langptune_rs.models.folders import check_files, explained
 from langptune_rs.models.plain_text import FramedText
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import embedder_folder
@@ -28,6 +31,9 @@ TEXTS_PER_CHUNK = 8192
 """Texts whose tokens are in memory at once, and which are sorted by length together."""
 UNPADDED = ("bert", "roberta", "xlm-roberta")
 """Model types that run without padding: only their attention mixes tokens, over the whole text. Others are padded."""
+
+_POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+"""What transformers calls a table of learned positions: in BERT, RoBERTa and their kin, in OPT, and in GPT-2."""
 
 
 class Embedder:
@@ -58,10 +64,12 @@ class Embedder:
         self.dim = config.dim or native
         self.query_prompt, self.item_prompt = prompts_of(model, config)
         self._leaves_prompts_out = leaves_prompts_out(model, config)
+        check_vocabulary(model.tokenizer, self._transformer.model, config.model)
         self.unpadded = _runs_unpadded(self._transformer, list(model)[1:])
         if self.unpadded:
             self._transformer.model.set_attn_implementation(PACKED)
-        model.max_seq_length = min(model.max_seq_length or config.max_tokens, config.max_tokens)
+        limits = (model.max_seq_length, _num_positions(self._transformer.model), config.max_tokens)
+        model.max_seq_length = min(limit for limit in limits if limit)
 
     @classmethod
     def load(cls, config: EmbedderConfig, dtype: torch.dtype = torch.float32) -> Embedder:
@@ -76,10 +84,13 @@ class Embedder:
     @classmethod
     def _open(cls, source: Path | str, config: EmbedderConfig, dtype: torch.dtype) -> Embedder:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        with quiet():
+        check_files(Path(source))
+        with quiet(), explained(f"embedder {config.model!r}", source), loading_infos() as infos:
             model = SentenceTransformer(
                 str(source), device=device, model_kwargs={"dtype": dtype}, trust_remote_code=False
             )
+        for encoder, info in infos:
+            check_tensors(encoder, info, config.model)
         return cls(model, config)
 
     def save(self, folder: Path) -> None:
@@ -152,22 +163,19 @@ class Embedder:
         `module` is the encoder itself, or the training engine that wraps it.
         """
         ids, left_out = [row.ids for row in tokens], tokens[0].left_out
-        features = _packed(ids, self._first_position) if self.unpadded else self._padded(ids)
+        features = (
+            _packed(ids, _first_position(self._transformer.model.embeddings)) if self.unpadded else self._padded(ids)
+        )
         if left_out:
             features["prompt_length"] = torch.tensor([left_out])
         device = next(self.model.parameters()).device
-        features = {k: value.to(device) if isinstance(value, Tensor) else value for k, value in features.items()}
-        embeddings = module(features)["sentence_embedding"]
+        features = {name: value.to(device) for name, value in features.items()}
+        with attending(Texts([len(row) for row in ids])) if self.unpadded else nullcontext():
+            embeddings = module(features)["sentence_embedding"]
         embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
         return torch.nn.functional.normalize(embeddings[:, : self.dim], dim=-1)
 
-    @property
-    def _first_position(self) -> int:
-        """The position of a text's first token: RoBERTa models start after the padding index."""
-        padding = getattr(self._transformer.model.embeddings, "padding_idx", None)
-        return 0 if padding is None else padding + 1
-
-    def _padded(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor | Texts]:
+    def _padded(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         tokenizer = self.model.tokenizer
         rows = [torch.tensor(row) for row in tokens]
         side = tokenizer.padding_side
@@ -195,6 +203,26 @@ class Embedder:
         return embeddings
 
 
+def _first_position(embeddings: nn.Module) -> int:
+    """The position of a text's first token: RoBERTa and its kin start after the padding index."""
+    padding = getattr(embeddings, "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
+
+
+def _num_positions(encoder: nn.Module) -> int | None:
+    """How many tokens of a text have a position in the encoder's tables; None for an encoder without tables.
+
+    `max_position_embeddings` counts rows, of which RoBERTa and its kin use those after the padding index only.
+    """
+    tables = ((module, getattr(module, name, None)) for module in encoder.modules() for name in _POSITION_TABLES)
+    counts = [
+        table.num_embeddings - getattr(table, "offset", _first_position(module))
+        for module, table in tables
+        if isinstance(table, nn.Embedding)
+    ]
+    return min(counts, default=None)
+
+
 def _runs_unpadded(transformer: Transformer, others: Sequence[nn.Module]) -> bool:
     """Whether every module of the encoder takes texts packed into one row."""
     config = transformer.config
@@ -205,7 +233,7 @@ def _runs_unpadded(transformer: Transformer, others: Sequence[nn.Module]) -> boo
     )
 
 
-def _packed(tokens: Sequence[Sequence[int]], first_position: int) -> dict[str, Tensor | Texts]:
+def _packed(tokens: Sequence[Sequence[int]], first_position: int) -> dict[str, Tensor]:
     """Texts packed into one row: ids and positions (1, tokens), and where each text starts, as `Pooling` reads it."""
     lengths = torch.tensor([len(row) for row in tokens])
     ends = lengths.cumsum(0)
@@ -215,5 +243,4 @@ def _packed(tokens: Sequence[Sequence[int]], first_position: int) -> dict[str, T
         "position_ids": (torch.arange(int(ends[-1])) - starts.repeat_interleave(lengths) + first_position).unsqueeze(0),
         "seq_idx": torch.arange(len(tokens)).repeat_interleave(lengths).unsqueeze(0),
         "cu_seq_lens_q": torch.nn.functional.pad(ends, (1, 0)),
-        "layout": Texts(lengths.tolist()),
     }

@@ -16,16 +16,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
-from langptune_rs.models.attention import PACKED, Causal, Layout
+from langptune_rs.models.acceptance import what_differs
+from langptune_rs.models.attention import PACKED, Layout
 from langptune_rs.models.chat import Chat
+from langptune_rs.models.completeness import check_adapter, check_tensors, check_vocabulary
 from langptune_rs.models.decoder import Decoder, last_hidden, run_layers
+from langptune_rs.models.folders import check_files, explained
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder
 
 _BY_LENGTH = ("dynamic", "longrope")
 """Rotary positions that depend on the longest text of the batch, so that other users would change a profile."""
 _USABLE = (
-    "Use a decoder with full attention and rotary positions, such as Llama, Mistral, Qwen 2 and 3, Gemma or SmolLM 2."
+    "Use a decoder with full attention and rotary positions, such as Llama, Mistral, Mixtral, Qwen 2 and 3 with or "
+    "without experts, Gemma, Phi 2 and 3, StableLM, GPT-NeoX or SmolLM 2."
 )
 
 
@@ -33,7 +37,7 @@ class Policy:
     """A causal language model with its tokenizer and its chat template.
 
     Attributes:
-        decoder: embedding, layers and final norm of `model`.
+        decoder: layers, final norm and rotary positions of `model`.
         cut: the number of layers that are frozen; those after it train.
     """
 
@@ -43,10 +47,15 @@ class Policy:
         self.config = config
         self.chat = Chat(tokenizer, config, named_end_of_turn_ids(model))
         self.eos_ids = self.chat.eos_ids
-        self.decoder = _decoder(model)
+        self.decoder = decoder_of(model, config)
         self.cut = 0 if config.train == "lora" else len(self.decoder.layers) - config.last_layers
         model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-        self._check_logits()
+        check_vocabulary(tokenizer, model, config.model)
+        if difference := what_differs(model, self.decoder, self.logits):
+            raise ModelError(
+                f"The policy {config.model!r} ({model.config.model_type}) does more with its tokens than its layers "
+                f"do: it {difference}, which is not supported. {_USABLE}"
+            )
 
     @classmethod
     def load(cls, config: PolicyConfig, dtype: torch.dtype = torch.float32) -> Policy:
@@ -55,8 +64,8 @@ class Policy:
         Raises `ModelError` when the model cannot be found or cannot be trained as the recipe asks.
         """
         folder = policy_folder(config.model)
-        model = _open(folder, dtype)
-        return cls.for_training(model, AutoTokenizer.from_pretrained(folder), config)
+        model = _open(folder, config, dtype)
+        return cls.for_training(model, _open_tokenizer(folder), config)
 
     @classmethod
     def for_training(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PolicyConfig) -> Policy:
@@ -65,7 +74,7 @@ class Policy:
         The model must be loaded with `attn_implementation=PACKED`. Raises `ModelError` when it cannot be trained as the
         recipe asks.
         """
-        _check_attention(model, config)
+        decoder_of(model, config)
         model.requires_grad_(False)
         if config.train == "lora":
             model = _add_lora(model, config)
@@ -80,12 +89,14 @@ class Policy:
         if (folder / "adapter_config.json").is_file():
             from peft import PeftModel
 
-            base = _open(policy_folder(config.model), dtype)
-            with quiet():
+            base = _open(policy_folder(config.model), config, dtype)
+            check_files(folder)
+            with quiet(), explained("adapter", folder):
                 model = cast(PreTrainedModel, PeftModel.from_pretrained(base, folder))
+                check_adapter(model, folder)
         else:
-            model = _open(folder, dtype)
-        return cls(model.requires_grad_(False), AutoTokenizer.from_pretrained(folder), config)
+            model = _open(folder, config, dtype)
+        return cls(model.requires_grad_(False), _open_tokenizer(folder), config)
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors; only the adapter for LoRA) and tokenizer in the libraries' own formats."""
@@ -131,24 +142,6 @@ class Policy:
         """The bound of some models' logits, softcap * tanh(logits / softcap); None without one."""
         return getattr(self.model.config, "final_logit_softcapping", None)
 
-    @torch.no_grad()
-    def _check_logits(self) -> None:
-        """Raise `ModelError` if the model does more than its layers do, such as scaling its embeddings or logits.
-
-        The model's own logits of a few tokens are compared with those of this class.
-        """
-        ids = torch.arange(8, device=self.model.device)[None]
-        positions = torch.arange(8, device=self.model.device)[None]
-        states = self.states(ids, positions, Causal())
-        ours = self.logits(self.hidden(states, positions, Causal(), positions[0])).float()
-        own = self.model(ids, use_cache=False).logits[0].float()
-        error = (ours - own).norm(dim=1) / own.norm(dim=1)
-        if not error.median() < 0.1:  # in bfloat16 about 0.01, and more for single tokens where much cancels
-            raise ModelError(
-                f"The policy {self.config.model!r} ({self.model.config.model_type}) does more with its tokens than its "
-                f"layers do, which is not supported. {_USABLE}"
-            )
-
 
 def named_end_of_turn_ids(model: PreTrainedModel) -> list[int]:
     """The tokens that end the assistant's turn by the model's generation config."""
@@ -161,30 +154,48 @@ def output_matrix(model: PreTrainedModel) -> nn.Module:
     return cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]  # untyped in transformers
 
 
-def _decoder(model: PreTrainedModel) -> Decoder:
-    return cast(Decoder, model.get_decoder())  # type: ignore[no-untyped-call]  # untyped in transformers
-
-
-def _check_attention(model: PreTrainedModel, config: PolicyConfig) -> None:
-    """Raise `ModelError` for a model whose layers cannot be run over packed rows."""
-    decoder = _decoder(model)
+def decoder_of(model: PreTrainedModel, config: PolicyConfig) -> Decoder:
+    """The decoder of a model. Raises `ModelError` for one whose layers cannot be run over packed rows."""
+    decoder = Decoder.of(_decoder_module(model))
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     softcap = getattr(model.config, "attn_logit_softcapping", None)
     rotary = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if kinds != {"full_attention"} or softcap or rotary in _BY_LENGTH or not hasattr(decoder, "rotary_emb"):
-        reason = f"layers of {', '.join(sorted(kinds))}" + (" with capped scores" if softcap else "")
-        reason += f" and {rotary} positions" if rotary in _BY_LENGTH else ""
+    reasons = [f"layers of {', '.join(sorted(kinds))}"] * (kinds != {"full_attention"})
+    reasons += ["attention with capped scores"] * bool(softcap)
+    reasons += [f"{rotary} positions"] * (rotary in _BY_LENGTH)
+    reasons += ["a decoder that does not give its layers their attention and rotary positions"] * (decoder is None)
+    if reasons or decoder is None:
         raise ModelError(
-            f"The policy {config.model!r} ({model.config.model_type}) has {reason}, which is not supported. {_USABLE}"
+            f"The policy {config.model!r} ({model.config.model_type}) has {' and '.join(reasons)}, which is not "
+            f"supported. {_USABLE}"
         )
+    return decoder
 
 
-def _open(source: Path | str, dtype: torch.dtype) -> PreTrainedModel:
-    with quiet():
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation=PACKED, trust_remote_code=False
+def _decoder_module(model: PreTrainedModel) -> nn.Module:
+    return cast(nn.Module, model.get_decoder())  # type: ignore[no-untyped-call]  # untyped in transformers
+
+
+def _open(source: Path, config: PolicyConfig, dtype: torch.dtype) -> PreTrainedModel:
+    check_files(source)
+    with quiet(), explained(f"policy {config.model!r}", source):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # an error of ours names them
         )
+    model, info = loaded
+    decoder_of(model, config)
+    check_tensors(model, info, config.model)
+    model.set_attn_implementation(PACKED)
     return cast(PreTrainedModel, model.to("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    with explained("tokenizer", folder):
+        return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder))
 
 
 def _add_lora(model: PreTrainedModel, config: PolicyConfig) -> PreTrainedModel:
@@ -204,7 +215,7 @@ def _add_lora(model: PreTrainedModel, config: PolicyConfig) -> PreTrainedModel:
 
 def _trained_modules(model: PreTrainedModel, config: PolicyConfig) -> list[nn.Module]:
     """The modules that train with `train = "last-layers"`."""
-    decoder = _decoder(model)
+    decoder = decoder_of(model, config)
     if config.last_layers > len(decoder.layers):
         raise ModelError(
             f"policy.last_layers = {config.last_layers}, but {config.model!r} has {len(decoder.layers)} decoder "

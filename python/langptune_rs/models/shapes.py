@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig
 
 from langptune_rs.errors import ModelError
+from langptune_rs.models.folders import check_texts, encoder_folder, explained
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import EMBEDDERS, embedder_folder
 
@@ -35,6 +35,7 @@ class Shape:
     layers: int
     width: int
     feed_forward: int
+    """Of all experts that a token goes through, in a mixture of experts."""
     heads: int
     kv_heads: int
     head_width: int
@@ -68,17 +69,20 @@ def _config(name: str, role: str) -> PretrainedConfig:
         kind, values = KNOWN[name.lower()]
         config = AutoConfig.for_model(kind, **values)
     else:
-        config = AutoConfig.from_pretrained(_config_folder(name, role))
+        folder = _config_folder(name, role)
+        check_texts(folder)
+        with explained(f"configuration of the {role} {name!r}", folder):
+            config = AutoConfig.from_pretrained(folder)
     return config
 
 
 def _config_folder(name: str, role: str) -> Path:
     """The folder with the config.json of a model."""
     if role == "embedder" and name.lower() in EMBEDDERS:
-        return _encoder(embedder_folder(name))
+        return encoder_folder(embedder_folder(name))
     folder = Path(name).expanduser()
     if folder.is_dir():
-        folder = _encoder(folder)
+        folder = encoder_folder(folder)
         if not (folder / "config.json").is_file():
             raise ModelError(f"{role}.model: there is no config.json in {folder}, so its size is unknown.")
         return folder
@@ -97,24 +101,27 @@ def _config_folder(name: str, role: str) -> Path:
     return Path(found).parent
 
 
-def _encoder(folder: Path) -> Path:
-    """The folder of the encoder inside that of a SentenceTransformer; any other folder is returned as it is."""
-    modules = folder / "modules.json"
-    return folder / json.loads(modules.read_text(encoding="utf-8"))[0]["path"] if modules.is_file() else folder
-
-
 def _shape(config: PretrainedConfig, kind: Any) -> Shape:
     """The shape of a model of this configuration and `kind`, one of transformers' auto classes."""
     with quiet(), torch.device("meta"):
         model: nn.Module = kind.from_config(config, trust_remote_code=False)
-    layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+    layers = next((module for module in model.modules() if isinstance(module, nn.ModuleList)), [nn.Identity()])
     config = config.get_text_config()
     matrices = [module for module in layers[0].modules() if isinstance(module, nn.Linear)]
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads or not matrices:
+        raise ModelError(
+            f"The size of a model of type {config.model_type} is unknown here: its layers have no attention heads or "
+            "no linear matrices. Choose a transformer such as Llama or BERT."
+        )
+    experts = getattr(config, "num_experts_per_tok", None)
+    feed_forward = getattr(config, "intermediate_size", None) or max(matrix.out_features for matrix in matrices)
+    if experts:
+        feed_forward = experts * (getattr(config, "moe_intermediate_size", None) or feed_forward)
     return Shape(
         layers=len(layers),
         width=config.hidden_size,
-        feed_forward=config.intermediate_size,
+        feed_forward=feed_forward,
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
@@ -122,5 +129,5 @@ def _shape(config: PretrainedConfig, kind: Any) -> Shape:
         weights=sum(weight.numel() for weight in model.parameters()),
         layer_weights=sum(weight.numel() for weight in layers[0].parameters()),
         layer_edges=sum(matrix.in_features + matrix.out_features for matrix in matrices),
-        gated=len(matrices) == 7,
+        gated=len(matrices) == 7 or bool(experts),
     )

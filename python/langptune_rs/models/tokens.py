@@ -14,6 +14,7 @@ import numpy as np
 
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.files import cache_folder, write_atomically
+from langptune_rs.models.folders import check_texts, explained
 from langptune_rs.models.weights import embedder_tokenizer_folder, policy_tokenizer_folder
 from langptune_rs.progress import progress
 
@@ -98,11 +99,13 @@ def _shown(num_texts: int) -> Iterator[Callable[[int], None]]:
 def _load(folder: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    from transformers import AutoTokenizer
+    check_texts(folder)
+    with explained("tokenizer", folder):
+        if (folder / "tokenizer.json").is_file():
+            return Tokenizer.from_file(str(folder / "tokenizer.json"))
+        from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, use_fast=True).backend_tokenizer
+        return AutoTokenizer.from_pretrained(folder, use_fast=True).backend_tokenizer
 
 
 def _save(path: Path, counts: np.ndarray) -> None:

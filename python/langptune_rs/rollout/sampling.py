@@ -20,7 +20,7 @@ from langptune_rs.models.attention import Layout, missing_tokens
 from langptune_rs.models.decoder import packed_weights
 from langptune_rs.models.memory import trim_freed_memory
 from langptune_rs.models.policy import Policy
-from langptune_rs.rollout.cache import ProfileCache
+from langptune_rs.models.profile_cache import ProfileCache
 from langptune_rs.seeds import seed_sequence
 
 PROMPT_TOKENS = 2048
