@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from langptune_rs.models.attention import Layout
+from langptune_rs.models.mixed import MixedLinear
 
 _PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 
@@ -97,7 +98,7 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
 
 def _can_be_packed(module: nn.Module) -> bool:
     return (
-        type(module) is nn.Linear
+        type(module) in (nn.Linear, MixedLinear)
         and module.weight.device.type == "cpu"
         and module.weight.dtype == torch.bfloat16
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -165,12 +165,24 @@ def read_config(run: Path) -> RunConfig:
         raise RunError(
             f"{run} holds no run: there is no {CONFIG} in it. Give the --output folder of `langptune train`."
         )
-    return load_config(run / CONFIG)
+    return load_config(run / CONFIG, _as_it_was(run / CONFIG))
+
+
+def _as_it_was(path: Path) -> list[str]:
+    """Values of keys that a configuration written by an earlier version lacks, where today's default is another."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        lacks_precision = "precision" in values["engine"] and "precision" not in values["rlso"]
+    except (KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return []  # `load_config` says what is wrong
+    return [f"rlso.precision={values['engine']['precision']}"] if lacks_precision else []
 
 
 def _check_same(output: Path, config: RunConfig) -> None:
     """Raise `RunError` for another configuration. Keys that decide only about memory may differ and are taken over."""
     before = read_config(output)
+    if "precision" not in config.rlso.model_fields_set:  # a run goes on as it began, whatever the default is today
+        config = config.model_copy(update={"rlso": config.rlso.model_copy(update={"precision": before.rlso.precision})})
     if _without_memory_keys(before) != _without_memory_keys(config):
         lines = difflib.ndiff(to_toml(before).splitlines(), to_toml(config).splitlines())
         changed = [line for line in lines if line[:2] in ("- ", "+ ")]
