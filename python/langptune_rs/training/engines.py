@@ -59,9 +59,9 @@ def make_engine(
     """A DeepSpeed engine around the trainable parameters of `module`, with AdamW (appendix C: decay 1e-6).
 
     The caller accumulates gradients: any number of `backward` calls, then one `step`. The step averages gradients over
-    the ranks, so each rank scales its loss by the world size over the global count. `precision` is that of the trainable
-    parameters, "fp32" or "bf16", by default `config.precision`; frozen ones keep their own. bfloat16 weights always
-    have float32 masters and float32 gradient sums. DeepSpeed has those only from ZeRO stage 1 on, so stage 0 in
+    the ranks, so each rank scales its loss by the world size over the global count. `precision` is that of the
+    trainable parameters, "fp32" or "bf16", by default `config.precision`; frozen ones keep their own. bfloat16 weights
+    always have float32 masters and float32 gradient sums. DeepSpeed has those only from ZeRO stage 1 on, so stage 0 in
     bfloat16 runs as stage 1. What `config.offload` keeps in the memory of the CPU is stepped there by torch's fused
     AdamW.
     """
