@@ -33,7 +33,8 @@ def main(prompt_tokens: int, overrides: list[str]) -> None:
     config = load_config("quickstart", overrides)
     num_sessions, num_profiles = config.rlso.batch_size, config.rlso.num_profiles
     start_distributed()
-    policy = Policy.load(config.policy, COMPUTE_DTYPES[config.engine.precision])
+    dtypes = COMPUTE_DTYPES[config.engine.precision], COMPUTE_DTYPES[config.rlso.precision]
+    policy = Policy.load(config.policy, *dtypes)
     prompts = np.random.default_rng(0).integers(100, 40000, (num_sessions, prompt_tokens)).tolist()
     profiles = write_profiles(
         policy,
@@ -51,7 +52,7 @@ def main(prompt_tokens: int, overrides: list[str]) -> None:
     trim_freed_memory()
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    engine = make_engine(scorer, 1e-6, 0.0, config.engine)
+    engine = make_engine(scorer, 1e-6, 0.0, config.engine, config.rlso.precision)
     rewards, logps = torch.randn(num_sessions, num_profiles, dtype=torch.float64), None
     for _ in range(2):
         logps, _ = policy_step(engine, batches, rewards, logps, config.rlso, 1e-6)
