@@ -1,10 +1,14 @@
 """What trains computes its log-probabilities exactly, whatever the rest of the policy is in."""
 
+import io
 import math
+from contextlib import redirect_stderr
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.experiments.tiny import make_models
 from torch import nn
 
 from langptune_rs.config import load_config
@@ -15,7 +19,7 @@ from langptune_rs.distributed.start import start_distributed
 from langptune_rs.errors import ConfigError
 from langptune_rs.models.mixed import MixedLinear, accept_mixed
 from langptune_rs.models.policy import Policy
-from langptune_rs.rollout.sampling import write_profiles
+from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.engines import make_engine
 from langptune_rs.training.log_ratios import LogRatioCheck, pair_spread, rounded_differently
 from langptune_rs.training.policy_step import policy_step
@@ -23,55 +27,58 @@ from langptune_rs.training.rollout_batches import pack_rollout
 from langptune_rs.training.scorer import ProfileScorer, score
 
 TEXTS = ("A user likes slow films about families.", "Name the next book for a reader of crime novels.", "Jazz?")
+NUM_PROFILES = 4
+REWARDS_BG = torch.tensor([[1.5, -0.5, -0.5, -0.5], [-1.0, 1.0, 0.5, -0.5], [0.0, 0.0, 1.0, -1.0]], dtype=torch.float64)
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 
 
-def policy_in(trained_dtype: torch.dtype, train: str = "last-layers") -> Policy:
-    """The small policy in bfloat16 with its trained part in another precision. LoRA starts at other weights than 0."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A policy of a few thousand weights."""
+    return make_models(tmp_path_factory.mktemp("models"))[0]
+
+
+@pytest.fixture(params=["last-layers", "lora"])
+def train(request) -> str:
+    return request.param
+
+
+def tiny(folder: Path, trained_dtype: torch.dtype, train: str) -> Policy:
+    """The policy in bfloat16 with its trained part in another precision. LoRA starts at other weights than 0."""
     torch.manual_seed(0)
-    policy = Policy.load(PolicyConfig(train=train, last_layers=2, lora_rank=4), torch.bfloat16, trained_dtype)
+    config = PolicyConfig(model=str(folder), train=train, last_layers=1, lora_rank=4)
+    policy = Policy.load(config, torch.bfloat16, trained_dtype)
     for name, weight in policy.model.named_parameters():
         if "lora_B" in name:
             weight.data = (torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) / 100).to(weight.dtype)
     return policy
 
 
-def batches_of(policy: Policy, num_profiles: int = 2):
+def written(policy: Policy) -> tuple[list[list[int]], Profiles]:
     prompts = [policy.encode_prompt(text) for text in TEXTS]
-    profiles = write_profiles(
-        policy, prompts, max_tokens=12, temperatures=[1.0] * num_profiles, seeds=[1, 2, 3], keep_states=True
-    )
-    return profiles, pack_rollout(policy, prompts, profiles, num_profiles, 8192)
+    temperatures, seeds = [2.0] * NUM_PROFILES, range(len(TEXTS))
+    options = {"max_tokens": 12, "temperatures": temperatures, "seeds": seeds, "keep_states": True}
+    return prompts, write_profiles(policy, prompts, **options)
 
 
-@pytest.fixture(scope="module", params=["last-layers", "lora"])
-def train(request) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def logps(train) -> dict:
-    """Log-probabilities of the same profiles from the same states, by the precision of what trains."""
-    found = {}
-    for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        policy = policy_in(dtype, train)
-        profiles, batches = batches_of(policy)
-        found[dtype] = profiles.tokens, score(ProfileScorer(policy), batches)
-    return found
-
-
-def test_profiles_are_written_alike_whatever_trains_is_kept_in(logps):
-    first, *others = (tokens for tokens, _ in logps.values())
+def test_it_matters_not_for_writing_in_what_the_trained_part_is_kept(folder, train):
+    first, *others = (written(tiny(folder, dtype, train))[1].tokens for dtype in PRECISIONS.values())
     assert all(tokens == first for tokens in others)
 
 
-def test_log_probabilities_in_float32_are_those_of_float64(logps):
-    exact_BG = logps[torch.float64][1]
-    assert (logps[torch.float32][1] - exact_BG).abs().max() < 1e-3  # transformers itself norms in float32
-    assert (logps[torch.bfloat16][1] - exact_BG).abs().max() > 2e-2
+def test_log_probabilities_in_float32_are_those_of_float64(folder, train):
+    """Also with LoRA, where every layer trains beside its frozen matrices."""
+    rollout = written(tiny(folder, torch.bfloat16, train))
+    logps = {}
+    for name, dtype in PRECISIONS.items():
+        policy = tiny(folder, dtype, train)
+        logps[name] = score(ProfileScorer(policy, 2.0), pack_rollout(policy, *rollout, NUM_PROFILES, 8192))
+    assert (logps["fp32"] - logps["fp64"]).abs().max() < 1e-4  # transformers itself norms in float32
+    assert (logps["bf16"] - logps["fp64"]).abs().max() > 1e-3
 
 
-def test_weights_come_back_as_they_were(train):
-    policy = policy_in(torch.float32, train)
+def test_weights_come_back_as_they_were(folder, train):
+    policy = tiny(folder, torch.float32, train)
     before = {name: weight.detach().clone() for name, weight in policy.model.named_parameters()}
     with policy.in_one_precision():
         assert {weight.dtype for weight in policy.model.parameters()} == {torch.bfloat16}
@@ -84,29 +91,12 @@ def test_weights_come_back_as_they_were(train):
     assert torch.bfloat16 in frozen
 
 
-def test_a_saved_policy_is_in_the_precision_it_writes_in(train, tmp_path):
-    policy = policy_in(torch.float32, train)
-    profiles, _ = batches_of(policy)
+def test_a_saved_policy_is_in_the_precision_it_writes_in(folder, train, tmp_path):
+    policy = tiny(folder, torch.float32, train)
+    _, profiles = written(policy)
     policy.save(tmp_path / "saved")
     opened = Policy.from_folder(tmp_path / "saved", policy.config, torch.bfloat16)
-    assert batches_of(opened)[0].tokens == profiles.tokens
-
-
-def test_eight_updates_over_one_rollout_lower_the_loss_each_time():
-    """In bfloat16 they do not: its rounding is larger than what such steps change."""
-    start_distributed()
-    policy = policy_in(torch.float32)
-    _, batches = batches_of(policy, num_profiles=4)
-    engine = make_engine(ProfileScorer(policy), 1e-6, 0.0, EngineConfig(), "fp32")
-    rewards_BG = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    old_BG, losses = None, []
-    for _ in range(8):
-        old_BG, values = policy_step(
-            engine, batches, rewards_BG, old_BG, RlsoConfig(batch_size=3, num_profiles=4), 1e-6
-        )
-        losses.append(values["rlso/loss"])
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < losses[0] - 1e-3
+    assert written(opened)[1].tokens == profiles.tokens
 
 
 def test_frozen_bfloat16_layers_multiply_float32_rows_exactly():
@@ -149,24 +139,48 @@ def test_few_weights_move_by_their_last_place_and_come_back(dtype):
     assert torch.equal(layer.weight, before)
 
 
-def test_bfloat16_is_noisier_than_its_steps_and_float32_is_not(capsys):
-    """At the usual learning rate, as the run itself finds out."""
+@pytest.fixture(scope="module")
+def updates() -> dict:
+    """Eight updates of a real policy over one rollout, by precision: losses, and what the run's own check finds."""
     start_distributed()
+    config = PolicyConfig(last_layers=2)
+    rollout = written(Policy.load(config, torch.bfloat16))
     found = {}
-    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        policy = policy_in(dtype)
-        _, batches = batches_of(policy)
+    for name in ("bf16", "fp32"):
+        policy = Policy.load(config, torch.bfloat16, PRECISIONS[name])
+        batches = pack_rollout(policy, *rollout, NUM_PROFILES, 8192)
         scorer = ProfileScorer(policy)
         engine = make_engine(scorer, 1e-6, 0.0, EngineConfig(), name)
         check = LogRatioCheck(scorer, batches[0], 0)
-        rewards_BG = torch.tensor([[1.0, -1.0]] * 3, dtype=torch.float64)
-        policy_step(engine, batches, rewards_BG, None, RlsoConfig(batch_size=3), 1e-6)
-        found[name] = check.metrics()
-    said = capsys.readouterr().err
-    assert found["fp32"]["rlso/log_ratio_noise"] < 0.1 * found["fp32"]["rlso/log_ratio_step"]
-    assert found["bf16"]["rlso/log_ratio_noise"] > found["bf16"]["rlso/log_ratio_step"]
-    assert said.count("Rounding moves a pair's difference") == 1
-    assert 'rlso.precision = "fp32"' in said
+        old_BG, losses = None, []
+        for update in range(8):
+            rlso = RlsoConfig(batch_size=len(TEXTS), num_profiles=NUM_PROFILES)
+            old_BG, values = policy_step(engine, batches, REWARDS_BG, old_BG, rlso, 1e-6)
+            losses.append(values["rlso/loss"])
+            if update == 0:
+                said = io.StringIO()
+                with redirect_stderr(said):
+                    metrics = check.metrics()
+        found[name] = losses, metrics["rlso/log_ratio_noise"], metrics["rlso/log_ratio_step"], said.getvalue()
+    return found
+
+
+def test_eight_updates_over_one_rollout_lower_the_loss_each_time(updates):
+    losses = updates["fp32"][0]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 0.01
+    rounded = updates["bf16"][0]
+    assert rounded != sorted(rounded, reverse=True)
+
+
+def test_float32_knows_a_step_from_rounding_and_bfloat16_does_not(updates):
+    """At the usual learning rate, as the run itself finds out."""
+    _, noise, step, said = updates["fp32"]
+    assert noise < 0.01 * step
+    assert not said
+    _, noise, step, said = updates["bf16"]
+    assert noise > 0.5 * step
+    assert ("Rounding moves a pair's difference" in said) == (noise > step)
 
 
 def test_what_trains_is_in_no_shorter_precision_than_the_rest():
