@@ -45,8 +45,7 @@ class Policy:
         self.model = model
         self.tokenizer = tokenizer
         self.config = config
-        self.dtype = model.get_input_embeddings().weight.dtype
-        self.trained_dtype = self.dtype
+        self.dtype = self.trained_dtype = cast(torch.dtype, model.get_input_embeddings().weight.dtype)
         self.eos_ids = end_of_turn_ids(model, tokenizer)
         self.decoder = _decoder(model)
         self.cut = 0 if config.train == "lora" else len(self.decoder.layers) - config.last_layers

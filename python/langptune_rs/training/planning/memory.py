@@ -27,7 +27,8 @@ heads, and f that of the feed-forward network, they take t(3q + 2k + 4h + 4f) + 
 + 3f) without one. The attention kernel is taken to keep no (tokens, tokens) matrix. Gradient checkpointing keeps th for
 each layer, and one layer in full. LoRA trains all layers and keeps the inputs of its matrices once more, at rank r:
 7rt. Where t is not c, the output matrix is there a second time, in float32. The logits of some rows of the output at a
-time come on top, in float32 with their probabilities. The embedder keeps one micro-batch.
+time come on top, in float32 with their probabilities, and in bfloat16 too where that is what trains. The embedder keeps
+one micro-batch.
 """
 
 from __future__ import annotations
@@ -244,7 +245,7 @@ def _policy_activations(config: RunConfig, policy: Shape) -> int:
         kept += num_tokens * num_layers * 7 * config.policy.lora_rank * bytes_per_number(precision)
     if precision != config.engine.precision:
         kept += bytes_per_number(precision) * policy.vocabulary * policy.width
-    return kept + min(ROWS, num_tokens) * policy.vocabulary * 12
+    return kept + min(ROWS, num_tokens) * policy.vocabulary * (8 if precision == "fp32" else 12)
 
 
 def options(config: RunConfig, policy: Shape, embedder: Shape, num_processes: int) -> list[Option]:
