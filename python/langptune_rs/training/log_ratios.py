@@ -29,12 +29,12 @@ class LogRatioCheck:
         with torch.no_grad():
             self._before_BG = scorer(batch)
             with rounded_differently(scorer, seed):
-                self.noise = pair_spread(gather_rows(scorer(batch) - self._before_BG))
+                self.noise = pair_spread(scorer(batch) - self._before_BG)
 
     def metrics(self) -> dict[str, float]:
         """What to log after the step: `rlso/log_ratio_noise` and `rlso/log_ratio_step`, both `pair_spread`s in nats."""
         with torch.no_grad():
-            step = pair_spread(gather_rows(self._scorer(self._batch) - self._before_BG))
+            step = pair_spread(self._scorer(self._batch) - self._before_BG)
         if self.noise > step and rank() == 0:
             print(
                 f"Rounding moves a pair's difference of log-ratios by {self.noise:.2g} nats, a step only by "
@@ -46,8 +46,14 @@ class LogRatioCheck:
 
 
 def pair_spread(log_ratios_BG: Tensor) -> float:
-    """Root mean square, over all pairs of profiles of a session, of the difference of their log-ratios."""
-    return math.sqrt(2 * log_ratios_BG.double().var(1).mean().item())
+    """Root mean square of the difference of two log-ratios, over all pairs of profiles of a session, on all ranks.
+
+    Each rank gives its own sessions, any number of them.
+    """
+    variances_B = log_ratios_BG.double().var(1)
+    of_ranks = gather_rows(torch.stack([variances_B.sum(), variances_B.new_tensor(len(variances_B))])[None])
+    total, count = of_ranks.sum(0).tolist()
+    return math.sqrt(2 * total / count)
 
 
 @contextmanager
