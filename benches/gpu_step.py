@@ -82,7 +82,11 @@ def main() -> None:
     peak = options.peak or _known_peak()
     config = POLICIES[options.policy]
     start_distributed()
-    policy = Policy.load(config, torch.bfloat16) if options.policy == EMBEDDED else with_random_weights(config)
+    policy = (
+        Policy.load(config, torch.bfloat16, torch.float32)
+        if options.policy == EMBEDDED
+        else with_random_weights(config)
+    )
     settings = Settings(
         options.source, options.sessions, options.profiles, options.max_tokens, config.last_layers, options.epochs
     )
@@ -96,7 +100,7 @@ def main() -> None:
         gradient_checkpointing=config.train == "lora",
     )
     scorer = ProfileScorer(policy, checkpointing=rlso.gradient_checkpointing)
-    engine = make_engine(scorer, LEARNING_RATE, rlso.weight_decay, EngineConfig(precision="bf16"))
+    engine = make_engine(scorer, LEARNING_RATE, rlso.weight_decay, EngineConfig(precision="bf16"), "fp32")
     runs = [one_step(policy, engine, work, settings, rlso) for _ in range(options.steps + 1)][1:]
     seconds = {part: sum(run[0][part] for run in runs) / len(runs) for part in PARTS}
     numbers = {
@@ -123,7 +127,8 @@ def with_random_weights(config: PolicyConfig) -> Policy:
         shape = AutoConfig.for_model(kind, **values, max_position_embeddings=8192)
         from_config: Any = AutoModelForCausalLM.from_config
         model = from_config(shape, dtype=torch.bfloat16, attn_implementation=PACKED)
-    return Policy.for_training(model, AutoTokenizer.from_pretrained(policy_folder(PolicyConfig().model)), config)
+    tokenizer = AutoTokenizer.from_pretrained(policy_folder(PolicyConfig().model))
+    return Policy.for_training(model, tokenizer, config, torch.float32)
 
 
 def one_step(

@@ -25,14 +25,14 @@ def step(settings: Settings) -> dict[str, float]:
     """The numbers of one step, see `Clock.results`."""
     keep_freed_memory()
     start_distributed()
-    policy = Policy.load(settings.policy, torch.bfloat16)
+    policy = Policy.load(settings.policy, torch.bfloat16, torch.float32)
     config = RlsoConfig(
         batch_size=settings.num_sessions,
         micro_batch_tokens=MICRO_BATCH_TOKENS,
         num_profiles=settings.num_profiles,
         epochs=settings.epochs,
     )
-    engine = make_engine(ProfileScorer(policy), LEARNING_RATE, config.weight_decay, EngineConfig())
+    engine = make_engine(ProfileScorer(policy), LEARNING_RATE, config.weight_decay, EngineConfig(), "fp32")
     work = Work(settings, policy)
     clock = Clock()
     with clock.timed("rollout"):

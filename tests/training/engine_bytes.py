@@ -11,6 +11,7 @@ from torch import nn
 from langptune_rs.config.engine import EngineConfig
 from langptune_rs.distributed.group import end_process
 from langptune_rs.distributed.start import start_distributed
+from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.training.engines import make_engine, optimizer_step
 
 WIDTH, TRAINED, FROZEN = 512, 4, 2
@@ -22,17 +23,26 @@ def alive() -> int:
     return sum(storages.values())
 
 
-def measure_engine(folder: Path, stage: int, precision: str) -> None:
+class Layers(nn.Sequential):
+    """Layers that may differ in precision."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        for layer in self:
+            rows = layer(rows.to(layer.weight.dtype))
+        return rows
+
+
+def measure_engine(folder: Path, stage: int, precision: str, trained_precision: str) -> None:
     """Write the bytes into `folder`, in a file named by the rank."""
     start_distributed()
     before = alive()
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    module = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False, dtype=dtype) for _ in range(TRAINED + FROZEN)))
+    dtypes = [COMPUTE_DTYPES[precision]] * FROZEN + [COMPUTE_DTYPES[trained_precision]] * TRAINED
+    module = Layers(*(nn.Linear(WIDTH, WIDTH, bias=False, dtype=dtype) for dtype in dtypes))
     module[:FROZEN].requires_grad_(False)
     config = EngineConfig(zero_stage=stage, precision=precision)
-    engine = make_engine(module, 1e-3, 0.0, config)
+    engine = make_engine(module, 1e-3, 0.0, config, trained_precision)
     for step in range(2):
-        engine.backward(engine(torch.ones(1, WIDTH, dtype=dtype)).float().sum())
+        engine.backward(engine(torch.ones(1, WIDTH)).float().sum())
         if step == 0:
             optimizer_step(engine)
     gradients = [weight.grad for weight in module.parameters()]  # Python objects from here on, which gc knows

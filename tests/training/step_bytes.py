@@ -16,7 +16,7 @@ from langptune_rs.distributed.start import start_distributed
 from langptune_rs.models.memory import trim_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
-from langptune_rs.rollout.sampling import write_profiles
+from langptune_rs.rollout.sampling import Profiles, States
 from langptune_rs.training.engines import make_engine
 from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.rollout_batches import pack_rollout
@@ -29,21 +29,26 @@ def memory(line: str) -> int:
     return 1024 * next(int(text.split()[1]) for text in lines if text.startswith(line))
 
 
+def random_profiles(policy: Policy, prompts: list[list[int]], num_profiles: int, num_tokens: int) -> Profiles:
+    """Profiles of as many tokens as there may be, with random states, which take no time to write."""
+
+    def states(lengths: list[int]) -> list[torch.Tensor]:
+        return [torch.randn(length, policy.model.config.hidden_size).to(policy.dtype) for length in lengths]
+
+    tokens = np.random.default_rng(1).integers(100, 40000, (len(prompts) * num_profiles, num_tokens)).tolist()
+    at_cut = States(states([len(prompt) for prompt in prompts]), states([num_tokens - 1] * len(tokens)))
+    return Profiles(tokens, [""] * len(tokens), np.ones(len(tokens), dtype=bool), at_cut)
+
+
 def main(prompt_tokens: int, overrides: list[str]) -> None:
     config = load_config("quickstart", overrides)
     num_sessions, num_profiles = config.rlso.batch_size, config.rlso.num_profiles
     start_distributed()
-    policy = Policy.load(config.policy, COMPUTE_DTYPES[config.engine.precision])
-    prompts = np.random.default_rng(0).integers(100, 40000, (num_sessions, prompt_tokens)).tolist()
-    profiles = write_profiles(
-        policy,
-        prompts,
-        max_tokens=config.profile.max_tokens,
-        temperatures=[1.0] * num_profiles,
-        seeds=range(num_sessions),
-        token_budget=config.profile.token_budget,
-        keep_states=True,
-    )
+    dtypes = COMPUTE_DTYPES[config.engine.precision], COMPUTE_DTYPES[config.rlso.precision]
+    policy = Policy.load(config.policy, *dtypes)
+    random = np.random.default_rng(0)
+    prompts = random.integers(100, 40000, (num_sessions, prompt_tokens)).tolist()
+    profiles = random_profiles(policy, prompts, num_profiles, config.profile.max_tokens)
     batches = pack_rollout(policy, prompts, profiles, num_profiles, config.rlso.micro_batch_tokens)
     scorer = ProfileScorer(policy, checkpointing=config.rlso.gradient_checkpointing)
     score(scorer, batches[:1])  # what the libraries keep from the first pass on
@@ -51,7 +56,7 @@ def main(prompt_tokens: int, overrides: list[str]) -> None:
     trim_freed_memory()
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    engine = make_engine(scorer, 1e-6, 0.0, config.engine)
+    engine = make_engine(scorer, 1e-6, 0.0, config.engine, config.rlso.precision)
     rewards, logps = torch.randn(num_sessions, num_profiles, dtype=torch.float64), None
     for _ in range(2):
         logps, _ = policy_step(engine, batches, rewards, logps, config.rlso, 1e-6)

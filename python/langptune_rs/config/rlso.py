@@ -24,6 +24,9 @@ class RlsoConfig(Section):
     epochs: PositiveInt = 4
     """Optimizer steps over each rollout batch."""
     learning_rate: PositiveFloat = 1e-6
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the layers that train and of log-probabilities, whatever `engine.precision` is. A step changes a
+    log-ratio by hundredths of a nat, and bf16 rounds it by tenths."""
     objective: Literal["rlso"] = "rlso"
     """The loss of a step, named after its file in `training/objectives`; `rlso` is Eq. 6."""
     eta: PositiveFloat = 1.0

@@ -63,3 +63,12 @@ class RunConfig(Section):
                 f"batch serves {self.rlso.epochs} optimizer steps; set rlso.steps = {nearest}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> RunConfig:
+        if self.engine.precision == "fp32" and self.rlso.precision == "bf16":
+            raise ValueError(
+                'rlso.precision = "bf16" is less than engine.precision = "fp32", in which the rest of the policy is; '
+                'set both to "bf16", or rlso.precision = "fp32"'
+            )
+        return self

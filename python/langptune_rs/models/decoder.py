@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from langptune_rs.models.attention import Layout, attending
+from langptune_rs.models.mixed import MixedLinear
 
 _PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 _NORMS = ("norm", "final_layernorm", "final_layer_norm")
@@ -116,7 +117,7 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
 
 def _can_be_packed(module: nn.Module) -> bool:
     return (
-        type(module) is nn.Linear
+        type(module) in (nn.Linear, MixedLinear)
         and module.weight.device.type == "cpu"
         and module.weight.dtype == torch.bfloat16
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped

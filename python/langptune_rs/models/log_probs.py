@@ -37,15 +37,16 @@ class _TokenLogps(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, *options: Any) -> Tensor:
         ctx.options = options  # softcap and temperature
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        matrix, offset = _in_precision_of(hidden, weight, bias)
         logps = []
         for start in range(0, len(tokens), ROWS):
             chunk = slice(start, start + ROWS)
             logps_C, slope_CV = _logps_and_slope(
-                hidden[chunk], weight, bias, tokens[chunk], *options, slope=gradient is not None
+                hidden[chunk], matrix, offset, tokens[chunk], *options, slope=gradient is not None
             )
             logps.append(logps_C)
             if gradient is not None and slope_CV is not None:
-                gradient[chunk] = slope_CV.to(weight.dtype) @ weight
+                gradient[chunk] = slope_CV.to(matrix.dtype) @ matrix
         ctx.save_for_backward(gradient, hidden, weight, bias, tokens)
         return torch.cat(logps) if logps else hidden.new_zeros(0, dtype=torch.float32)
 
@@ -56,18 +57,24 @@ class _TokenLogps(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         if grad_weight is not None or grad_bias is not None:
+            matrix, offset = _in_precision_of(hidden, weight, bias)
             for start in range(0, len(tokens), ROWS):
                 chunk = slice(start, start + ROWS)
-                _, slope_CV = _logps_and_slope(hidden[chunk], weight, bias, tokens[chunk], *ctx.options, slope=True)
+                _, slope_CV = _logps_and_slope(hidden[chunk], matrix, offset, tokens[chunk], *ctx.options, slope=True)
                 assert slope_CV is not None
                 slope_CV *= grad_logps[chunk, None]
                 if grad_weight is not None:
-                    grad_weight += slope_CV.to(weight.dtype).T @ hidden[chunk]
+                    grad_weight += slope_CV.to(hidden.dtype).T @ hidden[chunk]
                 if grad_bias is not None:
                     grad_bias += slope_CV.sum(0)
         grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         grad_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
         return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _in_precision_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The output matrix and its bias in the dtype of `hidden`; a matrix in a shorter one is widened."""
+    return weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
 
 
 def _logps_and_slope(

@@ -7,6 +7,8 @@ With LoRA every layer trains, and only the embedding is before the cut.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from langptune_rs.models.chat import Chat
 from langptune_rs.models.completeness import check_adapter, check_tensors, check_vocabulary
 from langptune_rs.models.decoder import Decoder, last_hidden, run_layers
 from langptune_rs.models.folders import check_files, explained
+from langptune_rs.models.mixed import accept_mixed
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder
 
@@ -39,12 +42,15 @@ class Policy:
     Attributes:
         decoder: layers, final norm and rotary positions of `model`.
         cut: the number of layers that are frozen; those after it train.
+        dtype: the precision in which profiles are written.
+        trained_dtype: the precision of what trains, and of log-probabilities.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PolicyConfig):
         self.model = model
         self.tokenizer = tokenizer
         self.config = config
+        self.dtype = self.trained_dtype = cast(torch.dtype, model.get_input_embeddings().weight.dtype)
         self.chat = Chat(tokenizer, config, named_end_of_turn_ids(model))
         self.eos_ids = self.chat.eos_ids
         self.decoder = decoder_of(model, config)
@@ -58,17 +64,27 @@ class Policy:
             )
 
     @classmethod
-    def load(cls, config: PolicyConfig, dtype: torch.dtype = torch.float32) -> Policy:
+    def load(
+        cls, config: PolicyConfig, dtype: torch.dtype = torch.float32, trained_dtype: torch.dtype | None = None
+    ) -> Policy:
         """The pre-trained policy of a recipe, with only the weights that it trains marked as trainable.
+
+        What trains is kept in `trained_dtype`, the rest in `dtype`.
 
         Raises `ModelError` when the model cannot be found or cannot be trained as the recipe asks.
         """
         folder = policy_folder(config.model)
         model = _open(folder, config, dtype)
-        return cls.for_training(model, _open_tokenizer(folder), config)
+        return cls.for_training(model, _open_tokenizer(folder), config, trained_dtype)
 
     @classmethod
-    def for_training(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PolicyConfig) -> Policy:
+    def for_training(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PolicyConfig,
+        trained_dtype: torch.dtype | None = None,
+    ) -> Policy:
         """The policy of a model, with only the weights that the recipe trains marked as trainable.
 
         The model must be loaded with `attn_implementation=PACKED`. Raises `ModelError` when it cannot be trained as the
@@ -81,7 +97,10 @@ class Policy:
         else:
             for module in _trained_modules(model, config):
                 module.requires_grad_(True)
-        return cls(model, tokenizer, config)
+        policy = cls(model, tokenizer, config)
+        if trained_dtype is not None:
+            policy._train_in(trained_dtype)
+        return policy
 
     @classmethod
     def from_folder(cls, folder: Path, config: PolicyConfig, dtype: torch.dtype = torch.float32) -> Policy:
@@ -99,10 +118,40 @@ class Policy:
         return cls(model.requires_grad_(False), _open_tokenizer(folder), config)
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors; only the adapter for LoRA) and tokenizer in the libraries' own formats."""
-        with quiet():
+        """Write weights (safetensors; only the adapter for LoRA) and tokenizer in the libraries' own formats.
+
+        All weights are written in the precision in which profiles are written.
+        """
+        with quiet(), self.in_one_precision():
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def _train_in(self, dtype: torch.dtype) -> None:
+        """Keep what trains in `dtype`, so that everything after the cut is computed in it."""
+        self.trained_dtype = dtype
+        for parameter in (*self._trained_parameters(), *self.decoder.norm.parameters()):
+            parameter.data = parameter.data.to(dtype)
+        if dtype != self.dtype:
+            for layer in self.decoder.layers[self.cut :]:
+                accept_mixed(layer)
+
+    def _trained_parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @contextmanager
+    def in_one_precision(self) -> Iterator[None]:
+        """Inside the block every weight is in `dtype`, for work that needs speed more than exactness.
+
+        What trains comes back as it was, so it must not change inside the block.
+        """
+        exact = [(parameter, parameter.data) for parameter in self.model.parameters() if parameter.dtype != self.dtype]
+        for parameter, values in exact:
+            parameter.data = values.to(self.dtype)
+        try:
+            yield
+        finally:
+            for parameter, values in exact:
+                parameter.data = values
 
     @property
     def max_context(self) -> int:
@@ -126,7 +175,11 @@ class Policy:
     def hidden(
         self, states: Tensor, position_ids: Tensor, layout: Layout, rows: Tensor, *, checkpointing: bool = False
     ) -> Tensor:
-        """Final hidden states (rows, width) at `rows`, which the output matrix reads, from `states` at the cut."""
+        """Final hidden states (rows, width) at `rows`, which the output matrix reads, from `states` at the cut.
+
+        They are computed in `trained_dtype`, except within `in_one_precision`.
+        """
+        states = states.to(self.decoder.norm.get_parameter("weight").dtype)
         layers = self.decoder.layers[self.cut : -1]
         before_last = run_layers(self.decoder, layers, states, position_ids, layout, checkpointing=checkpointing)
         return last_hidden(self.decoder, before_last, position_ids, layout, rows, checkpointing=checkpointing)

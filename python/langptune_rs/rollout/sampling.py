@@ -98,7 +98,7 @@ def write_profiles(
     no_states = torch.empty(0)
     states = States([no_states] * len(prompts), [no_states] * len(tokens)) if keep_states else None
     batches = _token_budget_batches(order, prompts, max_tokens, num_samples, token_budget)
-    with packed_weights(policy.model):
+    with policy.in_one_precision(), packed_weights(policy.model):
         for batch, before in zip_longest(batches, kept):
             rows = [i * num_samples + s for i in batch for s in range(num_samples)]
             written = before

@@ -240,8 +240,7 @@ def read_config(run: Path) -> RunConfig:
         raise RunError(
             f"{run} holds no run: there is no {CONFIG} in it. Give the --output folder of `langptune train`."
         )
-    config = load_config(run / CONFIG)
-    return _with_prompts_of_before(found_config(config, run), run)
+    return _as_begun(found_config(load_config(run / CONFIG), run), run)
 
 
 def found_config(config: RunConfig, run: Path) -> RunConfig:
@@ -250,13 +249,23 @@ def found_config(config: RunConfig, run: Path) -> RunConfig:
     return found_paths(config, run, origin.folder if origin else None)
 
 
-def _with_prompts_of_before(config: RunConfig, run: Path) -> RunConfig:
-    """The configuration of a run that was trained before items had a prompt: they get none then."""
-    written = tomllib.loads((run / CONFIG).read_text(encoding="utf-8")).get("embedder", {})
-    is_before = "query_prompt" in written and "item_prompt" not in written and _has_work(run)
-    if config.embedder.item_prompt is not None or not is_before or read_origin(run):
+def _as_begun(config: RunConfig, run: Path) -> RunConfig:
+    """The configuration of a run that an earlier version began, whose keys do not decide all that today's do.
+
+    Items have no prompt then, and what trains is in the precision of all else.
+    """
+    written = tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))
+    embedder, rlso, engine = (written.get(section, {}) for section in ("embedder", "rlso", "engine"))
+    if not _has_work(run):
         return config
-    return config.model_copy(update={"embedder": config.embedder.model_copy(update={"item_prompt": ""})})
+    has_no_item_prompt = "query_prompt" in embedder and "item_prompt" not in embedder and not read_origin(run)
+    if has_no_item_prompt and config.embedder.item_prompt is None:
+        config = config.model_copy(update={"embedder": config.embedder.model_copy(update={"item_prompt": ""})})
+    has_one_precision = "precision" in engine and "precision" not in rlso
+    if has_one_precision and "precision" not in config.rlso.model_fields_set:
+        precision = {"precision": engine["precision"]}
+        config = config.model_copy(update={"rlso": config.rlso.model_copy(update=precision)})
+    return config
 
 
 def _check_same(output: Path, config: RunConfig) -> None:
@@ -264,7 +273,7 @@ def _check_same(output: Path, config: RunConfig) -> None:
 
     So may those that say where the data is, if what it held is noted.
     """
-    config = _with_prompts_of_before(config, output)
+    config = _as_begun(config, output)
     before, origin = read_config(output), read_origin(output)
     before = before.model_copy(update={"data": resolve_config(before.data)})  # an older version wrote names of files
     may_change = (*MEMORY_KEYS, *PLACE_KEYS) if origin else MEMORY_KEYS

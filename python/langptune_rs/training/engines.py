@@ -53,13 +53,17 @@ class Engine(Protocol):
         """Take the state that `save_checkpoint` wrote; every rank calls this."""
 
 
-def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, config: EngineConfig) -> Engine:
+def make_engine(
+    module: nn.Module, learning_rate: float, weight_decay: float, config: EngineConfig, precision: str | None = None
+) -> Engine:
     """A DeepSpeed engine around the trainable parameters of `module`, with AdamW (appendix C: decay 1e-6).
 
     The caller accumulates gradients: any number of `backward` calls, then one `step`. The step averages gradients over
-    the ranks, so each rank scales its loss by the world size over the global count. bfloat16 weights always have
-    float32 masters and float32 gradient sums. DeepSpeed has those only from ZeRO stage 1 on, so stage 0 in bfloat16
-    runs as stage 1. What `config.offload` keeps in the memory of the CPU is stepped there by torch's fused AdamW.
+    the ranks, so each rank scales its loss by the world size over the global count. `precision` is that of the
+    trainable parameters, "fp32" or "bf16", by default `config.precision`; frozen ones keep their own. bfloat16 weights
+    always have float32 masters and float32 gradient sums. DeepSpeed has those only from ZeRO stage 1 on, so stage 0 in
+    bfloat16 runs as stage 1. What `config.offload` keeps in the memory of the CPU is stepped there by torch's fused
+    AdamW.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     offloads = config.offload != "none"
@@ -71,7 +75,7 @@ def make_engine(module: nn.Module, learning_rate: float, weight_decay: float, co
         weight_decay=weight_decay,
         fused=offloads or None,
     )
-    bf16 = config.precision == "bf16"
+    bf16 = (precision or config.precision) == "bf16"
     zero: dict[str, object] = {
         "stage": max(config.zero_stage, 1) if bf16 else config.zero_stage,
         "reduce_bucket_size": min(REDUCE_BUCKET, sum(p.numel() for p in parameters)),

@@ -38,7 +38,8 @@ class Models:
         """Load both models of a recipe and make their engines. Raises `ModelError` when one cannot be loaded."""
         dtype = COMPUTE_DTYPES[config.engine.precision]
         torch.manual_seed(config.seed)
-        self.policy = Policy.load(config.policy, dtype)
+        trained_dtype = COMPUTE_DTYPES[config.rlso.precision] if config.trains_policy else None
+        self.policy = Policy.load(config.policy, dtype, trained_dtype)
         self.embedder = Embedder.load(config.embedder, dtype)
         self.scorer = ProfileScorer(
             self.policy, config.profile.temperature, checkpointing=config.rlso.gradient_checkpointing
@@ -51,7 +52,7 @@ class Models:
             )
         if config.trains_policy:
             self.engines["policy"] = make_engine(
-                self.scorer, config.rlso.learning_rate, config.rlso.weight_decay, config.engine
+                self.scorer, config.rlso.learning_rate, config.rlso.weight_decay, config.engine, config.rlso.precision
             )
 
     def whole(self, name: ModelName) -> AbstractContextManager[None]:

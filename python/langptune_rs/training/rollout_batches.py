@@ -100,7 +100,7 @@ def _rollout_batch(
     return RolloutBatch(
         states=F.pad(row, (0, 0, 0, num_missing))[None],
         position_ids=F.pad(torch.from_numpy(packed.position_ids), (0, num_missing)).to(device)[None],
-        layout=SharedPrompts(spans, last_layer, row.new_zeros(0, device=device)),
+        layout=SharedPrompts(spans, last_layer, torch.empty(0, dtype=policy.trained_dtype, device=device)),
         predictors=torch.from_numpy(np.concatenate(predictors)).to(device),
         tokens=torch.tensor(tokens, device=device),
         owners=torch.from_numpy(owners).to(device),

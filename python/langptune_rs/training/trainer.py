@@ -18,11 +18,12 @@ from langptune_rs.training.checkpoints import Phase, Position
 from langptune_rs.training.checks import check_prompts, check_sizes
 from langptune_rs.training.contrastive_step import ContrastiveBatch, contrastive_step, log_target_shares
 from langptune_rs.training.interruption import Interrupted, InterruptibleWriter, Interruption, Stopped
+from langptune_rs.training.log_ratios import LogRatioCheck
 from langptune_rs.training.models import Models
 from langptune_rs.training.phase_profiles import PhaseProfiles
 from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.ranking import Ranking
-from langptune_rs.training.rollouts import Rollouts
+from langptune_rs.training.rollouts import Rollout, Rollouts
 from langptune_rs.training.schedules import batch_rows, linear_decay
 from langptune_rs.training.state import Stopwatch, TrainingState
 from langptune_rs.training.validation import Validation
@@ -108,6 +109,7 @@ class Trainer:
                 rows = batch_rows(len(self.sessions), config.batch_size, t // config.epochs, seed)
                 rollout = self.rollouts.sample(rows, k, t)
                 old_logps_BG, metrics = rollout.old_logps_BG, rollout.metrics
+                check = self._log_ratio_check(rollout, k) if t == 0 else None
                 for step in range(t, t + config.epochs):
                     learning_rate = linear_decay(config.learning_rate, k * config.steps + step, total_steps)
                     old_logps_BG, values = policy_step(
@@ -118,11 +120,18 @@ class Trainer:
                         config,
                         learning_rate,
                     )
+                    if check and step == t:
+                        with self.models.whole("policy"):
+                            metrics = {**metrics, **check.metrics()}
                     self.state.finish_step(k, "rlso", {**values, **metrics}, watch.lap())
                     metrics = {}
                     advance(note=f"loss {values['rlso/loss']:.4f}")
                 self._save_if_due(width=config.epochs)
         self._validate(k)
+
+    def _log_ratio_check(self, rollout: Rollout, k: int) -> LogRatioCheck:
+        with self.models.whole("policy"):
+            return LogRatioCheck(self.models.scorer, rollout.batches[0], derive_seed(self.config.seed, "noise", k))
 
     def _contrastive_batch(self, rows: NDArray[np.int64], profiles: dict[int, str]) -> ContrastiveBatch:
         items = self.sessions.targets[rows]

@@ -3,30 +3,32 @@
 Both engines stay in memory through the whole run, so the weights, gradients and optimizers of both models count in
 either phase. The rest differs: profiles are written in both phases, and then one of the models trains.
 
-With T trained weights, F frozen weights of the same engine, U weights of a model that does not train, c bytes each
-(4, or 2 in bfloat16) and N processes, DeepSpeed 0.19 holds for an engine, in bytes:
+With T trained weights of t bytes each (4, or 2 in bfloat16), F frozen weights of the same engine and U weights of a
+model that does not train, c bytes each, and N processes, DeepSpeed 0.19 holds for an engine, in bytes:
 
-| stage   | weights         | gradients   | optimizer |
-|---------|-----------------|-------------|-----------|
-| 0, fp32 | c(T + F + U)    | 4T          | 8T        |
-| 1       | c(T + F + U)    | (4 + c)T    | 12T/N     |
-| 2       | c(T + F + U)    | 4T/N        | 12T/N     |
-| 3       | c(T + F)/N + cU | 4T/N + cB   | 12T/N     |
+| stage   | weights          | gradients   | optimizer |
+|---------|------------------|-------------|-----------|
+| 0, fp32 | tT + cF + cU     | 4T          | 8T        |
+| 1       | tT + cF + cU     | (4 + t)T    | 12T/N     |
+| 2       | tT + cF + cU     | 4T/N        | 12T/N     |
+| 3       | (tT + cF)/N + cU | 4T/N + tB   | 12T/N     |
 
-AdamW's two moments take 8 bytes. The other 4 are float32 master weights, which stages 1 to 3 keep beside the weights
-even in float32. Stage 0 in bfloat16 runs as stage 1. B is the number of gradients that ranks sum in one message, T or
-at most 50 million; stages 1 and 2 hold cB too, but only during a backward pass. U is never sharded, since no engine
-holds it. While profiles are written, stage 3 gathers all weights beside its own share. With a KL penalty each process
-also holds the trained weights of the reference policy, cT. Offload moves optimizer and gradients, or also c(T + F)/N
-of stage 3, to the memory of the CPU.
+`engine.precision` decides c, and t of the embedder. `rlso.precision` decides t of the policy. AdamW's two moments take
+8 bytes. The other 4 are float32 master weights, which stages 1 to 3 keep beside the weights even in float32. Stage 0 in
+bfloat16 runs as stage 1. B is the number of gradients that ranks sum in one message, T or at most 50 million; stages 1
+and 2 hold tB too, but only during a backward pass. U is never sharded, since no engine holds it. While profiles are
+written, stage 3 gathers all weights beside its own share, and where t is not c there is a copy of the policy's trained
+weights, cT. With a KL penalty each process also holds the trained weights of the reference policy, tT. Offload moves
+optimizer and gradients, or also (tT + cF)/N of stage 3, to the memory of the CPU.
 
 Activations are counted for each token of a micro-batch and each trained layer, as the layers of transformers keep them
 for the backward pass without gradient checkpointing. With h the width, q and k the widths of all query and of all key
-heads, and f that of the feed-forward network, they take c(3q + 2k + 4h + 4f) + 8h bytes with a gate and
-c(3q + 2k + 6h + 3f) without one. The attention kernel is taken to keep no (tokens, tokens) matrix. Gradient
-checkpointing keeps ch for each layer, and one layer in full. LoRA trains all layers and keeps the inputs of its
-matrices once more, at rank r: 7rc. The logits of some rows of the output at a time come on top, in float32 with their
-probabilities. The embedder keeps one micro-batch.
+heads, and f that of the feed-forward network, they take t(3q + 2k + 4h + 4f) + 8h bytes with a gate and t(3q + 2k + 6h
++ 3f) without one. The attention kernel is taken to keep no (tokens, tokens) matrix. Gradient checkpointing keeps th for
+each layer, and one layer in full. LoRA trains all layers and keeps the inputs of its matrices once more, at rank r:
+7rt. Where t is not c, the output matrix is there a second time, in float32. The logits of some rows of the output at a
+time come on top, in float32 with their probabilities, and in bfloat16 too where that is what trains. The embedder keeps
+one micro-batch.
 """
 
 from __future__ import annotations
@@ -116,18 +118,18 @@ def embedder_weights(shape: Shape, config: RunConfig) -> ModelWeights:
 
 
 def engine_memory(
-    weights: ModelWeights, *, stage: int, offload: str, precision: str, num_processes: int
+    weights: ModelWeights, *, stage: int, offload: str, precision: str, trained_precision: str, num_processes: int
 ) -> dict[str, int]:
     """Bytes of weights, gradients and optimizer of one engine on one GPU, by the table above."""
-    c = bytes_per_number(precision)
-    stage = max(stage, 1) if precision == "bf16" else stage
+    c, t = bytes_per_number(precision), bytes_per_number(trained_precision)
+    stage = max(stage, 1) if trained_precision == "bf16" else stage
     own = math.ceil(weights.trained / num_processes)
-    whole = c * (weights.trained + weights.frozen)
+    whole = t * weights.trained + c * weights.frozen
     held = (whole if stage < 3 else math.ceil(whole / num_processes)) + c * weights.outside
-    bucket = c * min(weights.trained, REDUCE_BUCKET)
+    bucket = t * min(weights.trained, REDUCE_BUCKET)
     gradients = 4 * (weights.trained if stage < 2 else own) + (bucket if stage == 3 else 0)
     if stage == 1:
-        gradients += c * weights.trained
+        gradients += t * weights.trained
     optimizer = 8 * weights.trained if stage == 0 else 12 * own
     if offload != "none":
         gradients, optimizer = bucket, 0
@@ -189,17 +191,25 @@ def embedder_tokens(config: RunConfig) -> int:
 def option(config: RunConfig, policy: Shape, embedder: Shape, num_processes: int, stage: int, offload: str) -> Option:
     """The memory that the recipe takes on each GPU with this ZeRO stage and offload."""
     precision = config.engine.precision
-    c = bytes_per_number(precision)
+    c, t = bytes_per_number(precision), bytes_per_number(config.rlso.precision)
     both = (policy_weights(policy, config), embedder_weights(embedder, config))
     held = [
-        engine_memory(w, stage=stage, offload=offload, precision=precision, num_processes=num_processes) for w in both
+        engine_memory(
+            weights,
+            stage=stage,
+            offload=offload,
+            precision=precision,
+            trained_precision=trained_precision,
+            num_processes=num_processes,
+        )
+        for weights, trained_precision in zip(both, (config.rlso.precision, precision), strict=True)
     ]
     fixed = {part: sum(engine[part] for engine in held) for part in ("weights", "gradients", "optimizer")}
     if config.trains_policy and config.rlso.kl_penalty:
-        fixed["weights"] += c * both[0].trained
-    weights_while_writing = fixed["weights"]
+        fixed["weights"] += t * both[0].trained
+    weights_while_writing = fixed["weights"] + (c * both[0].trained if c != t else 0)
     if stage == 3 and config.trains_policy:  # gathered for the whole rollout, beside this rank's share
-        weights_while_writing += c * (both[0].trained + both[0].frozen)
+        weights_while_writing += t * both[0].trained + c * both[0].frozen
     phases = []
     for phase, num_sessions, num_samples in (
         ("contrastive", config.contrastive.batch_size * config.contrastive.steps, 1),
@@ -217,21 +227,25 @@ def option(config: RunConfig, policy: Shape, embedder: Shape, num_processes: int
             num_tokens = min(config.contrastive.micro_batch_tokens, math.ceil(embedder_tokens(config) / num_processes))
             kept = activations(embedder, embedder.layers, num_tokens, precision, checkpointing=False)
         else:
-            kept = _policy_activations(config, policy, precision)
+            kept = _policy_activations(config, policy)
         if stage in (1, 2):
-            kept += c * min(both[phase == "contrastive"].trained, REDUCE_BUCKET)
+            size = c if phase == "contrastive" else t
+            kept += size * min(both[phase == "contrastive"].trained, REDUCE_BUCKET)
         while_training = Memory(phase, **fixed, activations=kept, kv_cache=0)
         phases.append(max(while_writing, while_training, key=lambda memory: memory.total))
     return Option(stage, offload, tuple(phases))
 
 
-def _policy_activations(config: RunConfig, policy: Shape, precision: str) -> int:
+def _policy_activations(config: RunConfig, policy: Shape) -> int:
+    precision = config.rlso.precision
     num_tokens = update_tokens(config)
     num_layers = policy.layers if config.policy.train == "lora" else min(config.policy.last_layers, policy.layers)
     kept = activations(policy, num_layers, num_tokens, precision, checkpointing=config.rlso.gradient_checkpointing)
     if config.policy.train == "lora":
         kept += num_tokens * num_layers * 7 * config.policy.lora_rank * bytes_per_number(precision)
-    return kept + min(ROWS, num_tokens) * policy.vocabulary * 12
+    if precision != config.engine.precision:
+        kept += bytes_per_number(precision) * policy.vocabulary * policy.width
+    return kept + min(ROWS, num_tokens) * policy.vocabulary * (8 if precision == "fp32" else 12)
 
 
 def options(config: RunConfig, policy: Shape, embedder: Shape, num_processes: int) -> list[Option]:

@@ -20,6 +20,8 @@ SHARE_OF_PEAK = 0.35
 """Share of the GPU's peak arithmetic in passes over many tokens, and of its memory's speed while writing profiles."""
 PEAK_TFLOPS, PEAK_BANDWIDTH = 155.0, 768.0
 """bfloat16 TFLOP/s and memory GB/s of an RTX A6000, the paper's kind of card (48 GB), by its data sheet."""
+FP32_SHARE = 1 / 4
+"""Share of the bfloat16 peak that float32 has: 38.7 TFLOP/s by the same sheet."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def step_times(
     A trained token costs 2 operations for each weight it passes forward and 4 more backward. A written token costs 2
     for each weight of the output matrix and 2 for its gradient, twice as many if that matrix trains. A contrastive
     batch larger than one micro-batch is passed forward twice. Writing reads the weights and the key-value cache once
-    for each token of a batch. Both run at `SHARE_OF_PEAK` of `tflops` and of `bandwidth` (GB/s).
+    for each token of a batch. Both run at `SHARE_OF_PEAK` of `tflops` and of `bandwidth` (GB/s), and updates in float32
+    at `FP32_SHARE` of that.
     """
     flops, speed = tflops * 1e12 * SHARE_OF_PEAK, bandwidth * 1e9 * SHARE_OF_PEAK
     prompt, limit, precision = prompt_tokens(config), config.profile.max_tokens, config.engine.precision
@@ -75,5 +78,6 @@ def step_times(
         output = (8 if config.policy.train_lm_head else 4) * policy.vocabulary * policy.width
         work = (update * trained + output * written) / num_processes
         rollout = seconds_to_write(rlso.batch_size, rlso.num_profiles)
-        steps.append(Step("rlso", written // rlso.epochs, trained, rollout / rlso.epochs + work / flops))
+        update_flops = flops * (FP32_SHARE if rlso.precision == "fp32" else 1)
+        steps.append(Step("rlso", written // rlso.epochs, trained, rollout / rlso.epochs + work / update_flops))
     return steps
