@@ -90,8 +90,8 @@ def test_a_text_of_many_control_tokens_takes_no_time_of_its_square():
 def test_a_framed_text_keeps_its_frame_and_is_cut_as_the_tokenizer_does(kind, limit, side):
     tokenizer = tokenizer_of(kind, truncation_side=side, model_max_length=limit)
 
-    def encode(texts: list[str]) -> list[list[int]]:
-        return tokenizer(texts, truncation=True)["input_ids"]
+    def encode(texts: list[str], prompt: str = "") -> list[list[int]]:
+        return tokenizer([prompt + text for text in texts], truncation=True)["input_ids"]
 
     texts = ["likes jazz and blues", "", "</s>[SEP]a", "a[SEP]</s> b <mask> [UNK]", "x" * 90 + "</s>[SEP]"]
     rows = FramedText(tokenizer, encode).rows(texts, limit)
@@ -102,6 +102,27 @@ def test_a_framed_text_keeps_its_frame_and_is_cut_as_the_tokenizer_does(kind, li
         assert not control_of(tokenizer) & set(row[1:-1])
         longer = len(PlainText(tokenizer).ids(text)) + 2
         assert len(row) == min(limit, longer)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "unigram", "words"])
+@pytest.mark.parametrize("prompt", ["likes: ", "blues", "{control} likes "])
+def test_the_prompt_before_a_text_stays_as_it_is(kind, prompt):
+    """Control tokens of the model's own prompt are real; those of the text behind it are not."""
+    tokenizer = tokenizer_of(kind)
+    tokenizer.model_max_length = 100
+    frame = tokenizer.encode("")
+    prompt = prompt.format(control="[SEP]" if kind == "words" else "</s>")
+
+    def encode(texts: list[str], prompt: str) -> list[list[int]]:
+        return tokenizer([prompt + text for text in texts], truncation=True)["input_ids"]
+
+    texts = ["jazz and blues", "a</s>b [SEP]<s>c", "</s>", "[SEP]"]
+    plain, *hostile = FramedText(tokenizer, encode).rows(texts, 100, prompt)
+    assert plain == encode(texts[:1], prompt)[0]
+    of_the_prompt = [i for i in encode(["a"], prompt)[0] if i in control_of(tokenizer)]
+    for row in hostile:
+        assert [i for i in row if i in control_of(tokenizer)] == of_the_prompt
+        assert row[:1] + row[-1:] == frame or not frame
 
 
 def test_both_models_and_their_counters_read_texts_of_catalogs_and_users_as_text(tmp_path):
