@@ -5,7 +5,7 @@
 The policy is in bfloat16 and writes one rollout batch. Then each precision of the trained part scores and trains on the
 same profiles, from the same states and rewards. The columns, in nats:
 
-- error: standard deviation of a profile's log-probability from the one in float64;
+- error: standard deviation of a profile's log-probability from the one in float64 (norms in float32, by transformers);
 - pair error: the same for the difference of two profiles of a session, as root mean square over pairs;
 - noise: what moves such a difference when 1 of 2,000 trained weights moves by its last place (`rlso/log_ratio_noise`);
 - step: what the first optimizer step moves it by.

@@ -31,6 +31,9 @@ SUPPORTED = {
     "GPTNeoX": {},
     "Mixtral": {"num_local_experts": 4},
     "Qwen3Moe": EXPERTS,
+    "Olmo": {},  # norms without weights
+    "Nemotron": {},
+    "Starcoder2": {},
 }
 REFUSED = {
     "Falcon": {},
@@ -99,6 +102,31 @@ def test_every_supported_family_writes_and_learns_as_its_own_forward_pass_does(
             if own is not None and own.norm() > 1e-4:
                 assert ours is not None
                 assert (ours - own).norm() < 1e-3 * own.norm()
+
+
+@pytest.mark.parametrize("family", SUPPORTED)
+def test_every_supported_family_trains_in_float32_beside_bfloat16(
+    family: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """LoRA, whose frozen weights stay in bfloat16: as if they were widened first. And the last layer."""
+    model = model_of(family, **SUPPORTED[family]).bfloat16()
+    model.set_attn_implementation(PACKED)
+    config = PolicyConfig(model="theirs", train="lora", last_layers=1)
+    wide, mixed, last = (
+        Policy.for_training(copy.deepcopy(model).to(dtype), tokenizer, config.model_copy(update={"train": train}), fp32)
+        for fp32 in [torch.float32]
+        for dtype, train in ((fp32, "lora"), (torch.bfloat16, "lora"), (torch.bfloat16, "last-layers"))
+    )
+    options = {"max_tokens": 5, "temperatures": [1.0, 1.0], "seeds": [1, 2, 3], "keep_states": True}
+    written = write_profiles(mixed, PROMPTS, **options)
+    found, expected = (ProfileScorer(p)(pack_rollout(p, PROMPTS, written, 2, 8192)[0]) for p in (mixed, wide))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    (batch,) = pack_rollout(last, PROMPTS, write_profiles(last, PROMPTS, **options), 2, 8192)
+    for policy, scored in ((mixed, found), (last, ProfileScorer(last)(batch))):
+        trained = [weight for weight in policy.model.parameters() if weight.requires_grad]
+        assert {weight.dtype for weight in trained} == {torch.float32}
+        gradients = torch.autograd.grad(scored.sum(), trained, allow_unused=True)
+        assert sum(gradient.norm() for gradient in gradients if gradient is not None) > 0
 
 
 @pytest.mark.parametrize("family", SUPPORTED)

@@ -17,7 +17,7 @@ from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.distributed.start import start_distributed
 from langptune_rs.errors import ConfigError
-from langptune_rs.models.mixed import MixedLinear, accept_mixed
+from langptune_rs.models.mixed import MixedLinear, widen
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.engines import make_engine
@@ -104,7 +104,7 @@ def test_frozen_bfloat16_layers_multiply_float32_rows_exactly():
     torch.manual_seed(0)
     layer = nn.Linear(48, 80, dtype=torch.bfloat16).requires_grad_(False)
     rows = torch.randn(7, 48, requires_grad=True)
-    accept_mixed(nn.Sequential(layer))
+    widen(nn.Sequential(layer), torch.float32)
     assert type(layer) is MixedLinear
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.dtype) or x, lambda x: x):

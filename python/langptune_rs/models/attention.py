@@ -98,9 +98,12 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float |
     missing = missing_tokens(length) if query.device.type == "cpu" else 0
     if missing:  # padding at the end, which causal attention does not see
         query, key, value = (F.pad(x, (0, 0, 0, missing)) for x in (query, key, value))
-    out = F.scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
-    )
+    is_grouped = key.shape[1] != query.shape[1]
+    if is_grouped and query.is_cuda and query.dtype == torch.float32:
+        # The kernels that know groups take 16 bits there; without them torch would keep a (tokens, tokens) matrix.
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        is_grouped = False
+    out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=is_grouped)
     return out[:, :, :length]
 
 

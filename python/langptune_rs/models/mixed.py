@@ -20,11 +20,18 @@ class MixedLinear(nn.Linear):
         return product if self.bias is None else product + self.bias
 
 
-def accept_mixed(module: nn.Module) -> None:
-    """Let every frozen linear layer of `module` take inputs in a longer precision than its weights have."""
-    for layer in module.modules():
-        if type(layer) is nn.Linear and not layer.weight.requires_grad:
-            layer.__class__ = MixedLinear
+def widen(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let `module` compute in `dtype`.
+
+    Frozen linear layers widen their matrix for each product. All else is kept in `dtype`: it is small, but for experts
+    that are stacked in one tensor.
+    """
+    for part in module.modules():
+        if type(part) is nn.Linear and not part.weight.requires_grad and part.weight.dtype != dtype:
+            part.__class__ = MixedLinear
+        elif not isinstance(part, MixedLinear):
+            for parameter in part.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
 
 
 class _FrozenProduct(torch.autograd.Function):

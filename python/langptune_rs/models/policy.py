@@ -24,7 +24,7 @@ from langptune_rs.models.chat import Chat
 from langptune_rs.models.completeness import check_adapter, check_tensors, check_vocabulary
 from langptune_rs.models.decoder import Decoder, last_hidden, run_layers
 from langptune_rs.models.folders import check_files, explained
-from langptune_rs.models.mixed import accept_mixed
+from langptune_rs.models.mixed import widen
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder
 
@@ -51,6 +51,7 @@ class Policy:
         self.tokenizer = tokenizer
         self.config = config
         self.dtype = self.trained_dtype = cast(torch.dtype, model.get_input_embeddings().weight.dtype)
+        self._is_in_one_precision = False
         self.chat = Chat(tokenizer, config, named_end_of_turn_ids(model))
         self.eos_ids = self.chat.eos_ids
         self.decoder = decoder_of(model, config)
@@ -129,14 +130,11 @@ class Policy:
     def _train_in(self, dtype: torch.dtype) -> None:
         """Keep what trains in `dtype`, so that everything after the cut is computed in it."""
         self.trained_dtype = dtype
-        for parameter in (*self._trained_parameters(), *self.decoder.norm.parameters()):
-            parameter.data = parameter.data.to(dtype)
-        if dtype != self.dtype:
-            for layer in self.decoder.layers[self.cut :]:
-                accept_mixed(layer)
-
-    def _trained_parameters(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+        for module in (*self.decoder.layers[self.cut :], self.decoder.norm):
+            widen(module, dtype)
 
     @contextmanager
     def in_one_precision(self) -> Iterator[None]:
@@ -147,9 +145,11 @@ class Policy:
         exact = [(parameter, parameter.data) for parameter in self.model.parameters() if parameter.dtype != self.dtype]
         for parameter, values in exact:
             parameter.data = values.to(self.dtype)
+        self._is_in_one_precision = True
         try:
             yield
         finally:
+            self._is_in_one_precision = False
             for parameter, values in exact:
                 parameter.data = values
 
@@ -179,7 +179,7 @@ class Policy:
 
         They are computed in `trained_dtype`, except within `in_one_precision`.
         """
-        states = states.to(self.decoder.norm.get_parameter("weight").dtype)
+        states = states.to(self.dtype if self._is_in_one_precision else self.trained_dtype)
         layers = self.decoder.layers[self.cut : -1]
         before_last = run_layers(self.decoder, layers, states, position_ids, layout, checkpointing=checkpointing)
         return last_hidden(self.decoder, before_last, position_ids, layout, rows, checkpointing=checkpointing)

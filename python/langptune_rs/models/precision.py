@@ -3,4 +3,4 @@
 import torch
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""Dtypes by their name in `engine.precision`."""
+"""Dtypes by their name in `engine.precision` and `rlso.precision`."""

@@ -36,10 +36,11 @@ class LogRatioCheck:
         with torch.no_grad():
             step = pair_spread(self._scorer(self._batch) - self._before_BG)
         if self.noise > step and rank() == 0:
+            is_exact = next(p for p in self._scorer.parameters() if p.requires_grad).dtype == torch.float32
             print(
                 f"Rounding moves a pair's difference of log-ratios by {self.noise:.2g} nats, a step only by "
-                f"{step:.2g}: later steps over the same rollout and the KL penalty follow the rounding. Set "
-                'rlso.precision = "fp32", or raise rlso.learning_rate.',
+                f"{step:.2g}: later steps over the same rollout and the KL penalty follow the rounding. "
+                + ("Raise rlso.learning_rate." if is_exact else 'Set rlso.precision = "fp32".'),
                 file=sys.stderr,
             )
         return {"rlso/log_ratio_noise": self.noise, "rlso/log_ratio_step": step}
@@ -65,8 +66,8 @@ def rounded_differently(module: nn.Module, seed: int) -> Iterator[None]:
         if parameter.requires_grad:
             weights = parameter.data.view(-1)
             count = math.ceil(weights.numel() * MOVED_SHARE)
-            places = torch.randint(weights.numel(), (count,), generator=generator)
-            ways = torch.randint(2, (count,), generator=generator) * 2 - 1
+            places = torch.unique(torch.randint(weights.numel(), (count,), generator=generator))
+            ways = torch.randint(2, (len(places),), generator=generator) * 2 - 1
             places, ways = places.to(weights.device), ways.to(weights.device)
             before = weights[places]
             weights[places] = torch.nextafter(before, (ways * math.inf).to(before.dtype))

@@ -9,16 +9,24 @@ from typing import Any
 from langptune_rs.config import RunConfig
 from langptune_rs.models.shapes import Shape
 from langptune_rs.training.planning.memory import PARTS, USABLE, Option, options, prompt_tokens
-from langptune_rs.training.planning.step_time import PEAK_BANDWIDTH, PEAK_TFLOPS, SHARE_OF_PEAK, Step, step_times
+from langptune_rs.training.planning.step_time import (
+    PEAK_BANDWIDTH,
+    PEAK_FP32_TFLOPS,
+    PEAK_TFLOPS,
+    SHARE_OF_PEAK,
+    Step,
+    step_times,
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe needs on `num_gpus` GPUs of `gpu_memory` bytes, `tflops` TFLOP/s and `bandwidth` GB/s each."""
+    """What a recipe needs on `num_gpus` GPUs of `gpu_memory` bytes and these speeds: TFLOP/s in bf16 and fp32, GB/s."""
 
     num_gpus: int
     gpu_memory: float
     tflops: float
+    fp32_tflops: float
     bandwidth: float
     options: list[Option]
     steps: list[Step]
@@ -60,7 +68,8 @@ class Plan:
                 lines.append(f"{name:<16}{phase.phase:<13}{sizes}  {'yes' if fits else 'no'}")
         lines += [
             f"A {step.phase} step writes {step.tokens_written:,} tokens, trains on {step.tokens_trained:,}: about "
-            f"{step.seconds:.1f} s at {SHARE_OF_PEAK:.0%} of {self.tflops:g} TFLOP/s and of {self.bandwidth:g} GB/s"
+            f"{step.seconds:.1f} s at {SHARE_OF_PEAK:.0%} of {self.tflops:g} TFLOP/s ({self.fp32_tflops:g} in float32) "
+            f"and of {self.bandwidth:g} GB/s"
             for step in self.steps
         ]
         return [*lines, self.advice]
@@ -74,12 +83,14 @@ def make_plan(
     gpu_memory: float,
     *,
     tflops: float = PEAK_TFLOPS,
+    fp32_tflops: float = PEAK_FP32_TFLOPS,
     bandwidth: float = PEAK_BANDWIDTH,
 ) -> Plan:
     """The plan of a recipe whose models have these shapes, with one process for each GPU of `gpu_memory` bytes."""
     tried = options(config, policy, embedder, num_gpus)
-    steps = step_times(config, policy, embedder, num_gpus, tflops=tflops, bandwidth=bandwidth)
-    return Plan(num_gpus, gpu_memory, tflops, bandwidth, tried, steps, advice(config, tried, gpu_memory))
+    speeds = {"tflops": tflops, "fp32_tflops": fp32_tflops, "bandwidth": bandwidth}
+    steps = step_times(config, policy, embedder, num_gpus, **speeds)
+    return Plan(num_gpus, gpu_memory, tflops, fp32_tflops, bandwidth, tried, steps, advice(config, tried, gpu_memory))
 
 
 def advice(config: RunConfig, tried: list[Option], gpu_memory: float) -> str:

@@ -18,10 +18,8 @@ from langptune_rs.training.planning.memory import (
 
 SHARE_OF_PEAK = 0.35
 """Share of the GPU's peak arithmetic in passes over many tokens, and of its memory's speed while writing profiles."""
-PEAK_TFLOPS, PEAK_BANDWIDTH = 155.0, 768.0
-"""bfloat16 TFLOP/s and memory GB/s of an RTX A6000, the paper's kind of card (48 GB), by its data sheet."""
-FP32_SHARE = 1 / 4
-"""Share of the bfloat16 peak that float32 has: 38.7 TFLOP/s by the same sheet."""
+PEAK_TFLOPS, PEAK_FP32_TFLOPS, PEAK_BANDWIDTH = 155.0, 38.7, 768.0
+"""TFLOP/s in bfloat16 and float32, and GB/s of memory, of an RTX A6000 (48 GB, the paper's kind), by its data sheet."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ def step_times(
     num_processes: int,
     *,
     tflops: float = PEAK_TFLOPS,
+    fp32_tflops: float = PEAK_FP32_TFLOPS,
     bandwidth: float = PEAK_BANDWIDTH,
 ) -> list[Step]:
     """Tokens and estimated seconds of a step in either phase, when every profile takes all its tokens.
@@ -49,7 +48,7 @@ def step_times(
     for each weight of the output matrix and 2 for its gradient, twice as many if that matrix trains. A contrastive
     batch larger than one micro-batch is passed forward twice. Writing reads the weights and the key-value cache once
     for each token of a batch. Both run at `SHARE_OF_PEAK` of `tflops` and of `bandwidth` (GB/s), and updates in float32
-    at `FP32_SHARE` of that.
+    at that share of `fp32_tflops`.
     """
     flops, speed = tflops * 1e12 * SHARE_OF_PEAK, bandwidth * 1e9 * SHARE_OF_PEAK
     prompt, limit, precision = prompt_tokens(config), config.profile.max_tokens, config.engine.precision
@@ -78,6 +77,6 @@ def step_times(
         output = (8 if config.policy.train_lm_head else 4) * policy.vocabulary * policy.width
         work = (update * trained + output * written) / num_processes
         rollout = seconds_to_write(rlso.batch_size, rlso.num_profiles)
-        update_flops = flops * (FP32_SHARE if rlso.precision == "fp32" else 1)
+        update_flops = flops * (fp32_tflops / tflops if rlso.precision == "fp32" else 1)
         steps.append(Step("rlso", written // rlso.epochs, trained, rollout / rlso.epochs + work / update_flops))
     return steps
