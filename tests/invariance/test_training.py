@@ -56,6 +56,7 @@ def test_a_run_is_complete(train):
     assert names <= {"config.toml", LOCK, *WRITTEN}
     assert len(run.losses) == 14
     assert min(run.losses) > 0
+    assert [line["step"] for line in run.lines if line["phase"] != "validation"] == list(range(1, 15))
 
 
 def test_both_models_learn_and_frozen_layers_do_not(train):
