@@ -68,9 +68,7 @@ def check_adapter(model: nn.Module, folder: Path) -> None:
         )
 
 
-def check_vocabulary(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str, met: Iterable[str]
-) -> None:
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str, met: Iterable[str]) -> None:
     """Raise `ModelError` for a tokenizer with tokens that the model has no embedding for.
 
     A special token that is neither among those `met` nor in the chat template is never met, and may have none: the one
@@ -78,7 +76,9 @@ def check_vocabulary(
     """
     num_embeddings = len(cast(Tensor, model.get_input_embeddings().weight))
     seen = {getattr(tokenizer, f"{kind}_token_id", None) for kind in met}
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(tokenizer.all_special_ids)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
+        tokenizer.all_special_ids
+    )
     template = str(tokenizer.chat_template or "")
     beyond = {
         token: i

@@ -71,7 +71,9 @@ class Embedder:
         self.query_prompt, self.item_prompt = prompts_of(model, config)
         self._leaves_prompts_out = leaves_prompts_out(model, config)
         self.unpadded = _runs_unpadded(self._transformer, list(model)[1:])
-        check_vocabulary(model.tokenizer, self._transformer.model, config.model, AROUND_TEXTS if self.unpadded else IN_BATCHES)
+        check_vocabulary(
+            model.tokenizer, self._transformer.model, config.model, AROUND_TEXTS if self.unpadded else IN_BATCHES
+        )
         if self.unpadded:
             self._transformer.model.set_attn_implementation(PACKED)
         limits = (model.max_seq_length, _num_positions(self._transformer.model), config.max_tokens)
