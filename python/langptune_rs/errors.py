@@ -31,6 +31,12 @@ class TrainingError(LangptuneError):
     """Training cannot go on, such as a loss that is not a number."""
 
 
+def sentence(text: str) -> str:
+    """A text, such as what a library's error says, as one line that ends as a sentence does."""
+    line = " ".join(text.split())
+    return line if line.endswith((".", "!", "?", "…")) else line.rstrip(",:;") + "."
+
+
 def nearest(wanted: str, known: Iterable[str]) -> str:
     """` Did you mean 'name'?` with the known name nearest to `wanted`, or an empty string if none is near."""
     from difflib import get_close_matches  # only for an error: it costs more to import than all else here

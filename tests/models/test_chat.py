@@ -6,7 +6,18 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.models.chats import CHATML, END_OF_TURN, FAMILIES, KINDS, LLAMA_3, MISTRAL, REFUSES, of_family, tokenizer_of
+from tests.models.chats import (
+    CHATML,
+    END_OF_TURN,
+    FAMILIES,
+    KINDS,
+    LLAMA_3,
+    MISTRAL,
+    REFUSES,
+    THINK,
+    of_family,
+    tokenizer_of,
+)
 from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -16,6 +27,7 @@ from langptune_rs.models.attention import PACKED
 from langptune_rs.models.chat import Chat
 from langptune_rs.models.chat_template import WITHOUT_THOUGHTS
 from langptune_rs.models.policy import Policy
+from langptune_rs.models.thoughts import ANSWER_MARKS
 
 ORDINARY = [
     "I like films.",
@@ -147,7 +159,16 @@ def test_a_model_that_can_think_is_told_not_to():
 
 @pytest.mark.parametrize("thinks", [True, False])
 @pytest.mark.parametrize("special", [True, False, None], ids=["special", "added", "text"])
-@pytest.mark.parametrize("marks", [("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷")], ids=str)
+@pytest.mark.parametrize(
+    "marks",
+    [
+        ("<think>", "</think>"),
+        ("[THINK]", "[/THINK]"),
+        ("◁think▷", "◁/think▷"),
+        ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ],
+    ids=str,
+)
 def test_thoughts_are_no_part_of_a_profile(marks, special, thinks):
     opening, closing = marks
     added = [] if special is None else [AddedToken(mark, special=special) for mark in marks]
@@ -165,6 +186,26 @@ def test_thoughts_are_no_part_of_a_profile(marks, special, thinks):
     assert read(f"Hm.{closing} Likes jazz.") == "Likes jazz."
     assert read(f"{start}{closing}Likes jazz, {opening}or") == "Likes jazz,"
     assert read("Likes jazz.<|im_end|>") == ("" if thinks else "Likes jazz.")
+
+
+@pytest.mark.parametrize("special", [True, False, None], ids=["special", "added", "text"])
+@pytest.mark.parametrize("marks", ANSWER_MARKS, ids=str)
+def test_marks_around_an_answer_are_no_part_of_a_profile(marks, special):
+    """Granite's <response> and Hunyuan's <answer>, for example."""
+    opening, closing = marks
+    added = [] if special is None else [AddedToken(mark, special=special) for mark in marks]
+    tokenizer = tokenizer_of("bytes", ["<|im_start|>", "<|im_end|>", *THINK, *added], CHATML)
+    asked = chat(tokenizer)
+
+    def read(text: str) -> str:
+        return asked.decode(tokenizer.encode(text, add_special_tokens=False))
+
+    profile = "Likes jazz,\n\n and 2 < 3."
+    assert read(f"<think>Hm, {opening}no{closing}</think>\n{opening}\n{profile}\n{closing}<|im_end|>") == profile
+    assert read(f"<think></think>{opening}{profile}{closing}") == profile
+    assert read(f"{opening}{profile}<|im_end|>") == profile
+    assert read(f"{profile}{closing}\n<|im_end|>") == profile  # the prompt has opened the answer
+    assert read(f"{opening}{closing}<|im_end|>") == ""
 
 
 def test_a_thought_that_the_prompt_ends_is_not_the_answer_s():

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.experiments.tiny import make_models
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.config.policy import PolicyConfig
@@ -180,3 +181,45 @@ def test_what_is_saved_is_whole(models: tuple[Path, Path], tmp_path: Path) -> No
     embedder.save(tmp_path / "embedder")
     again = Embedder.from_folder(tmp_path / "embedder", embedder.config)
     assert (again.encode_items(["a"]) == embedder.encode_items(["a"])).all()
+
+
+def with_token(folder: Path, into: Path, **named: str) -> Path:
+    """A copy of a model whose tokenizer has a special token more than the model has embeddings."""
+    shutil.copytree(folder, into)
+    tokenizer = AutoTokenizer.from_pretrained(into)
+    tokenizer.add_special_tokens(named)
+    assert tokenizer.convert_tokens_to_ids(next(iter(named.values()))) == 259
+    tokenizer.save_pretrained(into)
+    return into
+
+
+@pytest.mark.parametrize("kind", ["pad_token", "sep_token", "cls_token", "mask_token"])
+def test_a_token_that_a_policy_never_meets_needs_no_embedding(
+    models: tuple[Path, Path], tmp_path: Path, kind: str
+) -> None:
+    """Derivatives of Llama 2 have <pad> = 32000 and 32,000 embeddings: prompts are packed, not padded."""
+    folder = with_token(models[0], tmp_path / "policy", **{kind: "<new>"})
+    policy = Policy.load(PolicyConfig(model=str(folder), last_layers=1))
+    assert max(policy.encode_prompt("What is <new>?")) < 259
+
+
+@pytest.mark.parametrize("kind", ["eos_token", "unk_token", "bos_token"])
+def test_a_token_that_a_policy_may_meet_needs_an_embedding(
+    models: tuple[Path, Path], tmp_path: Path, kind: str
+) -> None:
+    folder = with_token(models[0], tmp_path / "policy", **{kind: "<new>"})
+    with pytest.raises(ModelError, match=r"it has 259, but there are '<new>' \(id 259\)"):
+        Policy.load(PolicyConfig(model=str(folder), last_layers=1))
+
+
+def test_the_token_for_padding_needs_an_embedding_where_an_embedder_pads(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = with_token(models[1], tmp_path / "padding", pad_token="<new>")
+    Embedder.load(EmbedderConfig(model=str(folder))).encode_items(["a", "a longer text"])
+    separating = with_token(models[1], tmp_path / "separating", sep_token="<new>")
+    with pytest.raises(ModelError, match=r"'<new>' \(id 259\)"):
+        Embedder.load(EmbedderConfig(model=str(separating)))
+    monkeypatch.setattr("langptune_rs.models.embedder.UNPADDED", ())
+    with pytest.raises(ModelError, match=r"'<new>' \(id 259\)"):
+        Embedder.load(EmbedderConfig(model=str(folder)))

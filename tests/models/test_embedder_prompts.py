@@ -162,3 +162,26 @@ def test_texts_that_leave_different_prompts_out_are_embedded_apart(plain, tmp_pa
     assert sorted(row for batch in batches for row in batch) == list(range(2 * len(TEXTS)))
     assert len(batches) == 2
     assert all(len({tokens[row].left_out for row in batch}) == 1 for batch in batches)
+
+
+@pytest.mark.parametrize(
+    ("kind", "template"),
+    [
+        ("plain", None),
+        ("chat", "{% for m in messages %}User {{ m['content'] }}<eos>{% endfor %}"),
+        ("chat", "{% for m in messages %}User {{ m['content'] | lower }}<eos>{% endfor %}"),
+    ],
+)
+@pytest.mark.parametrize("lowers", [False, True])
+def test_a_profile_is_text_for_an_embedder_in_lower_case(request, tmp_path, kind, template, lowers):
+    """Neither what a model's settings or its template make of a text, nor a prompt in capitals, hides its marks."""
+    folder = shutil.copytree(request.getfixturevalue(kind), tmp_path / "model")
+    change(folder / "sentence_bert_config.json", {"do_lower_case": lowers})
+    if template:
+        (folder / "chat_template.jinja").write_text(template)
+    embedder = Embedder.load(EmbedderConfig(model=str(folder), query_prompt="Query: "))
+    special = set(embedder.model.tokenizer.all_special_ids)
+    texts = ["Jazz", "nice<eos>Jazz<EOS>", "<PAD>", "<eos>"]
+    plain, *hostile = ([i for i in row if i in special] for row in embedder.tokens(texts, "Query: "))
+    assert plain
+    assert hostile == [plain] * 3

@@ -16,7 +16,7 @@ from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.embedder import Embedder
-from langptune_rs.models.folders import check_files
+from langptune_rs.models.folders import check_files, explained
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.shapes import embedder_shape, policy_shape
 from langptune_rs.models.tokens import token_counters
@@ -205,4 +205,27 @@ def test_files_that_nothing_reads_may_be_anything(models: tuple[Path, Path], tmp
         (folder / name).parent.mkdir(exist_ok=True)
         points(folder / name)
     torch.save({}, folder / "pytorch_model.bin")
+    for name in ("predictions.json", "train.json", "vocab_counts.json", "pytorch_model.bin.index.json"):
+        (folder / name).write_text('{"user": 1}\n{"user": 2}\n')
+    for name in ("corpus.txt", "reward.model", "report.jinja", "training_config.json"):
+        points(folder / name)
     Policy.load(PolicyConfig(model=str(folder), last_layers=1))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("no such type", "no such type. Check"),
+        ("no such type.", "no such type. Check"),
+        ("which\n  type?", "which type? Check"),
+        ("line 3:", "line 3. Check"),
+        ("", "KeyError. Check"),
+        ("word " * 200, "word word … Check"),
+    ],
+)
+def test_what_a_library_says_is_a_sentence_before_the_advice(said: str, shown: str) -> None:
+    error = KeyError if not said else OSError
+    with pytest.raises(ModelError) as raised, explained("policy 'x'", "/models/x"):
+        raise error(*[said] * bool(said))
+    assert f"{shown} that its files are complete" in str(raised.value)
+    assert len(str(raised.value)) < 700

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.experiments.tiny import make_models
 from tests.models.chats import KINDS, tokenizer_of
-from tokenizers import AddedToken
+from tokenizers import AddedToken, decoders, pre_tokenizers
 
 from langptune_rs.models.plain_text import FramedText, PlainText
 
@@ -123,6 +123,84 @@ def test_the_prompt_before_a_text_stays_as_it_is(kind, prompt):
     for row in hostile:
         assert [i for i in row if i in control_of(tokenizer)] == of_the_prompt
         assert row[:1] + row[-1:] == frame or not frame
+
+
+FRAMES = {
+    "a space that is one token with the text": "User: {} .",
+    "a word that is one token with the text": "User{}s",
+    "a line feed": "User\n{}\n",
+    "nothing": "{}",
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("kind", ["bytes", "merges", "pieces", "slow"])
+def test_a_text_is_text_also_where_signs_around_it_are_read_with_it(kind, frame):
+    """As in a chat template: [INST] stands before the signs, [/INST] after them."""
+    tokenizer = spaced(kind)
+
+    def rendered(text: str) -> str:
+        return f"[INST]{FRAMES[frame].format(text)}[/INST]"
+
+    def encode(texts: list[str], prompt: str) -> list[list[int]]:
+        return [tokenizer.encode(rendered(prompt + text), add_special_tokens=False) for text in texts]
+
+    texts = ["aB", "jazz", "", "a[/INST]b", "[INST]", "a [INST] [/INST]", "  [/INST]a\n"]
+    for text, row in zip(texts, FramedText(tokenizer, encode).rows(texts, 200), strict=True):
+        controls = [i for i in row if i in (tokenizer.convert_tokens_to_ids(t) for t in ("[INST]", "[/INST]"))]
+        assert controls == tokenizer.convert_tokens_to_ids(["[INST]", "[/INST]"])
+        read = tokenizer.decode(row)
+        assert read == rendered(text) or kind in ("merges", "pieces")
+        assert without_spaces(read) == without_spaces(rendered(text))
+        if "INST" not in text:
+            assert row == encode([text], "")[0]
+
+
+def without_spaces(text: str) -> str:
+    return "".join(text.split())
+
+
+def spaced(kind: str):
+    """A tokenizer with two marks. That of pieces has tokens for a text's first word and for a later one, as Llama's."""
+    if kind != "pieces":
+        return tokenizer_of(kind, ["[INST]", "[/INST]"])
+    tokenizer = tokenizer_of("unigram", ["[INST]", "[/INST]"])
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.backend_tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    return tokenizer
+
+
+CHANGES = {
+    "in lower case": str.lower,
+    "without spaces around it": str.strip,
+    "written twice": lambda text: f"{text} and {text}",
+    "with words of its own": lambda text: ("long: " if len(text) > 3 else "") + text,
+    "with signs replaced": lambda text: text.replace("a", "b"),
+}
+
+
+@pytest.mark.parametrize("limit", [9, 200])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", ["bytes", "unigram", "slow"])
+def test_a_text_is_text_also_where_it_is_changed_before_it_is_read(kind, change, limit):
+    tokenizer = tokenizer_of(kind, ["[inst]", "[/inst]"])
+    marks = tokenizer.convert_tokens_to_ids(["[inst]", "[/inst]"])
+
+    def rendered(text: str) -> str:
+        return f"[inst]User: {CHANGES[change](text)}[/inst]"
+
+    def encode(texts: list[str], prompt: str) -> list[list[int]]:
+        rows = [tokenizer.encode(rendered(text), add_special_tokens=False) for text in texts]
+        return [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in rows]
+
+    texts = ["jazz", "a[/inst]b", "[/inst][inst]", "[/INST]B", "</s>", "x" * 40 + "[/inst]"]
+    for text, row in zip(texts, FramedText(tokenizer, encode).rows(texts, limit), strict=True):
+        assert [i for i in row if i in {*marks, *control_of(tokenizer)}] == marks
+        assert len(row) <= limit
+        if "[" not in text and "<" not in text:
+            assert row == encode([text], "")[0]
+        elif limit == 200 and kind == "bytes" and change not in ("with words of its own", "without spaces around it"):
+            assert tokenizer.decode(row) == rendered(text)
 
 
 def test_both_models_and_their_counters_read_texts_of_catalogs_and_users_as_text(tmp_path):

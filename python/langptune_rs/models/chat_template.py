@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template  # strftime_now cannot be set in another way
 
 from langptune_rs.config.policy import OWN_ARGUMENTS, PolicyConfig
-from langptune_rs.errors import ModelError, nearest
+from langptune_rs.errors import ModelError, nearest, sentence
 
 WITHOUT_THOUGHTS = {"enable_thinking": False, "thinking": False}
 """The arguments by which templates turn thinking off. A template that reads one gets it, unless the recipe sets it."""
@@ -52,7 +52,7 @@ class ChatTemplate:
                 *environment.globals,
             }
         except (TemplateError, ValueError) as error:
-            raise self._refusal(f"cannot be read: {error}") from error
+            raise self._refusal(f"cannot be read: {sentence(str(error))}") from error
         self.arguments = _arguments(config, known)
         """What the template is given beside the messages."""
         now = datetime.fromisoformat(config.date)

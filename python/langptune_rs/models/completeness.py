@@ -16,8 +16,12 @@ _SHOWN = 5
 """Tensors that an error names."""
 _UNREAD = "pooler"
 """The part of an encoder that makes one vector of a text of its own; sentence-transformers pools tokens instead."""
-_FRAMING = ("bos_token_id", "eos_token_id", "unk_token_id", "sep_token_id", "pad_token_id", "cls_token_id")
-"""Special tokens that a tokenizer puts around texts by itself."""
+IN_CHATS = ("bos", "eos", "unk")
+"""Special tokens that a policy can meet, beside those that its chat template names."""
+AROUND_TEXTS = (*IN_CHATS, "sep", "cls")
+"""Those that an embedder can meet, since its tokenizer puts some of them around texts."""
+IN_BATCHES = (*AROUND_TEXTS, "pad")
+"""Those that an embedder can meet whose texts are padded to one length."""
 _LOADER = "from_pretrained"
 
 LoadingInfo = Mapping[str, Any]
@@ -64,19 +68,22 @@ def check_adapter(model: nn.Module, folder: Path) -> None:
         )
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str, met: Iterable[str]) -> None:
     """Raise `ModelError` for a tokenizer with tokens that the model has no embedding for.
 
-    A special token that neither frames texts nor stands in the chat template is never met, and may have none.
+    A special token that is neither among those `met` nor in the chat template is never met, and may have none: the one
+    for padding, for example, where nothing is padded.
     """
     num_embeddings = len(cast(Tensor, model.get_input_embeddings().weight))
-    framing = {getattr(tokenizer, key, None) for key in _FRAMING}
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    seen = {getattr(tokenizer, f"{kind}_token_id", None) for kind in met}
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
+        tokenizer.all_special_ids
+    )
     template = str(tokenizer.chat_template or "")
     beyond = {
         token: i
         for token, i in tokenizer.get_vocab().items()
-        if i >= num_embeddings and (i not in special or i in framing or token in template)
+        if i >= num_embeddings and (i not in special or i in seen or token in template)
     }
     if beyond:
         raise ModelError(

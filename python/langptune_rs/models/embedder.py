@@ -18,7 +18,13 @@ from torch.nn.utils.rnn import pad_sequence
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.attention import PACKED, Texts, attending
-from langptune_rs.models.completeness import check_tensors, check_vocabulary, loading_infos
+from langptune_rs.models.completeness import (
+    AROUND_TEXTS,
+    IN_BATCHES,
+    check_tensors,
+    check_vocabulary,
+    loading_infos,
+)
 from langptune_rs.models.embedder_prompts import Prompted, Tokens, keep_prompts, leaves_prompts_out, prompts_of
 from langptune_rs.models.folders import check_files, explained
 from langptune_rs.models.plain_text import FramedText
@@ -64,8 +70,10 @@ class Embedder:
         self.dim = config.dim or native
         self.query_prompt, self.item_prompt = prompts_of(model, config)
         self._leaves_prompts_out = leaves_prompts_out(model, config)
-        check_vocabulary(model.tokenizer, self._transformer.model, config.model)
         self.unpadded = _runs_unpadded(self._transformer, list(model)[1:])
+        check_vocabulary(
+            model.tokenizer, self._transformer.model, config.model, AROUND_TEXTS if self.unpadded else IN_BATCHES
+        )
         if self.unpadded:
             self._transformer.model.set_attn_implementation(PACKED)
         limits = (model.max_seq_length, _num_positions(self._transformer.model), config.max_tokens)

@@ -11,10 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from langptune_rs.errors import LangptuneError, ModelError
+from langptune_rs.errors import LangptuneError, ModelError, sentence
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_TEXTS = ("*.json", "*.jinja", "*.model", "*.txt")
+_INDEX = "model.safetensors.index.json"
+_TEXTS = (
+    *("config.json", "generation_config.json", "adapter_config.json", _INDEX),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "tekken.json", "tokenizer.model*", "tiktoken.model", "spm*.model"),
+    *("spiece.model", "sentencepiece*.model", "source.spm", "target.spm"),
+    *("chat_template.jinja", "chat_template.json", "processor_config.json", "preprocessor_config.json"),
+    *("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", "router_config.json"),
+)
+"""The files beside the weights that the libraries read. Others are the user's own, and may hold anything."""
+_LONGEST_REASON = 500
+"""Characters of a library's error that are shown."""
 _REMEDY = "Download or copy it again."
 
 
@@ -41,7 +52,7 @@ def module_folders(folder: Path) -> list[Path]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that hold the weights in `folder`: those of its index if there is one."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / _INDEX
     if not index.is_file():
         return [folder / "model.safetensors"]
     held = read_json(index)
@@ -56,7 +67,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{file} is no JSON: {error or type(error).__name__}. {_REMEDY}") from error
+        raise ModelError(f"{file} is no JSON: {sentence(str(error) or type(error).__name__)} {_REMEDY}") from error
 
 
 def check_files(folder: Path) -> None:
@@ -83,7 +94,10 @@ def check_files(folder: Path) -> None:
 
 
 def check_texts(folder: Path) -> None:
-    """As `check_files`, for the configuration and the tokenizer only, and not in folders inside."""
+    """As `check_files`, for the configuration and the tokenizer only, and not in folders inside.
+
+    Files that no library reads, such as data that lies beside the weights, are not looked at.
+    """
     for file in _matching(folder, _TEXTS):
         _check_is_no_pointer(file)
         if file.suffix == ".json":
@@ -100,11 +114,16 @@ def explained(what: str, folder: Path | str) -> Iterator[None]:
     except Exception as error:  # tokenizers raises `Exception` itself, and every library has errors of its own
         if type(error).__name__ == "OutOfMemoryError":
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
-            f"The {what} in {folder} cannot be loaded: {reason[:500]} Check that its files are complete, and that the "
-            "installed versions of the libraries know this kind of model."
+            f"The {what} in {folder} cannot be loaded: {_reason(error)} Check that its files are complete, and that "
+            "the installed versions of the libraries know this kind of model."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a library's error says, or the beginning of it, as a sentence."""
+    said = sentence(str(error).strip() or type(error).__name__)
+    return said if len(said) <= _LONGEST_REASON else f"{said[:_LONGEST_REASON].rstrip()} …"
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from transformers import AddedToken, PreTrainedTokenizerBase
@@ -18,6 +19,8 @@ _BRACKETS = frozenset({("<", ">"), ("[", "]"), ("{", "}"), ("|", "|"), ("｜", "
 _AFTER_A_WORD = ("a", ".", "0", "\n")
 _AFTER_A_SIGN = (".", "a", "0", "\n")
 """What may stand before a text that is read as the rest of a longer one, in the order in which it is tried."""
+_PROBES = ("aB", "0")
+"""Two texts that show what is set around any text, and whether it is changed."""
 
 
 class PlainText:
@@ -112,7 +115,7 @@ class FramedText(PlainText):
         tokens, they are among them."""
         super().__init__(tokenizer)
         self._own_rows = rows
-        self._frames: dict[str, _Frame | None] = {}
+        self._frames: dict[str, _Frame] = {}
 
     def rows(self, texts: Sequence[str], limit: int, prompt: str = "") -> list[list[int]]:
         """The ids of each text after the prompt, with their frame, cut to `limit` tokens.
@@ -123,8 +126,6 @@ class FramedText(PlainText):
         if prompt not in self._frames:
             self._frames[prompt] = self._frame(prompt)
         frame = self._frames[prompt]
-        if frame is None:  # nothing but the frame is kept, or the frame depends on the text
-            return own
         return [
             row
             if self.controls(row) == frame.controls and not self.spells_unknown(text)
@@ -133,36 +134,77 @@ class FramedText(PlainText):
         ]
 
     def _row(self, frame: _Frame, text: str, own: list[int], limit: int) -> list[int]:
-        if not self._spells_control(frame.joined + text):
-            return own
-        if self._spells_control(frame.joined):
-            ids = self.encode(frame.joined) + self.ids(text, frame.joined[-1:])
+        if frame.reads is not None and self._spells_control(frame.joined + text + frame.after):
+            ids = frame.reads(text)
+        elif self.controls(middle := _middle(frame, own)):
+            ids = self._spelled_out(middle)
         else:
-            ids = self.ids(frame.joined + text)
+            return own
         room = max(0, limit - len(frame.left) - len(frame.right))
         kept = ids[:room] if self.tokenizer.truncation_side == "right" else ids[len(ids) - min(room, len(ids)) :]
         return [*frame.left, *kept, *frame.right]
 
-    def _frame(self, prompt: str) -> _Frame | None:
-        """What is set around a text, as two texts show: with the prompt joined to the text, or in a turn of its own."""
-        framed, other_framed = self._own_rows(["a", "0"], prompt)
-        for joined in dict.fromkeys((prompt, "")):
-            plain, other = self.encode(joined + "a"), self.encode(joined + "0")
-            for start in range(len(framed) - len(plain) + 1):
-                left, right = framed[:start], framed[start + len(plain) :]
-                if framed == [*left, *plain, *right] and other_framed == [*left, *other, *right]:
-                    return _Frame(left, right, joined, self.controls(framed))
-        return None
+    def _frame(self, prompt: str) -> _Frame:
+        """What is set around a text, as two texts show.
+
+        The prompt is joined to the text or in a turn of its own, and signs of a chat template may be one token with the
+        text, such as a space before it. The text is read as at its start, or as the rest of what stands before it.
+        """
+        rows = self._own_rows([*_PROBES], prompt)
+        controls = self.controls(rows[0])
+        shared = _num_shared(*rows), _num_shared(*(row[::-1] for row in rows))
+        for joined, after in dict.fromkeys(((prompt, ""), ("", ""), self._signs_joined(rows[0], shared))):
+            for before in ("", _AFTER_A_SIGN[0]):
+                reads = partial(self._joined_ids, joined, after, before)
+                plain, other = map(reads, _PROBES)
+                for start in range(len(rows[0]) - len(plain) + 1):
+                    left, right = rows[0][:start], rows[0][start + len(plain) :]
+                    if rows == [[*left, *plain, *right], [*left, *other, *right]]:
+                        return _Frame(left, right, controls, joined, after, reads)
+        num_left = shared[0]
+        num_right = min(shared[1], min(map(len, rows)) - num_left)
+        return _Frame(rows[0][:num_left], rows[0][len(rows[0]) - num_right :], controls)
+
+    def _joined_ids(self, joined: str, after: str, before: str, text: str) -> list[int]:
+        """The ids of a text between what is one text with it, of which only `joined` may hold control tokens."""
+        if self._spells_control(joined):
+            return self.encode(joined) + self.ids(text + after, joined[-1:])
+        return self.ids(joined + text + after, before)
+
+    def _signs_joined(self, row: list[int], shared: tuple[int, int]) -> tuple[str, str]:
+        """The signs before and after the first probe in the tokens of its row that the other's row does not share."""
+        own = str(self.tokenizer.decode(row[shared[0] : len(row) - shared[1]]))
+        start = max(0, own.lower().find(_PROBES[0].lower()))
+        return own[:start], own[start + len(_PROBES[0]) :]
+
+    def _spelled_out(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a text with each control token spelled out in its place.
+
+        This is for a text that is changed before the tokenizer reads it, such as by a template that writes lower case.
+        Spaces that a control token took in are lost.
+        """
+        return [
+            i
+            for token in ids
+            for i in (self.ids(self.spelled[token], _AFTER_A_SIGN[0]) if token in self.control_ids else [token])
+        ]
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """The ids before and after a text, the prompt that is one text with it, and the control tokens of all of them."""
+    """What a tokenizer sets around a text."""
 
     left: list[int]
     right: list[int]
-    joined: str
+    """The ids before the text and after it."""
     controls: list[int]
+    """The control tokens of both, and of the prompt."""
+    joined: str = ""
+    """The text before it that is read with it, such as a prompt."""
+    after: str = ""
+    """The text after it that is read with it."""
+    reads: Callable[[str], list[int]] | None = None
+    """Gives the ids between both of a text; None where the tokenizer reads a text in a way of its own."""
 
 
 def is_mark(text: str) -> bool:
@@ -186,6 +228,19 @@ def _unknown_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token for what is unknown; None where there is none or where it is a mark as well."""
     marks = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
     return None if tokenizer.unk_token_id in marks else tokenizer.unk_token_id
+
+
+def _middle(frame: _Frame, row: list[int]) -> list[int]:
+    """A row without the frame."""
+    start = _num_shared(row, frame.left)
+    end = len(row) - min(_num_shared(row[::-1], frame.right[::-1]), len(row) - start)
+    return row[start:end]
+
+
+def _num_shared(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many ids two rows begin with alike."""
+    pairs = enumerate(zip(ids, others, strict=False))
+    return next((place for place, (own, other) in pairs if own != other), min(len(ids), len(others)))
 
 
 def _occurrences(part: str, text: str) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ from langptune_rs.errors import ModelError
 from langptune_rs.models.acceptance import what_differs
 from langptune_rs.models.attention import PACKED, Layout
 from langptune_rs.models.chat import Chat
-from langptune_rs.models.completeness import check_adapter, check_tensors, check_vocabulary
+from langptune_rs.models.completeness import IN_CHATS, check_adapter, check_tensors, check_vocabulary
 from langptune_rs.models.decoder import Decoder, last_hidden, run_layers
 from langptune_rs.models.folders import check_files, explained
 from langptune_rs.models.mixed import widen
@@ -57,7 +57,7 @@ class Policy:
         self.decoder = decoder_of(model, config)
         self.cut = 0 if config.train == "lora" else len(self.decoder.layers) - config.last_layers
         model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-        check_vocabulary(tokenizer, model, config.model)
+        check_vocabulary(tokenizer, model, config.model, IN_CHATS)
         if difference := what_differs(model, self.decoder, self.logits):
             raise ModelError(
                 f"The policy {config.model!r} ({model.config.model_type}) does more with its tokens than its layers "

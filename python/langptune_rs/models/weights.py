@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from langptune_rs.errors import ModelError
+from langptune_rs.errors import ModelError, sentence
 from langptune_rs.files import cache_folder, flush
 from langptune_rs.models.folders import encoder_folder, weight_files
 
@@ -122,7 +122,7 @@ def _converted(gguf: Path, folder: Path, convert: Callable[[Path, Path], None]) 
                 temporary.rename(folder)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"What {gguf.name} holds cannot be written to {folder}: {error}. "
+            f"What {gguf.name} holds cannot be written to {folder}: {sentence(str(error))} "
             "Weights take 540 MB, a tokenizer 3 MB; set LANGPTUNE_CACHE to a folder with room for them."
         ) from error
     return folder
