@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langptune_rs.data.readers import blocks, separated
 from langptune_rs.data.readers.bad_lines import BadLines
 from langptune_rs.data.readers.listed import listed
 from langptune_rs.data.readers.python_values import parse_python
@@ -112,6 +113,44 @@ def test_a_title_in_quotes_is_a_title(tmp_path):
     items = read_all(find_source(tmp_path).logs.items, ITEM_SCHEMA)
     assert items["title"].to_list() == ["NA", None, "None, or all", None]
     assert items["description"].to_list() == [None, None, 'x "y"', None]
+
+
+QUOTED = [
+    ("every title in quotes", '"a","None","NA"\n"b","B","x"\n"c","nan","y"\n', [None, "B", None]),
+    ("a blank among them", '"a","None","x"\n"b","","x"\n', ["None", None]),
+    ("a null among them", '"a","None","x"\n"b",,"x"\n', ["None", None]),
+    ("a bare word for a missing one", '"a","NA","x"\n"b",NA,"x"\n"c","C",\\N\n', ["NA", None, "C"]),
+    ("another bare word", '"a","NA","x"\n"b",\\N,"x"\n', ["NA", None]),
+    ("bare titles", 'a,"None",x\nb,B,y\nc,None,z\n', ["None", "B", None]),
+    ("numbers are bare where texts never are", '1,"None","x"\n2,1917,"x"\n3,"B","x"\n', [None, "1917", "B"]),
+    ("a bare number that is missing", '1,"None","x"\n2,nan,"x"\n3,"B","x"\n', ["None", None, "B"]),
+    ("quotes out of place", 'a,"None",x"y\nb,B,y\nc,None,z\n', ["None", "B", None]),
+    ("quotes out of place, all in quotes", 'a,"None",x"y\nb,"B",y\nc,"None",z\n', [None, "B", None]),
+    ("fields over lines", 'a,"None","x\ny"\nb,B,"y, z"\n\nc,"NA ",z\n', ["None", "B", "NA"]),
+]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 40, 8 << 20])
+@pytest.mark.parametrize(("rows", "titles"), [case[1:] for case in QUOTED], ids=[case[0] for case in QUOTED])
+def test_quotes_tell_a_title_where_not_all_have_them(tmp_path, monkeypatch, block_bytes, rows, titles):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    (tmp_path / "items.csv").write_text("item_id,title,description\n" + rows, encoding="utf-8")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nu,a\n", encoding="utf-8")
+    items = read_all(find_source(tmp_path).logs.items, ITEM_SCHEMA)
+    assert items["title"].to_list() == titles
+    (tmp_path / "items.csv").write_text("title,item_id\n" + "".join(f'"{t or "None"}","{t}"\n' for t in titles))
+    items = read_all(find_source(tmp_path).logs.items, ITEM_SCHEMA)
+    assert items["title"].to_list() == [None if t in (None, "None", "NA") else t for t in titles]
+
+
+def test_a_word_in_quotes_leaves_its_block_to_polars(tmp_path, monkeypatch):
+    """A block that is split in Python takes many times as long."""
+    monkeypatch.setattr(separated._Parser, "_one_by_one", None)
+    rows = '"NA","None","NA"\n"b",B,NA\n"None","C, ""d""",\n'
+    (tmp_path / "items.csv").write_text("item_id,title,description\n" + rows, encoding="utf-8")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nu,b\n", encoding="utf-8")
+    items = read_all(find_source(tmp_path).logs.items, ITEM_SCHEMA)
+    assert items["title"].to_list() == ["None", "B", 'C, "d"']
 
 
 def test_other_numbers_are_still_refused(read):
