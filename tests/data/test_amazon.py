@@ -507,6 +507,8 @@ def test_missing_files_are_asked_for_by_the_options_of_the_help(command, files):
         (r"""{"asin": "a", "title": "a\/b \ud83d\ude00", "price": null}""", "a/b \U0001f600", None),
         (r""" { "asin": "a", "title": "x", "price": NaN, "used": false}""", "x", None),
         (r"""{"asin": "a", "title": "x", "price": 3.50, "salesRank": {"Toys": 1}}""", "x", "3.5"),
+        (r"""{"asin": "a", "title": "It's \'x\' caf\xe9", "price": None, "used": True}""", "It's 'x' caf\xe9", None),
+        (r"""{"asin": 'a', "title": 'x', "price": 3.5, "related": {(1, 2): {3}}}""", "x", "3.5"),
     ],
 )
 def test_metadata_of_2014_is_python_or_json(tmp_path, line, title, price):
@@ -524,7 +526,14 @@ def test_metadata_of_2014_is_python_or_json(tmp_path, line, title, price):
         ("{'asin': 'a', 'title': ", "broken line, .*never closed"),
         ('{"asin": "a", "title": ', "broken line, "),
         ("{'asin': " + "[" * 100_000, "broken line, "),
+        ('{"asin": "a", "title": None, ', "broken line, Expecting value at character 24"),
+        ("{'asin': 'a', 'title': {[]: 1}}", "broken line, no value of Python, unhashable type: 'list'"),
+        ("{[]: 1}", "broken line, no value of Python"),
+        ("{{}}", "broken line, no value of Python"),
+        ("{'asin': 'a', 'price': " + "9" * 400 + "}", "price = 9+… is no number"),
+        ("{'asin': 'a', 'title': {(1, 2): 3}}", r"title = {\(1, 2\): 3} is no text"),
         ("['asin']", "no JSON object but"),
+        ("[{(1, 2): 3}]", "no JSON object but"),
     ],
 )
 def test_what_is_neither_is_named(tmp_path, line, problem):

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langptune_rs.data.readers import blocks, separated
 from langptune_rs.data.readers.bad_lines import BadLines
 from langptune_rs.data.readers.listed import listed
+from langptune_rs.data.readers.python_values import parse_python
 from langptune_rs.data.readers.reader import INTERACTION_SCHEMA, ITEM_SCHEMA, read_all
 from langptune_rs.data.sources.files import Files
 from langptune_rs.data.sources.registry import find_source
@@ -113,6 +115,44 @@ def test_a_title_in_quotes_is_a_title(tmp_path):
     assert items["description"].to_list() == [None, None, 'x "y"', None]
 
 
+QUOTED = [
+    ("every title in quotes", '"a","None","NA"\n"b","B","x"\n"c","nan","y"\n', [None, "B", None]),
+    ("a blank among them", '"a","None","x"\n"b","","x"\n', ["None", None]),
+    ("a null among them", '"a","None","x"\n"b",,"x"\n', ["None", None]),
+    ("a bare word for a missing one", '"a","NA","x"\n"b",NA,"x"\n"c","C",\\N\n', ["NA", None, "C"]),
+    ("another bare word", '"a","NA","x"\n"b",\\N,"x"\n', ["NA", None]),
+    ("bare titles", 'a,"None",x\nb,B,y\nc,None,z\n', ["None", "B", None]),
+    ("numbers are bare where texts never are", '1,"None","x"\n2,1917,"x"\n3,"B","x"\n', [None, "1917", "B"]),
+    ("a bare number that is missing", '1,"None","x"\n2,nan,"x"\n3,"B","x"\n', ["None", None, "B"]),
+    ("quotes out of place", 'a,"None",x"y\nb,B,y\nc,None,z\n', ["None", "B", None]),
+    ("quotes out of place, all in quotes", 'a,"None",x"y\nb,"B",y\nc,"None",z\n', [None, "B", None]),
+    ("fields over lines", 'a,"None","x\ny"\nb,B,"y, z"\n\nc,"NA ",z\n', ["None", "B", "NA"]),
+]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 40, 8 << 20])
+@pytest.mark.parametrize(("rows", "titles"), [case[1:] for case in QUOTED], ids=[case[0] for case in QUOTED])
+def test_quotes_tell_a_title_where_not_all_have_them(tmp_path, monkeypatch, block_bytes, rows, titles):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    (tmp_path / "items.csv").write_text("item_id,title,description\n" + rows, encoding="utf-8")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nu,a\n", encoding="utf-8")
+    items = read_all(find_source(tmp_path).logs.items, ITEM_SCHEMA)
+    assert items["title"].to_list() == titles
+    (tmp_path / "items.csv").write_text("title,item_id\n" + "".join(f'"{t or "None"}","{t}"\n' for t in titles))
+    items = read_all(find_source(tmp_path).logs.items, ITEM_SCHEMA)
+    assert items["title"].to_list() == [None if t in (None, "None", "NA") else t for t in titles]
+
+
+def test_a_word_in_quotes_leaves_its_block_to_polars(tmp_path, monkeypatch):
+    """A block that is split in Python takes many times as long."""
+    monkeypatch.setattr(separated._Parser, "_one_by_one", None)
+    rows = '"NA","None","NA"\n"b",B,NA\n"None","C, ""d""",\n'
+    (tmp_path / "items.csv").write_text("item_id,title,description\n" + rows, encoding="utf-8")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nu,b\n", encoding="utf-8")
+    items = read_all(find_source(tmp_path).logs.items, ITEM_SCHEMA)
+    assert items["title"].to_list() == ["None", "B", 'C, "d"']
+
+
 def test_other_numbers_are_still_refused(read):
     for form in ("csv", "jsonl"):
         for word in ("five", "inf", "?", "Nano"):
@@ -136,7 +176,14 @@ LISTS = [
     *[('[["Books", "Cooking"]]', ["Books", "Cooking"]), ("[{'id': 1, 'name': 'War'}]", ["War"])],
     *[('{War,"Science fiction",NULL}', ["War", "Science fiction"]), ("[Action, Drama]", ["Action", "Drama"])],
     *[('["\\ud83d\\ude00", "a\\/b"]', ["\U0001f600", "a/b"]), ("['caf\\xe9 &amp; bar']", ["caf\xe9 & bar"])],
-    *[("[sealed]", ["[sealed]"]), ("(no genres listed)", ["(no genres listed)"]), ("['a', 'b'", ["['a', 'b'"])],
+    *[
+        ("[Drama]", ["Drama"]),
+        ("[Children's, Comedy]", ["Children's", "Comedy"]),
+        ("[Action|Drama]", ["Action", "Drama"]),
+    ],
+    *[("{Children's,Comedy}", ["Children's", "Comedy"]), ("[Action, None]", ["Action"]), ("[N/A]", [])],
+    *[("{{}}", ["{{}}"]), ("{['a'], 'b'}", ["{['a'], 'b'}"]), ("[{[]: 1}]", ["[{[]: 1}]"])],
+    *[("(no genres listed)", ["(no genres listed)"]), ("['a', 'b'", ["['a', 'b'"])],
     *[("{a: b}", ["{a: b}"]), ("(2001)", ["(2001)"]), ("C++ [x]", ["C++ [x]"]), ("['NA', 'EU']", ["NA", "EU"])],
 ]
 
@@ -149,11 +196,69 @@ def test_a_list_in_text_is_a_list(read, form, text, expected):
 
 
 def test_descriptions_in_a_list_are_one_text(read):
-    told = ["['One.', 'Two.']", "[]", "[Blu-ray, DVD] A film.", "[Imported, sealed]"]
+    told = ["['One.', 'Two.']", "[]", "[Blu-ray, DVD] A film.", "[Imported, sealed]", "[sealed]"]
     rows = [{"item_id": str(i), "description": text} for i, text in enumerate(told)]
     for form in ("csv", "jsonl", "parquet"):
         found = [item["description"] for item in read(form, rows)[0]]
-        assert found == ["One. Two.", None, "[Blu-ray, DVD] A film.", "[Imported, sealed]"]
+        assert found == ["One. Two.", None, "[Blu-ray, DVD] A film.", "[Imported, sealed]", "[sealed]"]
+
+
+def test_words_in_brackets_are_words(tmp_path):
+    """RecBole's lists have blanks between their words."""
+    (tmp_path / "x.item").write_text("item_id:token\tcategories:token_seq\n1\t[War Drama]\n2\t['Science fiction']\n")
+    (tmp_path / "x.inter").write_text("user_id:token\titem_id:token\nu\t1\n")
+    items = read_all(find_source(tmp_path).logs.items, ITEM_SCHEMA)
+    assert items["categories"].to_list() == [["War", "Drama"], ["Science fiction"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{{}}", "{[]}", "{['a'], 'b'}", "{[]: 1}", "{**{}}", "[0x" + "f" * 5000 + "]", "9" * 5000, "\x00", "x"),
+        *(
+            "[" * 100_000,
+            "(" * 1000,
+            "-" * 5000 + "1",
+            "1+" * 5000 + "1",
+            "['\\N{no such}']",
+            "{1: {(1, []): 2}}",
+            "set([])",
+        ),
+    ],
+    ids=lambda text: text[:16],
+)
+def test_what_is_no_literal_is_an_error_of_one_kind(text):
+    with pytest.raises(ValueError, match="."):
+        parse_python(text)
+    found = listed(text, bare=True)  # as a text that is no literal, which may still be a list of a database
+    assert found is None or all(isinstance(part, str) for part in found)
+
+
+@pytest.mark.parametrize("depth", [10, 150, 300, 600, 900, 1_000, 10_000])
+def test_lists_in_lists_are_read_or_left_at_any_depth(depth):
+    assert listed("[" * depth + "'a'" + "]" * depth) in (["a"], None)
+    assert listed("[" * depth + '"a"' + "]" * depth) in (["a"], None)
+
+
+PYTHON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.binary(max_size=3),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=3) | st.tuples(st.integers()), parts),
+    max_leaves=8,
+)
+
+
+@given(
+    PYTHON, st.sampled_from([repr, str, json.dumps]), st.integers(0, 40), st.sampled_from(["", "{", "[]", "{[", "'"])
+)
+def test_a_damaged_value_is_a_list_or_is_not(value, write, place, put):
+    try:
+        text = write(value)
+    except TypeError:
+        text = repr(value)
+    damaged = text[:place] + put + text[place:]
+    for bare in (True, False):
+        found = listed(damaged, bare=bare)
+        assert found is None or all(isinstance(part, str) for part in found)
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(

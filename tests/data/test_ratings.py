@@ -1,6 +1,8 @@
 """Ratings of other scales."""
 
 import json
+import math
+import tomllib
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,8 @@ from typer.testing import CliRunner
 
 from langptune_cli.app import app
 from langptune_rs.config.data import STARS, DataConfig, RatingScale, parse_scale
+from langptune_rs.config.run import RunConfig
+from langptune_rs.config.toml import to_toml
 from langptune_rs.data import load, prepare, read_history, resolve_config
 from langptune_rs.data.preparing.ratings import in_stars, scale_advice
 from langptune_rs.errors import ConfigError, DataError
@@ -70,7 +74,24 @@ def test_a_rating_of_no_usual_scale_is_answered_without_one():
     assert "--rating-scale LOW-HIGH" in scale_advice(1e6)
 
 
-@pytest.mark.parametrize("text", ["10", "5-0", "3-3", "a-b", "0-inf", "", "0-10-20"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10",
+        "5-0",
+        "3-3",
+        "a-b",
+        "0-inf",
+        "",
+        "0-10-20",
+        "1e-5",
+        "0-1e",
+        "0-1e999",
+        "0-" + "9" * 400,
+        "-1e308-1e308",
+        "0-5e-324",
+    ],
+)
 def test_what_is_no_scale_is_refused(text):
     with pytest.raises(ValueError, match=r"is no scale; write the lowest and the highest rating"):
         DataConfig(rating_scale=text)
@@ -84,6 +105,49 @@ def test_a_scale_is_read_back_and_keeps_the_order(low, width, parts, share):
     assert in_stars(rating, scale) == pytest.approx(5 * share, abs=1e-6)
     assert in_stars(rating, STARS) == rating
     assert DataConfig(rating_scale=str(scale)).scale == scale
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        *[
+            ("0-1000000", "0-1000000"),
+            ("0-0.00001", "0-1e-05"),
+            ("0-123456.7", "0-123456.7"),
+            ("1e6-1E+7", "1000000-10000000"),
+        ],
+        *[("-1e-05 - 1e16", "-1e-05-1e+16"), ("-0-10", "0-10"), ("1.0-7.50", "1-7.5"), ("-10--5", "-10--5")],
+    ],
+)
+def test_a_scale_is_written_with_all_digits(text, written):
+    config = RunConfig.model_validate({"data": {"rating_scale": text}})
+    assert config.data.rating_scale == written
+    assert parse_scale(written) == parse_scale(text) == config.data.scale
+    assert RunConfig.model_validate(tomllib.loads(to_toml(config))) == config
+
+
+@given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300))
+def test_every_scale_that_is_accepted_is_read_back(low, high):
+    text = f"{low!r}-{high!r}"
+    try:
+        scale = parse_scale(text)
+    except ValueError:
+        assert low >= high or not 0 < 5 / (high - low) < math.inf
+        return
+    assert scale == (low, high)
+    assert parse_scale(str(scale)) == scale
+    stored = DataConfig(rating_scale=text).rating_scale
+    assert DataConfig(rating_scale=stored).rating_scale == stored
+
+
+def test_a_rating_and_its_scale_are_said_with_all_digits(write_logs, items, interactions, tmp_path):
+    """A rating of 1000001 is not the 1e+06 that its scale ends with."""
+    logs = write_logs(items, [interactions[0] | {"rating": 1_000_001}, *interactions[1:]])
+    with pytest.raises(DataError, match=r"the rating 1000001 is not from 0 to 1000000\."):
+        prepare(logs, tmp_path / "out", unlimited(rating_scale="0-1000000"))
+    for scale in ("0-1000000", "0-1e6"):
+        prepare(write_logs(items, interactions), tmp_path / "millions", unlimited(rating_scale=scale))
+    assert load(tmp_path / "millions").rating_scale == (0, 1e6)
 
 
 def test_a_history_has_the_scale_of_its_data_set(write_logs, items, interactions, tmp_path):

@@ -51,6 +51,7 @@ from langptune_rs.data.wording.excerpts import shorten
         ("<p class=MsoNormal>a<o:p></o:p><st1:place w:st='on'>b</p>", "a b"),
         ("<br\\>a<br/ >b</p >", "a b"),
         ("word<B>bold</B> and <i>more", "word bold and more"),
+        *[("word<em> more<BR>x<P>y<IMG>z", "word more x y z"), ("x<object data=a> y<input/>z", "x y z")],
     ],
 )
 def test_text_from_the_web_is_cleaned(raw, cleaned):
@@ -74,11 +75,61 @@ def test_text_from_the_web_is_cleaned(raw, cleaned):
         *("a < b > c", "a<b && c>d", "if (i<a.size() && j>0)", "x<b>y", "<- -> <= >= <> <3 :< >_<", "1 <2> 3"),
         *("mail <a@b.c> or <me@p.org>", "<http://x.y> <www.x.y>", "x <a or y = 3 then more", "less <code that matters"),
         *("<!wow> <?what>", "<br-like>", "<b, c>"),
+        *(
+            "List<object>",
+            "vector<var>",
+            "Map<object, Stream<image>>",
+            "Optional<template> or List<input>",
+            "set<time>",
+        ),
+        *("std::vector<data> d", "Array<link>[]", "a <b c=1> d", "x <var y = 3 and z> 2", "if (a <code b == c) and"),
+        *("5 <time t = 5 then the rest", "5 <time t=5 then the rest", 'x <time t="5 then the rest', "x <var y=3"),
+        *(
+            "if x <var y = 3 five stars",
+            "x <font size=2 and the rest",
+            "slept <hr yesterday",
+            "q <s = 3",
+            "a <b open and",
+        ),
     ],
 )
 def test_what_only_looks_like_markup_is_text(text):
     assert clean(text) == text
     assert clean(f"<p>{text}</p>") == text
+
+
+@pytest.mark.parametrize("name", [*"abipqsu", "em", "font", "time", "img"])
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        *('role="button"', "tabindex='0'", 'tabindex="-1" hidden', "download='x' href='y'", "role=note", "hidden"),
+        *('aria-hidden="true"', "itemprop=x", 'xml:lang="en"', 'made-up="1"', 'onclick="f(a, b)" x', "class = 'a b'"),
+        *('role=\\"button\\"', "href=\u201dx\u201d", "download"),
+    ],
+)
+def test_a_tag_of_any_name_with_an_attribute_is_none_of_the_text(name, attribute):
+    assert clean(f"one <{name} {attribute}>two</{name}> three") == "one two three"
+    assert clean(f"one <{name} {attribute}> two") == "one two"
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        *("<font size=2", '<img src="x" wid', '<img src="a b" alt="c d', '<a class=x href="http://', "<div class=x"),
+        *('<time datetime="2020', "<td nowrap", "</code", "<hr", '<span style="a: b;" ', '<b made-up="1"', "<tr cla"),
+        *("<a data-x='1' rel=nofollow", '<p role="no'),
+    ],
+)
+def test_a_tag_that_was_cut_is_none_of_the_text(cut):
+    assert clean(f"one {cut}") == "one"
+
+
+@given(st.lists(st.sampled_from(["and", "the", "film", "is.", "good,", "title", "open", "x"]), min_size=1, max_size=9))
+def test_nothing_takes_the_rest_of_a_text_with_it(rest):
+    """A sum is no tag, whatever follows it."""
+    rest = " ".join(["so", *rest])
+    for sum_ in ("5 <time t = 5", "x <var y=3", "a <b = c", "1 <s"):
+        assert clean(f"{sum_} {rest}") == f"{sum_} {rest}"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +187,11 @@ def test_words_and_signs_are_kept(text):
         "amp;",
         "\u200d",
         "-->",
+        "<font a=/////////",
+        "<p open ",
+        " open /",
+        "<time a= ",
+        "='",
     ],
 )
 def test_a_megabyte_of_anything_is_cleaned_in_time(part):

@@ -1,5 +1,6 @@
 """Where sessions come from. Imports no data library, so that reading a recipe is fast."""
 
+import math
 import re
 from typing import Literal, NamedTuple
 
@@ -11,7 +12,8 @@ from langptune_rs.errors import ConfigError
 TEMPLATES = ("movies", "products", "generic", "books", "games", "music", "paper")
 """The built-in templates; their words are in `data/wording/`."""
 TEMPLATE_SUFFIX = ".jinja"
-_SCALE = re.compile(r"(-?\d+(?:\.\d+)?)\s*-\s*(-?\d+(?:\.\d+)?)")
+_RATING = r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+_SCALE = re.compile(rf"{_RATING}\s*-\s*{_RATING}", re.IGNORECASE)
 
 
 class RatingScale(NamedTuple):
@@ -21,7 +23,23 @@ class RatingScale(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.low:g}-{self.high:g}"
+        """The scale with all digits, as `parse_scale` reads it: 0-1000000."""
+        return "-".join(map(_in_digits, self))
+
+    @property
+    def words(self) -> str:
+        """The scale in a sentence: "0 to 10"."""
+        return " to ".join(map(_in_digits, self))
+
+    @property
+    def stars_per_point(self) -> float:
+        """How much of the scale from 0 to 5 one point of this one is."""
+        return 5.0 / (self.high - self.low)
+
+
+def _in_digits(rating: float) -> str:
+    """A rating with as many digits as it needs to be read back: 1000000, 0.1, 1e-05."""
+    return repr(rating + 0.0).removesuffix(".0")  # + 0.0 makes -0.0 a zero
 
 
 STARS = RatingScale(0.0, 5.0)
@@ -124,11 +142,16 @@ def parse_scale(text: str) -> RatingScale:
     """The scale that "0-10" or "-1-1" means. Raises `ValueError` for a text that is no scale."""
     found = _SCALE.fullmatch(text.strip())
     scale = RatingScale(*map(float, found.groups())) if found else None
-    if scale is None or scale.low >= scale.high:
+    if scale is None or scale.low >= scale.high or not _can_be_computed(scale):
         raise ValueError(
             f"rating_scale {text!r} is no scale; write the lowest and the highest rating that there can be, as 0-10"
         )
     return scale
+
+
+def _can_be_computed(scale: RatingScale) -> bool:
+    """Whether neither the width of a scale nor what a point of it is worth is beyond a float's range."""
+    return math.isfinite(scale.high - scale.low) and 0 < scale.stars_per_point < math.inf
 
 
 def make_config(**settings: object) -> DataConfig:

@@ -48,5 +48,5 @@ def _rating(row: Row, scale: RatingScale) -> float:
     if rating is None:
         return math.nan
     if not scale.low <= rating <= scale.high:
-        row.fail(f"the rating {rating:g} is not from {scale.low:g} to {scale.high:g}, the scale of the data set.")
+        row.fail(f"the rating {rating:.12g} is not from {scale.words}, the scale of the data set.")
     return in_stars(rating, scale)

@@ -136,7 +136,7 @@ def _checked_interactions(
 ) -> pl.DataFrame:
     """`part` without ratings out of range and, unless the source is a crawl, without items that are not `known`."""
     place = partial(place_of, logs.interactions)
-    problem = f"the rating {{rating:g}} is not from {scale.low:g} to {scale.high:g}."
+    problem = f"the rating {{rating:.12g}} is not from {scale.words}."
     is_outside = ~pl.col("rating").is_between(scale.low, scale.high)
     part = bad.refuse(part, is_outside, place, problem, lambda row: scale_advice(row["rating"]))
     if logs.is_crawl:

@@ -18,7 +18,7 @@ def in_stars(rating: Rating, scale: RatingScale) -> Rating:
     """A rating of a scale, or a column of them, on that from 0 to 5. What is on it already stays as it is."""
     if scale == STARS:
         return rating
-    return (rating - scale.low) * (STARS.high / (scale.high - scale.low))
+    return (rating - scale.low) * scale.stars_per_point
 
 
 def scale_advice(rating: float) -> str:

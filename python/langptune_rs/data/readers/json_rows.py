@@ -15,6 +15,7 @@ from langptune_rs.data.readers.blocks import read_blocks
 from langptune_rs.data.readers.cleaning import clean, is_encodable
 from langptune_rs.data.readers.listed import texts_of
 from langptune_rs.data.readers.missing import is_no_text, is_no_title, is_no_value
+from langptune_rs.data.readers.python_values import TOO_DEEP
 from langptune_rs.data.readers.values import MAX_EXCERPT_LENGTH
 from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.errors import DataError
@@ -100,7 +101,7 @@ class Row:
             return None
         if isinstance(value, str) and (not value.strip() or is_no_value(value)):
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
             self.fail(f"{key} = {_show(value)} is no number. Give a number or null.")
         return float(value)
 
@@ -110,6 +111,14 @@ class Row:
             text = self._clean_text(key)
             return text if text and any(map(str.isalnum, text)) and not is_no_value(text) else None
         return None if self.number(key) is None else str(self.values[key])
+
+
+def _is_finite(number: float) -> bool:
+    """Whether a float can hold a number, which a whole number of 400 digits is not."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -128,12 +137,16 @@ def read_rows(path: Path) -> Iterator[Row]:
 def parse_json(line: bytes) -> Any:
     """The value on a line. What orjson refuses is read by json, which knows NaN and numbers of any size.
 
-    Raises `ValueError` for a line that is not JSON.
+    Raises `ValueError` for a line that is not JSON, or is nested too deeply.
     """
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
+        pass
+    try:
         return json.loads(line.decode("utf-8"))
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
 
 
 def parse_line(path: Path, number: int, line: bytes, parse: Callable[[bytes], Any] = parse_json) -> dict[str, Any]:
@@ -142,9 +155,8 @@ def parse_line(path: Path, number: int, line: bytes, parse: Callable[[bytes], An
         values = parse(line)
     except UnicodeDecodeError as error:
         raise BadLine(path, number, f"not UTF-8 at byte {error.start + 1}. Save it as UTF-8.") from error
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        is_deep = isinstance(error, RecursionError | MemoryError)
-        what = "nested too deeply" if is_deep else getattr(error, "msg", None) or str(error)
+    except ValueError as error:
+        what = getattr(error, "msg", None) or str(error)
         at = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
         kind = "JSON" if parse is parse_json else "line"
         raise BadLine(path, number, f"broken {kind}, {what}{at}: {_excerpt(line)}") from error
@@ -158,5 +170,8 @@ def _excerpt(line: bytes) -> str:
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):  # what Python can write and JSON cannot, such as {(1, 2): 3}
+        text = str(value)
     return shorten(text if is_encodable(text) else ascii(text), MAX_EXCERPT_LENGTH)

@@ -20,9 +20,10 @@ _SIDE_BY_SIDE = re.compile(r"""['"]\s+['"]""")
 _PART = r"""\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|(-?nan|None|NaN|NA|null|<NA>|NULL%s))\s*(?:,|\s|$)"""
 _QUOTED_PART = re.compile(_PART % "", re.DOTALL)
 _DATABASE_PART = re.compile(
-    _PART.replace(r"(?:,|\s|$)", "(?:,|$)") % r"""|[^\s"'{},:](?:[^"'{},:]*[^\s"'{},:])?""", re.DOTALL
+    _PART.replace(r"(?:,|\s|$)", "(?:,|$)") % r"""|(?!\s)(?:(?<=\w)'(?=\w)|[^"'{},:])++""", re.DOTALL
 )
-_NO_QUOTES = re.compile(r"""[^\[\]"'{}|]+,[^\[\]"'{}|]*""")
+_NO_QUOTES = re.compile(r"""(?:[^\[\]"'{}]|(?<=\w)'(?=\w))+""")
+"""What a list without quotes may hold. A quote within a word is an apostrophe: "Children's"."""
 
 
 def may_be_lists(texts: pl.Series) -> pl.Series:
@@ -41,8 +42,8 @@ def texts_of(text: str, *, bare: bool = False) -> list[str]:
 def listed(text: str, *, bare: bool = False) -> list[str] | None:
     """The texts of a list that was written as text, without missing ones. None for any other text.
 
-    An object in the list counts by its `name`. With `bare` a list without quotes is one too: "[Action, Drama]", and
-    "{Action}" of a database.
+    An object in the list counts by its `name`. With `bare` a list without quotes is one too: "[Action, Drama]",
+    "[Drama]", and "{Action}" of a database. A missing value there is any word for one, which no quotes make a text.
     """
     text = text.strip()
     if found := _CALL.fullmatch(text):
@@ -58,7 +59,8 @@ def listed(text: str, *, bare: bool = False) -> list[str] | None:
     if values is None and bare and text[0] == "{":
         values = _parts(inner, _DATABASE_PART)
     if values is None and bare and text[0] == "[" and _NO_QUOTES.fullmatch(inner):
-        values = [part.strip() for part in inner.split(",")]
+        parts = inner.split("|" if "|" in inner else ",")
+        values = [part.strip() for part in parts if not is_no_text(part)]
     return None if values is None else [part for part in values if part.strip() and not is_no_title(part)]
 
 
@@ -69,11 +71,11 @@ def _parsed(text: str) -> list[str] | None:
             return None
         try:
             values = parse(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            if isinstance(values, set):
+                values = sorted(values, key=str)
+            texts = list(_texts_in(values)) if isinstance(values, list | tuple) else [None]
+        except (ValueError, RecursionError):
             continue
-        if isinstance(values, set):
-            values = sorted(values, key=str)
-        texts = list(_texts_in(values)) if isinstance(values, list | tuple) else [None]
         return None if None in texts else [part for part in texts if part is not None]
     return None
 
@@ -103,12 +105,7 @@ def _parts(text: str, pattern: re.Pattern[str]) -> list[str] | None:
         quoted = next((part for part in found.groups()[:2] if part is not None), None)
         if quoted is not None:
             values.append(re.sub(r"\\(.)", r"\1", quoted))
-        elif not _is_missing(found[3]):
-            values.append(found[3])
+        elif not is_no_text(found[3]):
+            values.append(found[3].strip())
         place = found.end()
     return values
-
-
-def _is_missing(part: str) -> bool:
-    """Whether a part without quotes stands for a missing one."""
-    return part in ("None", "NA", "null", "NULL") or is_no_title(part)

@@ -10,6 +10,21 @@ import html
 import re
 from html.entities import html5
 
+from langptune_rs.data.readers.html_names import (
+    ATTRIBUTE,
+    ATTRIBUTES,
+    BREAKS,
+    ELEMENTS,
+    FLAGS,
+    IS_ATTRIBUTE,
+    IS_LETTER_ATTRIBUTE,
+    LETTER_ATTRIBUTE,
+    LETTER_FLAGS,
+    NO_WORDS,
+    SHAPES,
+    either,
+)
+
 _NAMED = re.compile(r"&(?:#(?:[xX][0-9a-fA-F]+|[0-9]+)|[a-zA-Z][a-zA-Z0-9]*);?")
 _MAX_DIGITS = 8
 """Digits of a numeric entity, behind its zeros: no character has more."""
@@ -19,35 +34,24 @@ _BEFORE_IN_ADDRESS = re.compile(r"=|://|^\?|/[^?]*\?")
 """What the word before an entity has in an address: there `&copy` is the name of a value."""
 _BEHIND_IN_ADDRESS = re.compile(r"(?:&[\w.-]{1,64}){0,3}=")
 
-_VOID = "area base basefont bgsound br col embed frame hr img image input isindex link meta param source track wbr"
-_END_IS_OPTIONAL = "body colgroup dd dt head html li p rb rp rt rtc tbody td tfoot th thead tr"
-_WITH_END = (
-    "a abbr acronym address applet article aside audio b bdi bdo big blink blockquote button canvas caption "
-    "center cite code data datalist del details dfn dialog dir div dl em fieldset figcaption figure font footer "
-    "form frameset h1 h2 h3 h4 h5 h6 header hgroup i iframe ins kbd keygen label legend listing main map mark "
-    "marquee math menu menuitem meter multicol nav nobr noembed noframes noscript object ol optgroup option "
-    "output picture plaintext pre progress q ruby s samp script search section select slot small spacer span "
-    "strike strong style sub summary sup svg table template textarea time title tt u ul var video xmp"
-)
-_UNPAIRED = frozenset(f"{_VOID} {_END_IS_OPTIONAL}".split())
-_ELEMENTS = _UNPAIRED | frozenset(_WITH_END.split())
-"""The elements of HTML, those of its earlier versions too."""
-
-_FLAGS = (
-    "allowfullscreen|async|autofocus|autoplay|border|checked|clear|compact|controls|declare|default|defer|disabled|hidden|ismap"
-    "|itemscope|loop|multiple|muted|nohref|noresize|noshade|novalidate|nowrap|open|playsinline|readonly|required"
-    "|reversed|selected"
-)
+_HOW = re.IGNORECASE | re.ASCII | re.DOTALL
+_QUOTE = r"""\\?["'\u201c\u201d\u2018\u2019]"""
+_NAME = r"[a-z_:@][\w:.-]*"
+_END = r"[\s/\\\"'.;]*"
+_MORE = rf"(?:[\s/]++(?:{either(FLAGS)}(?![\w:.-])|{_NAME}\s*=.*))*{_END}"
+"""Attributes without a value up to one with a value, and whatever follows that."""
 _ATTRIBUTES = re.compile(
-    rf"[\s/\\\"'.;]*|[\s/]+(?:[a-z_:@][\w:.-]*\s*=.*|(?:{_FLAGS})\b.*)", re.IGNORECASE | re.ASCII | re.DOTALL
+    rf"{_END}|[\s/]+(?:{ATTRIBUTE}\s*=.*|{_NAME}\s*=\s*{_QUOTE}.*|{_NAME}=[^\s=]\S*+{_MORE}"
+    rf"|{either(FLAGS)}(?![\w:.-]){_MORE})",
+    _HOW,
 )
-"""What may follow the name of a tag: nothing, an attribute with a value, or one that HTML knows without."""
-_GLOBAL = (
-    r"(?:align|aria-[a-z]+|cite|class|data-[\w-]+|dir|href|id|item[a-z]+|lang|name|on[a-z]+|rel|style|target|title"
-    r"|type)"
+"""What may follow the name of a tag: nothing, an attribute that HTML knows, one with its value in quotes, or any with a
+value if no prose follows. `x <var y = 3 and z> 2` has none of these."""
+_LETTER_ATTRIBUTES = re.compile(
+    rf"{_END}|[\s/]+(?:{LETTER_ATTRIBUTE}\s*=.*|{_NAME}\s*=\s*{_QUOTE}.*|{either(LETTER_FLAGS)}(?![\w:.-]){_MORE})",
+    _HOW,
 )
-_LETTER_ATTRIBUTES = re.compile(rf"[\s/\\\"'.;]*|[\s/]+{_GLOBAL}\s*=.*", re.IGNORECASE | re.ASCII | re.DOTALL)
-"""As `_ATTRIBUTES`, for an element of one letter: `a <b c=1> d` is mathematics."""
+"""As `_ATTRIBUTES`, for an element of one letter: `a <b c=1> d` is mathematics, and `<b c="1">` is a tag."""
 
 _TAG = re.compile(r"<(/?)([a-z][a-z0-9]*)((?:[\s/\\\"'.;][^<>]*)?)>", re.IGNORECASE | re.ASCII)
 _END_TAG = re.compile(r"</([a-z][a-z0-9]*)", re.IGNORECASE | re.ASCII)
@@ -65,15 +69,9 @@ _UNSEEN = [
 ]
 """Two patterns for each tag whose content is never shown: everything up to the last end tag, and a tag with its
 content."""
-_CUT_TAG = re.compile(
-    rf"</?(?:[abipqsu]\s+{_GLOBAL}\s*=.*"
-    r"|(?:br|hr|h[1-6]|em|li|ol|ul|dl|dt|dd|td|th|tr|tt|img|div|span|sub|sup|tbody|thead|blockquote|iframe)"
-    r"(?:\s+[a-z-]*|\s*/)?"
-    r"|[a-z][a-z0-9]+\s+[a-z_:-]+\s*=.*)",
-    re.IGNORECASE | re.ASCII | re.DOTALL,
-)
-"""A tag that was cut before its ">". A single letter and a word of English are a tag only with an attribute:
-"a <b" and "less <code" are text."""
+_CUT_NAME = re.compile(r"<(/?)([a-z][a-z0-9]*)(?![a-z0-9])", _HOW)
+_CUT_ATTRIBUTE = re.compile(rf"""[\s/]+({_NAME})(?:=("[^"]*"?|'[^']*'?|[^\s"'<>]*))?""", _HOW)
+_CUT_END = re.compile(r"[\s/]*")
 
 
 def decode_entities(text: str) -> str:
@@ -113,34 +111,58 @@ def without_tags(text: str) -> str:
     ended = {name.lower() for name in _END_TAG.findall(text)}
     text = _TAG.sub(lambda found: " " if _is_tag(found, ended) else found[0], _FOREIGN.sub(" ", text))
     last = text.rfind("<")
-    cut = _CUT_TAG.fullmatch(text, last) if last >= 0 else None
-    return text[:last] if cut and _name_at(text, last) in _ELEMENTS else text
+    return text[:last] if last >= 0 and _is_cut_tag(text[last:]) else text
 
 
 def _is_tag(found: re.Match[str], ended: set[str]) -> bool:
     """Whether HTML knows a tag of this name with these attributes. `ended` are the names of the text's end tags."""
     slash, name, attributes = found.groups()
     element = name.lower()
-    if element not in _ELEMENTS:
+    if element not in ELEMENTS:
         return False
     pattern = _ATTRIBUTES if len(element) > 1 else _LETTER_ATTRIBUTES
     if not pattern.fullmatch(attributes):
         return False
-    return bool(slash) or element in _UNPAIRED or element in ended or not _is_within_word(found)
+    return bool(slash) or element in ended or not _is_within_word(found)
 
 
 def _is_within_word(found: re.Match[str]) -> bool:
-    """Whether a start tag without an end is a type or mathematics: `List<Object>`, `a<b>c`."""
+    """Whether a start tag without an end is a type or mathematics: `List<Object>`, `vector<var>`, `a<b>c`."""
     name, before, behind = (
         found[2],
         found.string[found.start() - 1 : found.start()],
         found.string[found.end() : found.end() + 1],
     )
+    if found[3].strip() or not (before.isalnum() or before == "_") or name.lower() in BREAKS:
+        return False
     is_type = name[0].isupper() and (len(name) == 1 or not name.isupper())
     is_term = len(name) == 1 and behind.isalnum()
-    return (is_type or is_term) and (before.isalnum() or before == "_") and not found[3].strip()
+    return is_type or is_term or name.lower() not in SHAPES
 
 
-def _name_at(text: str, place: int) -> str:
-    """The name of the tag that starts at `place`, in lower case."""
-    return re.split(r"[^A-Za-z0-9]", text[place:].lstrip("</"), maxsplit=1)[0].lower()
+def _is_cut_tag(rest: str) -> bool:
+    """Whether the end of a text, from its last "<", is a tag that was cut before its ">", with nothing but attributes.
+
+    A tag takes the end of its text with it. So an attribute needs a name that HTML knows or a whole value in quotes,
+    and "=" without blanks: `5 <time t = 5 then more` is text. So is a single letter or a word of English alone.
+    """
+    found = _CUT_NAME.match(rest)
+    if found is None or found[2].lower() not in ELEMENTS:
+        return False
+    element, place = found[2].lower(), found.end()
+    is_known = IS_ATTRIBUTE.fullmatch if len(element) > 1 else IS_LETTER_ATTRIBUTE.fullmatch
+    is_sure = bool(found[1]) or element in NO_WORDS
+    while attribute := _CUT_ATTRIBUTE.match(rest, place):
+        name, value, place = attribute[1].lower(), attribute[2], attribute.end()
+        if value is None:
+            is_cut = _CUT_END.fullmatch(rest, place) and any(known.startswith(name) for known in ATTRIBUTES)
+            if not (is_sure and (name in FLAGS or is_cut)):
+                return False
+        elif not is_known(name) and not _is_in_quotes(value):
+            return False
+        is_sure = True
+    return is_sure and _CUT_END.fullmatch(rest, place) is not None
+
+
+def _is_in_quotes(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"

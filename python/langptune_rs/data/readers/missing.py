@@ -7,6 +7,8 @@ a film is. `Titles` decides for a column of titles.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import polars as pl
 
 NAMES_FOR_NOTHING = ("None", "NA", "N/A", "n/a", "NULL", "null")
@@ -20,7 +22,7 @@ _NO_TEXT = (*NAMES_FOR_NOTHING, *_NEVER_MEANT)
 _NO_VALUE = tuple({word.lower() for word in _NO_TEXT} | {"-", "--", "\u2013", "\u2014"})
 """Where a number belongs, these are missing in any case."""
 IN_QUOTES = "\u2060"
-"""Stands before a name for nothing that a file has in quotes. Cleaning removes it."""
+"""Stands before a title that a file has in quotes, while it is read. Cleaning removes it."""
 
 
 def is_no_text(text: str) -> bool:
@@ -68,6 +70,24 @@ def are_no_values(texts: pl.Series) -> pl.Series:
     return texts.str.strip_chars().str.to_lowercase().is_in(_NO_VALUE).fill_null(False)
 
 
+def has_bare_titles(titles: pl.Series) -> bool:
+    """Whether some title without `IN_QUOTES` says something: a text, or a word for a missing title.
+
+    A blank one does not, and neither does a number, which some writers leave without the quotes of their texts.
+    """
+    bare = titles.filter(~titles.str.starts_with(IN_QUOTES)).str.strip_chars()
+    numbers = bare.cast(pl.Float64, strict=False)
+    return bool(((bare != "") & ~numbers.is_finite().fill_null(False)).any())
+
+
+def without_idle_marks(
+    rows: pl.DataFrame, columns: Iterable[str], do_quotes_tell: Callable[[str], bool]
+) -> pl.DataFrame:
+    """`rows` without `IN_QUOTES` in columns where quotes tell nothing, which is asked where there is a mark."""
+    idle = [name for name in columns if rows[name].str.starts_with(IN_QUOTES).any() and not do_quotes_tell(name)]
+    return rows.with_columns(pl.col(idle).str.strip_prefix(IN_QUOTES)) if idle else rows
+
+
 def _without(texts: pl.Series, mask: pl.Series) -> pl.Series:
     return texts.set(mask, None) if mask.any() else texts
 
@@ -77,7 +97,7 @@ class Titles:
 
     They are where the column has another way to say that a title is missing: a blank field or a null. In a file that
     could have a null there (JSON, parquet), a single one is a title too. All others are missing titles. A text file can
-    also have a title in quotes, which is one in any case.
+    also have a title in quotes, which is one in any case, unless quotes tell nothing because all titles have them.
     """
 
     def __init__(self, *, has_nulls: bool) -> None:

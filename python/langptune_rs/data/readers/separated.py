@@ -9,7 +9,7 @@ is split field by field in Python, which finds the rows that are wrong.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,13 @@ import polars as pl
 from langptune_rs.data.readers.bad_lines import Problems
 from langptune_rs.data.readers.blocks import is_in, read_blocks
 from langptune_rs.data.readers.form import INNER_SEPARATOR, Form, is_utf8, missing_column, read_form
-from langptune_rs.data.readers.missing import IN_QUOTES, NAMES_FOR_NOTHING, Titles
+from langptune_rs.data.readers.missing import (
+    IN_QUOTES,
+    Titles,
+    are_names_for_nothing,
+    has_bare_titles,
+    without_idle_marks,
+)
 from langptune_rs.data.readers.reader import Request, with_columns
 from langptune_rs.data.readers.values import MAX_EXCERPT_LENGTH, Fields, finish
 from langptune_rs.data.wording.excerpts import shorten
@@ -38,20 +44,29 @@ class SeparatedFile:
 
     meant: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Column of titles -> whether "None" is a title there, once it was asked."""
+    told_by_quotes: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Column of titles -> whether "None" in quotes is a title there, once it was asked."""
 
     def chunks(self, request: Request) -> Iterator[pl.DataFrame]:
         """See `Reader.chunks`."""
         fields = {name: self.fields[name] for name in request.columns if name in self.fields}
         for raw, problems, num_bytes in self._read(fields, request.lines):
+            raw = without_idle_marks(raw, self._titles(fields), self._do_quotes_tell)
             rows, others = finish(raw, fields, self._are_meant)
             request.bad.add_all(self.file, problems | others)
             if rows.height:
                 yield with_columns(rows, request.columns)
             request.advance(num_bytes)
 
-    def _read(self, fields: Fields, lines: np.ndarray | None) -> Iterator[tuple[pl.DataFrame, Problems, int]]:
-        """For each block the rows as they stand, what is wrong with the others, and its bytes in the file."""
-        parser = _Parser(self.form, fields, lines)
+    def _read(
+        self, fields: Fields, lines: np.ndarray | None, *, marks_all: bool = False
+    ) -> Iterator[tuple[pl.DataFrame, Problems, int]]:
+        """For each block the rows as they stand, what is wrong with the others, and its bytes in the file.
+
+        `IN_QUOTES` stands before names for nothing that are titles in quotes. With `marks_all` before all titles in
+        quotes.
+        """
+        parser = _Parser(self.form, fields, lines, marks_all=marks_all)
         first, rest = 1, b""
         for block, num_bytes, is_last in _with_last(read_blocks(self.file)):
             text = rest + self.form.normalised(block)
@@ -75,6 +90,19 @@ class SeparatedFile:
             self.meant[column] = titles.are_meant
         return self.meant[column]
 
+    def _do_quotes_tell(self, column: str) -> bool:
+        """Whether quotes tell a title from a missing one in a column: not where every title is in quotes.
+
+        The file is read up to the first title without quotes.
+        """
+        if column not in self.told_by_quotes:
+            blocks = self._read({column: self.fields[column]}, None, marks_all=True)
+            self.told_by_quotes[column] = any(has_bare_titles(rows[column]) for rows, _, _ in blocks)
+        return self.told_by_quotes[column]
+
+    def _titles(self, fields: Fields) -> list[str]:
+        return [name for name, (_, kind) in fields.items() if kind == "title"]
+
 
 def open_separated(file: Path, fields: Fields) -> SeparatedFile:
     """A file with a header line. Raises `DataError` if it lacks one of the names in `fields`."""
@@ -88,11 +116,12 @@ def open_separated(file: Path, fields: Fields) -> SeparatedFile:
 class _Parser:
     """Splits blocks of a text file into rows of `fields`. With `lines` it returns only the rows on these lines."""
 
-    def __init__(self, form: Form, fields: Fields, lines: np.ndarray | None):
+    def __init__(self, form: Form, fields: Fields, lines: np.ndarray | None, *, marks_all: bool):
         self.form, self.fields, self.lines = form, fields, lines
         self.separator = form.inner_separator
         self.places = {name: form.names.index(key) for name, (key, _) in fields.items()}
-        self.titles = {self.places[name] for name, (_, kind) in fields.items() if kind == "title"}
+        self.marks_all = marks_all
+        self.titles = {name: self.places[name] for name, (_, kind) in fields.items() if kind == "title"}
         self.field = _field_pattern(self.separator.encode(), form.has_quotes)
 
     def rows(self, block: bytes, first: int, is_last: bool) -> tuple[pl.DataFrame, Problems, int]:
@@ -105,8 +134,6 @@ class _Parser:
 
     def _by_polars(self, block: bytes, first: int, is_last: bool) -> tuple[pl.DataFrame, Problems, int] | None:
         """As `rows`. None where polars finds a fault, or would misunderstand the block."""
-        if self.titles and self.form.has_quotes and _QUOTED_NAME_FOR_NOTHING.search(block):
-            return None  # polars does not say what was in quotes
         if self.lines is None and (plain := self._plain(block, first)) is not None:
             return plain, {}, len(block)
         found = _find_rows(block, self.separator.encode(), self.form.has_quotes, first) if is_utf8(block) else None
@@ -123,6 +150,7 @@ class _Parser:
         rows = self._parsed(found.joined(kept))
         if rows is None or rows.height != kept.sum():
             return None
+        rows = self._marked(rows, lambda place: found.are_quoted(place)[kept])
         return rows.with_columns(line=pl.Series(found.lines[kept], dtype=pl.UInt32)), problems, found.used
 
     def _plain(self, block: bytes, first: int) -> pl.DataFrame | None:
@@ -165,12 +193,22 @@ class _Parser:
             return table.select(pl.col(str(place)).alias(name) for name, place in self.places.items())
         return None
 
+    def _marked(self, rows: pl.DataFrame, are_quoted: Callable[[int], np.ndarray]) -> pl.DataFrame:
+        """`rows` with `IN_QUOTES` before titles in quotes. `are_quoted(place)` says which fields at a place are."""
+        for name, place in self.titles.items():
+            marked = pl.repeat(True, rows.height, eager=True) if self.marks_all else are_names_for_nothing(rows[name])
+            if self.form.has_quotes and marked.any():
+                marked &= pl.Series(are_quoted(place))
+                rows = rows.with_columns(pl.when(marked).then(IN_QUOTES + pl.col(name)).otherwise(name).alias(name))
+        return rows
+
     def _one_by_one(self, block: bytes, first: int, is_last: bool) -> tuple[pl.DataFrame, Problems, int]:
         rows: list[tuple[str | int, ...]] = []
+        quoted: list[tuple[int, ...]] = []
         problems: Problems = {}
         start, line = 0, first
         while start < len(block):
-            values, end = self._split(block, start)
+            values, places, end = self._split(block, start)
             if values is None or end is None:
                 if end is None and not is_last and len(block) - start <= MAX_ROW_BYTES:
                     break
@@ -190,30 +228,32 @@ class _Parser:
                 problems[number] = self._wrong_width(row, len(values))
             else:
                 rows.append((*(values[place].decode("utf-8") for place in self.places.values()), number))
+                quoted.append(places)
         table = pl.DataFrame(rows, schema=dict.fromkeys(self.fields, pl.String) | {"line": pl.UInt32}, orient="row")
+        table = self._marked(table, lambda place: np.array([place in places for places in quoted], bool))
         if self.lines is not None:
             table, problems = table.filter(pl.Series(is_in(table["line"].to_numpy(), self.lines))), {}
         return table, problems, start
 
-    def _split(self, block: bytes, start: int) -> tuple[list[bytes] | None, int | None]:
-        """The fields of the row at `start`, and where the row ends.
+    def _split(self, block: bytes, start: int) -> tuple[list[bytes] | None, tuple[int, ...], int | None]:
+        """The fields of the row at `start`, the places of those in quotes, and where the row ends.
 
         The fields are None where a quote is out of place. The end is None where a quote is not closed.
         """
         values: list[bytes] = []
+        places: list[int] = []
         while found := self.field.match(block, start):
             quoted, plain, end = found.groups()
-            is_title = quoted is not None and len(values) in self.titles
+            if quoted is not None:
+                places.append(len(values))
             values.append(plain if quoted is None else quoted.replace(b'""', b'"'))
-            if is_title and _QUOTED_NAME_FOR_NOTHING.fullmatch(b'"%s"' % quoted):
-                values[-1] = IN_QUOTES.encode() + quoted
             start = found.end()
             if end == b"\n":
                 values[-1] = values[-1].removesuffix(b"\r") if quoted is None else values[-1]
             if end.endswith(b"\n"):
-                return values, start
+                return values, tuple(places), start
         closed = _QUOTED.match(block, start)
-        return None, closed and closed.end()
+        return None, (), closed and closed.end()
 
     def _wrong_width(self, row: bytes, num_fields: int) -> str:
         return f"{num_fields} fields where {len(self.form.names)} are due: {self._excerpt(row)}"
@@ -223,7 +263,6 @@ class _Parser:
         return repr(shorten(text, MAX_EXCERPT_LENGTH))
 
 
-_QUOTED_NAME_FOR_NOTHING = re.compile(rb'"\s*(?:%s)\s*"' % b"|".join(map(str.encode, NAMES_FOR_NOTHING)))
 _QUOTED = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"')
 
 
@@ -244,8 +283,24 @@ class _Rows:
     ends: np.ndarray
     lines: np.ndarray
     """The line on which each row starts."""
-    num_separators: np.ndarray
-    """Separators in each row that are not in quotes."""
+    separators: np.ndarray
+    """Where the separators are that are not in quotes."""
+    until: np.ndarray
+    """How many of them are before the end of each row."""
+
+    @property
+    def num_separators(self) -> np.ndarray:
+        """Separators in each row."""
+        return np.diff(self.until, prepend=0)
+
+    def are_quoted(self, place: int) -> np.ndarray:
+        """Whether the field at a place of each row, counted from 0, starts with a quote, bool (n,)."""
+        starts = self.starts
+        if place:
+            before = self.until - self.num_separators + place - 1
+            starts = self.separators[np.minimum(before, len(self.separators) - 1)] + 1
+        are: np.ndarray = np.frombuffer(self.block, np.uint8)[starts] == ord('"')
+        return are
 
     @property
     def used(self) -> int:
@@ -287,7 +342,7 @@ def _find_rows(block: bytes, separator: bytes, has_quotes: bool, first: int) -> 
     until = np.searchsorted(separators, ends)
     ends = ends + 1
     starts = np.concatenate([[0], ends])[:-1]
-    return _Rows(block, starts, ends, lines.astype(np.uint32), np.diff(until, prepend=0))
+    return _Rows(block, starts, ends, lines.astype(np.uint32), separators, until)
 
 
 def _count(block: bytes, character: str, until: int = -1) -> int:

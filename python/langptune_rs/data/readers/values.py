@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -162,7 +163,8 @@ def _lists(values: pl.Series, separator: str | None) -> pl.Series:
     values = values.cast(pl.String)
     if separator is not None:
         maybe = may_be_lists(values)
-        known = [listed(text, bare=True) for text in values.filter(maybe).to_list()]
+        as_list = _words if separator == " " else partial(listed, bare=True)
+        known = [as_list(text) for text in values.filter(maybe).to_list()]
         parts = values.str.split(separator)
         if known:
             split = parts.filter(maybe).to_list()
@@ -170,6 +172,13 @@ def _lists(values: pl.Series, separator: str | None) -> pl.Series:
             parts = replaced(parts, maybe, pl.Series(chosen, dtype=pl.List(pl.String)))
         return parts
     return pl.select(pl.when(values.is_not_null()).then(pl.concat_list(values))).to_series().alias(values.name)
+
+
+def _words(text: str) -> list[str] | None:
+    """As `listed`, for words with blanks between them: a list without quotes and commas is "[Action Drama]"."""
+    found = listed(text, bare=True)
+    is_bare = found is not None and len(found) == 1 and listed(text) is None and text.lstrip()[0] == "["
+    return found[0].split() if is_bare and found else found
 
 
 def _unpacked(lists: pl.Series, *, bare: bool = False) -> pl.Series:

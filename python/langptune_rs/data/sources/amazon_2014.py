@@ -21,6 +21,18 @@ def open_logs(files: Files) -> RawLogs:
 
 
 def _item(line: bytes) -> object:
-    """The value on a line. Python writes the keys of an item in single quotes, which JSON does not know."""
-    is_json = line.lstrip().removeprefix(b"{").lstrip().startswith(b'"')
-    return parse_json(line) if is_json else parse_python(line.decode("utf-8"))
+    """The value on a line, by JSON, and by Python where JSON refuses it. Raises `ValueError` where both refuse.
+
+    The error is that of the language that the line seems to be in: Python writes keys in single quotes, unless somebody
+    has changed its quotes, and JSON never does.
+    """
+    seems_json = line.lstrip().removeprefix(b"{").lstrip().startswith(b'"')
+    if not seems_json:
+        return parse_python(line.decode("utf-8"))
+    try:
+        return parse_json(line)
+    except ValueError as error:
+        try:
+            return parse_python(line.decode("utf-8"))
+        except ValueError:
+            raise error from None
