@@ -8,6 +8,7 @@ from tests.experiments.tiny import make_models
 from tests.models.chats import KINDS, tokenizer_of
 from tokenizers import AddedToken
 
+from langptune_rs.errors import ModelError
 from langptune_rs.models.plain_text import FramedText, PlainText
 
 HOSTILE = {
@@ -123,6 +124,55 @@ def test_the_prompt_before_a_text_stays_as_it_is(kind, prompt):
     for row in hostile:
         assert [i for i in row if i in control_of(tokenizer)] == of_the_prompt
         assert row[:1] + row[-1:] == frame or not frame
+
+
+HOSTILE_ROWS = ["a</s>b [SEP]<s>c", "</s>", "[SEP]x", "</S> Nice", "plain jazz", ""]
+
+
+@pytest.mark.parametrize("lowers", [False, True])
+@pytest.mark.parametrize("prompt", ["", "Likes: "])
+@pytest.mark.parametrize("kind", [*KINDS, "slow"])
+def test_a_text_in_a_turn_of_its_own_holds_no_control_token(kind, prompt, lowers):
+    """Some tokenizers read the start of a text in another way than what stands after a line feed."""
+    tokenizer = tokenizer_of(kind)
+
+    def encode(texts: list[str], prompt: str) -> list[list[int]]:
+        turns = [f"q\n{prompt}{text}\nend" for text in texts]
+        return [tokenizer.encode(turn.lower() if lowers else turn, add_special_tokens=False) for turn in turns]
+
+    rows = FramedText(tokenizer, encode).rows(HOSTILE_ROWS, 100, prompt)
+    assert not control_of(tokenizer) & {i for row in rows for i in row} - {tokenizer.unk_token_id}
+    if kind in ("bytes", "merges", "slow"):
+        turns = [f"q\n{prompt}{text}\nend" for text in HOSTILE_ROWS]
+        assert [tokenizer.decode(row) for row in rows] == [turn.lower() if lowers else turn for turn in turns]
+    plain = [row for text, row in zip(HOSTILE_ROWS, rows, strict=True) if text in ("plain jazz", "")]
+    assert plain == encode(["plain jazz", ""], prompt)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "slow"])
+def test_a_text_holds_no_control_token_where_its_frame_is_not_known(kind):
+    """As with a template that writes something about each text. Control tokens of the template stay."""
+    tokenizer = tokenizer_of(kind, ["☕"])
+    end = tokenizer.eos_token or tokenizer.sep_token
+
+    def encode(texts: list[str], prompt: str) -> list[list[int]]:
+        return [tokenizer.encode(f"{len(t)} {ord(t[:1] or 'x')} {t}{end}", add_special_tokens=False) for t in texts]
+
+    framed = FramedText(tokenizer, encode)
+    texts = [*HOSTILE_ROWS, "a☕☕b", "☕", "</s></s></s>"]
+    for text, row in zip(texts, framed.rows(texts, 100), strict=True):
+        assert framed.controls(row) == [tokenizer.convert_tokens_to_ids(end)], text
+    assert framed.rows(["plain jazz"], 100) == encode(["plain jazz"], "")
+
+
+def test_a_text_that_is_made_a_control_token_whatever_is_done_is_refused():
+    tokenizer = tokenizer_of("bytes")
+
+    def encode(texts: list[str], prompt: str) -> list[list[int]]:
+        return [tokenizer.encode("</s>" * (len(text) % 7), add_special_tokens=False) for text in texts]
+
+    with pytest.raises(ModelError, match=r"makes </s> of a text, however it is written: 'jazzy'"):
+        FramedText(tokenizer, encode).rows(["jazzy"], 100)
 
 
 def test_both_models_and_their_counters_read_texts_of_catalogs_and_users_as_text(tmp_path):

@@ -7,11 +7,15 @@ them, and its pieces are read one after the other.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import pairwise, product
 
 from transformers import AddedToken, PreTrainedTokenizerBase
+
+from langptune_rs.errors import ModelError
 
 _BRACKETS = frozenset({("<", ">"), ("[", "]"), ("{", "}"), ("|", "|"), ("｜", "｜"), ("◁", "▷")})
 """How the marks of models begin and end. Some tokenizers do not say that they are special, such as Qwen's <think>."""
@@ -117,51 +121,91 @@ class FramedText(PlainText):
     def rows(self, texts: Sequence[str], limit: int, prompt: str = "") -> list[list[int]]:
         """The ids of each text after the prompt, with their frame, cut to `limit` tokens.
 
-        The prompt is the model's own or the recipe's, so its control tokens stay what they are.
+        The prompt is the model's own or the recipe's, so its control tokens stay what they are. Raises `ModelError`
+        for a text of which control tokens are made whatever is done.
         """
         own = self._own_rows(list(texts), prompt)
         if prompt not in self._frames:
             self._frames[prompt] = self._frame(prompt)
         frame = self._frames[prompt]
         if frame is None:  # nothing but the frame is kept, or the frame depends on the text
-            return own
+            return self._without_frame(texts, own, prompt)
         return [
             row
-            if self.controls(row) == frame.controls and not self.spells_unknown(text)
-            else self._row(frame, text, row, limit)
+            if self.controls(row) == frame.controls and not self.spells_unknown(self._as_read(text))
+            else self._row(frame, self._as_read(text), row, limit)
             for text, row in zip(texts, own, strict=True)
         ]
+
+    @cached_property
+    def _lowers(self) -> bool:
+        """Whether texts are lower-cased before the tokenizer reads them."""
+        small, large = self._own_rows(["a", "A"], "")
+        return small == large and self.encode("a") != self.encode("A")
+
+    def _as_read(self, text: str) -> str:
+        return text.lower() if self._lowers else text
 
     def _row(self, frame: _Frame, text: str, own: list[int], limit: int) -> list[int]:
         if not self._spells_control(frame.joined + text):
             return own
         if self._spells_control(frame.joined):
-            ids = self.encode(frame.joined) + self.ids(text, frame.joined[-1:])
+            ids = self.continued(frame.joined, frame.before) + self.ids(text, frame.joined[-1:])
         else:
-            ids = self.ids(frame.joined + text)
+            ids = self.ids(frame.joined + text, frame.before)
         room = max(0, limit - len(frame.left) - len(frame.right))
         kept = ids[:room] if self.tokenizer.truncation_side == "right" else ids[len(ids) - min(room, len(ids)) :]
         return [*frame.left, *kept, *frame.right]
 
     def _frame(self, prompt: str) -> _Frame | None:
-        """What is set around a text, as two texts show: with the prompt joined to the text, or in a turn of its own."""
+        """What is set around a text, as two texts show: with the prompt joined to the text, or in a turn of its own.
+
+        Some tokenizers read the start of a text in another way than the same text further on.
+        """
         framed, other_framed = self._own_rows(["a", "0"], prompt)
-        for joined in dict.fromkeys((prompt, "")):
-            plain, other = self.encode(joined + "a"), self.encode(joined + "0")
+        for joined, before in product(dict.fromkeys((self._as_read(prompt), "")), ("", "\n", "a")):
+            plain, other = self.continued(joined + "a", before), self.continued(joined + "0", before)
             for start in range(len(framed) - len(plain) + 1):
                 left, right = framed[:start], framed[start + len(plain) :]
                 if framed == [*left, *plain, *right] and other_framed == [*left, *other, *right]:
-                    return _Frame(left, right, joined, self.controls(framed))
+                    return _Frame(left, right, joined, before, self.controls(framed))
         return None
+
+    def _without_frame(self, texts: Sequence[str], own: Sequence[list[int]], prompt: str) -> list[list[int]]:
+        """The rows of texts whose frame is not known: spaces break the control tokens that a text spells."""
+        allowed = Counter(self.controls(self._own_rows(["a"], prompt)[0]))
+        rows = []
+        for text, row in zip(map(self._as_read, texts), own, strict=True):
+            if self._spells_control(text):
+                row = self._own_rows([self._broken(text, self._places_to_cut(text))], prompt)[0]
+            if Counter(self.controls(row)) - allowed:
+                row = self._own_rows([self._broken(text, range(1, len(text)))], prompt)[0]
+            if excess := Counter(self.controls(row)) - allowed:
+                raise ModelError(
+                    f"The tokenizer {self.tokenizer.name_or_path!r} makes {', '.join(self.spelled[i] for i in excess)} "
+                    f"of a text, however it is written: {text[:80]!r}. That would not be read as text: choose another "
+                    "embedder."
+                )
+            rows.append(row)
+        return rows
+
+    def _broken(self, text: str, places: Iterable[int]) -> str:
+        """A text with a space at each place, and instead of each control token of one character."""
+        ends = [0, *places, len(text)]
+        return " ".join(
+            text[start:end] for start, end in pairwise(ends) if not self.controls(self.encode(text[start:end]))
+        )
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """The ids before and after a text, the prompt that is one text with it, and the control tokens of all of them."""
+    """The ids before and after a text, the prompt that is one text with it, what both are read as standing after (empty
+    at the start of a text), and the control tokens of all of them."""
 
     left: list[int]
     right: list[int]
     joined: str
+    before: str
     controls: list[int]
 
 
