@@ -23,9 +23,9 @@ class Watched:
     One value of every row is kept, and several of each row of an array of few rows: all of an array of at most
     `SAMPLED` values. It does not matter what writes: another view, or a tensor that shares the memory.
 
-    Rows are compared in `num_turns` turns, in each every `num_turns`-th row, so that a check costs little. A check takes
-    one turn for each user that is served. So a change of all of a row is noticed before so many users are served, and
-    one of as many rows in succession at once. There is one turn for up to 8,192 rows, and 4 for 100,000 rows of 384.
+    Rows are compared in `num_turns` turns, in each every `num_turns`-th row, so that a check costs little. A check
+    takes one turn for each user that is served. So a change of all of a row is noticed before so many users are served,
+    and one of as many rows in succession at once. Up to 8,192 rows take one turn, and 100,000 rows of 384 take four.
 
     Of a mapped file, whose pages may have to be read from disk, `SAMPLED` values are kept, spread over the whole.
     """
