@@ -60,6 +60,12 @@ def test_what_is_written_reads_back_equal(section, key, annotation, data, tmp_pa
         return
     (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
     assert load_config(tmp_path / "config.toml") == config
+    (tmp_path / "given.toml").write_text(to_toml(config, only_given=True), encoding="utf-8")
+    again = load_config(tmp_path / "given.toml")
+    assert again == config
+    name = key if section is None else section
+    assert (getattr(again, name).model_fields_set if section else {key}) == {key}
+    assert not again.evaluation.model_fields_set or section == "evaluation"
 
 
 @given(

@@ -118,6 +118,48 @@ def test_a_run_of_rows_of_a_long_catalog_is_watched():
         watched.check()
 
 
+def is_noticed(watched: Watched) -> bool:
+    try:
+        watched.check()
+    except InputError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("num_items", "dim"), [(100_000, 384), (100_000, 16), (SAMPLED + 1, 8)])
+def test_every_row_of_a_long_catalog_is_watched(num_items, dim):
+    """At once where a call serves many users, otherwise before as many users are served as there are turns."""
+    items = np.random.default_rng(0).standard_normal((num_items, dim), dtype=np.float32)
+    watched = Watched(items, "items")
+    assert watched.num_turns < 15
+    for row in (0, 61_803 % num_items, num_items - 1):
+        items[row] *= -1
+        with pytest.raises(InputError):
+            watched.check(watched.num_turns)
+        noticed = [is_noticed(watched) for _ in range(watched.num_turns)]
+        assert noticed[-1], "and what was noticed once is noticed again"
+        items[row] *= -1
+        watched.check(10**6)
+
+
+def test_one_changed_row_is_refused_in_the_calls_of_an_index():
+    items = made(100_000)
+    index = ItemIndex(items)
+    users = np.ones((64, 8), np.float32)
+    index.rank(users, np.arange(64))
+    items[77_777] = 0
+    with pytest.raises(InputError, match="item_embeddings has changed"):
+        index.rank(users, np.arange(64))
+
+
+def test_a_mapped_file_is_sampled(tmp_path: Path):
+    np.save(tmp_path / "items.npy", made(50_000))
+    for mode in ("r", "c"):
+        items = np.load(tmp_path / "items.npy", mmap_mode=mode)
+        for array in (items, np.asarray(items), items[:40_000]):
+            assert len(Watched(array, "items")._places) == SAMPLED
+
+
 def test_not_a_number_is_no_change():
     items = np.full((3, 2), np.nan, np.float32)
     Watched(items, "items").check()

@@ -1,5 +1,6 @@
 """Profiles of a whole data set: every session once, the same however the work was cut and stopped."""
 
+import json
 import multiprocessing
 import re
 import shutil
@@ -10,12 +11,15 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from tests.experiments.tiny import make_run
 
 from langptune_rs.data import load
+from langptune_rs.data.store.folder import INFO, save
 from langptune_rs.errors import DataError, RunError
 from langptune_rs.experiments.profiles import SESSIONS_PER_PART, Job, opened_parts, profile_sessions
+from langptune_rs.files import file_hash
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -141,6 +145,53 @@ def test_other_profiles_and_their_parts_are_not_mixed_with_these(run, whole, tmp
     with pytest.raises(RunError, match="parts of other profiles"):
         profile_sessions(run, out)
     assert (parts / "thesis.tex").read_text() == "years of work"
+
+
+def rewritten(folder: Path) -> None:
+    """Write a data set's files as another version of the libraries may: other bytes that hold the same."""
+    info = (folder / INFO).read_text()
+    for name in ("items.parquet", "sessions.parquet"):
+        old = file_hash(folder / name)
+        pl.read_parquet(folder / name).write_parquet(folder / name, compression="uncompressed", row_group_size=7)
+        assert file_hash(folder / name) != old
+        info = info.replace(old, file_hash(folder / name))
+    (folder / INFO).write_text(info)
+
+
+def test_data_in_other_files_gives_the_same_profiles(run, whole, tmp_path):
+    copy, out = tmp_path / "run", tmp_path / "profiles.parquet"
+    shutil.copytree(run, copy)
+    shutil.copy(whole, out)
+    rewritten(copy / "data")
+    made_of = Job.open(copy, "all", 1).made_of
+    assert made_of == Job.open(run, "all", 1).made_of
+    assert profile_sessions(copy, out, samples=1) == 0
+    assert out.read_bytes() == whole.read_bytes()
+    sessions = pl.read_parquet(copy / "data" / "sessions.parquet").with_columns(split=pl.lit("train"))
+    save(copy / "data", pl.read_parquet(copy / "data" / "items.parquet"), sessions, load(copy / "data").info)
+    with pytest.raises(RunError, match="holds other profiles: their data is "):
+        profile_sessions(copy, out, samples=1)
+
+
+def test_profiles_that_an_earlier_version_began_go_on(run, whole, tmp_path):
+    """It noted the hashes of the data's files."""
+    job = Job.open(run, "all", 1)
+    before = {**job.made_of, "data": job.run.dataset.info["sha256"]}
+    out = tmp_path / "profiles.parquet"
+    metadata = {b"langptune.made_of": json.dumps(before).encode()}
+    pq.write_table(pq.read_table(whole).replace_schema_metadata(metadata), out)
+    written = out.read_bytes()
+    assert profile_sessions(run, out, samples=1) == 0
+    assert out.read_bytes() == written
+    out.unlink()
+    parts = tmp_path / "profiles.parquet.parts"
+    parts.mkdir()
+    (parts / "job.json").write_text(json.dumps(before))
+    with opened_parts(out, job.made_of, job.made_of_before):
+        assert json.loads((parts / "job.json").read_text()) == job.made_of
+    (parts / "job.json").write_text(json.dumps({**before, "data": {"items.parquet": "0"}}))
+    with pytest.raises(RunError, match="parts of other profiles: their data is "):
+        profile_sessions(run, out, samples=1)
 
 
 def test_a_run_without_a_policy_and_a_split_without_sessions_are_refused(run, tmp_path):

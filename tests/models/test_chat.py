@@ -155,6 +155,8 @@ def test_a_model_that_can_think_is_told_not_to():
     assert tokenizer.decode(chat(tokenizer).encode_prompt("Hi")).endswith("assistant\n<think>\n\n</think>\n\n")
     thinking = chat(tokenizer, template_arguments={"enable_thinking": True})
     assert tokenizer.decode(thinking.encode_prompt("Hi")).endswith("<|im_start|>assistant\n")
+    left_to_it = chat(tokenizer, thinking="template")
+    assert left_to_it.encode_prompt("Hi") == thinking.encode_prompt("Hi")
 
 
 @pytest.mark.parametrize("thinks", [True, False])

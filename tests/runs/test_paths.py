@@ -187,3 +187,28 @@ def test_another_configuration_is_still_refused(project):
         opened_run(run, load_config(run / CONFIG, ["seed=3"]), resume=True, overwrite=False),
     ):
         pass
+
+
+@pytest.mark.parametrize("recipe_given", [False, True])
+def test_a_name_stays_a_name_whatever_is_prepared_under_it(project, recipe_given):
+    """The run prepared its data itself. Then the working folder gets another data set, called as the source is."""
+    run = project / "runs" / "one"
+    given = recipe(source="ml-100k", max_history_tokens="none")
+    with started_run(given, run):
+        shutil.copytree(project / "data" / "prepared", run / "data")
+        own = load(run / "data")
+        note_data(run, own)
+    settings = {"max_item_tokens": None, "max_history_tokens": None, "seed": 5}
+    prepare(project / "logs", project / "ml-100k", make_config(**settings))
+    with started_run(given if recipe_given else load_config(run / CONFIG), run, resume=True):
+        assert load_config(run / CONFIG).data.source == "ml-100k"
+        assert open_dataset(read_config(run), run).content == own.content
+    (run / ORIGIN).unlink()  # as in a run of an older version
+    assert read_config(run).data.source == "ml-100k"
+    shutil.rmtree(run / "data")
+    assert read_config(run).data.source == str(project / "ml-100k")
+    new = project / "runs" / "two"
+    with started_run(recipe(source="ml-100k"), new):
+        assert load_config(new / CONFIG).data.source == str(project / "ml-100k")
+    with started_run(recipe(source="ml-100k"), new, resume=True):
+        pass

@@ -64,7 +64,7 @@ class LangPTune(TextMethod):
 
         `dataset` must be the data that `config.data` names. Raises `DataError` when it is not, and what `train` raises.
         """
-        config = RunConfig.model_validate(config.model_dump() | {"method": self.name, "seed": seed})
+        config = RunConfig.model_validate(config.model_dump(exclude_unset=True) | {"method": self.name, "seed": seed})
         with started_run(config, self._folder, resume=True):
             train(self._folder)
         self._run = TrainedRun.open(self._folder)

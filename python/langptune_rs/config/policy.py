@@ -29,9 +29,11 @@ class PolicyConfig(Section):
     lora_rank: PositiveInt = 16
     lora_alpha: PositiveFloat = 32
     template_arguments: dict[str, bool | int | float | str] = {}  # noqa: RUF012  # every configuration gets its own
-    """Arguments of the model's own chat template, such as `{enable_thinking = true}`. A model that can think before it
-    answers is told not to, unless this says otherwise; its thoughts are no part of a profile, but count among its
-    tokens."""
+    """Arguments of the model's own chat template, such as `{enable_thinking = true}`."""
+    thinking: Literal["off", "template"] = "off"
+    """`off`: a model that can think before it answers is told not to, unless `template_arguments` say otherwise;
+    `template`: that is left to the model's chat template, as in runs of earlier versions. Thoughts are no part of a
+    profile, but count among its tokens."""
     date: str = "2024-07-26"
     """The day, YYYY-MM-DD, that a chat template tells the model where it tells the date. It is fixed, so that a prompt
     is the same on every day."""

@@ -10,26 +10,28 @@ from langptune_rs.config.run import RunConfig
 from langptune_rs.config.section import UNSET, Section
 
 
-def to_toml(config: RunConfig) -> str:
+def to_toml(config: RunConfig, *, only_given: bool = False) -> str:
     """The whole configuration as TOML, which reads back equal.
 
-    A key that is unset is left out, or "none" where its default is a value.
+    A key that is unset is left out, or "none" where its default is a value. With `only_given` the text has the keys
+    that were given a value, "none" included, and no others: it reads back equal, and what was not given is still not.
     """
-    lines = _lines(config)
+    lines = _lines(config, only_given)
     for name in type(config).model_fields:
         section = getattr(config, name)
         if isinstance(section, Section):
-            lines += ["", f"[{name}]", *_lines(section)]
+            lines += ["", f"[{name}]", *_lines(section, only_given)]
     return "\n".join(lines) + "\n"
 
 
-def _lines(section: Section) -> list[str]:
+def _lines(section: Section, only_given: bool) -> list[str]:
     """The keys of a section that have a line, without the sections inside it."""
     values = {name: (getattr(section, name), field.default) for name, field in type(section).model_fields.items()}
     return [
         f"{name} = {_toml_value(UNSET if value is None else value)}"
         for name, (value, default) in values.items()
-        if not isinstance(value, Section) and not (value is None and default is None)
+        if not isinstance(value, Section)
+        and (name in section.model_fields_set if only_given else value is not None or default is not None)
     ]
 
 

@@ -39,7 +39,7 @@ def launch(
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent) as folder:
         recipe = Path(folder) / "config.toml"
-        recipe.write_text(to_toml(config), encoding="utf-8")
+        recipe.write_text(to_toml(config, only_given=True), encoding="utf-8")
         arguments = [*module, "--config", str(recipe), "--output", str(output.absolute())]
         if hostfile:
             return run_on_hosts(hostfile, arguments, free_port(), Path(folder) / "interrupt")

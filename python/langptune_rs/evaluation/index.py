@@ -38,9 +38,10 @@ class ItemIndex:
     environment variable LANGPTUNE_KERNEL forces a kernel: "amx", "avx512-vnni", "avx512", "avx2", "neon" or "portable".
 
     The index keeps a reference to `item_embeddings`: do not change the array while the index lives. Every call compares
-    a sample of its values with what they were, and refuses an array that has changed, whatever wrote it. Among more
-    than 4,096 items a change of a few may escape the sample: give the index a copy of an array that you will change. A
-    memory-mapped array works. Ctrl-C interrupts `rank`, `search` and the building of an index.
+    a value of each row with what it was, and refuses an array that has changed, whatever wrote it. Among more than
+    8,192 items a call for one user compares some of the rows, and the next call others, so that a change of one row is
+    noticed within a few users. Of a memory-mapped array, which works too, only a sample is compared. Give the index a
+    copy of an array that you will change. Ctrl-C interrupts `rank`, `search` and the building of an index.
 
     >>> ItemIndex(np.eye(3, dtype=np.float32))
     ItemIndex(3 items, dim 3)
@@ -244,7 +245,7 @@ class ItemIndex:
     def _users(self, user_embeddings: object) -> NDArray[np.float32]:
         """`user_embeddings`, checked. Raises `InputError` also when the items are not those of the index any more."""
         users = check_embeddings(user_embeddings, "user_embeddings")
-        self._watched.check()
+        self._watched.check(len(users))
         return users
 
 

@@ -73,10 +73,10 @@ def profile_sessions(run: Path, out: Path, *, split: str = ALL, samples: int = 0
     """
     check_gpus(num_processes, torch.cuda.device_count())
     job = Job.open(run, split, samples)
-    if _is_complete(out, job.made_of):
+    if _is_complete(out, job):
         shutil.rmtree(_parts_folder(out), ignore_errors=True)
         return 0
-    with opened_parts(out, job.made_of) as parts:
+    with opened_parts(out, job.made_of, job.made_of_before) as parts:
         if num_processes == 1:
             write_share(job, parts, 0, 1)
         else:
@@ -122,11 +122,18 @@ class Job:
             "seed": self.run.config.seed,
             "profile": self.run.config.profile.model_dump(),
             "precision": self.run.config.engine.precision,
-            "data": self.run.dataset.info["sha256"],
+            "data": self.run.dataset.content,
             "base_model": self.run.config.policy.model,
-            **self.run.config.policy.model_dump(include={"template_arguments", "date"}, exclude_defaults=True),
+            **self.run.config.policy.model_dump(
+                include={"template_arguments", "thinking", "date"}, exclude_defaults=True
+            ),
             "policy": {path.name: file_hash(path) for path in weights},
         }
+
+    @property
+    def made_of_before(self) -> dict[str, Any]:
+        """`made_of` as an earlier version noted it, with the hashes of the data's files."""
+        return {**self.made_of, "data": self.run.dataset.info.get("sha256")}
 
     @property
     def num_parts(self) -> int:
@@ -204,12 +211,12 @@ def _join(job: Job, parts: Path, out: Path) -> None:
                     writer.write_table(written.read().cast(schema))
 
     _save(whole, write)
-    _is_complete(out, job.made_of)  # raises where something else was put there in the meantime
+    _is_complete(out, job)  # raises where something else was put there in the meantime
     whole.replace(out)
     shutil.rmtree(parts)
 
 
-def _is_complete(out: Path, made_of: dict[str, Any]) -> bool:
+def _is_complete(out: Path, job: Job) -> bool:
     """Whether `out` holds these profiles already. Raises `RunError` when it holds something else."""
     if not out.exists():
         return False
@@ -217,12 +224,15 @@ def _is_complete(out: Path, made_of: dict[str, Any]) -> bool:
         there = json.loads(pq.read_schema(out.absolute()).metadata[_MADE_OF])
     except (OSError, pa.ArrowInvalid, LookupError, TypeError):
         raise RunError(f"{out} is there already, and no file of profiles. Choose another OUT.") from None
-    if there != made_of:
-        raise RunError(f"{out} holds other profiles: {_difference(there, made_of)}. Choose another OUT, or delete it.")
+    if difference := _difference(there, job.made_of, job.made_of_before):
+        raise RunError(f"{out} holds other profiles: {difference}. Choose another OUT, or delete it.")
     return True
 
 
-def _difference(there: dict[str, Any], made_of: dict[str, Any]) -> str:
+def _difference(there: dict[str, Any], made_of: dict[str, Any], made_of_before: dict[str, Any] | None) -> str:
+    """In which way profiles are not made of this, in words; empty where they are."""
+    if there == made_of_before:
+        return ""
     return ", ".join(
         f"their {name} is {there.get(name)!r}, not {made_of.get(name)!r}"
         for name in made_of | there
@@ -231,8 +241,10 @@ def _difference(there: dict[str, Any], made_of: dict[str, Any]) -> str:
 
 
 @contextmanager
-def opened_parts(out: Path, made_of: dict[str, Any]) -> Iterator[Path]:
+def opened_parts(out: Path, made_of: dict[str, Any], made_of_before: dict[str, Any] | None = None) -> Iterator[Path]:
     """The folder of the parts of `out`, locked for this process inside the block.
+
+    An earlier version may have noted `made_of` as `made_of_before`.
 
     Raises `RunError` when another process has it or it holds something else.
     """
@@ -251,9 +263,9 @@ def opened_parts(out: Path, made_of: dict[str, Any]) -> Iterator[Path]:
     with locked(parts / _LOCK, in_progress):
         if (parts / _JOB).exists():
             there = json.loads((parts / _JOB).read_text(encoding="utf-8"))
-            if there != made_of:
+            if difference := _difference(there, made_of, made_of_before):
                 raise RunError(
-                    f"{parts} holds parts of other profiles: {_difference(there, made_of)}. Go on with those by the "
+                    f"{parts} holds parts of other profiles: {difference}. Go on with those by the "
                     "options they were started with, delete the folder, or choose another OUT."
                 )
         write_text(parts / _JOB, json.dumps(made_of, indent=2) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError, meta
@@ -14,7 +15,12 @@ from langptune_rs.config.policy import OWN_ARGUMENTS, PolicyConfig
 from langptune_rs.errors import ModelError, nearest, sentence
 
 WITHOUT_THOUGHTS = {"enable_thinking": False, "thinking": False}
-"""The arguments by which templates turn thinking off. A template that reads one gets it, unless the recipe sets it."""
+"""The arguments by which templates turn thinking off. A template that reads one gets it, unless the recipe sets it or
+leaves thinking to the template."""
+TELLS_DATE = "strftime_now"
+"""What a template calls to tell the date."""
+_FILES = ("chat_template.jinja", "additional_chat_templates/*.jinja", "chat_template.json", "tokenizer_config.json")
+"""Where a model's folder has its templates."""
 _MESSAGE, _ANSWER, _NEXT_MESSAGE = "theusersmessage", "themodelsanswer", "theusersnextmessage"
 _SYSTEMS = (None, "", "You are a helpful assistant.")
 """System turns before the user's, in the order in which they are tried: some templates refuse one, some need one."""
@@ -173,4 +179,16 @@ def _arguments(config: PolicyConfig, known: set[str]) -> dict[str, Any]:
                 f"policy.template_arguments has {name!r}, which the chat template of {config.model!r} does not read."
                 f"{nearest(name, sorted(known))} It reads {', '.join(sorted(known)) or 'nothing'}."
             )
-    return {name: value for name, value in WITHOUT_THOUGHTS.items() if name in known} | config.template_arguments
+    return {name: value for name, value in told(config).items() if name in known}
+
+
+def told(config: PolicyConfig) -> dict[str, Any]:
+    """The arguments that a template gets if it reads them: the recipe's, and those that turn thinking off."""
+    return (WITHOUT_THOUGHTS if config.thinking == "off" else {}) | config.template_arguments
+
+
+def template_text(folder: Path) -> str:
+    """The files with the chat templates of the model in `folder`, as they are; empty where there are none."""
+    # A template in JSON is escaped there, which changes no name that it reads.
+    files = [path for pattern in _FILES for path in sorted(folder.glob(pattern))]
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in files)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from langptune_rs.config import RunConfig, load_config, to_toml
-from langptune_rs.data import Dataset, load, open_source, resolve_config
-from langptune_rs.data.preparing.pipeline import other_settings
+from langptune_rs.data import Dataset, load, resolve_config
+from langptune_rs.data.preparing.pipeline import open_or_prepare, other_settings
 from langptune_rs.data.preparing.tokens import TokenCounters
 from langptune_rs.data.store.folder import OWN as DATA_WRITTEN
 from langptune_rs.data.store.folder import is_prepared
@@ -23,8 +23,9 @@ from langptune_rs.distributed.collectives import rank
 from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.files import locked, refuse_unwritable_name, write_text
 from langptune_rs.models.tokens import token_counters
+from langptune_rs.runs.earlier_versions import DATE, as_begun, as_resumed, lacks_date
 from langptune_rs.runs.origin import ORIGIN, Data, check_data, read_origin, write_origin
-from langptune_rs.runs.paths import found_paths
+from langptune_rs.runs.paths import found_paths, is_name
 
 CONFIG = "config.toml"
 LOCK = ".lock"
@@ -86,12 +87,9 @@ def opened_run(output: Path, config: RunConfig, *, resume: bool, overwrite: bool
 
 def _holds_run(output: Path) -> bool:
     """Whether there is a configuration that a run wrote: it has every key; one that a person wrote leaves some out."""
-    path = output / CONFIG
-    try:
-        load_config(path)
-    except ConfigError:
+    if written_config(output) is None:
         return False
-    return RunConfig.model_fields.keys() <= tomllib.loads(path.read_text(encoding="utf-8")).keys()
+    return RunConfig.model_fields.keys() <= tomllib.loads((output / CONFIG).read_text(encoding="utf-8")).keys()
 
 
 def _in_progress(output: Path, holder: str) -> RunError:
@@ -160,6 +158,14 @@ def _children(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+def written_config(run: Path) -> RunConfig | None:
+    """The configuration that a run has written, as it is; None where none can be read."""
+    try:
+        return load_config(run / CONFIG)
+    except ConfigError:
+        return None
+
+
 def has_config(run: Path) -> bool:
     """Whether this machine sees the configuration of a run in `run`."""
     return (run / CONFIG).is_file()
@@ -175,21 +181,35 @@ def open_dataset(config: RunConfig, run: Path) -> Dataset:
     raises. A run that has trained but whose version did not note its data gets a warning on stderr.
     """
     origin, own, source = read_origin(run), run / DATA, Path(config.data.source)
-    from_elsewhere = source.is_absolute() and is_prepared(source)
+    place = source if _names_prepared(config) else own
     if origin is None:
         if _has_work(run):
             _check_settings(config, run)
-            _warn_of_unknown_data(run, source if from_elsewhere else own)
-        return open_source(config.data, own, _counters(config))
+            _warn_of_unknown_data(run, place)
+        return _opened(config, place)
     if source.is_absolute() and not source.exists() and not is_prepared(own):
         raise RunError(
             f"The data of {run} is not there: data.source is {source}. Put it back, or write where it is now into "
             f"{run / CONFIG}. What it holds is compared with what the run was trained on."
         )
-    is_own = is_prepared(own) and not from_elsewhere
-    dataset = load(own) if is_own else open_source(config.data, own, _counters(config))
-    check_data(run, origin.data, dataset, source if from_elsewhere else own)
+    dataset = load(place) if is_prepared(place) else _opened(config, own)
+    check_data(run, origin.data, dataset, place)
     return dataset
+
+
+def resolved_data(config: RunConfig) -> RunConfig:
+    """A configuration with the settings of the prepared data set that it names. Raises what `resolve_config` raises."""
+    return config.model_copy(update={"data": resolve_config(config.data)}) if _names_prepared(config) else config
+
+
+def _names_prepared(config: RunConfig) -> bool:
+    """Whether a run's data is a prepared data set. A name such as ml-100k is never a folder of the working folder."""
+    return not is_name("data.source", config.data.source) and is_prepared(Path(config.data.source))
+
+
+def _opened(config: RunConfig, place: Path) -> Dataset:
+    """The data set of a run whose data is, or will be prepared, in `place`."""
+    return load(place) if _names_prepared(config) else open_or_prepare(config.data, place, _counters(config))
 
 
 def check_prepared_source(config: RunConfig, run: Path) -> None:
@@ -198,7 +218,7 @@ def check_prepared_source(config: RunConfig, run: Path) -> None:
     This comes before its settings are compared with the recipe's, which would be told to follow the wrong ones.
     """
     origin, source = read_origin(run), Path(config.data.source)
-    if origin and is_prepared(source):
+    if origin and _names_prepared(config):
         check_data(run, origin.data, load(source), source)
 
 
@@ -214,7 +234,7 @@ def _counters(config: RunConfig) -> TokenCounters:
 
 def _check_settings(config: RunConfig, run: Path) -> None:
     """Raise `RunError` when a data set that a run of an older version names was prepared anew with other settings."""
-    if is_prepared(Path(config.data.source)) and (others := other_settings(config.data)):
+    if _names_prepared(config) and (others := other_settings(config.data)):
         differences = ", ".join(f"{name}: {then} then, {now} now" for name, (then, now) in others.items())
         raise RunError(
             f"{config.data.source} no longer holds the data that {run} was trained on. It was prepared with another "
@@ -240,7 +260,9 @@ def read_config(run: Path) -> RunConfig:
         raise RunError(
             f"{run} holds no run: there is no {CONFIG} in it. Give the --output folder of `langptune train`."
         )
-    return _as_begun(found_config(load_config(run / CONFIG), run), run)
+    config = found_config(load_config(run / CONFIG), run)
+    is_begun = _has_work(run) or any((run / model).is_dir() for model in ("policy", "embedder"))
+    return as_begun(config, run / CONFIG) if is_begun else config
 
 
 def found_config(config: RunConfig, run: Path) -> RunConfig:
@@ -249,34 +271,14 @@ def found_config(config: RunConfig, run: Path) -> RunConfig:
     return found_paths(config, run, origin.folder if origin else None)
 
 
-def _as_begun(config: RunConfig, run: Path) -> RunConfig:
-    """The configuration of a run that an earlier version began, whose keys do not decide all that today's do.
-
-    Items have no prompt then, and what trains is in the precision of all else.
-    """
-    written = tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))
-    embedder, rlso, engine = (written.get(section, {}) for section in ("embedder", "rlso", "engine"))
-    if not _has_work(run):
-        return config
-    has_no_item_prompt = "query_prompt" in embedder and "item_prompt" not in embedder and not read_origin(run)
-    if has_no_item_prompt and config.embedder.item_prompt is None:
-        config = config.model_copy(update={"embedder": config.embedder.model_copy(update={"item_prompt": ""})})
-    has_one_precision = "precision" in engine and "precision" not in rlso
-    if has_one_precision and "precision" not in config.rlso.model_fields_set:
-        precision = {"precision": engine["precision"]}
-        config = config.model_copy(update={"rlso": config.rlso.model_copy(update=precision)})
-    return config
-
-
 def _check_same(output: Path, config: RunConfig) -> None:
     """Raise `RunError` for another configuration. Keys that decide only about memory may differ and are taken over.
 
     So may those that say where the data is, if what it held is noted.
     """
-    config = _as_begun(config, output)
-    before, origin = read_config(output), read_origin(output)
-    before = before.model_copy(update={"data": resolve_config(before.data)})  # an older version wrote names of files
-    may_change = (*MEMORY_KEYS, *PLACE_KEYS) if origin else MEMORY_KEYS
+    before, origin = resolved_data(read_config(output)), read_origin(output)  # an older version wrote names of files
+    config = as_resumed(config, before)
+    may_change = [*MEMORY_KEYS, *(PLACE_KEYS if origin else ()), *([DATE] if lacks_date(output / CONFIG) else ())]
     if _without(before, may_change) != _without(config, may_change):
         lines = difflib.ndiff(to_toml(before).splitlines(), to_toml(config).splitlines())
         changed = [line for line in lines if line[:2] in ("- ", "+ ")]

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.evaluation.tables import markdown_table
 from langptune_rs.files import write_text
-from langptune_rs.models.chat_template import WITHOUT_THOUGHTS
+from langptune_rs.models.chat_template import told
 from langptune_rs.runs.paths import without_folders
 
 EMBEDDED_MODELS = {
@@ -124,7 +124,7 @@ def _data_name(config: RunConfig) -> str:
 
 
 def _load_policy(config: RunConfig) -> str:
-    arguments = WITHOUT_THOUGHTS | config.policy.template_arguments  # a template that does not know one ignores it
+    arguments = told(config.policy)  # a template that does not know one ignores it
     return f"""## Load it
 
 ```python

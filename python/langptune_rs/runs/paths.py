@@ -22,9 +22,22 @@ from langptune_rs.errors import RunError
 from langptune_rs.models.weights import EMBEDDERS, POLICIES
 
 
-def absolute_paths(config: RunConfig) -> RunConfig:
-    """A configuration whose paths are absolute. A name stays, and so does a path where nothing is."""
-    return _replaced(config, lambda key, value: _there(key, Path(value).expanduser()) or value)
+def absolute_paths(config: RunConfig, run: RunConfig | None = None) -> RunConfig:
+    """A configuration whose paths are absolute. A name stays, and so does a path where nothing is.
+
+    To go on with a `run`, give its own configuration: what is a name there is one here.
+    """
+
+    def absolute(key: str, value: str) -> str:
+        is_name_in_run = run is not None and value == _value(run, key) and _may_be_name(key, value)
+        return value if is_name_in_run else _there(key, Path(value).expanduser()) or value
+
+    return _replaced(config, absolute)
+
+
+def is_name(key: str, value: str) -> bool:
+    """Whether the value of a run's key is the name of something, such as ml-100k, and no path."""
+    return _IS_NAME[key](value)
 
 
 def without_folders(config: RunConfig) -> RunConfig:
@@ -47,6 +60,8 @@ def found_paths(config: RunConfig, run: Path, started_in: Path | None) -> RunCon
         if path.is_absolute():
             moved = None if started_in is None else Path(os.path.normpath(run / os.path.relpath(path, started_in)))
             return value if path.exists() or moved is None else _there(key, moved) or value
+        if started_in is None and is_name(key, value) and is_prepared(run / "data"):
+            return value  # a run that prepared its data itself was given no folder
         if started_in is None:
             above = (folder / path for folder in (run, *run.parents) if _is_surely(key, folder / path))
             return _there(key, path) or next((str(place) for place in above), value)
@@ -63,18 +78,18 @@ def found_paths(config: RunConfig, run: Path, started_in: Path | None) -> RunCon
 def _replaced(config: RunConfig, new: Callable[[str, str], str]) -> RunConfig:
     """A configuration with another value for each key that may be a path, where it is not a name."""
     sections: dict[str, Section] = {}
-    for key, is_name in _KEYS.items():
+    for key, is_named in _IS_NAME.items():
         section, name = key.split(".")
         before = sections.get(section, getattr(config, section))
         value = getattr(before, name)
-        if value is not None and not is_name(value):
+        if value is not None and (not is_named(value) or (key == "data.source" and is_prepared(Path(value)))):
             before = before.model_copy(update={name: new(key, value)})
         sections[section] = before
     return config.model_copy(update=sections)
 
 
-_KEYS: dict[str, Callable[[str], bool]] = {
-    "data.source": lambda value: _is_source(value) and not is_prepared(Path(value)),
+_IS_NAME: dict[str, Callable[[str], bool]] = {
+    "data.source": lambda value: value in SOURCES or value == published.NAME,
     "data.template": lambda value: value in TEMPLATES,
     "policy.model": lambda value: value.lower() in POLICIES,
     "embedder.model": lambda value: value.lower() in EMBEDDERS,
@@ -84,8 +99,14 @@ _MODELS = {"policy.model": "config.json", "embedder.model": "modules.json"}
 """The file that marks the folder of a model."""
 
 
-def _is_source(value: str) -> bool:
-    return value in SOURCES or value == published.NAME
+def _value(config: RunConfig, key: str) -> object:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def _may_be_name(key: str, value: str) -> bool:
+    """Whether a value can be a name or a hub id."""
+    return is_name(key, value) or (key in _MODELS and not value.startswith((".", "~", "/")))
 
 
 def _is_surely(key: str, path: Path) -> bool:

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from langptune_rs.config import RunConfig
-from langptune_rs.data import resolve_config
 from langptune_rs.distributed.collectives import after_first_rank, first_rank_sees, gather_objects, on_first_rank
 from langptune_rs.distributed.failures import LOADING, explained
 from langptune_rs.distributed.start import start_distributed
@@ -24,6 +23,8 @@ from langptune_rs.runs.folder import (
     open_dataset,
     opened_run,
     read_config,
+    resolved_data,
+    written_config,
 )
 from langptune_rs.runs.paths import absolute_paths
 from langptune_rs.training.trainer import Trainer
@@ -33,18 +34,20 @@ from langptune_rs.training.trainer import Trainer
 def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
     """Join the other processes and lock the folder `output` for a run of `config` inside the block.
 
-    Relative paths in `config` are those of the working folder, and absolute in the run's own configuration.
+    Relative paths in `config` are those of the working folder, and absolute in the run's own configuration. What that
+    has as a name stays one when the run is resumed.
 
     Raises `RunError` on every rank when `output` is in use or holds something else, and `ConfigError` when the recipe
     does not fit a prepared data set.
     """
     keep_freed_memory()
     start_distributed()
-    config = absolute_paths(config)
-    if resume and first_rank_sees(output / CONFIG):
+    resumes = resume and first_rank_sees(output / CONFIG)
+    config = absolute_paths(config, written_config(output) if resumes else None)
+    if resumes:
         config = found_config(config, output)
         on_first_rank(lambda: check_prepared_source(config, output))
-    config = config.model_copy(update={"data": resolve_config(config.data)})
+    config = resolved_data(config)
     with ExitStack() as stack:
         on_first_rank(lambda: stack.enter_context(opened_run(output, config, resume=resume, overwrite=overwrite)))
         if unseen := [host for host in gather_objects(None if has_config(output) else socket.gethostname()) if host]:

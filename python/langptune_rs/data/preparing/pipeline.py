@@ -71,9 +71,14 @@ def open_source(config: DataConfig, out: str | Path, counters: TokenCounters | N
     A prepared folder is read where it is. Any other source is prepared into `out` once and then read from there, even
     when the files of the source are gone. Raises `DataError` and `ConfigError` as `prepare` does.
     """
-    out = Path(out)
     if is_prepared(Path(config.source)):
         return load(config.source)
+    return open_or_prepare(config, out, counters)
+
+
+def open_or_prepare(config: DataConfig, out: str | Path, counters: TokenCounters | None = None) -> Dataset:
+    """As `open_source`, where `config.source` is known to be no prepared folder, whatever stands under its name."""
+    out = Path(out)
     is_same = is_prepared(out) and not _differences(read_info(out), {"config": _settings(config.source, config)})
     if is_same and _is_missing(config.source):
         return load(out)
