@@ -54,7 +54,7 @@ def locked(path: Path, refusal: Callable[[str], Exception]) -> Iterator[None]:
     try:
         lock = FileLock(path).acquire(blocking=False)
     except Timeout:
-        holder = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        holder = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
         raise refusal(f" (process {holder})" if holder else "") from None
     with lock:
         yield

@@ -190,6 +190,9 @@ def test_later_overrides_win():
         ("policy.template_arguments.enable_thinking=False", "'False' is a text, which counts as true; write false"),
         ("policy.template_arguments.messages=1", "'messages' is what every chat template is given"),
         ("policy.template_arguments.x=[1]", "an argument is true, false, a number or a text"),
+        ("policy.template_arguments.x=99999999999999999999", "'policy.template_arguments' has a whole number of more"),
+        ("seed=99999999999999999999", "'seed' has a whole number of more than 64 bits"),
+        (f"rlso.steps=0x{'f' * 5000}", "'rlso.steps' has a whole number of more than 64 bits"),
     ],
 )
 def test_a_wrong_override_is_named_with_the_way_out(override, message):
@@ -224,6 +227,10 @@ def test_wrong_recipes_are_named(tmp_path):
     broken.write_bytes(b"seed = \xff\n")
     with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML"):
         load_config(broken)
+    for text in (f"seed = {'9' * 5000}\n", f"seed = {'[' * 100_000}\n"):
+        broken.write_text(text)
+        with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML"):
+            load_config(broken)
     broken.write_text("[rsol]\nsteps = 4\n")
     with pytest.raises(ConfigError, match="'rsol.steps'.*'rlso.steps'"):
         load_config(broken)

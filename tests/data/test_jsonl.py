@@ -85,6 +85,7 @@ def test_a_byte_order_mark_and_crlf_are_read(write_logs):
         ([ITEM], [TAKEN, {**TAKEN, "rating": "five"}], r"interactions\.jsonl, line 2: rating = \"five\" is no number"),
         ([ITEM], ['{"user_id": "u", "item_id": "a", "rating": Infinity}'], r"line 1: rating = Infinity is no number"),
         ([ITEM], [{**TAKEN, "rating": True}], r"line 1: rating = true is no number"),
+        ([ITEM], [{**TAKEN, "rating": 10**400}], r"line 1: rating = 10+.* is no number"),
         ([ITEM], [{**TAKEN, "rating": 5.5}], r"interactions\.jsonl, line 1: the rating 5\.5 is not from 0 to 5"),
         ([ITEM], [{**TAKEN, "rating": -1}], r"interactions\.jsonl, line 1: the rating -1 is not from 0 to 5"),
         ([ITEM], [{**TAKEN, "timestamp": "noon"}], r"line 1: timestamp = \"noon\" is no number"),

@@ -317,6 +317,39 @@ def test_a_mapped_file_that_is_cut_off_or_missing_is_made_anew(tmp_path, name, k
     assert file.read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", ["items", "sessions", "reviews"])
+def test_a_mapped_file_in_which_a_bit_has_changed_is_made_anew(tmp_path, name):
+    (file,) = saved(tmp_path).glob(f"arrow/{name}-*.arrow")
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 97):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 8]) + whole[place + 1 :])
+        assert load(tmp_path).catalog.item_ids == ["a", "b", "c", "d"]
+        assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('template = "movies"', "", r"has no config\.template"),
+        ('template = "movies"', "template = 3", r"has no config\.template"),
+        ('template = "movies"', 'template = "novies"', "has a config that no data set is made with"),
+        ('template = "movies"', 'template = "movies"\nseed = "x"', "has a config that no data set is made with"),
+        ('"items.parquet" = "', '"../items.parquet" = "', "has other files in sha256"),
+        ("[source]", "[sources]\n[source.x]", r"has no source\.name"),
+        ("[sha256]", "[leakage]\nusers = []\n[sha256]", "has a value in leakage that is no number"),
+        ("format = 2", "format = 2\nfilters = 3", "has a step in filters without its counts"),
+        ("format = 2", f"format = 2\nx = [0x{'f' * 5000}]", "has a whole number of more than 64 bits"),
+    ],
+)
+def test_a_damaged_note_of_a_data_set_is_named(tmp_path, before, after, message):
+    path = saved(tmp_path) / INFO
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(DataError, match=rf"dataset\.toml .*({message})"):
+        load(tmp_path)
+
+
 def test_mapped_files_of_other_parquet_files_are_replaced(tmp_path):
     old = set(saved(tmp_path).glob("arrow/*.arrow"))
     replaced(tmp_path / SESSIONS, pl.read_parquet(tmp_path / SESSIONS).head(2))

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from langptune_rs.config.run import RunConfig
+from langptune_rs.config.toml import is_beyond_toml
 from langptune_rs.errors import ConfigError
 
 DEFAULT_RECIPE = "quickstart"
@@ -56,8 +57,8 @@ def _read_recipe(recipe: str | Path) -> dict[str, Any]:
         file = _recipes() / f"{recipe}.toml"
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The recipe {recipe} is not valid TOML: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"The recipe {recipe} is not valid TOML: {error or type(error).__name__}.") from error
 
 
 def _recipes() -> Traversable:
@@ -100,7 +101,8 @@ def _leaves(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[st
 
 
 def _check_keys(values: Mapping[str, Any], model: type[BaseModel] = RunConfig, prefix: str = "") -> None:
-    """Raise `ConfigError` for a key that no configuration has, and for a value in the place of a section."""
+    """Raise `ConfigError` for a key that no configuration has, for a value in the place of a section, and for a number
+    that no TOML file can hold."""
     for name, value in values.items():
         key = prefix + name
         if name not in model.model_fields:
@@ -113,6 +115,8 @@ def _check_keys(values: Mapping[str, Any], model: type[BaseModel] = RunConfig, p
                 example = next(_leaves(section, f"{key}."))
                 raise ConfigError(f"{key!r} is a section, not a value. Set one of its keys, such as {example}.")
             _check_keys(value, section, f"{key}.")
+        elif is_beyond_toml(value):
+            raise ConfigError(f"{key!r} has a whole number of more than 64 bits. Write a smaller one.")
 
 
 def _hint(key: str) -> str:

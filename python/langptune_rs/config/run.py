@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from langptune_rs.config.checkpoint import CheckpointConfig
 from langptune_rs.config.contrastive import ContrastiveConfig
@@ -22,7 +22,7 @@ from langptune_rs.config.section import Section
 class RunConfig(Section):
     """Everything that decides a run."""
 
-    seed: NonNegativeInt = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     iterations: PositiveInt = 1
     """K: alternations of contrastive and RLSO training."""
     method: Literal["LangPTune", "LangPTune-CL", "LangPTune-RLSO"] = "LangPTune"

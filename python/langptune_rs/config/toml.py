@@ -24,6 +24,15 @@ def to_toml(config: RunConfig, *, only_given: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
+def is_beyond_toml(value: object) -> bool:
+    """Whether a value is, or holds, a whole number of more than TOML's 64 bits, which Python reads."""
+    if isinstance(value, Mapping):
+        return any(map(is_beyond_toml, value.values()))
+    if isinstance(value, list):
+        return any(map(is_beyond_toml, value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
 def _lines(section: Section, only_given: bool) -> list[str]:
     """The keys of a section that have a line, without the sections inside it."""
     values = {name: (getattr(section, name), field.default) for name, field in type(section).model_fields.items()}

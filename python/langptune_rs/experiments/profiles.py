@@ -207,8 +207,7 @@ def _join(job: Job, parts: Path, out: Path) -> None:
     def write(path: Path) -> None:
         with pq.ParquetWriter(path.absolute(), schema) as writer:
             for part in range(job.num_parts):
-                with open_parquet(_part(parts, part)) as written:
-                    writer.write_table(written.read().cast(schema))
+                writer.write_table(_read_part(_part(parts, part)).cast(schema))
 
     _save(whole, write)
     _is_complete(out, job)  # raises where something else was put there in the meantime
@@ -222,11 +221,42 @@ def _is_complete(out: Path, job: Job) -> bool:
         return False
     try:
         there = json.loads(pq.read_schema(out.absolute()).metadata[_MADE_OF])
-    except (OSError, pa.ArrowInvalid, LookupError, TypeError):
-        raise RunError(f"{out} is there already, and no file of profiles. Choose another OUT.") from None
+    except (OSError, ValueError, pa.ArrowException, LookupError, TypeError, RecursionError):
+        there = None
+    if not isinstance(there, dict):
+        raise RunError(f"{out} is there already, and no file of profiles. Choose another OUT.")
     if difference := _difference(there, job.made_of, job.made_of_before):
         raise RunError(f"{out} holds other profiles: {difference}. Choose another OUT, or delete it.")
     return True
+
+
+def _read_part(file: Path) -> pa.Table:
+    """The profiles in a part. Raises `RunError` for a part that is damaged."""
+    try:
+        with open_parquet(file) as written:
+            table: pa.Table = written.read()
+        table.validate(full=True)
+        if table.schema.equals(SCHEMA):
+            return table
+        reason = "its columns are others"
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+    raise RunError(f"{file} is damaged: {reason}. Delete it and run the same command again, which writes it anew.")
+
+
+def _read_job(parts: Path) -> dict[str, Any]:
+    """What the parts in a folder are made of. Raises `RunError` for a file that does not say it."""
+    path = parts / _JOB
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        there = None
+    if not isinstance(there, dict):
+        raise RunError(
+            f"{path} is damaged, so nothing says which profiles the parts beside it hold. Delete the folder {parts} "
+            "and run the same command again, or choose another OUT."
+        )
+    return there
 
 
 def _difference(there: dict[str, Any], made_of: dict[str, Any], made_of_before: dict[str, Any] | None) -> str:
@@ -262,7 +292,7 @@ def opened_parts(out: Path, made_of: dict[str, Any], made_of_before: dict[str, A
 
     with locked(parts / _LOCK, in_progress):
         if (parts / _JOB).exists():
-            there = json.loads((parts / _JOB).read_text(encoding="utf-8"))
+            there = _read_job(parts)
             if difference := _difference(there, made_of, made_of_before):
                 raise RunError(
                     f"{parts} holds parts of other profiles: {difference}. Go on with those by the "

@@ -97,9 +97,23 @@ class Embedder:
             model = SentenceTransformer(
                 str(source), device=device, model_kwargs={"dtype": dtype}, trust_remote_code=False
             )
-        for encoder, info in infos:
-            check_tensors(encoder, info, config.model)
-        return cls(model, config)
+        with explained(f"embedder {config.model!r}", source):
+            for encoder, info in infos:
+                check_tensors(encoder, info, config.model)
+            embedder = cls(model, config)
+            embedder._check_embedding()
+        return embedder
+
+    def _check_embedding(self) -> None:
+        """Raise `ModelError` unless a text gets an embedding of as many numbers as the modules say."""
+        with torch.no_grad():
+            embedding = self.embed(self.model, self.read(self.items(["a"])))[0]
+        if len(embedding) != self.dim or not embedding.isfinite().all():
+            raise ModelError(
+                f"The embedder {self.config.model!r} gives {len(embedding)} numbers for a text where {self.dim} are "
+                "due, or some that are no numbers: its weights or the configuration of its modules are damaged. "
+                "Download or copy it again."
+            )
 
     def save(self, folder: Path) -> None:
         """Write the encoder so that `SentenceTransformer(folder)` gives the same embeddings.

@@ -76,7 +76,9 @@ class Policy:
         """
         folder = policy_folder(config.model)
         model = _open(folder, config, dtype)
-        return cls.for_training(model, _open_tokenizer(folder), config, trained_dtype)
+        tokenizer = _open_tokenizer(folder)
+        with explained(f"policy {config.model!r}", folder):
+            return cls.for_training(model, tokenizer, config, trained_dtype)
 
     @classmethod
     def for_training(
@@ -116,7 +118,9 @@ class Policy:
                 check_adapter(model, folder)
         else:
             model = _open(folder, config, dtype)
-        return cls(model.requires_grad_(False), _open_tokenizer(folder), config)
+        tokenizer = _open_tokenizer(folder)
+        with explained("policy", folder):
+            return cls(model.requires_grad_(False), tokenizer, config)
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors; only the adapter for LoRA) and tokenizer in the libraries' own formats.

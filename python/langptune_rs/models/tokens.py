@@ -67,7 +67,7 @@ class TokenizerCounter:
         if path.is_file():
             try:
                 counts = np.load(path)
-            except (OSError, ValueError, EOFError):
+            except (OSError, ValueError, EOFError, MemoryError):
                 counts = np.empty(0)
             if counts.shape == (len(texts),) and counts.dtype == np.uint32:
                 return counts

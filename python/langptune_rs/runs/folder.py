@@ -33,7 +33,7 @@ LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 DATA = "data"
 TRAINED = "trained"
-"""An empty file in the run folder once both final models are saved."""
+"""A file in the run folder once both final models are saved, with the hashes of their files: see `saved_models`."""
 
 PLACE_KEYS = ("data.source", "data.template")
 """Keys that say where the data is. What the data holds is compared, so they may change on resume."""

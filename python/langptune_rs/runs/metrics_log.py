@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from langptune_rs.config.logging import LoggingConfig
-from langptune_rs.errors import ConfigError
+from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.files import whole_lines, write_text
 
 
@@ -69,5 +69,39 @@ class MetricsLog:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The objects of a run's metrics.jsonl, empty if there is none; a line cut off by a crash is left out."""
-    return [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    """The objects of a run's metrics.jsonl, empty if there is none; a line cut off by a crash is left out.
+
+    Raises `RunError` for a line that no run wrote.
+    """
+    path = run / "metrics.jsonl"
+    try:
+        lines = whole_lines(path)
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"is no UTF-8 at byte {error.start + 1}") from error
+    return [_values(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _values(path: Path, number: int, line: str) -> dict[str, Any]:
+    """The object on a line."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"has no JSON on line {number} ({error or type(error).__name__})") from error
+    if not isinstance(values, dict):
+        raise _damaged(path, f"has no object on line {number}")
+    for name, kind in _OF_EVERY_LINE.items():
+        if type(values.get(name)) is not kind:
+            raise _damaged(path, f"has no {name} on line {number}")
+    for name, value in values.items():
+        if name not in _OF_EVERY_LINE and type(value) not in (int, float):
+            raise _damaged(path, f"has {name} = {json.dumps(value)[:80]}, which is no number, on line {number}")
+    return values
+
+
+_OF_EVERY_LINE = {"step": int, "iteration": int, "phase": str}
+
+
+def _damaged(path: Path, what: str) -> RunError:
+    return RunError(
+        f"{path} {what}: it is damaged. Restore it from a copy, or delete the lines that are no longer whole."
+    )

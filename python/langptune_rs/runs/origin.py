@@ -38,6 +38,12 @@ class Data:
         counts = {"items": len(dataset.catalog), **{split: splits.count(split) for split in SPLITS}}
         return cls(dataset.content, counts, dict(dataset.info.get("config", {})))
 
+    def check(self) -> None:
+        """Raise `TypeError` for a value of another kind than its field's."""
+        for values, kind in ((self.content, str), (self.counts, int), (self.settings, object)):
+            if not isinstance(values, dict) or not all(isinstance(value, kind) for value in values.values()):
+                raise TypeError("a value is of another kind")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -58,8 +64,10 @@ def read_origin(run: Path) -> Origin | None:
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Origin(Path(values["folder"]), Data(**values["data"]))
-    except (ValueError, LookupError, TypeError) as error:
+        data = Data(**values["data"])
+        data.check()
+        return Origin(Path(values["folder"]), data)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise RunError(
             f"{path} is damaged ({type(error).__name__}), so nothing says which data {run} was trained on. Restore the "
             "file from a copy, or train a new run with another --output."

@@ -18,6 +18,7 @@ from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.recommending.recommender import Recommender
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.folder import open_dataset, read_config
+from langptune_rs.runs.saved_models import check_saved
 
 MODELS = ("policy", "embedder")
 """The folders of the trained models in a run's folder."""
@@ -51,14 +52,22 @@ class TrainedRun:
         return after_first_rank(lambda: open_dataset(self.config, self.folder))
 
     def policy(self, *, trained: bool = True) -> Policy:
-        """The policy as the run left it, or the one that training started from."""
+        """The policy as the run left it, or the one that training started from.
+
+        Raises `RunError` when the trained one has changed since.
+        """
         if trained:
+            check_saved(self.folder, "policy")
             return Policy.from_folder(self.folder / "policy", self.config.policy, self._dtype)
         return Policy.load(self.config.policy, self._dtype)
 
     def embedder(self, *, trained: bool = True) -> Embedder:
-        """The embedder as the run left it, or the one that training started from."""
+        """The embedder as the run left it, or the one that training started from.
+
+        Raises `RunError` when the trained one has changed since.
+        """
         if trained:
+            check_saved(self.folder, "embedder")
             return Embedder.from_folder(self.folder / "embedder", self.config.embedder, self._dtype)
         return Embedder.load(self.config.embedder, self._dtype)
 

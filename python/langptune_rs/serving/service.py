@@ -51,10 +51,11 @@ class ProfileService:
         sessions = self.dataset.sessions
         rows = sessions.user_ids.rows_of(user)
         if not rows.size:
+            least = self.dataset.info["config"].get("min_interactions")  # the published split has none
             raise DataError(
                 f"There is no user {user!r} with a session in the data of {self.run.folder}."
                 f"{nearest(user, sessions.user_ids.near(user))}"
-                f" Users with fewer than {self.dataset.info['config']['min_interactions']} interactions, or too few "
+                f" Users with {'too few' if least is None else f'fewer than {least}'} interactions, or too few "
                 "different items for a session, were left out: the counts are in dataset.toml. For such a user write "
                 "the history into a file: `langptune profile RUN --history FILE`."
             )

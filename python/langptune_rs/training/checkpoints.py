@@ -202,7 +202,7 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _BrokenError(f"{STATE} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _BrokenError(f"{STATE} cannot be read ({error})") from error
     if not isinstance(state, dict) or state.pop("sha256", None) != _hash_of(state):
         raise _BrokenError(f"{STATE} has changed since it was written")

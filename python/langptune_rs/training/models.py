@@ -13,11 +13,12 @@ from safetensors import SafetensorError
 
 from langptune_rs.config import RunConfig
 from langptune_rs.distributed.collectives import barrier, on_first_rank, rank
-from langptune_rs.files import flush, write_text
+from langptune_rs.files import flush
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.precision import COMPUTE_DTYPES
-from langptune_rs.runs.folder import CHECKPOINTS, TRAINED
+from langptune_rs.runs.folder import CHECKPOINTS
+from langptune_rs.runs.saved_models import note_saved
 from langptune_rs.runs.saving import not_written
 from langptune_rs.training.checkpoints import last_checkpoint
 from langptune_rs.training.engines import Engine, gathered, make_engine
@@ -69,7 +70,7 @@ class Models:
             with self.whole(name):
                 on_first_rank(partial(save_model, model, run / name))
         if rank() == 0:
-            write_text(run / TRAINED, "")
+            note_saved(run, [name for name, _ in models])
         barrier()
 
 

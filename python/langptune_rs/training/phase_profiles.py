@@ -70,14 +70,26 @@ class PhaseProfiles:
 
 
 class KeptProfiles:
-    """A file with one line for each batch of `write_profiles`. A line that a crash cut off is dropped."""
+    """A file with one line for each batch of `write_profiles`, with its hash.
+
+    A line that a crash cut off, or that has changed since, is dropped with all lines after it.
+    """
 
     def __init__(self, path: Path):
         self._path = path
-        lines = whole_lines(path)
-        write_text(path, "".join(lines))
-        self.batches: list[list[list[int]]] = [json.loads(line) for line in lines]
+        try:
+            lines = whole_lines(path)
+        except UnicodeDecodeError:
+            lines = ["damaged\n"]
+        self.batches: list[list[list[int]]] = []
         """Token ids of the profiles that an earlier process wrote."""
+        for line in lines:
+            batch = _read_batch(line)
+            if batch is None:
+                print(f"warning: {path} has changed since it was written; the rest is written again", file=sys.stderr)
+                break
+            self.batches.append(batch)
+        write_text(path, "".join(map(_batch_line, self.batches)))
 
     @property
     def num_profiles(self) -> int:
@@ -87,11 +99,25 @@ class KeptProfiles:
     def add(self, batch: list[list[int]]) -> None:
         """Keep one more batch."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(batch) + "\n")
+            file.write(_batch_line(batch))
 
     def remove(self) -> None:
         """Delete the file."""
         self._path.unlink()
+
+
+def _batch_line(batch: list[list[int]]) -> str:
+    return json.dumps({"sha256": _hash_of(batch), "tokens": batch}) + "\n"
+
+
+def _read_batch(line: str) -> list[list[int]] | None:
+    """The batch that `_batch_line` wrote; None for any other line."""
+    try:
+        saved = json.loads(line)
+        batch: list[list[int]] = saved["tokens"]
+        return batch if saved["sha256"] == _hash_of(batch) else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def save_texts(path: Path, texts: Sequence[str]) -> None:
@@ -108,11 +134,11 @@ def read_texts(path: Path) -> list[str] | None:
             return texts
     except FileNotFoundError:
         return None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass
     print(f"warning: {path} has changed since it was written; its profiles are written again", file=sys.stderr)
     return None
 
 
-def _hash_of(texts: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+def _hash_of(values: Sequence[str] | Sequence[Sequence[int]]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

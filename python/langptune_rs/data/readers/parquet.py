@@ -12,7 +12,7 @@ from langptune_rs.data.readers.blocks import is_in
 from langptune_rs.data.readers.missing import Titles
 from langptune_rs.data.readers.reader import Request, with_columns
 from langptune_rs.data.readers.values import Fields, Kind, finish
-from langptune_rs.data.store.tables import scan_parquet
+from langptune_rs.data.store.tables import explained, scan_parquet
 from langptune_rs.errors import DataError
 
 BATCH_ROWS = 50_000
@@ -33,7 +33,7 @@ class ParquetFile:
         types = parquet_types(self.file)
         values = [_values(self.file, name, types, *fields[name]) for name in fields]
         num_bytes, advanced = self.file.stat().st_size, 0
-        try:
+        with explained(self.file):
             scan = scan_parquet(self.file, row_index_name="line", row_index_offset=1)
             num_rows = scan.select(pl.len()).collect().item()
             batches = scan.select(*values, "line").collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
@@ -47,31 +47,22 @@ class ParquetFile:
                     yield with_columns(rows, request.columns)
                 request.advance(reached - advanced)
                 advanced = reached
-        except pl.exceptions.PolarsError as error:
-            raise _cannot_read(self.file, error) from error
 
     def _are_meant(self, column: str) -> bool:
         """Whether "None" is a title in a column."""
         if column not in self.meant:
             titles = Titles(has_nulls=True)
-            titles.see(
-                scan_parquet(self.file).select(pl.col(self.fields[column][0]).cast(pl.String)).collect().to_series()
-            )
+            with explained(self.file):
+                table = scan_parquet(self.file).select(pl.col(self.fields[column][0]).cast(pl.String)).collect()
+            titles.see(table.to_series())
             self.meant[column] = titles.are_meant
         return self.meant[column]
 
 
 def parquet_types(file: Path) -> dict[str, pl.DataType]:
     """The columns of a parquet file and their types. Raises `DataError` for another file."""
-    try:
+    with explained(file):
         return dict(scan_parquet(file).collect_schema())
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _cannot_read(file, error) from error
-
-
-def _cannot_read(file: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else "broken"
-    return DataError(f"{file} is not a complete parquet file: {reason}. Write or get it again.")
 
 
 def _values(file: Path, column: str, types: Mapping[str, pl.DataType], name: str, kind: Kind) -> pl.Expr:

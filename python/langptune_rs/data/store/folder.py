@@ -19,13 +19,15 @@ from typing import Any
 
 import polars as pl
 
+from langptune_rs.config.data import make_config
+from langptune_rs.config.toml import is_beyond_toml
 from langptune_rs.data.store.content import written_content
 from langptune_rs.data.store.dataset import Dataset
-from langptune_rs.data.store.mapped import ARROW, Tables, make_tables, open_tables, write_tables
+from langptune_rs.data.store.mapped import ARROW, Tables, make_tables, open_tables, table_files, write_tables
 from langptune_rs.data.store.schema import ITEM_COLUMNS, SESSION_COLUMNS
 from langptune_rs.data.store.tables import write_parquet
 from langptune_rs.data.wording.templates import make_template
-from langptune_rs.errors import DataError
+from langptune_rs.errors import ConfigError, DataError
 from langptune_rs.files import file_hash, write_atomically, write_text
 
 ITEMS, SESSIONS, INFO = "items.parquet", "sessions.parquet", "dataset.toml"
@@ -91,7 +93,7 @@ def save(
             if (unfinished / name).exists():
                 (unfinished / name).rename(folder / name)
         with suppress(OSError):  # a new name is a change; without this note the hashes are checked once more
-            _write_stamps(folder, _stamps(folder, hashes))
+            _write_stamps(folder, _stamps(folder, hashes | _mapped_hashes(folder, hashes)))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise cannot_write(folder, error) from error
     finally:
@@ -116,8 +118,8 @@ def is_prepared(folder: Path) -> bool:
 def load(path: str | Path) -> Dataset:
     """Open a prepared data set without reading its rows, which come from mapped files when they are used.
 
-    The mapped files are made where they are missing, in memory if they cannot be written. The hashes are checked when
-    the size or a time of change of a file differs from the last check. `save` does the first check.
+    The mapped files are made where they are missing or have changed, in memory if they cannot be written. The hashes
+    are checked when the size or a time of change of a file differs from the last check. `save` does the first check.
 
     Raises `DataError` when a file is missing or has changed since it was written, and for sessions that cannot be used:
     an unknown item, an id given twice, items that are not distinct, histories of several lengths.
@@ -128,13 +130,13 @@ def load(path: str | Path) -> Dataset:
     for name in (ITEMS, SESSIONS, *hashes):
         if not (folder / name).is_file():
             raise DataError(f"{folder} lacks {name}. Prepare it again with --overwrite.")
-    tables = open_tables(folder, _table_hashes(hashes))
-    if tables is None or not _is_checked(folder, hashes):
+    tables = open_tables(folder, _table_hashes(hashes)) if _is_checked(folder, hashes) else None
+    if tables is None:
         _check(folder, hashes)
         try:
             tables = _make_tables(folder, info)
         except OSError:
-            tables = tables or make_tables(folder / ITEMS, folder / SESSIONS, distinct=_is_distinct(info))
+            tables = make_tables(folder / ITEMS, folder / SESSIONS, distinct=_is_distinct(info))
     template = make_template(
         info["config"]["template"],
         has_ratings=tables.has_ratings,
@@ -158,16 +160,19 @@ def _clear(folder: Path) -> None:
 
 
 def _make_tables(folder: Path, info: Mapping[str, Any]) -> Tables:
-    """Make the mapped files where they are missing, and write down which files were checked for that."""
+    """Make the mapped files where they are missing or have changed, and write down which files were checked."""
     hashes = info["sha256"]
     stamps = _stamps(folder, hashes)
+    mapped = _mapped_hashes(folder, hashes)
+    if not mapped or any(file_hash(folder / name) != sha256 for name, sha256 in mapped.items()):
+        write_tables(folder, folder / ITEMS, folder / SESSIONS, _table_hashes(hashes), distinct=_is_distinct(info))
+        files = table_files(folder, _table_hashes(hashes))
+        mapped = {str(file.relative_to(folder)): file_hash(file) for file in files}
     tables = open_tables(folder, _table_hashes(hashes))
     if tables is None:
-        write_tables(folder, folder / ITEMS, folder / SESSIONS, _table_hashes(hashes), distinct=_is_distinct(info))
-        tables = open_tables(folder, _table_hashes(hashes))
-    if tables is None:
         raise OSError(f"the files in {folder / ARROW} cannot be mapped")
-    _write_stamps(folder, stamps)
+    with suppress(OSError):  # without this note the hashes are checked each time
+        _write_stamps(folder, stamps | _stamps(folder, mapped))
     return tables
 
 
@@ -189,11 +194,29 @@ def _check(folder: Path, hashes: Mapping[str, str]) -> None:
 
 def _is_checked(folder: Path, hashes: Mapping[str, str]) -> bool:
     """Whether each file has the size and the times of change that it had when its hash was last checked."""
+    mapped = _mapped_hashes(folder, hashes)
+    return bool(mapped) and _noted(folder) == _stamps(folder, {**hashes, **mapped})
+
+
+def _mapped_hashes(folder: Path, hashes: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of the mapped files, as they were made. Empty where one is not known, or its file is not there."""
+    noted, mapped = _noted(folder), {}
+    for file in table_files(folder, _table_hashes(hashes)):
+        name = str(file.relative_to(folder))
+        stamp = noted.get(name)
+        if not isinstance(stamp, dict) or not isinstance(stamp.get("sha256"), str) or not file.is_file():
+            return {}
+        mapped[name] = stamp["sha256"]
+    return mapped
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What `_write_stamps` wrote. Empty where it cannot be read."""
     try:
-        checked = json.loads((folder / ARROW / _CHECKED).read_text(encoding="utf-8"))
-        return bool(checked == _stamps(folder, hashes))
-    except (OSError, ValueError):
-        return False
+        noted = json.loads((folder / ARROW / _CHECKED).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 _Stamps = dict[str, dict[str, str | int]]
@@ -226,14 +249,52 @@ def read_info(folder: Path) -> dict[str, Any]:
         )
     try:
         info = tomllib.loads((folder / INFO).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{folder / INFO} is not valid TOML: {error}. Prepare it again with --overwrite.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{folder / INFO} is not valid TOML: {error or type(error).__name__}. Prepare it again with --overwrite."
+        ) from error
     if info.get("format") != FORMAT or not {"sha256", "config", "source"} <= info.keys():
         raise DataError(
             f"{folder / INFO} has format {info.get('format')}, this version reads {FORMAT}. "
             "Prepare it again with --overwrite."
         )
+    if fault := _fault(info):
+        raise DataError(f"{folder / INFO} {fault}: it is damaged. Prepare it again with --overwrite.")
     return info
+
+
+_COUNTS = ("removed", "leakage", "sessions", "kept", "published")
+"""Tables of numbers in `dataset.toml`, of which a data set has some."""
+_OF_A_STEP = {"step": str, "users": int, "items": int, "interactions": int}
+
+
+def _fault(info: Mapping[str, Any]) -> str | None:
+    """What is wrong with the content of a `dataset.toml`, as what follows its name in a sentence; None for nothing."""
+    for name in ("sha256", "config", "source", "tokenizers", "content", *_COUNTS):
+        if not isinstance(info.get(name, {}), dict):
+            return f"has {name} as no table"
+    if is_beyond_toml(info):
+        return "has a whole number of more than 64 bits"
+    hashes = info["sha256"]
+    if not {ITEMS, SESSIONS} <= hashes.keys() <= set(FILES) or not all(isinstance(x, str) for x in hashes.values()):
+        return f"has other files in sha256 than {', '.join(FILES)}"
+    if not isinstance(info["source"].get("name"), str):
+        return "has no source.name"
+    if not isinstance(info["config"].get("template"), str):
+        return "has no config.template"
+    try:
+        make_config(**info["config"])
+    except (ConfigError, TypeError) as error:
+        return f"has a config that no data set is made with ({error})"
+    if not all(isinstance(number, int) for name in _COUNTS for number in info.get(name, {}).values()):
+        return f"has a value in {', '.join(name for name in _COUNTS if name in info)} that is no number"
+    steps = info.get("filters", [])
+    if not isinstance(steps, list) or not all(
+        isinstance(step, dict) and all(isinstance(step.get(key), kind) for key, kind in _OF_A_STEP.items())
+        for step in steps
+    ):
+        return "has a step in filters without its counts"
+    return None
 
 
 def _to_toml(table: Mapping[str, Any], path: str = "") -> str:

@@ -58,6 +58,11 @@ def open_tables(folder: Path, hashes: Mapping[str, str]) -> Tables | None:
         return None
 
 
+def table_files(folder: Path, hashes: Mapping[str, str]) -> list[Path]:
+    """The files of `open_tables`, whether they are there or not."""
+    return list(_paths(folder, hashes).values())
+
+
 def write_tables(folder: Path, items: Path, sessions: Path, hashes: Mapping[str, str], *, distinct: bool) -> None:
     """Make the Arrow files of two parquet files, and delete Arrow files of other parquet files.
 

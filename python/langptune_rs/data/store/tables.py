@@ -6,12 +6,14 @@ is opened here, so that no folder of a user's is misunderstood.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
+from polars.exceptions import PanicException, PolarsError
 
 from langptune_rs.errors import DataError
 from langptune_rs.files import refuse_unwritable_name
@@ -30,6 +32,25 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pl.DataFra
     """The table in a file, or some of its columns."""
     table = scan_parquet(file)
     return (table if columns is None else table.select(columns)).collect()
+
+
+def read_whole_parquet(file: Path) -> pl.DataFrame:
+    """As `read_parquet`. Raises `DataError` for a file that is missing, cut short or damaged."""
+    with explained(file):
+        return read_parquet(file)
+
+
+@contextmanager
+def explained(file: Path) -> Iterator[None]:
+    """Raise a `DataError` for what polars raises inside the block, while it reads a file that may be damaged.
+
+    Of some damages it says that it panics, which is no kind of `Exception`.
+    """
+    try:
+        yield
+    except (PolarsError, OSError, PanicException) as error:
+        reason = next(iter(str(error).splitlines()), "broken")
+        raise DataError(f"{file} is not a complete parquet file: {reason}. Write or get it again.") from error
 
 
 def open_parquet(file: Path) -> pq.ParquetFile:

@@ -15,14 +15,22 @@ from markupsafe import Markup
 
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.data import Dataset
-from langptune_rs.data.store.tables import read_parquet
 from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.experiments.report.charts import Series, interval_chart, line_chart
 from langptune_rs.experiments.report.tables import headline_metric, label, p_text
 from langptune_rs.files import write_text
 from langptune_rs.runs.folder import open_dataset, read_config
 from langptune_rs.runs.metrics_log import read_metrics
-from langptune_rs.runs.results import BASELINE, per_user_path, profiles_path, read_results
+from langptune_rs.runs.results import (
+    BASELINE,
+    per_user_path,
+    profiles_path,
+    read_per_user,
+    read_profiles,
+    read_results,
+    results_path,
+    unlike_results,
+)
 
 NUM_EXAMPLES = 5
 EXAMPLE_RULE = (
@@ -36,12 +44,13 @@ REVIEW_CHARACTERS = 220
 def write_report(run: Path) -> Path:
     """Write `run/report.html` from the run's metrics and its results on the test split; returns its path.
 
-    Raises `RunError` when `run` is no run or has not been evaluated on the test split.
+    Raises `RunError` when `run` is no run, has not been evaluated on the test split, or has a file that is damaged.
     """
     run = Path(run)
-    config, results = read_config(run), read_results(run)
+    config = read_config(run)
     dataset = open_dataset(config, run)
-    per_user, profiles = read_parquet(per_user_path(run)), read_parquet(profiles_path(run))
+    results, per_user, profiles = read_results(run), read_per_user(run), read_profiles(run)
+    _check_together(run, config, results, dataset, per_user, profiles)
     metrics = read_metrics(run)
     path = run / "report.html"
     write_text(path, render(config, results, metrics, dataset, per_user, profiles))
@@ -84,6 +93,31 @@ def render(
         config_text=to_toml(config),
         leakage=dataset.info.get("leakage", {}),
     )
+
+
+def _check_together(
+    run: Path,
+    config: RunConfig,
+    results: dict[str, Any],
+    dataset: Dataset,
+    per_user: pl.DataFrame,
+    profiles: pl.DataFrame,
+) -> None:
+    """Raise `RunError` unless the files of an evaluation are of this run, and of the same sessions."""
+    if results["config"]["method"] != config.method:
+        raise unlike_results(results_path(run), f"is of the method {results['config']['method']!r}", run)
+    ranks = per_user.filter(pl.col("table") == "methods", pl.col("method").is_in([BASELINE, config.method]))
+    if ranks.filter(pl.col("ranks").list.first().fill_null(0) < 1).height:
+        raise unlike_results(per_user_path(run), "has ranks below 1", run)
+    sessions = dataset.sessions.session_ids
+    greedy = profiles.filter(pl.col("decoding") == "greedy")
+    for path, table, column in ((per_user_path(run), ranks, "method"), (profiles_path(run), greedy, "policy")):
+        for name in (BASELINE, config.method):
+            own = table.filter(pl.col(column) == name)["session_id"]
+            if len(own) != results["num_sessions"] or own.n_unique() != len(own):
+                raise unlike_results(path, f"has other sessions of {name} than results.json", run)
+            if not np.isin(own.to_numpy(), sessions).all():
+                raise unlike_results(path, f"has a session of {name} that is not in the data", run)
 
 
 def verdict(results: dict[str, Any]) -> str:
