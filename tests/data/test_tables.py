@@ -164,8 +164,8 @@ def test_a_gzip_file_is_read_and_one_that_was_cut_is_refused(tmp_path):
 
 
 ROWS = "".join(f"u{i},i,{i % 5},{i**5}\n" for i in range(60))
-PACKED = gzip.compress((HEADER + ROWS[: len(ROWS) // 2]).encode())
-AND_MORE = gzip.compress(ROWS[len(ROWS) // 2 :].encode())
+PACKED = gzip.compress((HEADER + ROWS[: len(ROWS) // 2]).encode(), mtime=0)
+AND_MORE = gzip.compress(ROWS[len(ROWS) // 2 :].encode(), mtime=0)
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(1, 200), (7, 8 << 20), (1 << 18, 200)])
@@ -202,6 +202,7 @@ def test_what_is_left_out_is_said_once(tmp_path, capsys):
         *(PACKED[:-6] + b"\0\0" + PACKED[-4:], PACKED + b"junk" + AND_MORE),
         *(PACKED[:200] + b"\0\0" + PACKED[202:], b"\r\n" + PACKED),
     ],
+    ids=range(9),
 )
 def test_a_damaged_gzip_file_is_refused(tmp_path, damaged):
     file = tmp_path / "log.csv.gz"
