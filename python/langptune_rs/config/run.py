@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -37,6 +38,20 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    def value_of(self, key: str) -> object:
+        """The value of a key such as `rlso.eta`."""
+        section, name = key.split(".")
+        return getattr(getattr(self, section), name)
+
+    def with_values(self, values: Mapping[str, object]) -> RunConfig:
+        """This configuration with other values for some keys, which are taken as they are."""
+        config = self
+        for key, value in values.items():
+            section, name = key.split(".")
+            changed = getattr(config, section).model_copy(update={name: value})
+            config = config.model_copy(update={section: changed})
+        return config
 
     @property
     def trains_embedder(self) -> bool:

@@ -34,8 +34,9 @@ class ItemIndex:
 
     A copy of the items in 16-bit integers rules most of them out first, under a proven bound on its error. Only the
     doubtful items are scored in float32, and the results are the same. The copy takes half the items' memory and some
-    5 bytes an item; the AMX kernel takes up to a sixteenth more, or three values an item where dim is small. The
-    environment variable LANGPTUNE_KERNEL forces a kernel: "amx", "avx512-vnni", "avx512", "avx2", "neon" or "portable".
+    17 bytes an item, 12 of them to notice that the array has changed; the AMX kernel takes up to a sixteenth more, or
+    three values an item where dim is small. The environment variable LANGPTUNE_KERNEL forces a kernel: "amx",
+    "avx512-vnni", "avx512", "avx2", "neon" or "portable".
 
     The index keeps a reference to `item_embeddings`: do not change the array while the index lives. Every call compares
     a value of each row with what it was, and refuses an array that has changed, whatever wrote it. Among more than

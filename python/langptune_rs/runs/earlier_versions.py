@@ -36,7 +36,7 @@ def as_begun(config: RunConfig, file: Path) -> RunConfig:
     One warning on stderr if the policy's template tells a date, which the run did not note.
     """
     written = tomllib.loads(file.read_text(encoding="utf-8"))
-    return _with_values(config, {key: _EARLIER[key](config) for key in _keys_of_before(config, written, file)})
+    return config.with_values({key: _EARLIER[key](config) for key in _keys_of_before(config, written, file)})
 
 
 def as_resumed(config: RunConfig, run: RunConfig) -> RunConfig:
@@ -44,13 +44,12 @@ def as_resumed(config: RunConfig, run: RunConfig) -> RunConfig:
 
     A recipe of that time, or one of this package, does not name the keys by which the run now says it.
     """
-    return _with_values(
-        config,
+    return config.with_values(
         {
             key: earlier(run)
             for key, earlier in _EARLIER.items()
-            if _value(run, key) == earlier(run) and not _is_set(config, key)
-        },
+            if run.value_of(key) == earlier(run) and not _is_set(config, key)
+        }
     )
 
 
@@ -101,18 +100,6 @@ def _has(written: Mapping[str, Any], key: str) -> bool:
     return name in written.get(section, {})
 
 
-def _value(config: RunConfig, key: str) -> object:
-    section, name = key.split(".")
-    return getattr(getattr(config, section), name)
-
-
 def _is_set(config: RunConfig, key: str) -> bool:
     section, name = key.split(".")
     return name in getattr(config, section).model_fields_set
-
-
-def _with_values(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
-    for key, value in values.items():
-        section, name = key.split(".")
-        config = config.model_copy(update={section: getattr(config, section).model_copy(update={name: value})})
-    return config

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from langptune_rs.config import RunConfig
 from langptune_rs.config.data import TEMPLATES
-from langptune_rs.config.section import Section
 from langptune_rs.data.sources import published
 from langptune_rs.data.sources.registry import SOURCES
 from langptune_rs.data.store.folder import is_prepared
@@ -29,7 +28,7 @@ def absolute_paths(config: RunConfig, run: RunConfig | None = None) -> RunConfig
     """
 
     def absolute(key: str, value: str) -> str:
-        is_name_in_run = run is not None and value == _value(run, key) and _may_be_name(key, value)
+        is_name_in_run = run is not None and value == run.value_of(key) and _may_be_name(key, value)
         return value if is_name_in_run else _there(key, Path(value).expanduser()) or value
 
     return _replaced(config, absolute)
@@ -77,15 +76,13 @@ def found_paths(config: RunConfig, run: Path, started_in: Path | None) -> RunCon
 
 def _replaced(config: RunConfig, new: Callable[[str, str], str]) -> RunConfig:
     """A configuration with another value for each key that may be a path, where it is not a name."""
-    sections: dict[str, Section] = {}
-    for key, is_named in _IS_NAME.items():
-        section, name = key.split(".")
-        before = sections.get(section, getattr(config, section))
-        value = getattr(before, name)
-        if value is not None and (not is_named(value) or (key == "data.source" and is_prepared(Path(value)))):
-            before = before.model_copy(update={name: new(key, value)})
-        sections[section] = before
-    return config.model_copy(update=sections)
+    values = {key: value for key in _IS_NAME if isinstance(value := config.value_of(key), str)}
+    may_be_paths = {
+        key: value
+        for key, value in values.items()
+        if not is_name(key, value) or (key == "data.source" and is_prepared(Path(value)))
+    }
+    return config.with_values({key: new(key, value) for key, value in may_be_paths.items()})
 
 
 _IS_NAME: dict[str, Callable[[str], bool]] = {
@@ -97,11 +94,6 @@ _IS_NAME: dict[str, Callable[[str], bool]] = {
 """Each key that may be a path, and what tells that its value is a name."""
 _MODELS = {"policy.model": "config.json", "embedder.model": "modules.json"}
 """The file that marks the folder of a model."""
-
-
-def _value(config: RunConfig, key: str) -> object:
-    section, name = key.split(".")
-    return getattr(getattr(config, section), name)
 
 
 def _may_be_name(key: str, value: str) -> bool:
