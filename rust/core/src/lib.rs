@@ -4,6 +4,7 @@
 //! any CPU. Parallel functions use the current rayon pool. [`pool::run`] provides one that survives `fork`.
 
 mod cpu;
+pub mod decoding;
 mod distributions;
 mod error;
 pub mod exact;
@@ -20,6 +21,7 @@ pub mod ragged;
 mod random;
 mod rank;
 mod search;
+mod simd;
 pub mod statistics;
 
 pub use error::{Error, Result};

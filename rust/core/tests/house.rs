@@ -36,7 +36,15 @@ const CORE: &[&[&str]] = &[
         "statistics/t_test",
     ],
     &["kernel"],
+    &["simd", "simd/neon", "simd/x86"],
     &[
+        "decoding",
+        "decoding/attention",
+        "decoding/cache",
+        "decoding/choice",
+        "decoding/elementwise",
+        "decoding/output",
+        "decoding/product",
         "exact",
         "exact/accumulator",
         "exact/neon",
@@ -77,7 +85,7 @@ const CORE: &[&[&str]] = &[
 ];
 
 /// The layers of the extension: the domains know the boundary and not each other.
-const EXTENSION: &[&[&str]] = &[&["boundary"], &["metrics", "packing", "ranking", "statistics"], &["lib"]];
+const EXTENSION: &[&[&str]] = &[&["boundary"], &["decoding", "metrics", "packing", "ranking", "statistics"], &["lib"]];
 
 /// The crates that the extension may import.
 const CRATES_OF_THE_EXTENSION: &[&str] = &["std", "langptune_core", "numpy", "pyo3"];

@@ -44,7 +44,8 @@ pub fn enter_core<T: Send>(py: Python, place: Where, work: impl FnOnce(Interrupt
     }
 }
 
-fn input_error(error: Error) -> PyErr {
+/// The exception of an error of the core.
+pub fn input_error(error: Error) -> PyErr {
     InputError::new_err(error.to_string())
 }
 

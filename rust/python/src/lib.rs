@@ -4,6 +4,7 @@
 //! documentation.
 
 mod boundary;
+mod decoding;
 mod metrics;
 mod packing;
 mod ranking;
@@ -12,6 +13,8 @@ mod statistics;
 /// Exact ranking, metrics, significance tests and packing; see `langptune_rs`.
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
+    #[pymodule_export]
+    use super::decoding::{KvCache, PackedMatrix, add_and_normalize, choose, gate};
     #[pymodule_export]
     use super::metrics::per_user;
     #[pymodule_export]

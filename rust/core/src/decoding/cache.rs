@@ -1,0 +1,287 @@
+//! Keys and values of the tokens that texts attend to.
+//!
+//! The cache is a forest of segments, runs of tokens. A segment continues its parent: samples continue their prompt, and
+//! prompts that begin alike continue what they share. So what texts share is stored once and, for all of its samples,
+//! read once. A token attends to all segments above its own, and in its own up to itself.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::attention::{Queries, attend};
+use crate::simd::{LANES, narrowed};
+use crate::{Kernel, Matrix};
+
+/// The heads of an attention layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Heads of queries, a multiple of `num_kv_heads`.
+    pub num_heads: usize,
+    /// Heads of keys and of values.
+    pub num_kv_heads: usize,
+    /// Numbers in a query, key or value.
+    pub head_dim: usize,
+}
+
+impl Shape {
+    fn row(&self) -> usize {
+        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+    }
+}
+
+/// New tokens of a layer, the next ones of their segments.
+#[derive(Debug, Clone, Copy)]
+pub struct NewTokens<'a> {
+    /// Queries, keys and values of each token: (tokens, (heads + 2 kv_heads) x head_dim), before rotation.
+    pub rows: Matrix<'a>,
+    /// The segment of each token. They never decrease.
+    pub segments: &'a [usize],
+    /// Cosines of the rotary angles, (tokens, rotated dimensions). Only the first dimensions of a head are rotated.
+    pub cosines: Matrix<'a>,
+    /// Sines of the rotary angles.
+    pub sines: Matrix<'a>,
+    /// Norms of queries and keys before they are rotated.
+    pub norms: Option<Norms<'a>>,
+}
+
+/// Root mean square norms of every query and key, by their weights for the dimensions of a head.
+#[derive(Debug, Clone, Copy)]
+pub struct Norms<'a> {
+    /// Weights for queries.
+    pub queries: &'a [f32],
+    /// Weights for keys.
+    pub keys: &'a [f32],
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// What is computed of the attention of new tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a> {
+    /// The tokens whose attention is computed, in ascending order.
+    pub tokens: &'a [usize],
+    /// The factor of the scores.
+    pub scale: f32,
+}
+
+/// The cache of all layers.
+pub struct KvCache {
+    shape: Shape,
+    segments: Vec<Segment>,
+    layers: Vec<Layer>,
+}
+
+/// Where a segment is, the same in each layer.
+pub(super) struct Segment {
+    pub(super) parent: Option<usize>,
+    capacity: usize,
+    /// Places before it.
+    start: usize,
+}
+
+struct Layer {
+    /// Tokens of each segment.
+    lengths: Vec<usize>,
+    values: Values,
+}
+
+/// See [`View`].
+enum Values {
+    Half(Vec<u16>),
+    Single(Vec<f32>),
+}
+
+/// A number as the cache keeps it.
+pub(super) trait Element: Copy + Default + Send + Sync {
+    fn of(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    fn of(value: f32) -> Self {
+        value
+    }
+}
+
+impl Element for u16 {
+    fn of(value: f32) -> Self {
+        narrowed(value)
+    }
+}
+
+impl KvCache {
+    /// An empty cache for segments of these capacities, each with the earlier segment that it continues.
+    ///
+    /// With `half` keys and values are rounded to bfloat16. Memory is taken from the system when it is first used.
+    ///
+    /// # Panics
+    /// When a parent is not an earlier segment, or the shape has no heads.
+    pub fn new(shape: Shape, num_layers: usize, segments: &[(usize, Option<usize>)], half: bool) -> Self {
+        assert!(shape.head_dim > 0 && shape.num_kv_heads > 0 && shape.num_heads.is_multiple_of(shape.num_kv_heads));
+        let mut start = 0;
+        let mut placed = Vec::with_capacity(segments.len());
+        for (number, (capacity, parent)) in segments.iter().enumerate() {
+            assert!(parent.is_none_or(|parent| parent < number), "segment {number} continues a later one");
+            placed.push(Segment { parent: *parent, capacity: *capacity, start });
+            start += capacity.next_multiple_of(LANES);
+        }
+        let size = start * 2 * shape.num_kv_heads * padded(shape.head_dim);
+        let layer = || Layer {
+            lengths: vec![0; segments.len()],
+            values: if half { Values::Half(vec![0; size]) } else { Values::Single(vec![0.0; size]) },
+        };
+        Self { shape, segments: placed, layers: (0..num_layers).map(|_| layer()).collect() }
+    }
+
+    /// The heads of its layers.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Layers.
+    pub fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Stores the keys and values of new tokens of a layer. Writes the attention of some of them to `out`, row-major
+    /// (tokens, heads x head_dim).
+    ///
+    /// # Panics
+    /// When sizes do not fit each other, when a segment is full, and when segments decrease.
+    pub fn attend(&mut self, layer: usize, new: NewTokens, attention: Attention, out: &mut [f32], kernel: Kernel) {
+        let shape = self.shape;
+        assert_eq!((new.rows.dim(), new.rows.rows()), (shape.row(), new.segments.len()), "queries, keys and values");
+        assert_eq!((new.cosines.rows(), new.sines.rows()), (new.segments.len(), new.segments.len()), "angles");
+        assert_eq!(new.cosines.dim(), new.sines.dim(), "angles");
+        assert!(new.cosines.dim() <= shape.head_dim && new.cosines.dim().is_multiple_of(2), "rotated dimensions");
+        assert!(new.segments.is_sorted(), "segments decrease");
+        assert!(attention.tokens.iter().all(|token| *token < new.segments.len()), "no such token");
+        assert_eq!(out.len(), attention.tokens.len() * shape.num_heads * shape.head_dim, "output");
+        if let Some(norms) = new.norms {
+            assert_eq!((norms.queries.len(), norms.keys.len()), (shape.head_dim, shape.head_dim), "weights of norms");
+        }
+        let runs = runs(new.segments);
+        let Layer { lengths, values } = &mut self.layers[layer];
+        for (segment, run) in &runs {
+            let segment_length = lengths[*segment] + run.len();
+            assert!(segment_length <= self.segments[*segment].capacity, "segment {segment} is full");
+        }
+        match values {
+            Values::Half(values) => {
+                store(values, shape, &self.segments, lengths, &runs, new);
+                let view = View { values: &*values, shape, segments: &self.segments, lengths };
+                attend(Queries { new, attention, view }, out, kernel);
+            }
+            Values::Single(values) => {
+                store(values, shape, &self.segments, lengths, &runs, new);
+                let view = View { values: &*values, shape, segments: &self.segments, lengths };
+                attend(Queries { new, attention, view }, out, kernel);
+            }
+        }
+        for (segment, run) in runs {
+            lengths[segment] += run.len();
+        }
+    }
+}
+
+/// Dimensions of a head in the cache, filled up with zeros.
+pub(super) fn padded(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(LANES)
+}
+
+/// The segments of new tokens, each with its tokens.
+fn runs(segments: &[usize]) -> Vec<(usize, Range<usize>)> {
+    let mut runs: Vec<(usize, Range<usize>)> = Vec::new();
+    for (token, segment) in segments.iter().enumerate() {
+        match runs.last_mut() {
+            Some((last, run)) if last == segment => run.end = token + 1,
+            _ => runs.push((*segment, token..token + 1)),
+        }
+    }
+    runs
+}
+
+/// What a layer holds.
+///
+/// Segment by segment and head by head, the keys in blocks of 16 tokens and then the values. A block is stored dimension
+/// by dimension, each for 16 tokens, so that one vector holds a dimension of 16 keys. A value is stored as it is.
+pub(super) struct View<'a, E> {
+    values: &'a [E],
+    pub(super) shape: Shape,
+    pub(super) segments: &'a [Segment],
+    /// Tokens of each segment before the new ones.
+    pub(super) lengths: &'a [usize],
+}
+
+impl<'a, E> View<'a, E> {
+    /// Keys and values of a segment for a head.
+    pub(super) fn head(&self, segment: usize, head: usize) -> (&'a [[E; LANES]], &'a [[E; LANES]]) {
+        let Segment { capacity, start, .. } = self.segments[segment];
+        let (dim, places) = (padded(self.shape.head_dim), capacity.next_multiple_of(LANES));
+        let start = (start * self.shape.num_kv_heads + head * places) * 2 * dim;
+        let (lines, _) = self.values[start..][..2 * places * dim].as_chunks();
+        lines.split_at(lines.len() / 2)
+    }
+}
+
+/// Stores keys and values of new tokens.
+fn store<E: Element>(
+    values: &mut [E],
+    shape: Shape,
+    segments: &[Segment],
+    lengths: &[usize],
+    runs: &[(usize, Range<usize>)],
+    new: NewTokens,
+) {
+    let of_place = 2 * shape.num_kv_heads * padded(shape.head_dim);
+    let mut parts = Vec::with_capacity(runs.len());
+    let (mut rest, mut before) = (values, 0);
+    for (segment, run) in runs {
+        let Segment { capacity, start, .. } = segments[*segment];
+        let places = capacity.next_multiple_of(LANES);
+        let (part, after) = rest[(start - before) * of_place..].split_at_mut(places * of_place);
+        (rest, before) = (after, start + places);
+        parts.push((part, lengths[*segment], run.clone()));
+    }
+    let head_dim = shape.head_dim;
+    parts.into_par_iter().with_min_len(8).for_each(|(part, length, run)| {
+        let mut key = vec![0.0; head_dim];
+        for (place, token) in (length..).zip(run) {
+            for (head, part) in part.chunks_mut(part.len() / shape.num_kv_heads).enumerate() {
+                let (keys, values) = part.split_at_mut(part.len() / 2);
+                let row = new.rows.row(token);
+                let [first_key, first_value] =
+                    [shape.num_heads, shape.num_heads + shape.num_kv_heads].map(|first| (first + head) * head_dim);
+                key.copy_from_slice(&row[first_key..][..head_dim]);
+                rotate(&mut key, new.norms.map(|norms| (norms.keys, norms.epsilon)), &new, token);
+                let dim = padded(head_dim);
+                let (lines, _) = keys[place / LANES * LANES * dim..].as_chunks_mut::<LANES>();
+                for (line, number) in lines.iter_mut().zip(&key) {
+                    line[place % LANES] = E::of(*number);
+                }
+                for (number, value) in values[place * dim..].iter_mut().zip(&row[first_value..][..head_dim]) {
+                    *number = E::of(*value);
+                }
+            }
+        }
+    });
+}
+
+/// Normalises a query or key of a token and rotates it by the angles of the token.
+#[inline(always)]
+pub(super) fn rotate(vector: &mut [f32], norm: Option<(&[f32], f32)>, new: &NewTokens, token: usize) {
+    if let Some((weights, epsilon)) = norm {
+        let mean = vector.iter().map(|value| value * value).sum::<f32>() / vector.len() as f32;
+        let factor = 1.0 / (mean + epsilon).sqrt();
+        for (value, weight) in vector.iter_mut().zip(weights) {
+            *value *= factor * weight;
+        }
+    }
+    let (cosines, sines) = (new.cosines.row(token), new.sines.row(token));
+    let half = cosines.len() / 2;
+    let (first, second) = vector[..2 * half].split_at_mut(half);
+    for at in 0..half {
+        let (a, b) = (first[at], second[at]);
+        first[at] = a * cosines[at] - b * sines[at];
+        second[at] = b * cosines[half + at] + a * sines[half + at];
+    }
+}
