@@ -21,11 +21,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from langptune_rs.models.attention import Layout, missing_tokens
 from langptune_rs.models.decoder import Decoder, last_hidden, run_layers
+from langptune_rs.models.fused import FusedDecoder, Tokens
 from langptune_rs.models.profile_cache import ProfileCache
 from langptune_rs.models.shared_prompts import SharedPrompts
 
@@ -55,6 +57,55 @@ def what_differs(model: PreTrainedModel, decoder: Decoder, logits: Callable[[Ten
     except Exception as error:  # whatever an unknown architecture raises where it is run in another way than its own
         reason = next(iter(str(error).strip().splitlines()), "")
         return f"cannot be run over packed rows ({type(error).__name__}: {reason})"
+
+
+@torch.no_grad()
+def is_fusable(model: PreTrainedModel, decoder: Decoder) -> bool:
+    """Whether `FusedDecoder` computes what the layers of a model do; if not, they can be run as they are."""
+    small = _few_layers(model, decoder)
+    parts = Decoder.of(small)
+    assert parts is not None, "the copy has the parts of the decoder"
+    fused = FusedDecoder.of(parts, torch.float32)
+    if fused is None:
+        return False
+    texts = _Texts(model.get_input_embeddings()(_tokens_with_embeddings(model)).float())
+    own = [
+        [small(inputs_embeds=whole[None], use_cache=False).last_hidden_state[0] for whole in texts.whole(prompt)]
+        for prompt in range(len(PROMPTS))
+    ]
+    for ours, place in _fused_decoding(fused, texts):
+        expected = torch.stack([own[prompt][sample][position] for prompt, sample, position in place])
+        if not _near(ours, expected, TOLERANCE):
+            return False
+    return True
+
+
+def _fused_decoding(fused: FusedDecoder, texts: _Texts) -> Iterator[tuple[Tensor, list[tuple[int, int, int]]]]:
+    """The prefix, the prompts behind it, then a token of each sample at a time, as `_prompts_and_decoding`."""
+    prompts = range(len(PROMPTS))
+    rows = [(i, sample) for i in prompts for sample in range(SAMPLES)]
+    capacities = [PREFIX, *PROMPTS, *[PROFILE] * len(rows)]
+    parents = [None, *[0 for _ in prompts], *[1 + i for i, _ in rows]]
+    cache = fused.cache(capacities, parents)
+
+    def run(embeddings: Tensor, positions: list[int], segments: list[int], read: NDArray[np.int64]) -> Tensor:
+        tokens = Tokens(embeddings, torch.tensor(positions), np.array(segments), read)
+        return fused.run(cache, tokens, 0)[1]
+
+    run(texts.prefix, list(range(PREFIX)), [0] * PREFIX, np.array([0]))
+    positions = [PREFIX + position for n in PROMPTS for position in range(n)]
+    segments = [1 + i for i, n in enumerate(PROMPTS) for _ in range(n)]
+    ends = np.cumsum(PROMPTS) - 1
+    yield (
+        run(torch.cat([texts.prompt(i) for i in prompts]), positions, segments, ends),
+        [(i, 0, PREFIX + PROMPTS[i] - 1) for i in prompts],
+    )
+    for step in range(PROFILE):
+        embeddings = torch.stack([texts.profile(i, sample)[step] for i, sample in rows])
+        positions = [PREFIX + PROMPTS[i] + step for i, _ in rows]
+        segments = [1 + len(PROMPTS) + number for number in range(len(rows))]
+        place = [(i, sample, position) for (i, sample), position in zip(rows, positions, strict=True)]
+        yield run(embeddings, positions, segments, np.arange(len(rows))), place
 
 
 def _tokens_with_embeddings(model: PreTrainedModel) -> Tensor:

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from langptune_rs.models.attention import Layout, attending
 from langptune_rs.models.mixed import MixedLinear
 
-_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+"""The parts of a usual layer."""
 _NORMS = ("norm", "final_layernorm", "final_layer_norm")
 """What transformers calls the norm after the last layer: in most models, in Phi and in GPT-NeoX."""
 
@@ -76,10 +77,10 @@ def last_hidden(
     attention of any other row, so `layout` need not compute it.
     """
     layer = decoder.layers[-1]
-    if set(dict(layer.named_children())) != set(_PARTS):
+    if set(dict(layer.named_children())) != set(PARTS):
         after = run_layers(decoder, [layer], hidden, position_ids, layout, checkpointing=checkpointing)
         return cast(Tensor, decoder.norm(after[0, rows]))
-    input_norm, self_attention, output_norm, feed_forward = (layer.get_submodule(name) for name in _PARTS)
+    input_norm, self_attention, output_norm, feed_forward = (layer.get_submodule(name) for name in PARTS)
 
     def at_rows(hidden: Tensor) -> Tensor:
         with attending(layout):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
-from langptune_rs.models.acceptance import what_differs
+from langptune_rs.models.acceptance import is_fusable, what_differs
 from langptune_rs.models.attention import PACKED, Layout
 from langptune_rs.models.chat import Chat
 from langptune_rs.models.completeness import IN_CHATS, check_adapter, check_tensors, check_vocabulary
@@ -163,6 +164,11 @@ class Policy:
         config = self.model.config
         return int(min(config.max_position_embeddings, getattr(config, "sliding_window", None) or 2**31))
 
+    @cached_property
+    def is_fusable(self) -> bool:
+        """Whether profiles can be written by the kernels of the core; see `FusedDecoder`."""
+        return self.model.device.type == "cpu" and is_fusable(self.model, self.decoder)
+
     def encode_prompt(self, user_message: str) -> list[int]:
         """See `Chat.encode_prompt`."""
         return self.chat.encode_prompt(user_message)
@@ -190,7 +196,10 @@ class Policy:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, vocabulary) from final hidden states (rows, width)."""
-        logits: Tensor = output_matrix(self.model)(hidden)
+        return self.capped(output_matrix(self.model)(hidden))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Logits within `final_softcap`, if the model has one."""
         softcap = self.final_softcap
         return torch.tanh(logits / softcap) * softcap if softcap else logits
 

@@ -9,23 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from langptune_rs import _core
 from langptune_rs.errors import ModelError
-from langptune_rs.models.attention import Layout, missing_tokens
-from langptune_rs.models.decoder import packed_weights
 from langptune_rs.models.memory import trim_freed_memory
 from langptune_rs.models.policy import Policy
-from langptune_rs.models.profile_cache import ProfileCache
+from langptune_rs.rollout.batches import Reader, reading
 from langptune_rs.seeds import seed_sequence
-
-PROMPT_TOKENS = 2048
-"""Tokens of prompts in one forward pass: enough to keep matrix products fast, few enough for the CPU's caches."""
-
 
 OnBatch = Callable[[list[list[int]]], object]
 """Called with the token ids of each batch of profiles that is done, one list for each profile."""
@@ -98,14 +94,16 @@ def write_profiles(
     no_states = torch.empty(0)
     states = States([no_states] * len(prompts), [no_states] * len(tokens)) if keep_states else None
     batches = _token_budget_batches(order, prompts, max_tokens, num_samples, token_budget)
-    with policy.in_one_precision(), packed_weights(policy.model):
+    with reading(policy) as reader:
         for batch, before in zip_longest(batches, kept):
             rows = [i * num_samples + s for i in batch for s in range(num_samples)]
             written = before
             if before is None:
                 streams = [(0 if seeds is None else seeds[i], s) for i in batch for s in range(num_samples)]
                 batch_prompts = [prompts[i] for i in batch]
-                written, *at_cut = _decode_batch(policy, batch_prompts, max_tokens, temperatures, streams, keep_states)
+                written, *at_cut = _decode_batch(
+                    reader, policy, batch_prompts, max_tokens, temperatures, streams, keep_states
+                )
                 if on_batch:
                     on_batch(written)
                 if states:
@@ -121,39 +119,6 @@ def _scatter(values: Sequence[Any], places: Sequence[int], into: list[Any]) -> N
     """Set `into[place]` to the value of each place."""
     for value, place in zip(values, places, strict=True):
         into[place] = value
-
-
-class NumpyNoise:
-    """Standard exponential variables from a seeded stream for each row, drawn by numpy on the CPU."""
-
-    def __init__(self, seeds: Sequence[tuple[int, int]]):
-        self._streams = [np.random.Generator(np.random.SFC64(seed_sequence(*seed))) for seed in seeds]
-
-    def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:
-        """The next variables of these rows, float32 in the shape of `like` (rows, vocabulary)."""
-        noise = np.empty(like.shape, dtype=np.float32)
-        for row, out in zip(rows, noise, strict=True):
-            stream = self._streams[row]
-            stream.standard_exponential(dtype=np.float32, out=out)
-            if not out.all():  # numpy rounds values below 2^-23 to 0, and such a token would always be chosen
-                zeros = np.flatnonzero(out == 0)
-                out[zeros] = (1 - stream.random(len(zeros))) * 2.0**-23
-        return torch.from_numpy(noise)
-
-
-class TorchNoise:
-    """The same on the model's own device, so that a GPU need not wait for the CPU."""
-
-    def __init__(self, seeds: Sequence[tuple[int, int]], device: torch.device | str):
-        words = [seed_sequence(*seed).generate_state(1, np.uint64)[0] >> np.uint64(1) for seed in seeds]
-        self._streams = [torch.Generator(device).manual_seed(int(word)) for word in words]
-
-    def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:
-        """See `NumpyNoise.draw`."""
-        noise = torch.empty(like.shape, device=like.device)
-        for row, out in zip(rows, noise, strict=True):
-            out.exponential_(generator=self._streams[row])
-        return noise
 
 
 def check_context(policy: Policy, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
@@ -189,6 +154,7 @@ def _token_budget_batches(
 
 @torch.no_grad()
 def _decode_batch(
+    reader: Reader,
     policy: Policy,
     prompts: list[Sequence[int]],
     max_tokens: int,
@@ -202,21 +168,17 @@ def _decode_batch(
     without its last token, which is never read.
     """
     device, num_samples = policy.model.device, len(temperatures)
-    embedding = cast(Tensor, policy.model.get_input_embeddings().weight)
-    num_shared = _num_shared_tokens(prompts)
-    cache = ProfileCache([len(prompt) for prompt in prompts], num_samples, max_tokens, like=embedding)
-    prompt_states, logits = _read_prompts(
-        policy, cache, prompts[0][:num_shared], [prompt[num_shared:] for prompt in prompts], keep_states
-    )
+    batch = reader.batch(prompts, num_samples, max_tokens)
+    prompt_states, logits = batch.read(keep_states=keep_states)
     logits = logits.repeat_interleave(num_samples, 0)
+    draws = Draws(seeds, device)
     row_temperatures = torch.tensor(temperatures, device=device).repeat(len(prompts))
-    noise = NumpyNoise(seeds) if device.type == "cpu" else TorchNoise(seeds, device)
     positions = torch.tensor([len(prompt) for prompt in prompts], device=device).repeat_interleave(num_samples)
     tokens: list[list[int]] = [[] for _ in range(len(prompts) * num_samples)]
     states: list[list[Tensor]] = [[] for _ in tokens]
     rows = np.arange(len(tokens))
     for step in range(max_tokens):
-        chosen = choose(logits, row_temperatures, noise, rows)
+        chosen = draws.choose(logits, row_temperatures, rows, step)
         ids = chosen.tolist()
         for row, token in zip(rows, ids, strict=True):
             tokens[row].append(token)
@@ -224,88 +186,58 @@ def _decode_batch(
         if not unfinished.any() or step + 1 == max_tokens:
             break
         if not unfinished.all():
-            cache.keep(unfinished)
+            batch.keep(unfinished)
             keep = torch.from_numpy(np.flatnonzero(unfinished)).to(device)
             row_temperatures, chosen, positions = row_temperatures[keep], chosen[keep], positions[keep]
             rows = rows[unfinished]
-        layout, position_ids = cache.writing(step), (positions + step)[None]
-        at_cut = policy.states(chosen[None], position_ids, layout)
+        at_cut, logits = batch.write(step, chosen, positions + step)
         if keep_states:
-            for row, state in zip(rows, at_cut[0].cpu(), strict=True):
+            for row, state in zip(rows, at_cut.cpu(), strict=True):
                 states[row].append(state)
-        all_rows = torch.arange(len(rows), device=device)
-        logits = policy.logits(policy.hidden(at_cut, position_ids, layout, all_rows))
     if not keep_states:
         return tokens, [], []
     return tokens, prompt_states, [torch.stack(row) if row else prompt_states[0][:0] for row in states]
 
 
-def _read_prompts(
-    policy: Policy, cache: ProfileCache, prefix: Sequence[int], prompts: Sequence[Sequence[int]], keep_states: bool
-) -> tuple[list[Tensor], Tensor]:
-    """Fill the cache with the shared prefix and with the rest of each prompt.
+class Draws:
+    """Draws of the rows of a batch, each from its own seeded stream."""
 
-    Returns the states at the cut (tokens, width) of each whole prompt, if they are kept, and the logits of the token
-    after it (prompts, vocabulary).
-    """
-    device, last_layer = policy.model.device, len(policy.decoder.layers) - 1
+    def __init__(self, seeds: Sequence[tuple[int, int]], device: torch.device):
+        self._keys = np.array([seed_sequence(*seed).generate_state(1, np.uint64)[0] for seed in seeds], dtype=np.uint64)
+        self._noise = None if device.type == "cpu" else TorchNoise(seeds, device)
 
-    def run(ids: Sequence[int], positions: Sequence[int], layout: Layout, last: Sequence[int]) -> tuple[Tensor, Tensor]:
-        input_ids, position_ids, rows = (torch.tensor(x, device=device) for x in (ids, positions, last))
-        at_cut = policy.states(input_ids[None], position_ids[None], layout)
-        states = at_cut[0].cpu() if keep_states else at_cut[0]
-        return states, policy.logits(policy.hidden(at_cut, position_ids[None], layout, rows))
+    def choose(self, logits: Tensor, temperatures: Tensor, rows: NDArray[np.int64], step: int) -> Tensor:
+        """The next token of these rows, token `step` of their profiles, int64 (rows,), from logits (rows, vocabulary).
 
-    prefix_states = None
-    if prefix:
-        prefix_states, _ = run(prefix, range(len(prefix)), cache.reading_prefix(), [0])
-    states: list[Tensor] = []
-    logits: list[Tensor] = []
-    for part in _parts([len(prompt) for prompt in prompts], PROMPT_TOKENS):
-        lengths = [len(prompts[i]) for i in part]
-        padding = [0] * missing_tokens(sum(lengths))
-        ids = [token for i in part for token in prompts[i]] + padding
-        positions = [len(prefix) + position for length in lengths for position in range(length)] + padding
-        layout = cache.reading(part, lengths, last_layer)
-        at_cut, next_logits = run(ids, positions, layout, (np.cumsum(lengths) - 1).tolist())
-        logits.append(next_logits)
-        if keep_states:
-            prompt_states = torch.split(at_cut[: sum(lengths)], lengths)
-            states += [own if prefix_states is None else torch.cat([prefix_states, own]) for own in prompt_states]
-    return states, torch.cat(logits)
+        A row of temperature 0 is greedy. Any other is a draw from the softmax by the exponential race (Gumbel-max): the
+        token with the largest logit / temperature - log(E), with independent standard exponentials E. Rounding changes
+        it only where two tokens nearly tie; inverting the cumulative distribution would let rounding move every rare
+        token. On a CPU the core draws; it says how.
+        """
+        if self._noise is not None:
+            return choose(logits, temperatures, self._noise, rows)
+        chosen = np.empty(len(rows), dtype=np.int64)
+        _core.choose(logits.float().numpy(), temperatures.numpy(), self._keys[rows], step, chosen)
+        return torch.from_numpy(chosen)
 
 
-def _parts(lengths: Sequence[int], capacity: int) -> list[range]:
-    """Ranges of consecutive sequences with at most `capacity` tokens in all, or one sequence."""
-    parts: list[range] = []
-    tokens = 0
-    for i, length in enumerate(lengths):
-        if not parts or tokens + length > capacity:
-            parts.append(range(i, i))
-            tokens = 0
-        parts[-1] = range(parts[-1].start, i + 1)
-        tokens += length
-    return parts
+class TorchNoise:
+    """Standard exponential variables from a seeded stream for each row, on a GPU, which need not wait for the CPU."""
+
+    def __init__(self, seeds: Sequence[tuple[int, int]], device: torch.device | str):
+        words = [seed_sequence(*seed).generate_state(1, np.uint64)[0] >> np.uint64(1) for seed in seeds]
+        self._streams = [torch.Generator(device).manual_seed(int(word)) for word in words]
+
+    def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:
+        """The next variables of these rows, float32 in the shape of `like` (rows, vocabulary)."""
+        noise = torch.empty(like.shape, device=like.device)
+        for row, out in zip(rows, noise, strict=True):
+            out.exponential_(generator=self._streams[row])
+        return noise
 
 
-def _num_shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
-    """The length of the prompts' shared prefix. Each keeps a token of its own, and a single prompt shares none."""
-    if len(prompts) == 1:
-        return 0
-    first, last = min(prompts, key=list), max(prompts, key=list)  # a prefix of these two is one of all between them
-    differs = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
-    return min(next(differs, len(first)), min(map(len, prompts)) - 1)
-
-
-def choose(
-    logits: Tensor, temperatures: Tensor, noise: NumpyNoise | TorchNoise, rows: Sequence[int] | np.ndarray
-) -> Tensor:
-    """The next token of each row, int64 (rows,), from logits (rows, vocabulary).
-
-    A row of temperature 0 is greedy. Any other is a draw from the softmax by the exponential race (Gumbel-max): the
-    token with the largest logit / temperature - log(E), with independent standard exponentials E. Rounding changes it
-    only where two tokens nearly tie; inverting the cumulative distribution would let rounding move every rare token.
-    """
+def choose(logits: Tensor, temperatures: Tensor, noise: TorchNoise, rows: Sequence[int] | NDArray[np.int64]) -> Tensor:
+    """See `Draws.choose`."""
     chosen = logits.argmax(-1)
     sampled = temperatures.nonzero().squeeze(1)
     if len(sampled):

@@ -1,0 +1,199 @@
+"""A decoder's layers by the kernels of the core, for reading and writing texts on a CPU.
+
+Between two matrix products all that a layer does is one call: the sum with the residual stream and its norm; rotation,
+cache and attention of all rows; the gate. The residual stream is in float32, keys and values in the model's precision.
+Every row is computed alone, so it does not depend on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from langptune_rs import _core
+from langptune_rs.models.decoder import PARTS, Decoder
+from langptune_rs.models.linear import PackedLinear, is_linear
+
+_GATES = {"SiLUActivation": "silu", "SiLU": "silu", "GELUTanh": "gelu_tanh"}
+"""By the class of the activation in transformers or torch."""
+_Norm = tuple[NDArray[np.float32], float]
+"""Weights and epsilon of a root mean square norm."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    input_norm: _Norm
+    qkv: PackedLinear
+    head_norms: tuple[NDArray[np.float32], NDArray[np.float32], float] | None
+    scaling: float
+    output: PackedLinear
+    feed_forward_norm: _Norm
+    gate_up: PackedLinear
+    gate: str
+    down: PackedLinear
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """New tokens for all layers."""
+
+    embeddings: Tensor
+    """(tokens, width)."""
+    positions: Tensor
+    """int64 (tokens,)."""
+    segments: NDArray[np.int64]
+    """int64 (tokens,): the segment of the cache that each one continues, in ascending order."""
+    read: NDArray[np.int64]
+    """int64 (read,): the tokens whose final state is read, in ascending order."""
+
+
+class FusedDecoder:
+    """Copies of a decoder's layers, which do not see later changes of the model."""
+
+    def __init__(self, layers: list[_Layer], norm: _Norm, rotary: nn.Module, shape: tuple[int, int, int], half: bool):
+        self._layers, self._norm, self._rotary, self._shape, self._half = layers, norm, rotary, shape, half
+
+    @classmethod
+    def of(cls, decoder: Decoder, dtype: torch.dtype) -> FusedDecoder | None:
+        """The layers with weights in `dtype`; None for layers that are built otherwise than these kernels compute.
+
+        Layers may still compute something else with the same parts; `acceptance.is_fusable` finds that.
+        """
+        head_dim = getattr(getattr(decoder.layers[0], "self_attn", None), "head_dim", None)
+        if not isinstance(head_dim, int) or not all(_is_known(layer, head_dim) for layer in decoder.layers):
+            return None
+        if (norm := _norm(decoder.norm)) is None:
+            return None
+        config = cast(Any, decoder.layers[0].self_attn).config
+        shape = (config.num_attention_heads, config.num_key_value_heads, head_dim)
+        layers = [_packed(layer, dtype) for layer in decoder.layers]
+        return cls(layers, norm, decoder.rotary_emb, shape, dtype == torch.bfloat16)
+
+    def cache(self, capacities: list[int], parents: list[int | None]) -> _core.KvCache:
+        """An empty cache of segments for so many tokens, each with the earlier segment that it continues."""
+        return _core.KvCache(len(self._layers), *self._shape, capacities, parents, self._half)
+
+    def run(self, cache: _core.KvCache, tokens: Tokens, cut: int) -> tuple[Tensor, Tensor]:
+        """Hidden states (tokens, width) after `cut` layers, and the normalised final ones (read, width), in float32.
+
+        The tokens' keys and values are added to the cache.
+        """
+        residual = np.array(tokens.embeddings.float().numpy())
+        cosines, sines = self._angles(tokens)
+        everything = np.arange(len(residual))
+        at_cut: Tensor | None = None
+        delta: NDArray[np.float32] | None = None
+        for number, layer in enumerate(self._layers):
+            normed = _add_and_normalize(residual, delta, layer.input_norm)
+            if number == cut:
+                at_cut = torch.from_numpy(residual.copy())
+            is_last = number == len(self._layers) - 1
+            read = tokens.read if is_last else everything
+            attended = np.empty((len(read), self._shape[0] * self._shape[2]), dtype=np.float32)
+            rows = layer.qkv(normed).numpy()
+            cache.attend(number, rows, tokens.segments, cosines, sines, layer.head_norms, read, layer.scaling, attended)
+            if is_last and len(read) < len(residual):
+                residual = residual[read]
+            normed = _add_and_normalize(
+                residual, layer.output(torch.from_numpy(attended)).numpy(), layer.feed_forward_norm
+            )
+            halves = layer.gate_up(normed).numpy()
+            gated = np.empty((len(halves), halves.shape[1] // 2), dtype=np.float32)
+            _core.gate(layer.gate, halves, gated)
+            delta = layer.down(torch.from_numpy(gated)).numpy()
+        final = _add_and_normalize(residual, delta, self._norm)
+        assert at_cut is not None, "the cut is before a layer"
+        return at_cut, final
+
+    def _angles(self, tokens: Tokens) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        cosines, sines = self._rotary(torch.empty(0, dtype=torch.float32), position_ids=tokens.positions[None])
+        return np.ascontiguousarray(cosines[0].numpy()), np.ascontiguousarray(sines[0].numpy())
+
+
+def _add_and_normalize(residual: NDArray[np.float32], delta: NDArray[np.float32] | None, norm: _Norm) -> Tensor:
+    """The norm of the residual stream, to which `delta` is added in place."""
+    out = np.empty_like(residual)
+    _core.add_and_normalize(residual, delta, *norm, out)
+    return torch.from_numpy(out)
+
+
+def _has_parts(layer: nn.Module) -> bool:
+    return {name for name, _ in layer.named_children()} == set(PARTS)
+
+
+def _is_known(layer: nn.Module, head_dim: int) -> bool:
+    """Whether the layer has the parts of Llama's, and perhaps norms of queries and keys as Qwen 3 has them."""
+    if not _has_parts(layer):
+        return False
+    attention, feed_forward = dict(layer.self_attn.named_children()), dict(layer.mlp.named_children())
+    head_norms = {name: attention.pop(name) for name in ("q_norm", "k_norm") if name in attention}
+    gate = next((feed_forward.pop(name) for name in ("act_fn", "activation_fn") if name in feed_forward), None)
+    return (
+        set(attention) in ({"q_proj", "k_proj", "v_proj", "o_proj"}, {"qkv_proj", "o_proj"})
+        and set(feed_forward) in ({"gate_proj", "up_proj", "down_proj"}, {"gate_up_proj", "down_proj"})
+        and all(is_linear(module) for module in (*attention.values(), *feed_forward.values()))
+        and type(gate).__name__ in _GATES
+        and len(head_norms) in (0, 2)
+        and all(norm is not None and norm[0].shape == (head_dim,) for norm in map(_norm, head_norms.values()))
+        and all(
+            _norm(layer.get_submodule(name)) is not None for name in ("input_layernorm", "post_attention_layernorm")
+        )
+        and isinstance(getattr(layer.self_attn, "scaling", None), float)
+    )
+
+
+def _packed(layer: nn.Module, dtype: torch.dtype) -> _Layer:
+    attention, feed_forward = cast(Any, layer.self_attn), cast(Any, layer.mlp)
+    qkv = (
+        [attention.qkv_proj]
+        if hasattr(attention, "qkv_proj")
+        else [attention.q_proj, attention.k_proj, attention.v_proj]
+    )
+    gate_up = (
+        [feed_forward.gate_up_proj]
+        if hasattr(feed_forward, "gate_up_proj")
+        else [feed_forward.gate_proj, feed_forward.up_proj]
+    )
+    gate = feed_forward.act_fn if hasattr(feed_forward, "act_fn") else feed_forward.activation_fn
+    input_norm, feed_forward_norm = (
+        _norm(cast(Any, layer).input_layernorm),
+        _norm(cast(Any, layer).post_attention_layernorm),
+    )
+    assert input_norm is not None and feed_forward_norm is not None, "the layer is known"
+    head_norms = None
+    if hasattr(attention, "q_norm"):
+        queries, keys = _norm(attention.q_norm), _norm(attention.k_norm)
+        assert queries is not None and keys is not None, "the layer is known"
+        head_norms = (queries[0], keys[0], queries[1])
+    return _Layer(
+        input_norm,
+        PackedLinear(qkv, dtype),
+        head_norms,
+        attention.scaling,
+        PackedLinear([attention.o_proj], dtype),
+        feed_forward_norm,
+        PackedLinear(gate_up, dtype),
+        _GATES[type(gate).__name__],
+        PackedLinear([feed_forward.down_proj], dtype),
+    )
+
+
+@torch.no_grad()
+def _norm(module: nn.Module) -> _Norm | None:
+    """What a root mean square norm multiplies by, and its epsilon; None for another norm.
+
+    Some models multiply by their weights plus 1. The norm of ones shows what is meant.
+    """
+    weight = getattr(module, "weight", None)
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not isinstance(weight, Tensor) or not isinstance(epsilon, float) or isinstance(module, nn.LayerNorm):
+        return None
+    plain = weight.detach().float()
+    shown = module(torch.ones(1, len(weight), dtype=weight.dtype))[0].float()
+    weights = min((plain, plain + 1), key=lambda weights: float((weights - shown).abs().max()))
+    return weights.numpy().copy(), epsilon
