@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -36,8 +35,9 @@ from langptune_rs.models.attention import PACKED
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.shapes import KNOWN, Shape, policy_shape
 from langptune_rs.models.weights import policy_folder
-from langptune_rs.rollout import sampling
+from langptune_rs.rollout import batches
 from langptune_rs.rollout.reward import recommender_reward, standardize
+from langptune_rs.rollout.sampling import Profiles
 from langptune_rs.training.engines import Engine, make_engine
 from langptune_rs.training.planning.memory import kv_bytes_per_token
 from langptune_rs.training.policy_step import policy_step
@@ -133,7 +133,7 @@ def with_random_weights(config: PolicyConfig) -> Policy:
 
 def one_step(
     policy: Policy, engine: Engine, work: Work, settings: Settings, config: RlsoConfig
-) -> tuple[dict[str, float], sampling.Profiles]:
+) -> tuple[dict[str, float], Profiles]:
     """The seconds of each part of a step, and its profiles."""
     seconds = dict.fromkeys(PARTS, 0.0)
 
@@ -145,17 +145,18 @@ def one_step(
         _wait()
         seconds[part] += time.perf_counter() - start
 
-    with _replaced(sampling, "_read_prompts", lambda read: _inside(lambda: timed("prefill"), read)), timed("decode"):
+    batch = batches.FusedBatch if policy.is_fusable else batches.PackedBatch
+    with _replaced(batch, "read", lambda read: _inside(lambda: timed("prefill"), read)), timed("decode"):
         profiles = rlso_ours.write(policy, work, settings)
     seconds["decode"] -= seconds["prefill"]
     with timed("score"):
         raw = recommender_reward(work.ranks(profiles.texts), profiles.finished, metric="ndcg", overlong_reward=0.0)
     rewards = standardize(torch.from_numpy(raw).view(-1, settings.num_profiles)).to(policy.model.device)
     with timed("update"):
-        batches = pack_rollout(policy, work.prompts, profiles, settings.num_profiles, config.micro_batch_tokens)
+        packed = pack_rollout(policy, work.prompts, profiles, settings.num_profiles, config.micro_batch_tokens)
         old_logps = None
         for _ in range(settings.epochs):
-            old_logps, _ = policy_step(engine, batches, rewards, old_logps, config, LEARNING_RATE)
+            old_logps, _ = policy_step(engine, packed, rewards, old_logps, config, LEARNING_RATE)
     return seconds, profiles
 
 
@@ -173,23 +174,21 @@ def _inside(context: Callable[[], AbstractContextManager[None]], work: Callable[
 
 
 @contextmanager
-def _replaced(module: ModuleType, name: str, by: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    original = getattr(module, name)
-    setattr(module, name, by(original))
+def _replaced(owner: type, name: str, by: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, by(original))
     try:
         yield
     finally:
-        setattr(module, name, original)
+        setattr(owner, name, original)
 
 
-def floors(
-    shape: Shape, config: PolicyConfig, work: Work, profiles: sampling.Profiles, settings: Settings
-) -> dict[str, Floor]:
+def floors(shape: Shape, config: PolicyConfig, work: Work, profiles: Profiles, settings: Settings) -> dict[str, Floor]:
     """The operations of each part, and the bytes of the weights and the key-value cache that it reads."""
     prompts = [len(prompt) for prompt in work.prompts]
     written = [len(profile) for profile in profiles.tokens]
     prompt_of_profile = [prompt for prompt in prompts for _ in range(settings.num_profiles)]
-    shared = sampling._num_shared_tokens(work.prompts)
+    shared = batches.num_shared_tokens(work.prompts)
     read = sum(prompts) - shared * (len(prompts) - 1)
     layers = shape.layers * shape.layer_weights
     before_last = layers - shape.layer_weights  # the last layer needs almost none of a prompt's tokens

@@ -6,10 +6,15 @@ from numpy.typing import NDArray
 
 __all__ = [
     "ItemIndex",
+    "KvCache",
+    "PackedMatrix",
+    "add_and_normalize",
     "balance",
     "bootstrap_intervals",
     "check_ids",
+    "choose",
     "collate",
+    "gate",
     "holm",
     "mean",
     "merge_candidates",
@@ -23,6 +28,38 @@ __all__ = [
 _Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
 _Found = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 _Token = TypeVar("_Token", bound=np.integer)
+
+_Floats = NDArray[np.float32]
+
+@final
+class PackedMatrix:
+    def __new__(cls, weights: NDArray[np.float32] | NDArray[np.uint16]) -> PackedMatrix: ...
+    def product(self, rows: _Floats, out: _Floats) -> None: ...
+
+@final
+class KvCache:
+    def __new__(
+        cls,
+        num_layers: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        capacities: Sequence[int],
+        parents: Sequence[int | None],
+        half: bool,
+    ) -> KvCache: ...
+    def attend(
+        self,
+        layer: int,
+        rows: _Floats,
+        segments: NDArray[np.int64],
+        cosines: _Floats,
+        sines: _Floats,
+        norms: tuple[_Floats, _Floats, float] | None,
+        read: NDArray[np.int64],
+        scale: float,
+        out: _Floats,
+    ) -> None: ...
 
 @final
 class ItemIndex:
@@ -84,3 +121,10 @@ def balance(
 def collate(
     bins: _Rows, lengths: NDArray[np.int64], prefixes: NDArray[np.int64] | None, tokens: NDArray[_Token]
 ) -> tuple[NDArray[_Token], NDArray[_Token], NDArray[np.int64], NDArray[np.int32]]: ...
+def add_and_normalize(
+    residual: _Floats, delta: _Floats | None, weights: _Floats, epsilon: float, out: _Floats
+) -> None: ...
+def gate(function: str, rows: _Floats, out: _Floats) -> None: ...
+def choose(
+    logits: _Floats, temperatures: _Floats, keys: NDArray[np.uint64], step: int, out: NDArray[np.int64]
+) -> None: ...

@@ -1,13 +1,12 @@
 """Decoding against transformers' own generate, and the properties a sampler must have."""
 
-import numpy as np
 import pytest
 import torch
 
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.policy import Policy
-from langptune_rs.rollout.sampling import NumpyNoise, TorchNoise, choose, write_profiles
+from langptune_rs.rollout.sampling import write_profiles
 
 QUESTIONS = ["Describe a person who likes jazz.", "Hi", "What would a fan of slow science fiction read next? Be brief."]
 
@@ -71,39 +70,6 @@ def test_a_profile_stops_at_its_end_of_turn(policy: Policy) -> None:
         assert finished or len(tokens) == 40
     assert written.finished.any()
     assert all("<|im_end|>" not in text for text in written.texts)
-
-
-@pytest.mark.parametrize("noise", [NumpyNoise, lambda seeds: TorchNoise(seeds, "cpu")])
-def test_sampled_tokens_follow_the_softmax(noise) -> None:
-    """A chi-squared test of one distribution over five tokens at temperature 0.7, each row one draw of its stream."""
-    logits = torch.tensor([1.0, 0.0, -1.0, 2.0, -30.0])
-    n = 40_000
-    drawn = choose(logits.expand(n, 5), torch.full((n,), 0.7), noise([(0, i) for i in range(n)]), range(n))
-    counts = np.bincount(drawn.numpy(), minlength=5)
-    expected = torch.softmax(logits.double() / 0.7, -1).numpy() * n
-    assert counts[4] == 0
-    assert ((counts - expected)[:4] ** 2 / expected[:4]).sum() < 16.3  # 0.1% level, 3 degrees of freedom
-
-
-@pytest.mark.parametrize("noise", [NumpyNoise, lambda seeds: TorchNoise(seeds, "cpu")])
-def test_no_clock_is_ever_zero(noise) -> None:
-    """It would win against any logit. In numpy's float32 about one in 2^23 is: some twelve of these rows have one."""
-    vocabulary = 49_152
-    logits = torch.zeros(100, vocabulary)
-    logits[:, 7] = 40  # any other token has less than one chance in 10^12
-    for part in range(20):
-        streams = noise([(part, row) for row in range(100)])
-        assert choose(logits, torch.ones(100), streams, range(100)).eq(7).all()
-
-
-@pytest.mark.parametrize("noise", [NumpyNoise, lambda seeds: TorchNoise(seeds, "cpu")])
-def test_a_stream_depends_on_its_seed_alone(noise) -> None:
-    like = torch.empty(2, 4)
-    pair, single = noise([(7, 0), (7, 1)]), noise([(7, 1)])
-    for _ in range(3):
-        both = pair.draw([0, 1], like)
-        assert torch.equal(both[1:], single.draw([0], like[:1]))
-        assert not torch.equal(both[0], both[1])
 
 
 def test_greedy_and_sampled_profiles_share_a_batch(policy: Policy, prompts: list[list[int]]) -> None:

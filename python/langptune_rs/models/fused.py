@@ -130,7 +130,7 @@ def _is_known(layer: nn.Module, head_dim: int) -> bool:
     """Whether the layer has the parts of Llama's, and perhaps norms of queries and keys as Qwen 3 has them."""
     if not _has_parts(layer):
         return False
-    attention, feed_forward = dict(layer.self_attn.named_children()), dict(layer.mlp.named_children())
+    attention, feed_forward = (dict(layer.get_submodule(name).named_children()) for name in ("self_attn", "mlp"))
     head_norms = {name: attention.pop(name) for name in ("q_norm", "k_norm") if name in attention}
     gate = next((feed_forward.pop(name) for name in ("act_fn", "activation_fn") if name in feed_forward), None)
     return (
@@ -164,11 +164,13 @@ def _packed(layer: nn.Module, dtype: torch.dtype) -> _Layer:
         _norm(cast(Any, layer).input_layernorm),
         _norm(cast(Any, layer).post_attention_layernorm),
     )
-    assert input_norm is not None and feed_forward_norm is not None, "the layer is known"
+    assert input_norm is not None, "the layer is known"
+    assert feed_forward_norm is not None, "the layer is known"
     head_norms = None
     if hasattr(attention, "q_norm"):
         queries, keys = _norm(attention.q_norm), _norm(attention.k_norm)
-        assert queries is not None and keys is not None, "the layer is known"
+        assert queries is not None, "the layer is known"
+        assert keys is not None, "the layer is known"
         head_norms = (queries[0], keys[0], queries[1])
     return _Layer(
         input_norm,

@@ -59,22 +59,22 @@ def reading(policy: Policy) -> Iterator[Reader]:
     """Inside the block, the policy's weights are in the form that reading and writing needs; they must not change."""
     fused = FusedDecoder.of(policy.decoder, policy.dtype) if policy.is_fusable else None
     if fused is not None:
-        yield _FusedReader(policy, fused)
+        yield FusedReader(policy, fused)
         return
     with policy.in_one_precision(), packed_weights(policy.model):
-        yield _PackedReader(policy)
+        yield PackedReader(policy)
 
 
-class _FusedReader:
+class FusedReader:
     def __init__(self, policy: Policy, fused: FusedDecoder):
         self._policy, self._fused = policy, fused
         self._output = PackedLinear([output_matrix(policy.model)], policy.dtype)
 
     def batch(self, prompts: Sequence[Sequence[int]], num_samples: int, max_tokens: int) -> Batch:
-        return _FusedBatch(self._policy, self._fused, self._output, prompts, num_samples, max_tokens)
+        return FusedBatch(self._policy, self._fused, self._output, prompts, num_samples, max_tokens)
 
 
-class _FusedBatch:
+class FusedBatch:
     """Segments of the cache: the prefix that all prompts share, what follows of each, and each sample's profile."""
 
     def __init__(
@@ -143,15 +143,15 @@ class _FusedBatch:
         return self._policy.capped(self._output(final))
 
 
-class _PackedReader:
+class PackedReader:
     def __init__(self, policy: Policy):
         self._policy = policy
 
     def batch(self, prompts: Sequence[Sequence[int]], num_samples: int, max_tokens: int) -> Batch:
-        return _PackedBatch(self._policy, prompts, num_samples, max_tokens)
+        return PackedBatch(self._policy, prompts, num_samples, max_tokens)
 
 
-class _PackedBatch:
+class PackedBatch:
     """All rows packed into one row for transformers' layers."""
 
     def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], num_samples: int, max_tokens: int):

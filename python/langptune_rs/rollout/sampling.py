@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from langptune_rs import _core
 from langptune_rs.errors import ModelError
 from langptune_rs.models.memory import trim_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.batches import Reader, reading
-from langptune_rs.seeds import seed_sequence
+from langptune_rs.rollout.draws import draws
 
 OnBatch = Callable[[list[list[int]]], object]
 """Called with the token ids of each batch of profiles that is done, one list for each profile."""
@@ -171,14 +169,14 @@ def _decode_batch(
     batch = reader.batch(prompts, num_samples, max_tokens)
     prompt_states, logits = batch.read(keep_states=keep_states)
     logits = logits.repeat_interleave(num_samples, 0)
-    draws = Draws(seeds, device)
-    row_temperatures = torch.tensor(temperatures, device=device).repeat(len(prompts))
+    streams = draws(seeds, device)
+    row_temperatures = torch.tensor(temperatures, dtype=torch.float32, device=device).repeat(len(prompts))
     positions = torch.tensor([len(prompt) for prompt in prompts], device=device).repeat_interleave(num_samples)
     tokens: list[list[int]] = [[] for _ in range(len(prompts) * num_samples)]
     states: list[list[Tensor]] = [[] for _ in tokens]
     rows = np.arange(len(tokens))
     for step in range(max_tokens):
-        chosen = draws.choose(logits, row_temperatures, rows, step)
+        chosen = streams.choose(logits, row_temperatures, rows, step)
         ids = chosen.tolist()
         for row, token in zip(rows, ids, strict=True):
             tokens[row].append(token)
@@ -197,51 +195,3 @@ def _decode_batch(
     if not keep_states:
         return tokens, [], []
     return tokens, prompt_states, [torch.stack(row) if row else prompt_states[0][:0] for row in states]
-
-
-class Draws:
-    """Draws of the rows of a batch, each from its own seeded stream."""
-
-    def __init__(self, seeds: Sequence[tuple[int, int]], device: torch.device):
-        self._keys = np.array([seed_sequence(*seed).generate_state(1, np.uint64)[0] for seed in seeds], dtype=np.uint64)
-        self._noise = None if device.type == "cpu" else TorchNoise(seeds, device)
-
-    def choose(self, logits: Tensor, temperatures: Tensor, rows: NDArray[np.int64], step: int) -> Tensor:
-        """The next token of these rows, token `step` of their profiles, int64 (rows,), from logits (rows, vocabulary).
-
-        A row of temperature 0 is greedy. Any other is a draw from the softmax by the exponential race (Gumbel-max): the
-        token with the largest logit / temperature - log(E), with independent standard exponentials E. Rounding changes
-        it only where two tokens nearly tie; inverting the cumulative distribution would let rounding move every rare
-        token. On a CPU the core draws; it says how.
-        """
-        if self._noise is not None:
-            return choose(logits, temperatures, self._noise, rows)
-        chosen = np.empty(len(rows), dtype=np.int64)
-        _core.choose(logits.float().numpy(), temperatures.numpy(), self._keys[rows], step, chosen)
-        return torch.from_numpy(chosen)
-
-
-class TorchNoise:
-    """Standard exponential variables from a seeded stream for each row, on a GPU, which need not wait for the CPU."""
-
-    def __init__(self, seeds: Sequence[tuple[int, int]], device: torch.device | str):
-        words = [seed_sequence(*seed).generate_state(1, np.uint64)[0] >> np.uint64(1) for seed in seeds]
-        self._streams = [torch.Generator(device).manual_seed(int(word)) for word in words]
-
-    def draw(self, rows: Sequence[int], like: Tensor) -> Tensor:
-        """The next variables of these rows, float32 in the shape of `like` (rows, vocabulary)."""
-        noise = torch.empty(like.shape, device=like.device)
-        for row, out in zip(rows, noise, strict=True):
-            out.exponential_(generator=self._streams[row])
-        return noise
-
-
-def choose(logits: Tensor, temperatures: Tensor, noise: TorchNoise, rows: Sequence[int] | NDArray[np.int64]) -> Tensor:
-    """See `Draws.choose`."""
-    chosen = logits.argmax(-1)
-    sampled = temperatures.nonzero().squeeze(1)
-    if len(sampled):
-        scores = logits[sampled].float().div_(temperatures[sampled, None])
-        scores -= noise.draw([rows[i] for i in sampled.tolist()], scores).log_()
-        chosen[sampled] = scores.argmax(-1)
-    return chosen

@@ -22,8 +22,8 @@ const TILE: usize = 12;
 const TILES: usize = 8;
 /// Panels of a task.
 const PANELS: usize = 8;
-/// Inputs in a slice: 32 KiB of a panel.
-const SLICE: usize = 256;
+/// Inputs in a slice: 16 KiB of a panel.
+const SLICE: usize = 128;
 
 /// The weights of a linear layer, (outputs, inputs), in panels.
 pub struct PackedMatrix {
