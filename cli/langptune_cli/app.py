@@ -1,6 +1,7 @@
 """The `langptune` command: its parts, and how errors reach the user."""
 
 import errno
+import os
 import traceback
 from typing import Annotated, Any, NoReturn
 
@@ -9,6 +10,7 @@ from typer.core import TyperGroup
 
 from langptune_cli import config, data, evaluate, plan, profile, profiles, recommend, report, train
 from langptune_rs.distributed.group import end_process
+from langptune_rs.distributed.threads import sleep_while_waiting
 from langptune_rs.errors import LangptuneError
 
 USER_MENDS = (
@@ -73,6 +75,7 @@ def _options(
 
 def main() -> None:
     """The entry point of the command."""
+    sleep_while_waiting(os.environ)
     try:
         app(prog_name="langptune")
     except SystemExit as ended:

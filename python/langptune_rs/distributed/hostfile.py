@@ -17,6 +17,7 @@ from pathlib import Path
 
 from langptune_rs.distributed.lifeline import AT_ONCE, INTERRUPTED
 from langptune_rs.distributed.signals import forwarded_signals, handling
+from langptune_rs.distributed.threads import thread_counts
 from langptune_rs.errors import ConfigError
 from langptune_rs.files import write_text
 
@@ -118,7 +119,7 @@ def run_on_hosts(path: Path, module: Sequence[str], port: int, interrupt: Path) 
     hosts = read_hostfile(path)
     check_reachable(list(hosts))
     command = [*deepspeed_command(path, hosts, module, port), "--interrupt", str(interrupt)]
-    environment = {"OMP_NUM_THREADS": str(_threads(hosts)), **os.environ}
+    environment = os.environ | thread_counts(os.environ, _threads(hosts))
     signals: list[int] = []
     with handling(forwarded_signals(), lambda signum, frame: signals.append(signum)):
         launcher = subprocess.Popen(command, env=environment, start_new_session=True)

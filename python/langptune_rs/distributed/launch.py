@@ -20,6 +20,7 @@ from langptune_rs.distributed.group import free_port
 from langptune_rs.distributed.hostfile import run_on_hosts
 from langptune_rs.distributed.lifeline import INTERRUPTED, LOST_ANOTHER, TOLD_THE_USER
 from langptune_rs.distributed.signals import forwarded_signals, handling
+from langptune_rs.distributed.threads import thread_counts
 from langptune_rs.errors import ConfigError
 
 SECONDS_TO_FOLLOW = 15.0
@@ -77,7 +78,7 @@ def _workers(command: Sequence[str], num_processes: int) -> Iterator[tuple[list[
         "LOCAL_WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes))),
+        **thread_counts(os.environ, max(1, (os.cpu_count() or 1) // num_processes)),
     }
     workers: list[subprocess.Popen[bytes]] = []
     signals: list[int] = []
