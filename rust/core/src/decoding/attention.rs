@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::cache::{Attention, Element, NewTokens, View, padded, rotate};
-use super::elementwise::exp;
+use super::elementwise::exp_below_zero;
 use super::output::Output;
 use crate::Kernel;
 use crate::simd::{LANES, Lanes, Vector, Work};
@@ -89,6 +89,8 @@ impl<E> Queries<'_, E> {
 
 #[derive(Default)]
 struct Scratch {
+    /// (tokens,), how many of its own segment each one sees.
+    num_own: Vec<usize>,
     /// (queries, padded head_dim), scaled.
     queries: Vec<f32>,
     /// (queries, tokens seen), and room for a whole vector behind each row's last.
@@ -128,7 +130,9 @@ impl<E: Loads> Work for Task<'_, E> {
         }
         above.reverse();
         let num_above: usize = above.iter().map(|segment| view.lengths[*segment]).sum();
-        let most_own = tile.clone().map(|at| all.num_own(at)).max().expect("a tile has tokens");
+        scratch.num_own.clear();
+        scratch.num_own.extend(tile.clone().map(|at| all.num_own(at)));
+        let most_own = scratch.num_own.iter().copied().max().expect("a tile has tokens");
         let stride = (num_above + most_own).next_multiple_of(LANES) + LANES;
 
         scratch.queries.clear();
@@ -160,7 +164,7 @@ impl<E: Loads> Work for Task<'_, E> {
         // Runs of tokens of one segment, and how many tokens of it the last one of the run sees.
         let mut runs: Vec<(usize, Range<usize>, usize)> = Vec::new();
         for (row, at) in tile.clone().enumerate() {
-            let (segment, queries, num_own) = (segment_of(at), row * group..(row + 1) * group, all.num_own(at));
+            let (segment, queries, num_own) = (segment_of(at), row * group..(row + 1) * group, scratch.num_own[row]);
             match runs.last_mut() {
                 Some((last, run, most)) if *last == segment => (run.end, *most) = (queries.end, num_own),
                 _ => runs.push((segment, queries, num_own)),
@@ -183,7 +187,7 @@ impl<E: Loads> Work for Task<'_, E> {
             &mut many[..]
         };
         for (query, total) in totals.iter_mut().enumerate() {
-            let num_seen = num_above + all.num_own(tile.start + query / group);
+            let num_seen = num_above + scratch.num_own[query / group];
             *total = softmax(&mut scratch.scores[query * stride..][..stride], num_seen);
         }
         let mut start = 0;
@@ -228,8 +232,8 @@ fn scores<V: Vector, E: Loads>(
         let queries = &queries[first * dim..];
         let out = &mut out[first * stride + start..];
         first += match (V::REGISTERS, left) {
-            (32, 12..) => scores_of::<V, E, 12, 1>(queries, keys, dim, out, stride),
-            (32, 6..) => scores_of::<V, E, 6, 2>(queries, keys, dim, out, stride),
+            (32, 12..) => scores_of::<V, E, 12, 2>(queries, keys, dim, out, stride),
+            (32, 6..) => scores_of::<V, E, 6, 4>(queries, keys, dim, out, stride),
             (32, 3..) => scores_of::<V, E, 3, 4>(queries, keys, dim, out, stride),
             (32, _) => scores_of::<V, E, 1, 4>(queries, keys, dim, out, stride),
             (_, 3..) => scores_of::<V, E, 3, 1>(queries, keys, dim, out, stride),
@@ -302,30 +306,30 @@ fn blocks<V: Vector, E: Loads, const Q: usize, const B: usize>(
 /// the sum of the exponentials.
 #[inline(always)]
 fn softmax(scores: &mut [f32], num_seen: usize) -> f32 {
-    let (seen, rest) = scores.split_at_mut(num_seen);
-    rest.fill(0.0);
-    let (blocks, tail) = seen.as_chunks_mut::<LANES>();
+    // The last block is filled up with scores whose exponentials are too small to change the sum.
+    scores[num_seen..num_seen.next_multiple_of(LANES)].fill(f32::NEG_INFINITY);
+    let (blocks, _) = scores[..num_seen.next_multiple_of(LANES)].as_chunks_mut::<LANES>();
     let mut most = [f32::NEG_INFINITY; LANES];
     for block in &*blocks {
         for lane in 0..LANES {
             most[lane] = if block[lane] > most[lane] { block[lane] } else { most[lane] };
         }
     }
-    let mut largest = f32::NEG_INFINITY;
-    for value in most.iter().chain(&*tail) {
-        largest = if *value > largest { *value } else { largest };
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            most[lane] = if most[lane + width] > most[lane] { most[lane + width] } else { most[lane] };
+        }
+        width /= 2;
     }
     let mut sums = [0.0; LANES];
     for block in blocks {
         for lane in 0..LANES {
-            block[lane] = exp(block[lane] - largest);
+            block[lane] = exp_below_zero(block[lane] - most[0]);
             sums[lane] += block[lane];
         }
     }
-    for (lane, value) in tail.iter_mut().enumerate() {
-        *value = exp(*value - largest);
-        sums[lane] += *value;
-    }
+    scores[num_seen..].fill(0.0);
     let mut total = 0.0;
     for sum in sums {
         total += sum;
@@ -351,6 +355,7 @@ fn add_values<V: Vector, E: Loads>(
         let weights = &weights[first * stride + start..];
         let sums = &mut sums[first * num_lines..];
         first += match (V::REGISTERS, left) {
+            (32, 12..) => add_values_of::<V, E, 12, 2>(weights, stride, values, num_lines, sums),
             (32, 6..) => add_values_of::<V, E, 6, 4>(weights, stride, values, num_lines, sums),
             (32, 3..) => add_values_of::<V, E, 3, 4>(weights, stride, values, num_lines, sums),
             (32, _) => add_values_of::<V, E, 1, 4>(weights, stride, values, num_lines, sums),

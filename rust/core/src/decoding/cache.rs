@@ -279,9 +279,13 @@ pub(super) fn rotate(vector: &mut [f32], norm: Option<(&[f32], f32)>, new: &NewT
     let (cosines, sines) = (new.cosines.row(token), new.sines.row(token));
     let half = cosines.len() / 2;
     let (first, second) = vector[..2 * half].split_at_mut(half);
-    for at in 0..half {
-        let (a, b) = (first[at], second[at]);
-        first[at] = a * cosines[at] - b * sines[at];
-        second[at] = b * cosines[half + at] + a * sines[half + at];
+    let (first_cosines, second_cosines) = cosines.split_at(half);
+    let (first_sines, second_sines) = sines.split_at(half);
+    let firsts = first.iter_mut().zip(first_cosines).zip(first_sines);
+    let seconds = second.iter_mut().zip(second_cosines).zip(second_sines);
+    for (((first, first_cosine), first_sine), ((second, second_cosine), second_sine)) in firsts.zip(seconds) {
+        let (a, b) = (*first, *second);
+        *first = a * first_cosine - b * first_sine;
+        *second = b * second_cosine + a * second_sine;
     }
 }
