@@ -10,6 +10,7 @@ os.environ |= {
     "NO_COLOR": "1",
     "COLUMNS": "120",
     "WANDB_MODE": "disabled",
+    "NUMBA_DISABLE_JIT": "1",  # ranx, of which compiling takes a minute and running as plain Python less than a second
 }
 os.environ["OMP_NUM_THREADS"] = "1"  # sums have one order, and small models lose more to waiting than they gain
 
