@@ -24,13 +24,14 @@ train: env
 
 AARCH64 := aarch64-unknown-linux-gnu
 
-# Two tests at a time and more where there are cores for them; each worker runs tests that stand together.
+# Two tests at a time and more where there are cores for them; each worker runs tests that stand together. What has to run
+# alone is in tests/core, where no test imports a model's library.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: env
 	cargo test --quiet --locked
 	$(BIN)/python -m pytest $(PARALLEL) -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone tests/core
 
 # What daily work needs: no test that trains models or starts launchers, and no Rust but what the extension holds.
 test-fast: env

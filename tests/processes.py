@@ -5,8 +5,10 @@ What is started here runs the same functions as the installed command. Tests tha
 `--nproc`, `--hostfile`) start interpreters.
 """
 
+import gc
 import multiprocessing
 import os
+import runpy
 import shlex
 import signal
 import subprocess
@@ -24,8 +26,11 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         *("langptune_rs.experiments.run", "langptune_rs.experiments.profiles", "langptune_cli.app"),
-        # What torch's optimizers and DeepSpeed's engine import when the first of them is made.
+        # What is imported only when the first model, log, chart, optimizer or engine is made.
+        *("sentence_transformers", "peft", "transformers.models.llama.modeling_llama"),
+        *("transformers.models.bert.modeling_bert", "torch.utils.tensorboard", "matplotlib.backends.backend_svg"),
         *("torch._dynamo", "deepspeed.runtime.zero.muon.muon_optimizer"),
+        "pytest",  # by the files of tests that define what is to be run
     ]
 )
 
@@ -71,6 +76,7 @@ class Forked:
 
 
 def _run(work: Callable[[], object], environment: dict[str, str], log: Path, out: Path) -> None:
+    gc.freeze()  # no collection looks again at what the libraries have made
     os.environ.update(environment)
     for path, descriptor in ((out, 1), (log, 2)):
         with path.open("a") as file:
@@ -131,12 +137,27 @@ def kill_after(processes: Sequence[Forked], seconds: float, begun: Callable[[], 
 
 def run_command(*arguments: str, folder: Path) -> str:
     """What `langptune` with these arguments prints, in a working folder; it must end without an error."""
+    return _printed(command(*arguments, folder=folder), shlex.join(["langptune", *arguments]))
+
+
+def run_script(script: Path, *arguments: str) -> str:
+    """What a script with these arguments prints, run as a program; it must end without an error."""
+    return _printed(partial(_script, script, arguments), shlex.join([str(script), *arguments]))
+
+
+def _script(script: Path, arguments: Sequence[str]) -> None:
+    sys.argv = [str(script), *arguments]
+    sys.path.insert(0, str(script.parent))
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def _printed(work: Callable[[], object], name: str) -> str:
     with tempfile.TemporaryDirectory() as said:
         log, out = Path(said) / "err", Path(said) / "out"
-        process = Forked(command(*arguments, folder=folder), {}, log, out)
+        process = Forked(work, {}, log, out)
         try:
             code = process.wait(600)
         finally:
             process.kill()
-        assert code == 0, f"{shlex.join(['langptune', *arguments])}\n{log.read_text()}"
+        assert code == 0, f"{name}\n{log.read_text()}"
         return out.read_text()

@@ -1,4 +1,4 @@
-"""What `make lint` does where the standard library of another CPU cannot be had."""
+"""What `make lint` does where the standard library of another CPU cannot be had, and what `make test` runs."""
 
 import os
 import subprocess
@@ -48,3 +48,10 @@ def test_the_ci_script_is_ci(tmp_path):
         check=True,
     )
     assert done.stdout == "CI is true in make lint test\n"
+
+
+def test_every_test_that_runs_alone_is_where_make_looks_for_it():
+    files = (ROOT / "tests").rglob("test_*.py")
+    alone = [file for file in files if "\n@pytest.mark.alone\n" in file.read_text(encoding="utf-8")]
+    assert alone
+    assert all(file.parent == ROOT / "tests" / "core" for file in alone)

@@ -1,12 +1,11 @@
 """The scripts that measure steps of training, at a size that says nothing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tests.processes import run_script
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -15,10 +14,8 @@ PARTS = ["prefill", "decode", "score", "update"]
 
 
 def printed(script: str, *options: str) -> dict:
-    command = [sys.executable, str(BENCHES / script), *options, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    """What a script prints as JSON."""
+    return json.loads(run_script(BENCHES / script, *options, "--json"))
 
 
 def test_a_step_of_rlso_is_measured():

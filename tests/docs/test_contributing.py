@@ -70,9 +70,11 @@ def run(code: str, copy: Path) -> str:
 
 
 def test_a_baseline_ranks_a_tiny_data_set(copy):
+    """And loads no library that only encoders of text need."""
     follow("Add a baseline", copy)
     printed = run(
         """
+        import sys
         from pathlib import Path
         from tempfile import TemporaryDirectory
 
@@ -92,6 +94,7 @@ def test_a_baseline_ranks_a_tiny_data_set(copy):
             assert np.array_equal(TopRated.open(Path(folder), data).ranks(data.sessions), ranks)
         best = data.sessions.targets % 5 == 4
         print(ranks.shape, int(ranks[best].max()) < int(ranks[~best].max()), "TopRated" in METHODS)
+        assert "sentence_transformers" not in sys.modules
         """,
         copy,
     )

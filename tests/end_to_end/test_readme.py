@@ -21,14 +21,15 @@ START, DATA, TRAINING, DISTRIBUTED, REPORT, EVALUATION = (
 )
 
 SHORTER = {
-    "data.max_sessions": 16,
-    "profile.max_tokens": 12,
+    "data.max_sessions": 8,
+    "profile.max_tokens": 8,
+    "embedder.max_tokens": 16,
     "contrastive.steps": 2,
     "contrastive.batch_size": 8,
     "rlso.steps": 2,
     "rlso.batch_size": 4,
-    "evaluation.max_sessions": 10,
-    "evaluation.validation_sessions": 4,
+    "evaluation.max_sessions": 4,
+    "evaluation.validation_sessions": 2,
 }
 """What makes the README's training take seconds."""
 
@@ -70,7 +71,7 @@ def test_the_commands_run_in_order(tmp_path):
     mine = tmp_path / "runs" / "mine"
     results = json.loads((mine / "results.json").read_text())
     assert list(results["methods"]) == ["Random", "MP", "EMB-0", "LangPTune-0", "LangPTune"]
-    assert results["num_sessions"] == 10
+    assert results["num_sessions"] == SHORTER["evaluation.max_sessions"]
     assert (mine / "report.html").stat().st_size > 10_000
     steps = [json.loads(line)["step"] for line in (mine / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == 4

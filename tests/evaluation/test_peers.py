@@ -1,7 +1,4 @@
-"""Metrics against trec_eval, as pytrec_eval calls it, and ranx: every user of random runs.
-
-Compiling ranx takes a minute the first time; it keeps what it compiled beside itself.
-"""
+"""Metrics against trec_eval, as pytrec_eval calls it, and ranx: every user of random runs."""
 
 import numpy as np
 import pytest
@@ -9,10 +6,6 @@ import pytrec_eval
 import ranx
 
 from langptune_rs import evaluate
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*unsafe cast from uint64 to int64"
-)  # ranx hashes items; maybe in colour
 
 NUM_USERS, NUM_ITEMS = 60, 50
 CUTS = (1, 3, 20, NUM_ITEMS)
@@ -81,7 +74,6 @@ def test_uncut_metrics_are_those_of_trec_eval(problem, name, measure):
     check(ranks, name, trec_eval(qrels, run, measure))
 
 
-@pytest.mark.slow
 def test_all_metrics_are_those_of_ranx(problem):
     ranks, qrels, run = problem
     names = ("ndcg", "mrr", "recall", "precision", "hit_rate", "map")
@@ -90,7 +82,6 @@ def test_all_metrics_are_those_of_ranx(problem):
         check(ranks, metric, scores)
 
 
-@pytest.mark.slow
 def test_precision_of_a_run_of_fewer_items_than_k_is_divided_by_k_by_all_three(problem):
     ranks, qrels, run = problem
     found = [np.where(of_user <= 5, of_user, NUM_ITEMS + 1) for of_user in ranks]

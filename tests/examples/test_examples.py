@@ -1,29 +1,19 @@
 """Every script in examples/ runs, does what it says, and stays short."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.experiments.tiny import make_models, write_source
+from tests.processes import run_script
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run(name: str, *arguments: str | Path) -> str:
     """What an example prints."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_script(EXAMPLES / name, *map(str, arguments))
 
 
 def test_examples_are_short_and_all_are_run_here():

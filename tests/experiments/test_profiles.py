@@ -1,27 +1,24 @@
 """Profiles of a whole data set: every session once, the same however the work was cut and stopped."""
 
 import json
-import multiprocessing
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from tests.experiments.tiny import make_run
+from tests.processes import Forked, command, run_command
 
 from langptune_rs.data import load
 from langptune_rs.data.store.folder import INFO, save
 from langptune_rs.errors import DataError, RunError
 from langptune_rs.experiments.profiles import SESSIONS_PER_PART, Job, opened_parts, profile_sessions
 from langptune_rs.files import file_hash
-
-CONTEXT = multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +63,20 @@ def test_they_are_those_of_the_evaluation(evaluated_run, tmp_path, capsys):
         assert found[mine].to_list() == expected[theirs].to_list()
 
 
-def test_profiles_that_were_killed_go_on_to_the_same_bytes(run, whole, tmp_path):
+def test_profiles_that_were_killed_go_on_to_the_same_bytes(run, whole, tmp_path, tmp_path_factory):
     """Killed once each number of parts is there, from none to all."""
-    CONTEXT.set_forkserver_preload(["langptune_rs.experiments.profiles"])
+    log = tmp_path_factory.mktemp("killed") / "log"
     out = tmp_path / "profiles.parquet"
     parts = tmp_path / "profiles.parquet.parts"
     kept = {}
     for number in range(5):
-        process = CONTEXT.Process(target=profile_sessions, args=(run, out), kwargs={"samples": 1})
-        process.start()
-        while process.is_alive() and not (parts / "job.json").exists():
+        process = Forked(partial(profile_sessions, run, out, samples=1), {}, log)
+        while process.poll() is None and not (parts / "job.json").exists():
             time.sleep(0.001)
-        while process.is_alive() and len(list(parts.glob("0*.parquet"))) < number:
+        while process.poll() is None and len(list(parts.glob("0*.parquet"))) < number:
             time.sleep(0.001)
         process.kill()
-        process.join()
+        process.wait()
         now = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")} if parts.exists() else {}
         assert out.exists() or kept.items() <= now.items()
         kept = now
@@ -90,18 +86,16 @@ def test_profiles_that_were_killed_go_on_to_the_same_bytes(run, whole, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_same_bytes_as_one_also_when_killed(run, whole, tmp_path):
+def test_two_processes_write_the_same_bytes_as_one_also_when_killed(run, whole, tmp_path, tmp_path_factory):
     out = tmp_path / "profiles.parquet"
     parts = tmp_path / "profiles.parquet.parts"
-    command = [str(Path(sys.executable).with_name("langptune")), "profiles", str(run), str(out)]
-    command += ["--samples", "1", "--nproc", "2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
-        while process.poll() is None and not list(parts.glob("0*.parquet")):
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert (done.returncode, done.stdout) == (0, f"Profiles written to {out}\n"), done.stderr
+    arguments = ("profiles", str(run), str(out), "--samples", "1", "--nproc", "2")
+    launcher = Forked(command(*arguments), {}, tmp_path_factory.mktemp("killed") / "log")
+    while launcher.poll() is None and not list(parts.glob("0*.parquet")):
+        time.sleep(0.005)
+    launcher.kill()
+    assert launcher.wait() == -signal.SIGKILL
+    assert run_command(*arguments, folder=tmp_path) == f"Profiles written to {out}\n"
     assert out.read_bytes() == whole.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["profiles.parquet"]
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,13 +25,15 @@ from langptune_rs.files import write_text
 ALWAYS = (
     "rlso.micro_batch_tokens=2500",
     "contrastive.micro_batch_tokens=400",
-    "profile.max_tokens=96",
+    "profile.max_tokens=16",
     "profile.temperature=4",
     "rlso.learning_rate=1e-4",
     "contrastive.learning_rate=1e-4",
 )
-"""Two micro-batches a step; profiles long and random enough that some of them end, so that their rewards differ; steps
-that move weights a hundred times as far as rounding does."""
+"""A few micro-batches a step; profiles so random that about half of them end, so that their rewards differ; steps that
+move weights a hundred times as far as rounding does."""
+ENDS = (1, *range(18, 258, 16))
+"""Tokens that end a profile, of 259: the end of the text and fifteen letters, since profiles are to be short."""
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 """Sums have one order then."""
 
@@ -67,9 +70,12 @@ class Trainer:
         self._folder = folder
         self._num_runs = 0
         self.recipe = folder / "tiny.toml"
+        self.policy_with_one_end = folder / "one-end"
         with FileLock(folder / "models.lock"):
             if not self.recipe.is_file():
                 policy, embedder = make_models(folder)
+                shutil.copytree(policy, self.policy_with_one_end)
+                end_profiles_by(ENDS, policy)
                 config = tiny_config(policy, embedder, write_source(folder / "source"), "LangPTune", {"samples": 0})
                 write_text(self.recipe, to_toml(config))
 
@@ -157,6 +163,13 @@ class Trainer:
         """A path that no worker has used."""
         self._num_runs += 1
         return self._folder / f"{kind}-{os.getpid()}-{self._num_runs}"
+
+
+def end_profiles_by(tokens: Sequence[int], policy: Path) -> None:
+    """Let any of some tokens end what a policy writes."""
+    path = policy / "generation_config.json"
+    config = json.loads(path.read_text()) | {"eos_token_id": list(tokens)}
+    path.write_text(json.dumps(config))
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,18 @@
 """A checkpoint is whole or it is not there."""
 
 import errno
-import multiprocessing
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from tests.processes import Forked
 
 from langptune_rs.errors import RunError
 from langptune_rs.training.checkpoints import (
@@ -234,23 +235,19 @@ def save_until(operation: int, folder: Path) -> None:
 
 
 def test_a_kill_at_any_change_of_the_file_system_leaves_a_sound_checkpoint(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "langptune_rs.training.checkpoints"])
     found = set()
     for operation in range(200):
         folder = tmp_path / str(operation)
         for step in (1, 2, 3):
             save_checkpoint(folder, {"policy": Engine(), "embedder": Engine()}, position(step), keep=3)
         flip_a_bit(folder / "step-00000003-0001-rlso" / WEIGHTS)
-        process = context.Process(target=save_until, args=(operation, folder))
-        process.start()
-        process.join(timeout=60)
-        assert process.exitcode in (0, -signal.SIGKILL)
+        process = Forked(partial(save_until, operation, folder), {}, tmp_path / "log")
+        assert process.wait(60) in (0, -signal.SIGKILL), (tmp_path / "log").read_text()
         found.add(position_in(folder).step)
-        if process.exitcode == 0:
+        if process.returncode == 0:
             break
         save_checkpoint(folder, {"policy": Engine(), "embedder": Engine()}, position(3), keep=2)
         assert names(folder) == ["step-00000002-0001-rlso", "step-00000003-0001-rlso"]
-    assert process.exitcode == 0
+    assert process.returncode == 0
     assert operation > 10
     assert found == {2, 3}

@@ -1,24 +1,23 @@
 """InfoNCE and the contrastive step against brute force in float64."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.experiments.tiny import make_models
+from tests.processes import start_ranks
 
 from langptune_rs.config.contrastive import ContrastiveConfig
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.config.engine import EngineConfig
+from langptune_rs.distributed.collectives import gather_shares, rank, shard
+from langptune_rs.distributed.group import end_process
 from langptune_rs.distributed.start import start_distributed
 from langptune_rs.models.embedder import Embedder
-from langptune_rs.training.contrastive_step import ContrastiveBatch, accumulate_gradients, info_nce
+from langptune_rs.training.contrastive_step import ContrastiveBatch, accumulate_gradients, contrastive_step, info_nce
 from langptune_rs.training.engines import make_engine
-
-ROOT = Path(__file__).parents[2]
 
 
 def unit_rows(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
@@ -149,33 +148,18 @@ def test_prompts_are_trained_with(embedder_folder: Path, micro_batch_tokens: int
         torch.testing.assert_close(dict(embedder.model.named_parameters())[name].grad, grad, rtol=1e-7, atol=1e-10)
 
 
-TWO_RANKS = """
-import sys
-from pathlib import Path
-import torch
-from tests.training.test_contrastive_step import one_batch
-from langptune_rs.config.embedder import EmbedderConfig
-from langptune_rs.models.embedder import Embedder
-from langptune_rs.config.contrastive import ContrastiveConfig
-from langptune_rs.config.engine import EngineConfig
-from langptune_rs.training.contrastive_step import ContrastiveBatch, contrastive_step
-from langptune_rs.distributed.collectives import gather_shares, rank, shard
-from langptune_rs.distributed.start import start_distributed
-from langptune_rs.training.engines import make_engine
-from langptune_rs.distributed.group import end_process
-
-start_distributed()
-embedder = Embedder.load(EmbedderConfig(model=sys.argv[1]))
-engine = make_engine(embedder.model, 1e-3, 0.0, EngineConfig(precision="fp32", zero_stage=int(sys.argv[3])))
-profiles, items, targets = one_batch()
-config = ContrastiveConfig(micro_batch_tokens=int(sys.argv[4]))
-values = contrastive_step(engine, embedder, ContrastiveBatch(profiles, items, targets), config, 0.0)
-rows = torch.arange(7 * 3).view(7, 3)
-assert torch.equal(gather_shares(rows[shard(rows)], 7), rows)
-if rank() == 0:
-    torch.save(values, sys.argv[2])
-end_process(0)
-"""
+def step_of_two(model: Path, values: Path, zero_stage: int, micro_batch_tokens: int) -> None:
+    """What each of two ranks does: a step, whose logged values rank 0 saves, and a gathering of unequal shares."""
+    start_distributed()
+    embedder = Embedder.load(EmbedderConfig(model=str(model)))
+    engine = make_engine(embedder.model, 1e-3, 0.0, EngineConfig(precision="fp32", zero_stage=zero_stage))
+    config = ContrastiveConfig(micro_batch_tokens=micro_batch_tokens)
+    logged = contrastive_step(engine, embedder, ContrastiveBatch(*one_batch()), config, 0.0)
+    rows = torch.arange(7 * 3).view(7, 3)
+    assert torch.equal(gather_shares(rows[shard(rows)], 7), rows)
+    if rank() == 0:
+        torch.save(logged, values)
+    end_process(0)
 
 
 @pytest.mark.parametrize(("zero_stage", "micro_batch_tokens"), [(0, 300), (2, 1), (3, 300)])
@@ -187,15 +171,9 @@ def test_two_processes_take_the_step_of_one(
     embedder = Embedder.load(EmbedderConfig(model=str(embedder_folder)))
     loss, grads = brute_force(embedder, profiles, items, targets)
     norm = torch.stack([grad.norm() for grad in grads.values()]).norm().item()
-    (tmp_path / "step.py").write_text(TWO_RANKS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "step.py"]
-    subprocess.run(
-        [*command, str(embedder_folder), "values.pt", str(zero_stage), str(micro_batch_tokens)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        check=True,
-        timeout=120,
-    )
+    work = partial(step_of_two, embedder_folder, tmp_path / "values.pt", zero_stage, micro_batch_tokens)
+    log = tmp_path / "log"
+    assert [process.wait(120) for process in start_ranks(work, log, 2)] == [0, 0], log.read_text()
     values = torch.load(tmp_path / "values.pt")
     assert values["contrastive/loss"] == pytest.approx(loss, rel=1e-6)
     assert values["contrastive/grad_norm"] == pytest.approx(norm, rel=1e-5)

@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -30,6 +28,10 @@ from langptune_rs.models.folders import check_files, explained
 from langptune_rs.models.plain_text import FramedText
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import embedder_folder
+
+if TYPE_CHECKING:  # it takes longer to import than torch, so only what opens an embedder imports it
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Transformer
 
 TOKENS_PER_BATCH = 8192
 """Tokens in one forward pass of `encode_items` and `encode_profiles`."""
@@ -51,6 +53,8 @@ class Embedder:
     """
 
     def __init__(self, model: SentenceTransformer, config: EmbedderConfig):
+        from sentence_transformers.sentence_transformer.modules import Transformer
+
         self.model = model.eval()
         self.config = config
         if not isinstance(model[0], Transformer):
@@ -91,6 +95,8 @@ class Embedder:
 
     @classmethod
     def _open(cls, source: Path | str, config: EmbedderConfig, dtype: torch.dtype) -> Embedder:
+        from sentence_transformers import SentenceTransformer
+
         device = "cuda" if torch.cuda.is_available() else "cpu"
         check_files(Path(source))
         with quiet(), explained(f"embedder {config.model!r}", source), loading_infos() as infos:
@@ -247,6 +253,8 @@ def _num_positions(encoder: nn.Module) -> int | None:
 
 def _runs_unpadded(transformer: Transformer, others: Sequence[nn.Module]) -> bool:
     """Whether every module of the encoder takes texts packed into one row."""
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
+
     config = transformer.config
     return (
         config.model_type in UNPADDED

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from typing import TYPE_CHECKING, NamedTuple
 
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 QUERY = ("query",)
 ITEM = ("document", "passage", "corpus")
@@ -66,6 +66,8 @@ def keep_prompts(model: SentenceTransformer, query: str, item: str) -> None:
 
 def leaves_prompts_out(model: SentenceTransformer, config: EmbedderConfig) -> bool:
     """Whether the embedding is made of the text's tokens alone."""
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
     if config.model in INSTRUCTORS:
         model.set_pooling_include_prompt(False)
     return any(isinstance(module, Pooling) and not module.include_prompt for module in model)
