@@ -122,15 +122,16 @@ def _add_and_normalize(residual: NDArray[np.float32], delta: NDArray[np.float32]
     return torch.from_numpy(out)
 
 
-def _has_parts(layer: nn.Module) -> bool:
-    return {name for name, _ in layer.named_children()} == set(PARTS)
+def _parts(module: nn.Module) -> dict[str, nn.Module]:
+    """The modules directly in this one that do something when nothing is trained."""
+    return {name: child for name, child in module.named_children() if not isinstance(child, nn.Dropout)}
 
 
 def _is_known(layer: nn.Module, head_dim: int) -> bool:
     """Whether the layer has the parts of Llama's, and perhaps norms of queries and keys as Qwen 3 has them."""
-    if not _has_parts(layer):
+    if set(_parts(layer)) != set(PARTS):
         return False
-    attention, feed_forward = (dict(layer.get_submodule(name).named_children()) for name in ("self_attn", "mlp"))
+    attention, feed_forward = (_parts(layer.get_submodule(name)) for name in ("self_attn", "mlp"))
     head_norms = {name: attention.pop(name) for name in ("q_norm", "k_norm") if name in attention}
     gate = next((feed_forward.pop(name) for name in ("act_fn", "activation_fn") if name in feed_forward), None)
     return (
