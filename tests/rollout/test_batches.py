@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from langptune_rs.config.policy import PolicyConfig
+from langptune_rs.models import linear
 from langptune_rs.models.attention import PACKED
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.batches import FusedReader, PackedReader, reading
@@ -95,9 +96,13 @@ def test_both_ways_write_the_same(family: str, train: str, tokenizer: PreTrained
         torch.testing.assert_close(ours, own, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("by_torch", [False, True], ids=["core", "torch"])
 @pytest.mark.parametrize("family", FUSABLE)
-def test_bfloat16_differs_by_its_rounding(family: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_bfloat16_differs_by_its_rounding(
+    family: str, by_torch: bool, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The states at the cut, behind two layers, against those of the same weights in float32."""
+    monkeypatch.setattr(linear, "has_bf16_products", lambda: by_torch)  # torch's work on any CPU, if slowly
     model = model_of(family, **FUSABLE[family]).bfloat16()
     narrow = policy(model, tokenizer)
     written = write_profiles(narrow, PROMPTS, **OPTIONS | {"max_tokens": 1})
