@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from langptune_rs.distributed.threads import sleep_while_waiting, thread_counts
+from langptune_rs.distributed.threads import SPINS, sleep_while_waiting, thread_counts
 
 
 def test_the_core_has_as_many_threads_as_torch_unless_the_user_says_otherwise() -> None:
@@ -24,17 +24,20 @@ def test_what_the_user_has_set_is_kept(name: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's library of OpenMP on Linux")
-@pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_the_command_says_it_before_torch_reads_it(given: dict[str, str], policy: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [({}, f"GOMP_SPINCOUNT = '{SPINS}'"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "OMP_WAIT_POLICY = 'ACTIVE'")],
+)
+def test_the_command_says_it_before_torch_reads_it(given: dict[str, str], shown: str) -> None:
     """The library prints what it has read when torch loads it."""
     code = "import sys; sys.argv = ['langptune', '--version']; import langptune_cli.app as app; "
     code += "app.end_process = lambda code: None; app.main(); import torch"
     environment = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment | given | {"OMP_DISPLAY_ENV": "true"},
+        env=environment | given | {"OMP_DISPLAY_ENV": "verbose"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
+    assert shown in done.stderr

@@ -8,6 +8,8 @@ _COUNTS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")
 """What torch and the core read."""
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """What libraries of OpenMP read."""
+SPINS = "3000"
+"""How often a thread looks for work before it sleeps."""
 
 
 def thread_counts(environment: Mapping[str, str], default: int) -> dict[str, str]:
@@ -17,12 +19,12 @@ def thread_counts(environment: Mapping[str, str], default: int) -> dict[str, str
 
 
 def sleep_while_waiting(environment: MutableMapping[str, str]) -> None:
-    """Let torch's threads sleep while they wait for each other, unless the user has said how they wait.
+    """Let torch's threads sleep soon when they wait for each other, unless the user has said how they wait.
 
     By default they spin for milliseconds. Where another process has taken a CPU, each of many thousand small operations
-    then waits for a thread that is not scheduled, while the one that spins keeps the CPU from the core's threads: one
-    busy process beside two threads made updates 3.3 times slower, and 1.7 times with this
-    (benches/results/engine-intel-xeon-2-cores-2026-11-29.md). It must be called before torch is imported.
+    then waits for a thread that is not scheduled, while the one that spins keeps the CPU from the core's threads. Some
+    microseconds keep nine tenths of the speed alone (benches/results/engine-intel-xeon-2-cores-2026-11-29.md). This must
+    be called before torch is imported.
     """
     if not any(name in environment for name in _WAITING):
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        environment["GOMP_SPINCOUNT"] = SPINS
