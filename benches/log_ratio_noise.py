@@ -277,7 +277,7 @@ class Exact:
     def _scored(self, batch: RolloutBatch) -> Tensor:
         hidden = self._policy.hidden(batch.states, batch.position_ids, batch.layout, batch.predictors)
         token_logps = []
-        for rows, tokens in zip(hidden.split(ROWS), batch.tokens.split(ROWS), strict=True):
+        for rows, tokens in zip(torch.split(hidden, ROWS), torch.split(batch.tokens, ROWS), strict=True):
             logps = (self._policy.logits(rows) / self._temperature).log_softmax(-1)
             token_logps.append(logps.gather(-1, tokens[:, None])[:, 0])
         sums = hidden.new_zeros(len(batch.sessions) * batch.num_profiles)
@@ -301,12 +301,12 @@ class WayScorer(ProfileScorer):
         super().__init__(policy, temperature)
         self.policy = policy
         self.token_logps = Head(output_matrix(policy.model), policy.final_softcap, temperature, way.head or way.dtype)
-        exact_rows = len(output_matrix(policy.model).weight) if way.head else None
-        self._products = (lambda: RoundedProducts(way.parts, exact_rows)) if way.parts else nullcontext
+        exact_rows = len(output_matrix(policy.model).get_parameter("weight")) if way.head else None
+        self._products = RoundedProducts(way.parts, exact_rows) if way.parts else nullcontext()
 
     def forward(self, batch: RolloutBatch) -> Tensor:
         """Log-probabilities, float64 (sessions, profiles per session)."""
-        with self._products():
+        with self._products:
             return super().forward(batch)
 
 

@@ -18,27 +18,31 @@ from langptune_rs.models.weights import policy_folder
 SEQUENCES = 8
 """Sequences in one forward pass, TRL's default."""
 
-MODELS = {"TRL, default: fp32 under bf16 autocast": {}, "TRL, model in bf16": {"dtype": "bfloat16"}}
-"""`model_init_kwargs` by the name of a row; the trainer's `bf16` is true by default."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "TRL, default: fp32 under bf16 autocast": {},
+    "TRL, model in bf16": {"model_init_kwargs": {"dtype": "bfloat16"}},
+    "TRL, bf16 = False": {"bf16": False},
+}
+"""Arguments of the trainer that set its precision, by the name of a row."""
 
 
 def scorers(
     config: PolicyConfig, prompts: Sequence[Sequence[int]], profiles: Sequence[Sequence[int]], temperature: float
 ) -> Iterator[tuple[str, Callable[[list[Tensor]], Tensor]]]:
     """For each precision its name, and what gives log-probabilities (sessions, profiles) with the trained weights."""
-    for name, model_options in MODELS.items():
-        trainer = _trainer(config, model_options, temperature)
+    for name, options in OPTIONS.items():
+        trainer = _trainer(config, options, temperature)
         yield name, partial(_logps, trainer, _tensors(trainer, prompts, profiles), len(prompts))
 
 
-def _trainer(config: PolicyConfig, model_options: dict[str, str], temperature: float) -> Any:
+def _trainer(config: PolicyConfig, options: dict[str, Any], temperature: float) -> Any:
     arguments = RLOOConfig(
         output_dir=tempfile.mkdtemp(),
-        model_init_kwargs=model_options,
         per_device_train_batch_size=SEQUENCES,
         temperature=temperature,
         use_cpu=not torch.cuda.is_available(),
         report_to=[],
+        **options,
     )
     trainer = RLOOTrainer(
         model=str(policy_folder(config.model)),
@@ -80,4 +84,5 @@ def _logps(trainer: Any, tensors: tuple[Tensor, Tensor, Tensor], num_prompts: in
     token_logps, *_ = trainer._get_per_token_logps_and_entropies(
         trainer.model, ids, mask, profile_mask.shape[1], batch_size=SEQUENCES
     )
-    return (token_logps.double() * profile_mask).sum(1).view(num_prompts, -1)
+    logps_BG: Tensor = (token_logps.double() * profile_mask).sum(1).view(num_prompts, -1)
+    return logps_BG

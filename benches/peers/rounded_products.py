@@ -68,7 +68,7 @@ class RoundedProducts(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _linear(self, rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        product = self._product(rows.flatten(0, -2), weight.T).unflatten(0, rows.shape[:-1])
+        product = self._product(rows.flatten(0, -2), weight.T).view(*rows.shape[:-1], -1)
         return product if bias is None else product + bias
 
     def _attention(

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.distributed.collectives import world_size
 from langptune_rs.errors import ConfigError
 from langptune_rs.rollout.writer import ProfileWriter
+
+
+def check_precision(config: RunConfig) -> None:
+    """Raise `ConfigError` when the GPU that the run uses has no units for the precision of the recipe."""
+    if not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        return
+    for key, precision in (("engine.precision", config.engine.precision), ("rlso.precision", config.rlso.precision)):
+        if precision == "bf16":
+            major, minor = torch.cuda.get_device_capability()
+            raise ConfigError(
+                f'{key} = "bf16", but {torch.cuda.get_device_name()} (compute capability {major}.{minor}) computes in '
+                'float32 and float16 and not in bfloat16, which takes 8.0 or higher. Set engine.precision = "fp32" and '
+                'rlso.precision = "fp32".'
+            )
 
 
 def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None:

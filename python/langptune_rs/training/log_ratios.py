@@ -49,12 +49,13 @@ class LogRatioCheck:
 def pair_spread(log_ratios_BG: Tensor) -> float:
     """Root mean square of the difference of two log-ratios, over all pairs of profiles of a session, on all ranks.
 
-    Each rank gives its own sessions, any number of them.
+    Each rank gives its own sessions, any number of them. Those with a log-ratio that is not finite are left out.
     """
     variances_B = log_ratios_BG.double().var(1)
+    variances_B = variances_B[variances_B.isfinite()]
     of_ranks = gather_rows(torch.stack([variances_B.sum(), variances_B.new_tensor(len(variances_B))])[None])
     total, count = of_ranks.sum(0).tolist()
-    return math.sqrt(2 * total / count)
+    return math.sqrt(2 * total / max(count, 1))
 
 
 @contextmanager
