@@ -20,8 +20,9 @@ by a long training.
 The losses are those of `--updates` steps of Eq. 6 over the rollout batch by the ways of `--updated`. Times are not
 those of the hardware that a way is for: its products are simulated in float32.
 
-With `--trl` TRL's RLOO trainer scores the same profiles, with the same weights, in its default precision and with a
-model in bfloat16; TRL comes with benches/peers/requirements.txt.
+benches/peers/log_ratio_plot.py draws what `--json` prints. With `--trl` TRL's RLOO trainer scores the same profiles,
+with the same weights, in its default precision, with a model in bfloat16, and in float32; TRL comes with
+benches/peers/requirements.txt.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,7 +137,6 @@ def main() -> None:
     parser.add_argument("--updated", nargs="*", choices=WAYS, default=["bf16", DEFAULT])
     parser.add_argument("--off-grid", action="store_true", help="start from weights that bfloat16 does not hold")
     parser.add_argument("--trl", action="store_true", help="TRL's RLOO trainer too")
-    parser.add_argument("--plot", type=Path, help="PNG to draw noise and losses into")
     parser.add_argument("--json", action="store_true", help="print only the numbers, as JSON")
     options = parser.parse_args()
     keep_freed_memory()
@@ -145,10 +144,6 @@ def main() -> None:
     config = PolicyConfig(train=options.train, last_layers=options.last_layers)
     batch = written(options, config)
     rows = measured(options, config, batch)
-    if options.plot:
-        from peers.log_ratio_plot import plot
-
-        plot(rows, options.plot)
     print(json.dumps(rows, indent=2) if options.json else table(rows))
 
 
@@ -213,6 +208,7 @@ def rows_of_way(
         row["rounding"] = rounding
         if num_updates:
             row |= updates(config, batch, before, way, row["learning rate"], num_updates)
+            say(json.dumps(row))
     return rows
 
 
@@ -238,6 +234,7 @@ def rows_of(
                 "seen": slope(change_BG, step_BG),
             }
         )
+        say(json.dumps(rows[-1]))
     return rows
 
 

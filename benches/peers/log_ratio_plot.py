@@ -1,7 +1,12 @@
-"""The plot of benches/log_ratio_noise.py: what part of a step is noise, and where the loss goes."""
+"""The plot of what benches/log_ratio_noise.py prints with --json: which part of a step is noise, and the losses.
+
+python benches/peers/log_ratio_plot.py NUMBERS.json [MORE.json ...] --output PLOT.png
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +15,14 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("numbers", type=Path, nargs="+")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    plot([row for file in options.numbers for row in json.loads(file.read_text())], options.output)
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -40,3 +53,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         loss.legend(fontsize="small")
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
