@@ -15,16 +15,15 @@ from langptune_rs.rollout.writer import ProfileWriter
 
 def check_precision(config: RunConfig) -> None:
     """Raise `ConfigError` when the GPU that the run uses has no units for the precision of the recipe."""
-    if not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+    if config.engine.precision != "bf16" or not torch.cuda.is_available():
         return
-    for key, precision in (("engine.precision", config.engine.precision), ("rlso.precision", config.rlso.precision)):
-        if precision == "bf16":
-            major, minor = torch.cuda.get_device_capability()
-            raise ConfigError(
-                f'{key} = "bf16", but {torch.cuda.get_device_name()} (compute capability {major}.{minor}) computes in '
-                'float32 and float16 and not in bfloat16, which takes 8.0 or higher. Set engine.precision = "fp32" and '
-                'rlso.precision = "fp32".'
-            )
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        major, minor = torch.cuda.get_device_capability()
+        also = ' and rlso.precision = "fp32"' if config.rlso.precision == "bf16" else ""
+        raise ConfigError(
+            f'engine.precision = "bf16", but {torch.cuda.get_device_name()} has compute capability {major}.{minor} and '
+            f'bfloat16 takes 8.0. It has float32: set engine.precision = "fp32"{also}.'
+        )
 
 
 def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None:
