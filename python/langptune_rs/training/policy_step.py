@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -35,9 +34,10 @@ def policy_step(
     """
     expected = float(config.batch_size)
     if old_logps_BG is not None:
-        expected = _total(shares_of_usable(old_logps_BG.isfinite()))
+        expected = gather_rows(shares_of_usable(old_logps_BG.isfinite())).sum().item()
     old_BG, losses_B, shares_B = _accumulate(engine, batches, rewards_BG, old_logps_BG, config, expected)
-    found = _total(shares_B)
+    of_ranks = gather_rows(torch.stack([losses_B * shares_B, shares_B, old_BG.isnan().sum(1)], 1).double())
+    loss, found, num_unusable = (column.sum().item() for column in of_ranks.T.contiguous())
     if 0 < found < expected:  # gradients add up: a second pass turns the first one's 1 / expected into 1 / found
         _accumulate(engine, batches, rewards_BG, old_BG, config, 1 / (1 / found - 1 / expected))
     norm = math.nan
@@ -45,10 +45,10 @@ def policy_step(
         set_learning_rate(engine, learning_rate)
         norm = optimizer_step(engine)
     return old_BG, {
-        "rlso/loss": _total(losses_B * shares_B) / found if found else math.nan,
+        "rlso/loss": loss / found if found else math.nan,
         "rlso/grad_norm": norm,
         "rlso/learning_rate": learning_rate,
-        "rlso/unusable_profiles": _total(old_BG.isnan()),
+        "rlso/unusable_profiles": num_unusable,
     }
 
 
@@ -79,8 +79,3 @@ def _accumulate(
         losses.append(loss_B.detach())
         shares.append(share_B)
     return in_session_order(batches, old), in_session_order(batches, losses), in_session_order(batches, shares)
-
-
-def _total(values: Tensor) -> float:
-    """The sum over all ranks, which have equally many values."""
-    return cast(float, gather_rows(values.double()).sum().item())
