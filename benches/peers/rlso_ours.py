@@ -53,7 +53,7 @@ def write(policy: Policy, work: Work, settings: Settings) -> Profiles:
         policy,
         work.prompts,
         max_tokens=settings.max_tokens,
-        temperatures=[1.0] * settings.num_profiles,
+        temperatures=[settings.profile.temperature] * settings.num_profiles,
         seeds=range(settings.num_sessions),
         token_budget=2**20,
         keep_states=True,

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ EMBEDDER = EmbedderConfig()
 
 @dataclass(frozen=True)
 class Settings:
-    """The size of a step; the model is SmolLM2-135M-Instruct, the prompts are those of the paper's appendix B."""
+    """The size of a step; the model is SmolLM2-135M-Instruct, the prompts are by default those of appendix B."""
 
     source: str
     num_sessions: int
@@ -38,6 +38,7 @@ class Settings:
     max_tokens: int
     last_layers: int
     epochs: int
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
 
     @property
     def policy(self) -> PolicyConfig:
@@ -51,7 +52,7 @@ class Work:
     def __init__(self, settings: Settings, policy: Policy):
         self.dataset = _dataset(settings)
         self.sessions: Sessions = self.dataset.sessions.select("train").sample(settings.num_sessions, 0)
-        self.prompts = ProfileWriter(policy, self.dataset, ProfileConfig()).prompts(self.sessions)
+        self.prompts = ProfileWriter(policy, self.dataset, settings.profile).prompts(self.sessions)
         embedder = Embedder.load(EMBEDDER)
         self.recommender = Recommender.of_catalog(embedder, self.dataset.catalog)
 

@@ -25,6 +25,23 @@ def test_a_step_of_rlso_is_measured():
     assert numbers["tokens_per_profile"]["ours"] <= 4
 
 
+def test_the_noise_of_log_ratios_is_measured():
+    """Rounding to bfloat16 hides most of a step; float32 and bfloat16 in two parts see all of it."""
+    sizes = ("--sessions", "3", "--max-tokens", "40", "--learning-rates", "1e-6", "--updates", "2", "--updated", "fp32")
+    ways = ("bf16", "fp32, products bf16", "fp32, products 2 x bf16", "fp32")
+    rows = {row["way"]: row for row in printed("log_ratio_noise.py", *sizes, "--ways", *ways)}
+    assert set(rows) == {"fp64 behind a bf16 trunk", *ways}
+    for way in ways[:2]:
+        assert rows[way]["noise / step"] > 0.3
+    for way in ways[2:]:
+        assert rows[way]["noise / step"] < 0.01
+        assert rows[way]["seen"] == pytest.approx(1, abs=0.01)
+    assert rows["fp32"]["error"] < 1e-3 < rows["bf16"]["error"]
+    assert rows["fp32"]["rounding"] < 1e-3 < rows["bf16"]["rounding"]
+    first, second = rows["fp32"]["losses"]
+    assert second < first
+
+
 def test_the_script_for_gpus_measures_any_machine_whose_peak_is_given():
     small = ("--policy", "smollm2-135m", "--sessions", "2", "--max-tokens", "4", "--epochs", "1")
     numbers = printed("gpu_step.py", *small, "--peak", "100", "1000")

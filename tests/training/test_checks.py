@@ -3,10 +3,11 @@
 import re
 
 import pytest
+import torch
 
 from langptune_rs.config import load_config
 from langptune_rs.errors import ConfigError
-from langptune_rs.training.checks import check_sizes
+from langptune_rs.training.checks import check_precision, check_sizes
 
 
 @pytest.mark.parametrize(("num_processes", "num_sessions"), [(1, 5), (2, 5), (3, 5), (4, 4), (4, 7)])
@@ -19,3 +20,20 @@ def test_a_batch_size_that_is_advised_is_taken(monkeypatch, num_processes, num_s
         most = re.search(r"Set it to at most (\d+),", str(raised.value))[1]
         overrides.append(f"{section}.batch_size={most}")
     check_sizes(load_config("quickstart", overrides), num_sessions, 100)
+
+
+def test_bfloat16_is_refused_where_the_gpu_lacks_it(monkeypatch):
+    check_precision(load_config("quickstart"))  # this machine computes in it, by units or by emulation
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    overrides: list[str] = ["rlso.precision=bf16"]
+    with pytest.raises(ConfigError, match=r"Tesla T4 has compute capability 7\.5") as raised:
+        check_precision(load_config("quickstart", overrides))
+    for key, value in re.findall(r'([a-z]+\.precision) = "(fp32)"', str(raised.value)):
+        overrides.append(f"{key}={value}")
+    assert len(overrides) == 3
+    check_precision(load_config("quickstart", overrides))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    check_precision(load_config("quickstart"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.experiments.tiny import make_models
+from tests.experiments.tiny import make_models, tiny_config
 from torch import nn
 
 from langptune_rs.config import load_config
@@ -22,6 +22,7 @@ from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.engines import make_engine
 from langptune_rs.training.log_ratios import LogRatioCheck, pair_spread, rounded_differently
+from langptune_rs.training.models import Models
 from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.rollout_batches import pack_rollout
 from langptune_rs.training.scorer import ProfileScorer, score
@@ -181,6 +182,19 @@ def test_float32_knows_a_step_from_rounding_and_bfloat16_does_not(updates):
     _, noise, step, said = updates["bf16"]
     assert noise > 0.5 * step
     assert ("Rounding moves a pair's difference" in said) == (noise > step)
+
+
+def test_a_run_takes_no_shorter_products_for_float32(tmp_path):
+    """Some containers and libraries switch TF32 on, in which a step of 1e-6 is not seen."""
+    start_distributed()
+    policy, embedder = make_models(tmp_path)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        Models(tiny_config(policy, embedder, tmp_path, "LangPTune-RLSO", {}))
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_what_trains_is_in_no_shorter_precision_than_the_rest():

@@ -22,7 +22,12 @@ def penalize(rewards: Tensor, logps: Tensor, reference_logps: Tensor, gamma: flo
 
 
 def standardize(rewards: Tensor) -> Tensor:
-    """The rewards of the global batch at zero mean and unit variance (section 4.3); all zero if they are equal."""
+    """The rewards of the global batch at zero mean and unit variance (section 4.3); all zero if they are equal.
+
+    NaN stays NaN and counts in neither.
+    """
+    if (missing := rewards.isnan()).any():
+        return rewards if missing.all() else rewards.masked_scatter(~missing, standardize(rewards[~missing]))
     if rewards.max() == rewards.min():
         return zeros_like(rewards)
     centered = rewards - rewards.mean()

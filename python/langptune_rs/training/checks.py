@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.distributed.collectives import world_size
 from langptune_rs.errors import ConfigError
 from langptune_rs.rollout.writer import ProfileWriter
+
+
+def check_precision(config: RunConfig) -> None:
+    """Raise `ConfigError` when the GPU that the run uses has no units for the precision of the recipe."""
+    if config.engine.precision != "bf16" or not torch.cuda.is_available():
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        major, minor = torch.cuda.get_device_capability()
+        also = ' and rlso.precision = "fp32"' if config.rlso.precision == "bf16" else ""
+        raise ConfigError(
+            f'engine.precision = "bf16", but {torch.cuda.get_device_name()} has compute capability {major}.{minor} and '
+            f'bfloat16 takes 8.0. It has float32: set engine.precision = "fp32"{also}.'
+        )
 
 
 def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from langptune_rs.distributed.collectives import gather_rows, rank
 from langptune_rs.training.rollout_batches import RolloutBatch
-from langptune_rs.training.scorer import ProfileScorer
+from langptune_rs.training.scorer import ProfileScorer, finite_logps
 
 MOVED_SHARE = 1 / 2000
 """Share of the trained weights that rounding moves in a small step: in bfloat16 a step of 1e-6 moves about as many."""
@@ -27,14 +27,14 @@ class LogRatioCheck:
     def __init__(self, scorer: ProfileScorer, batch: RolloutBatch, seed: int):
         self._scorer, self._batch = scorer, batch
         with torch.no_grad():
-            self._before_BG = scorer(batch)
+            self._before_BG = finite_logps(scorer, batch)
             with rounded_differently(scorer, seed):
-                self.noise = pair_spread(scorer(batch) - self._before_BG)
+                self.noise = pair_spread(finite_logps(scorer, batch) - self._before_BG)
 
     def metrics(self) -> dict[str, float]:
         """What to log after the step: `rlso/log_ratio_noise` and `rlso/log_ratio_step`, both `pair_spread`s in nats."""
         with torch.no_grad():
-            step = pair_spread(self._scorer(self._batch) - self._before_BG)
+            step = pair_spread(finite_logps(self._scorer, self._batch) - self._before_BG)
         if self.noise > step and rank() == 0:
             is_exact = next(p for p in self._scorer.parameters() if p.requires_grad).dtype == torch.float32
             print(
@@ -49,12 +49,14 @@ class LogRatioCheck:
 def pair_spread(log_ratios_BG: Tensor) -> float:
     """Root mean square of the difference of two log-ratios, over all pairs of profiles of a session, on all ranks.
 
-    Each rank gives its own sessions, any number of them.
+    Each rank gives its own sessions, any number of them. Log-ratios that are not finite are in no pair.
     """
-    variances_B = log_ratios_BG.double().var(1)
-    of_ranks = gather_rows(torch.stack([variances_B.sum(), variances_B.new_tensor(len(variances_B))])[None])
+    first, second = torch.triu_indices(log_ratios_BG.shape[1], log_ratios_BG.shape[1], offset=1)
+    differences = (log_ratios_BG[:, first] - log_ratios_BG[:, second]).double()
+    differences = differences[differences.isfinite()]
+    of_ranks = gather_rows(torch.stack([differences.square().sum(), differences.new_tensor(len(differences))])[None])
     total, count = of_ranks.sum(0).tolist()
-    return math.sqrt(2 * total / count)
+    return math.sqrt(total / max(count, 1))
 
 
 @contextmanager

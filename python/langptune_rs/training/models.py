@@ -38,6 +38,7 @@ class Models:
     def __init__(self, config: RunConfig):
         """Load both models of a recipe and make their engines. Raises `ModelError` when one cannot be loaded."""
         dtype = COMPUTE_DTYPES[config.engine.precision]
+        torch.set_float32_matmul_precision("highest")  # TF32 does not see a step of 1e-6: docs/log-ratios.md
         torch.manual_seed(config.seed)
         trained_dtype = COMPUTE_DTYPES[config.rlso.precision] if config.trains_policy else None
         self.policy = Policy.load(config.policy, dtype, trained_dtype)

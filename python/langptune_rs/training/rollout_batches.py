@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -43,6 +43,23 @@ class RolloutBatch:
     """int64 (sessions,): which of the rollout batch's sessions these are."""
     num_profiles: int
     """Profiles of each session."""
+
+    def without(self, profiles_BG: Tensor) -> RolloutBatch:
+        """The batch with zeros for the states of these profiles, bool (sessions, profiles), and all else in its place.
+
+        A session that loses all its profiles loses its prompt's states too.
+        """
+        lost = profiles_BG.flatten()[self.owners]
+        is_last_of_prompt = F.pad(self.owners[1:] != self.owners[:-1], (1, 0), value=True)
+        states = self.states.clone()
+        states[0, self.predictors[lost & ~is_last_of_prompt].to(states.device)] = 0
+        sessions = self.owners // self.num_profiles
+        end = 0
+        for session, is_lost in enumerate(profiles_BG.all(1).tolist()):
+            start, end = end, int(self.predictors[sessions == session].max()) + 1
+            if is_lost:
+                states[0, start:end] = 0
+        return replace(self, states=states)
 
 
 def pack_rollout(

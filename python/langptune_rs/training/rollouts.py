@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,12 @@ class Rollout:
     rewards_BG: Tensor
     """Rewards standardised over the global batch, (sessions, profiles)."""
     old_logps_BG: Tensor | None
-    """Log-probabilities by the policy that wrote the profiles; None if the rewards did not need them."""
+    """Log-probabilities by the policy that wrote the profiles; None if the rewards did not need them. NaN for profiles
+    that have no finite one by this policy or by the reference."""
     metrics: dict[str, float]
     """What to log, the same on every rank."""
+    session_ids: NDArray[np.int64]
+    """(sessions,)"""
 
 
 class Rollouts:
@@ -112,12 +116,13 @@ class Rollouts:
         metrics = {}
         if old_logps_BG is not None and reference_logps_BG is not None:
             rewards_BG = penalize(raw_BG, old_logps_BG.cpu(), reference_logps_BG.cpu(), config.kl_penalty)
-            metrics["kl/reference"] = gather_rows(old_logps_BG - reference_logps_BG).mean().item()
+            metrics["kl/reference"] = gather_rows(old_logps_BG - reference_logps_BG).nanmean().item()
+            old_logps_BG = old_logps_BG.where(reference_logps_BG.isfinite(), math.nan)
         standardized_BG = standardize(gather_rows(rewards_BG))[shard(rows)].to(self._models.policy.model.device)
         metrics |= self._metrics(gather_rows(raw_BG), profiles, sessions)
         if metrics["profile/overlong_rate"] == 1:
             self._warn_of_overlong(max(map(len, prompts), default=0))
-        return Rollout(batches, standardized_BG, old_logps_BG, metrics)
+        return Rollout(batches, standardized_BG, old_logps_BG, metrics, sessions.session_ids)
 
     def _packed(self, prompts: list[list[int]], profiles: Profiles) -> list[RolloutBatch]:
         """Micro-batches of this rank's sessions, as many as on every other rank."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -45,8 +46,47 @@ class ProfileScorer(nn.Module):
 
 @torch.no_grad()
 def score(scorer: ProfileScorer, batches: Sequence[RolloutBatch]) -> Tensor:
-    """Log-probabilities of all profiles, float64 (sessions, profiles per session), without gradients."""
-    return in_session_order(batches, [scorer(batch) for batch in batches])
+    """Log-probabilities of all profiles, float64 (sessions, profiles per session), without gradients.
+
+    NaN stands for those that are not finite, see `finite_logps`.
+    """
+    return in_session_order(batches, [finite_logps(scorer, batch) for batch in batches])
+
+
+def finite_logps(
+    forward: Callable[[RolloutBatch], Tensor],
+    batch: RolloutBatch,
+    lost_BG: Tensor | None = None,
+    is_anywhere: Callable[[bool], bool] = bool,
+) -> Tensor:
+    """Log-probabilities (sessions, profiles) by `forward`, with NaN for each profile that has no finite one.
+
+    Such profiles, those of `lost_BG` and those found here, have no part in the pass that gradients come from. It is not
+    enough to leave their log-probabilities out of the loss: 0 times NaN is NaN, in the gradient of every weight and in
+    the attention of the profiles beside them. `is_anywhere` tells whether a flag is set on any of the ranks that have
+    to call `forward` equally often.
+    """
+    logps_BG = forward(batch if lost_BG is None else batch.without(lost_BG))
+    failed_BG = ~logps_BG.isfinite() if lost_BG is None else ~(logps_BG.isfinite() | lost_BG)
+    if is_anywhere(bool(failed_BG.any())):
+        lost_BG = torch.zeros_like(failed_BG) if lost_BG is None else lost_BG
+        lost_BG = lost_BG | _failed_alone(forward, batch, failed_BG, lost_BG)
+        logps_BG = forward(batch.without(lost_BG))
+    return logps_BG if lost_BG is None else logps_BG.masked_fill(lost_BG, math.nan)
+
+
+@torch.no_grad()
+def _failed_alone(
+    forward: Callable[[RolloutBatch], Tensor], batch: RolloutBatch, failed_BG: Tensor, lost_BG: Tensor
+) -> Tensor:
+    """Those of the profiles that failed which also fail where no other one of their session did."""
+    alone_BG = torch.zeros_like(failed_BG)
+    for place in range(batch.num_profiles):
+        others_BG = failed_BG.clone()
+        others_BG[:, place] = False
+        logps_BG = forward(batch.without(lost_BG | others_BG))
+        alone_BG[:, place] = failed_BG[:, place] & ~logps_BG[:, place].isfinite()
+    return alone_BG
 
 
 def in_session_order(batches: Sequence[RolloutBatch], values: Sequence[Tensor]) -> Tensor:

@@ -61,7 +61,7 @@ class TrainingState:
             more = "" if self._config.engine.precision == "fp32" else ' or set engine.precision = "fp32"'
             raise TrainingError(
                 f"The {phase} loss is {loss} and its gradient norm {norm} at step {p.step + 1} (iteration {k + 1}). "
-                f"{last_checkpoint(self._folder)} Lower {phase}.learning_rate{more}."
+                f"{last_checkpoint(self._folder)}{_cause(values)} Lower {phase}.learning_rate{more}."
             )
         self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
         if self.log:
@@ -103,6 +103,12 @@ class TrainingState:
         """Close the log."""
         if self.log:
             self.log.close()
+
+
+def _cause(values: Mapping[str, float]) -> str:
+    if count := values.get("rlso/unusable_profiles"):
+        return f" {count:.0f} profiles have no finite log-probability, as with weights that are no numbers."
+    return ""
 
 
 class Stopwatch:

@@ -15,7 +15,7 @@ from langptune_rs.progress import progress
 from langptune_rs.runs.folder import CHECKPOINTS
 from langptune_rs.seeds import derive_seed
 from langptune_rs.training.checkpoints import Phase, Position
-from langptune_rs.training.checks import check_prompts, check_sizes
+from langptune_rs.training.checks import check_precision, check_prompts, check_sizes
 from langptune_rs.training.contrastive_step import ContrastiveBatch, contrastive_step, log_target_shares
 from langptune_rs.training.interruption import Interrupted, InterruptibleWriter, Interruption, Stopped
 from langptune_rs.training.log_ratios import LogRatioCheck
@@ -26,6 +26,7 @@ from langptune_rs.training.ranking import Ranking
 from langptune_rs.training.rollouts import Rollout, Rollouts
 from langptune_rs.training.schedules import batch_rows, linear_decay
 from langptune_rs.training.state import Stopwatch, TrainingState
+from langptune_rs.training.unusable import UnusableProfiles
 from langptune_rs.training.validation import Validation
 
 
@@ -37,6 +38,7 @@ class Trainer:
         self.sessions = dataset.sessions.select("train").sample(config.data.max_sessions, config.seed)
         self.log_shares = log_target_shares(dataset) if config.contrastive.popularity_correction else None
         check_sizes(config, len(self.sessions), dataset.sessions.splits.count("train"))
+        check_precision(config)
         self.models = Models(config)
         self.interruption = Interruption()
         self.writer = InterruptibleWriter(self.models.policy, dataset, config, self.interruption)
@@ -110,6 +112,7 @@ class Trainer:
                 rollout = self.rollouts.sample(rows, k, t)
                 old_logps_BG, metrics = rollout.old_logps_BG, rollout.metrics
                 check = self._log_ratio_check(rollout, k) if t == 0 else None
+                unusable = UnusableProfiles(rollout.session_ids)
                 for step in range(t, t + config.epochs):
                     learning_rate = linear_decay(config.learning_rate, k * config.steps + step, total_steps)
                     old_logps_BG, values = policy_step(
@@ -120,6 +123,7 @@ class Trainer:
                         config,
                         learning_rate,
                     )
+                    unusable.name(old_logps_BG, values["rlso/unusable_profiles"])
                     if check and step == t:
                         with self.models.whole("policy"):
                             metrics = {**metrics, **check.metrics()}
