@@ -23,7 +23,7 @@ def sleep_while_waiting(environment: MutableMapping[str, str]) -> None:
 
     By default they spin for milliseconds. Where another process has taken a CPU, each of many thousand small operations
     then waits for a thread that is not scheduled, while the one that spins keeps the CPU from the core's threads. Some
-    microseconds keep nine tenths of the speed alone (benches/results/engine-intel-xeon-2-cores-2026-11-29.md). This must
+    microseconds keep nine tenths of the speed alone (benches/results/engine-intel-xeon-2-cores-2026-11-29.md). It must
     be called before torch is imported.
     """
     if not any(name in environment for name in _WAITING):
