@@ -4,19 +4,23 @@
 
 All start from the same model, sessions and reward, and do the work of one rollout batch: two profiles for each of 32
 sessions, rewarded by the recommender, then four optimizer steps over them. Each runs in its own process, one after the
-other, `--rounds` times; times are medians. TRL comes with benches/peers/requirements.txt.
+other, `--rounds` times; times are medians. Threads of "ours" wait as the command lets them. TRL comes with
+benches/peers/requirements.txt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 from importlib import import_module
 
 from peers.rlso_work import Settings
+
+from langptune_rs.distributed.threads import sleep_while_waiting
 
 PEERS = ("reference", "trl", "ours")
 COLUMNS = (
@@ -64,7 +68,10 @@ def main() -> None:
 
 def _in_own_process(name: str) -> dict[str, float]:
     command = [sys.executable, *sys.argv, "--in-process", name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = dict(os.environ)
+    if name == "ours":
+        sleep_while_waiting(environment)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     numbers: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return numbers
 

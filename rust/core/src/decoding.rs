@@ -10,8 +10,10 @@ mod choice;
 mod elementwise;
 mod output;
 mod product;
+mod segments;
 
-pub use cache::{Attention, KvCache, NewTokens, Norms, Shape};
+pub use cache::KvCache;
 pub use choice::choose;
 pub use elementwise::{Gate, add_and_normalize, gate};
 pub use product::PackedMatrix;
+pub use segments::{Attention, NewTokens, Norms, Shape};

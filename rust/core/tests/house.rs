@@ -36,7 +36,7 @@ const CORE: &[&[&str]] = &[
         "statistics/t_test",
     ],
     &["kernel"],
-    &["simd", "simd/neon", "simd/x86"],
+    &["simd", "simd/neon", "simd/vector", "simd/x86"],
     &[
         "decoding",
         "decoding/attention",
@@ -45,6 +45,7 @@ const CORE: &[&[&str]] = &[
         "decoding/elementwise",
         "decoding/output",
         "decoding/product",
+        "decoding/segments",
         "exact",
         "exact/accumulator",
         "exact/neon",

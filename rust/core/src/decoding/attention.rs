@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cache::{Attention, Element, NewTokens, View, padded, rotate};
 use super::elementwise::exp_below_zero;
 use super::output::Output;
+use super::segments::{Attention, Element, NewTokens, View, padded, rotate};
 use crate::Kernel;
 use crate::simd::{LANES, Lanes, Vector, Work};
 
@@ -428,7 +428,8 @@ fn dimensions<V: Vector, E: Loads, const Q: usize, const D: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache::{KvCache, Norms, Shape};
+    use super::super::cache::KvCache;
+    use super::super::segments::{Norms, Shape};
     use super::*;
     use crate::Matrix;
     use crate::random::Random;

@@ -246,7 +246,11 @@ fn add<V: Vector, const R: usize>(tile: &[[f32; TILE]], weights: &[[Lanes; 2]], 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{narrowed, widened};
+    use crate::simd::narrowed;
+
+    fn widened(bits: u16) -> f32 {
+        f32::from_bits(u32::from(bits) << 16)
+    }
 
     fn numbers(count: usize, seed: u64) -> Vec<f32> {
         let mut random = crate::random::Random::new(seed, 0);

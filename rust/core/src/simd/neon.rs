@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{LANES, Lanes, Vector};
+use super::vector::{LANES, Lanes, Vector};
 
 /// Every 64-bit ARM target of Rust enables NEON, so its intrinsics are sound. They read or write 4 of the 16 numbers of
 /// their argument, at any alignment.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes, Vector, Work};
+use super::vector::{LANES, Lanes, Vector, Work};
 
 #[target_feature(enable = "avx512f")]
 pub(super) fn avx512(work: impl Work) {
