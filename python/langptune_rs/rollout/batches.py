@@ -66,11 +66,14 @@ def reading(policy: Policy) -> Iterator[Reader]:
 
 
 class FusedReader:
+    """Reads and writes by the kernels of the core."""
+
     def __init__(self, policy: Policy, fused: FusedDecoder):
         self._policy, self._fused = policy, fused
         self._output = PackedLinear([output_matrix(policy.model)], policy.dtype)
 
     def batch(self, prompts: Sequence[Sequence[int]], num_samples: int, max_tokens: int) -> Batch:
+        """See `Reader.batch`."""
         return FusedBatch(self._policy, self._fused, self._output, prompts, num_samples, max_tokens)
 
 
@@ -144,10 +147,13 @@ class FusedBatch:
 
 
 class PackedReader:
+    """Reads and writes by transformers' own layers."""
+
     def __init__(self, policy: Policy):
         self._policy = policy
 
     def batch(self, prompts: Sequence[Sequence[int]], num_samples: int, max_tokens: int) -> Batch:
+        """See `Reader.batch`."""
         return PackedBatch(self._policy, prompts, num_samples, max_tokens)
 
 
