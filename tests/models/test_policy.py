@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from tests.experiments.tiny import make_models
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from tests.models.families import SHAPE, model_of, policy_of
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
 from langptune_rs.config.policy import PolicyConfig
@@ -19,8 +19,6 @@ from langptune_rs.rollout.sampling import write_profiles
 from langptune_rs.training.rollout_batches import pack_rollout
 from langptune_rs.training.scorer import ProfileScorer
 
-SIZES = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-SHAPE = SIZES | {"intermediate_size": 48, "num_key_value_heads": 2, "initializer_range": 0.2}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8}
 SUPPORTED = {
     "Llama": {},
@@ -54,21 +52,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBa
     return AutoTokenizer.from_pretrained(folder)
 
 
-def model_of(family: str, **settings: object) -> PreTrainedModel:
-    """A model of one of transformers' families, with random weights."""
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(
-        **SHAPE, bos_token_id=0, eos_token_id=1, pad_token_id=0, **settings
-    )
-    name = "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
-    return getattr(transformers, name)(config)
-
-
-def policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: object) -> Policy:
-    model.set_attn_implementation(PACKED)
-    return Policy.for_training(model, tokenizer, PolicyConfig(model="theirs", last_layers=1, **settings))
-
-
 def alone(policy: Policy, prompt: list[int], tokens: list[int]) -> torch.Tensor:
     """The log-probability of a profile by the model's own forward pass over it alone."""
     logits = policy.model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
@@ -79,7 +62,7 @@ def alone(policy: Policy, prompt: list[int], tokens: list[int]) -> torch.Tensor:
 def test_every_supported_family_writes_and_learns_as_its_own_forward_pass_does(
     family: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    theirs = policy(model_of(family, **SUPPORTED[family]), tokenizer)
+    theirs = policy_of(model_of(family, **SUPPORTED[family]), tokenizer)
     options = {"max_tokens": 5, "temperatures": [0.0, 1.0]}
     written = write_profiles(theirs, PROMPTS, seeds=[1, 2, 3], keep_states=True, **options)
     for i, prompt in enumerate(PROMPTS):
@@ -134,7 +117,7 @@ def test_every_supported_family_is_saved_and_opened_again(
     family: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     """In bfloat16 with its last layer trained, and as an adapter of what was saved."""
-    policy(model_of(family, **SUPPORTED[family]).bfloat16(), tokenizer).save(tmp_path / "whole")
+    policy_of(model_of(family, **SUPPORTED[family]).bfloat16(), tokenizer).save(tmp_path / "whole")
     config = PolicyConfig(model=str(tmp_path / "whole"), train="lora", last_layers=1)
     Policy.from_folder(tmp_path / "whole", config, torch.bfloat16)
     adapted = Policy.load(config)
@@ -171,7 +154,7 @@ def test_a_model_that_scales_what_its_layers_make_is_refused(
 ) -> None:
     """Granite's layers have the parts of Llama's."""
     with pytest.raises(ModelError, match=rf"'theirs' \(granite\) does more with its tokens .*{message}"):
-        policy(model_of("Granite", **scale).to(dtype), tokenizer)
+        policy_of(model_of("Granite", **scale).to(dtype), tokenizer)
 
 
 class QuietFeedForward(LlamaDecoderLayer):
@@ -190,7 +173,7 @@ def test_one_scaled_residual_of_the_last_of_many_layers_is_seen(
     model = LlamaForCausalLM(LlamaConfig(**SHAPE | {"num_hidden_layers": 8}))
     model.model.layers[-1].__class__ = QuietFeedForward
     with pytest.raises(ModelError, match="gives other results"):
-        policy(model.to(dtype), tokenizer)
+        policy_of(model.to(dtype), tokenizer)
 
 
 class Deaf(LlamaAttention):
@@ -210,7 +193,7 @@ def test_one_layer_whose_attention_cannot_be_reached_is_seen(tokenizer: PreTrain
     model = LlamaForCausalLM(LlamaConfig(**SHAPE | {"num_hidden_layers": 6}))
     model.model.layers[layer].self_attn.__class__ = Deaf
     with pytest.raises(ModelError, match="for prompts packed into a row|cannot be run over packed rows"):
-        policy(model, tokenizer)
+        policy_of(model, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +215,7 @@ def test_each_layout_is_tried(tokenizer, monkeypatch, layout: str, fault, messag
     """A cache that shows padding to the tokens behind it, and profiles that do not see their prompt."""
     monkeypatch.setattr(acceptance, layout, fault(getattr(acceptance, layout)))
     with pytest.raises(ModelError, match=f"gives other results for .*{message}"):
-        policy(LlamaForCausalLM(LlamaConfig(**SHAPE)), tokenizer)
+        policy_of(LlamaForCausalLM(LlamaConfig(**SHAPE)), tokenizer)
 
 
 def test_rows_of_zeros_in_the_embedding_are_no_reason_to_refuse(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -241,7 +224,7 @@ def test_rows_of_zeros_in_the_embedding_are_no_reason_to_refuse(tokenizer: PreTr
         model = LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True))
         with torch.no_grad():
             model.get_input_embeddings().weight[rows] = 0
-        assert policy(model, tokenizer).cut == 1
+        assert policy_of(model, tokenizer).cut == 1
 
 
 def test_weights_that_are_not_numbers_are_refused(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -249,13 +232,13 @@ def test_weights_that_are_not_numbers_are_refused(tokenizer: PreTrainedTokenizer
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight[3, 4] = float("nan")
     with pytest.raises(ModelError, match="not numbers"):
-        policy(model, tokenizer)
+        policy_of(model, tokenizer)
 
 
 def test_the_check_leaves_the_model_as_it_was(tokenizer: PreTrainedTokenizerBase) -> None:
     model = LlamaForCausalLM(LlamaConfig(**SHAPE)).bfloat16()
     before = {name: (weight.data_ptr(), weight.clone()) for name, weight in model.state_dict().items()}
-    policy(model, tokenizer)
+    policy_of(model, tokenizer)
     for name, weight in model.state_dict().items():
         assert before[name][0] == weight.data_ptr()
         assert torch.equal(before[name][1], weight)
@@ -266,20 +249,20 @@ def test_positions_that_depend_on_the_batch_are_refused(tokenizer: PreTrainedTok
     rotary = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     model = LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=rotary))
     with pytest.raises(ModelError, match="dynamic positions"):
-        policy(model, tokenizer)
+        policy_of(model, tokenizer)
 
 
 def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     model = LlamaForCausalLM(LlamaConfig(**SHAPE | {"vocab_size": 200}))
     with pytest.raises(ModelError, match=r"'theirs' has tokens that the model has no embedding for: it has 200"):
-        policy(model, tokenizer)
+        policy_of(model, tokenizer)
 
 
 def test_a_special_token_that_is_never_met_needs_no_embedding(tokenizer: PreTrainedTokenizerBase) -> None:
     model = LlamaForCausalLM(LlamaConfig(**SHAPE | {"vocab_size": len(tokenizer)}))
     theirs = copy.deepcopy(tokenizer)
     theirs.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    assert policy(model, theirs).cut == 1
+    assert policy_of(model, theirs).cut == 1
     theirs.chat_template = "<image>" + theirs.chat_template
     with pytest.raises(ModelError, match="'<image>'"):
-        policy(model, theirs)
+        policy_of(model, theirs)

@@ -4,20 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from tests.experiments.tiny import make_models
+from tests.models import families
+from tests.models.families import policy_of
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.models import linear
-from langptune_rs.models.attention import PACKED
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.batches import FusedReader, PackedReader, reading
 from langptune_rs.rollout.sampling import Profiles, write_profiles
 
-SIZES = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-SHAPE = SIZES | {"intermediate_size": 48, "num_key_value_heads": 2, "initializer_range": 0.2}
+LAYERS = {"num_hidden_layers": 3}
 FUSABLE = {
     "Llama": {},
     "Mistral": {"head_dim": 12, "sliding_window": None},
@@ -46,22 +45,13 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBa
 
 
 def model_of(family: str, **settings: object) -> PreTrainedModel:
-    """A model of one of transformers' families, with random weights, those of norms and biases too."""
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(
-        **SHAPE, bos_token_id=0, eos_token_id=1, pad_token_id=0, **settings
-    )
-    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    """A model of a family, with random weights, those of norms and biases too."""
+    model = families.model_of(family, **LAYERS, **settings)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name or name.endswith("bias"):
                 weight += 0.3 * torch.randn_like(weight)
     return model
-
-
-def policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, train: str = "last-layers") -> Policy:
-    model.set_attn_implementation(PACKED)
-    return Policy.for_training(model, tokenizer, PolicyConfig(model="theirs", last_layers=1, train=train))
 
 
 def by_transformers(policy: Policy) -> Profiles:
@@ -78,7 +68,7 @@ def by_transformers(policy: Policy) -> Profiles:
 @pytest.mark.parametrize("train", ["last-layers", "lora"])
 @pytest.mark.parametrize("family", FUSABLE)
 def test_both_ways_write_the_same(family: str, train: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    theirs = policy(model_of(family, **FUSABLE[family]), tokenizer, train)
+    theirs = policy_of(model_of(family, **FUSABLE[family]), tokenizer, train=train)
     if train == "lora":
         with torch.no_grad():
             for name, weight in theirs.model.named_parameters():
@@ -104,9 +94,9 @@ def test_bfloat16_differs_by_its_rounding(
     """The states at the cut, behind two layers, against those of the same weights in float32."""
     monkeypatch.setattr(linear, "has_bf16_products", lambda: by_torch)  # torch's work on any CPU, if slowly
     model = model_of(family, **FUSABLE[family]).bfloat16()
-    narrow = policy(model, tokenizer)
+    narrow = policy_of(model, tokenizer)
     written = write_profiles(narrow, PROMPTS, **OPTIONS | {"max_tokens": 1})
-    wide = policy(model.float(), tokenizer)
+    wide = policy_of(model.float(), tokenizer)
     expected = write_profiles(wide, PROMPTS, **OPTIONS | {"max_tokens": 1})
     assert written.states is not None
     assert expected.states is not None
@@ -119,7 +109,7 @@ def test_bfloat16_differs_by_its_rounding(
 def test_layers_that_the_core_does_not_know_are_run_as_they_are(
     family: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    assert not policy(model_of(family, **OTHERS[family]), tokenizer).is_fusable
+    assert not policy_of(model_of(family, **OTHERS[family]), tokenizer).is_fusable
 
 
 class Louder(LlamaMLP):
@@ -133,9 +123,9 @@ class Louder(LlamaMLP):
 def test_layers_with_known_parts_that_compute_something_else_are_run_as_they_are(
     layer: int, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    model = LlamaForCausalLM(LlamaConfig(**SHAPE))
+    model = LlamaForCausalLM(LlamaConfig(**families.SHAPE | LAYERS))
     model.model.layers[layer].mlp.__class__ = Louder
-    theirs = policy(model, tokenizer)
+    theirs = policy_of(model, tokenizer)
     assert not theirs.is_fusable
     written = write_profiles(theirs, PROMPTS, max_tokens=5, temperatures=[0.0])
     for prompt, tokens in zip(PROMPTS, written.tokens, strict=True):
@@ -144,7 +134,7 @@ def test_layers_with_known_parts_that_compute_something_else_are_run_as_they_are
 
 
 def test_states_are_the_same_bits_in_any_batch(tokenizer: PreTrainedTokenizerBase) -> None:
-    theirs = policy(model_of("Llama"), tokenizer)
+    theirs = policy_of(model_of("Llama"), tokenizer)
     together = write_profiles(theirs, PROMPTS, **OPTIONS)
     assert together.states is not None
     for i, prompt in enumerate(PROMPTS):

@@ -62,25 +62,12 @@ def what_differs(model: PreTrainedModel, decoder: Decoder, logits: Callable[[Ten
 @torch.no_grad()
 def is_fusable(model: PreTrainedModel, decoder: Decoder) -> bool:
     """Whether `FusedDecoder` computes what the layers of a model do; if not, they can be run as they are."""
-    small = _few_layers(model, decoder)
-    parts = Decoder.of(small)
-    assert parts is not None, "the copy has the parts of the decoder"
+    parts, texts, is_own = _small(model, decoder, _tokens_with_embeddings(model))
     fused = FusedDecoder.of(parts, torch.float32)
-    if fused is None:
-        return False
-    texts = _Texts(model.get_input_embeddings()(_tokens_with_embeddings(model)).float())
-    own = [
-        [small(inputs_embeds=whole[None], use_cache=False).last_hidden_state[0] for whole in texts.whole(prompt)]
-        for prompt in range(len(PROMPTS))
-    ]
-    for ours, place in _fused_decoding(fused, texts):
-        expected = torch.stack([own[prompt][sample][position] for prompt, sample, position in place])
-        if not _near(ours, expected, TOLERANCE):
-            return False
-    return True
+    return fused is not None and all(is_own(ours, place) for ours, place in _fused_decoding(fused, texts))
 
 
-def _fused_decoding(fused: FusedDecoder, texts: _Texts) -> Iterator[tuple[Tensor, list[tuple[int, int, int]]]]:
+def _fused_decoding(fused: FusedDecoder, texts: _Texts) -> Iterator[tuple[Tensor, _Place]]:
     """The prefix, the prompts behind it, then a token of each sample at a time, as `_prompts_and_decoding`."""
     prompts = range(len(PROMPTS))
     rows = [(i, sample) for i in prompts for sample in range(SAMPLES)]
@@ -144,6 +131,23 @@ def _around_the_layers(
 @torch.no_grad()
 def _within_the_layers(model: PreTrainedModel, decoder: Decoder, ids: Tensor) -> str | None:
     """Where layers over packed rows give other hidden states than the decoder's own forward pass over each text."""
+    parts, texts, is_own = _small(model, decoder, ids)
+    last_layer = len(decoder.layers) - 1
+    for ways in (_prompts_and_decoding, _packed_updates):
+        for name, ours, place in ways(parts, texts, last_layer):
+            if not is_own(ours, place):
+                return f"gives other results for {name} than its own forward pass does for each text alone"
+    return None
+
+
+_Place = list[tuple[int, int, int]]
+"""The prompt, sample and position of each row."""
+
+
+def _small(
+    model: PreTrainedModel, decoder: Decoder, ids: Tensor
+) -> tuple[Decoder, _Texts, Callable[[Tensor, _Place], bool]]:
+    """A copy of a few layers, texts for it, and what tells whether hidden states (rows, width) are its own ones."""
     small = _few_layers(model, decoder)
     parts = Decoder.of(small)
     assert parts is not None, "the copy has the parts of the decoder"
@@ -152,13 +156,12 @@ def _within_the_layers(model: PreTrainedModel, decoder: Decoder, ids: Tensor) ->
         [small(inputs_embeds=whole[None], use_cache=False).last_hidden_state[0] for whole in texts.whole(prompt)]
         for prompt in range(len(PROMPTS))
     ]
-    last_layer = len(decoder.layers) - 1
-    for ways in (_prompts_and_decoding, _packed_updates):
-        for name, ours, place in ways(parts, texts, last_layer):
-            expected = torch.stack([own[prompt][sample][position] for prompt, sample, position in place])
-            if not _near(ours, expected, TOLERANCE):
-                return f"gives other results for {name} than its own forward pass does for each text alone"
-    return None
+
+    def is_own(ours: Tensor, place: _Place) -> bool:
+        expected = torch.stack([own[prompt][sample][position] for prompt, sample, position in place])
+        return _near(ours, expected, TOLERANCE)
+
+    return parts, texts, is_own
 
 
 @dataclass(frozen=True)
@@ -187,8 +190,8 @@ class _Texts:
             yield torch.cat([self.prefix, self.prompt(i), self.profile(i, sample)])
 
 
-_Way = tuple[str, Tensor, list[tuple[int, int, int]]]
-"""What is run, its hidden states (rows, width), and the prompt, sample and position of each row."""
+_Way = tuple[str, Tensor, _Place]
+"""What is run, and its hidden states (rows, width) with the place of each row."""
 
 
 def _prompts_and_decoding(decoder: Decoder, texts: _Texts, last_layer: int) -> Iterator[_Way]:

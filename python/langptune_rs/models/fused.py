@@ -69,10 +69,15 @@ class FusedDecoder:
             return None
         if (norm := _norm(decoder.norm)) is None:
             return None
-        config = cast(Any, decoder.layers[0].self_attn).config
-        shape = (config.num_attention_heads, config.num_key_value_heads, head_dim)
+        config = getattr(decoder.layers[0].self_attn, "config", None)
+        num_heads, num_kv_heads = (getattr(config, f"num_{name}_heads", 0) for name in ("attention", "key_value"))
         layers = [_packed(layer, dtype) for layer in decoder.layers]
-        return cls(layers, norm, decoder.rotary_emb, shape, dtype == torch.bfloat16)
+        width = (num_heads + 2 * num_kv_heads) * head_dim
+        if not num_kv_heads or num_heads % num_kv_heads or any(layer.qkv.num_outputs != width for layer in layers):
+            return None
+        fused = cls(layers, norm, decoder.rotary_emb, (num_heads, num_kv_heads, head_dim), dtype == torch.bfloat16)
+        num_rotated = fused._angles(torch.zeros(1, dtype=torch.int64))[0].shape[-1]
+        return fused if num_rotated <= head_dim and num_rotated % 2 == 0 else None
 
     def cache(self, capacities: list[int], parents: list[int | None]) -> _core.KvCache:
         """An empty cache of segments for so many tokens, each with the earlier segment that it continues."""
@@ -84,7 +89,7 @@ class FusedDecoder:
         The tokens' keys and values are added to the cache.
         """
         residual = np.array(tokens.embeddings.float().numpy())
-        cosines, sines = self._angles(tokens)
+        cosines, sines = self._angles(tokens.positions)
         everything = np.arange(len(residual))
         at_cut: Tensor | None = None
         delta: NDArray[np.float32] | None = None
@@ -110,8 +115,9 @@ class FusedDecoder:
         assert at_cut is not None, "the cut is before a layer"
         return at_cut, final
 
-    def _angles(self, tokens: Tokens) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        cosines, sines = self._rotary(torch.empty(0, dtype=torch.float32), position_ids=tokens.positions[None])
+    def _angles(self, positions: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Cosines and sines (tokens, rotated dimensions) of the rotary angles at positions (tokens,)."""
+        cosines, sines = self._rotary(torch.empty(0, dtype=torch.float32), position_ids=positions[None])
         return np.ascontiguousarray(cosines[0].numpy()), np.ascontiguousarray(sines[0].numpy())
 
 

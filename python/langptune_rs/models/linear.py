@@ -27,22 +27,17 @@ class PackedLinear:
     def __init__(self, layers: Sequence[nn.Module], dtype: torch.dtype):
         """`layers` are linear, or such layers with LoRA's products added by peft; `dtype` is that of the copy."""
         bases = [_base(layer) for layer in layers]
-        weights = torch.cat([base.get_parameter("weight").detach() for base in bases]).to(dtype).contiguous()
+        weights = torch.cat([base.weight.detach() for base in bases]).to(dtype).contiguous()
         self.num_outputs = len(weights)
         self._product = _product(weights)
-        biases = [base.bias for base in bases]
         self._bias: Tensor | None = None
-        if any(bias is not None for bias in biases):
-            sizes = [base.get_parameter("weight").shape[0] for base in bases]
-            parts = [
-                torch.zeros(size) if bias is None else cast(Tensor, bias).detach().float()
-                for size, bias in zip(sizes, biases, strict=True)
-            ]
-            self._bias = torch.cat(parts)
+        if any(base.bias is not None for base in bases):
+            biases = [torch.zeros(len(base.weight)) if base.bias is None else base.bias.detach() for base in bases]
+            self._bias = torch.cat(biases).float()
         self._adapters: list[tuple[slice, Tensor, Tensor]] = []
         start = 0
         for layer, base in zip(layers, bases, strict=True):
-            end = start + base.get_parameter("weight").shape[0]
+            end = start + len(base.weight)
             self._adapters += [(slice(start, end), down, up) for down, up in _adapters(layer)]
             start = end
 
@@ -67,8 +62,8 @@ def is_linear(module: object) -> bool:
     return is_plain and all(isinstance(layer.lora_dropout[name], nn.Identity) for name in layer.active_adapters)
 
 
-def _base(layer: nn.Module) -> nn.Module:
-    return layer if isinstance(layer, nn.Linear) else cast(nn.Module, layer.base_layer)
+def _base(layer: nn.Module) -> nn.Linear:
+    return layer if isinstance(layer, nn.Linear) else cast(nn.Linear, layer.base_layer)
 
 
 def _adapters(layer: nn.Module) -> list[tuple[Tensor, Tensor]]:

@@ -19,7 +19,7 @@ mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use accumulator::Lanes;
+use crate::simd::Lanes;
 use tiles::{score_pairs, score_tile, score_tiles};
 
 use crate::cpu::Instructions;
@@ -81,8 +81,8 @@ impl Kernel {
 
 #[cfg(test)]
 mod tests {
-    use super::accumulator::LANES;
     use super::*;
+    use crate::simd::LANES;
     use proptest::prelude::*;
 
     /// The definition at the top of this file, step by step.

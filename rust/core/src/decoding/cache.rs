@@ -56,21 +56,11 @@ impl KvCache {
         Self { shape, segments: placed, layers: (0..num_layers).map(|_| layer()).collect() }
     }
 
-    /// The heads of its layers.
-    pub fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    /// Layers.
-    pub fn num_layers(&self) -> usize {
-        self.layers.len()
-    }
-
     /// Stores the keys and values of new tokens of a layer. Writes the attention of some of them to `out`, row-major
     /// (tokens, heads x head_dim).
     ///
     /// # Panics
-    /// When sizes do not fit each other, when a segment is full, and when segments decrease.
+    /// When sizes do not fit each other, when a segment is full, and when segments or tokens decrease.
     pub fn attend(&mut self, layer: usize, new: NewTokens, attention: Attention, out: &mut [f32], kernel: Kernel) {
         let shape = self.shape;
         assert_eq!((new.rows.dim(), new.rows.rows()), (shape.row(), new.segments.len()), "queries, keys and values");
@@ -78,7 +68,8 @@ impl KvCache {
         assert_eq!(new.cosines.dim(), new.sines.dim(), "angles");
         assert!(new.cosines.dim() <= shape.head_dim && new.cosines.dim().is_multiple_of(2), "rotated dimensions");
         assert!(new.segments.is_sorted(), "segments decrease");
-        assert!(attention.tokens.iter().all(|token| *token < new.segments.len()), "no such token");
+        assert!(attention.tokens.is_sorted(), "tokens decrease");
+        assert!(attention.tokens.last().is_none_or(|token| *token < new.segments.len()), "no such token");
         assert_eq!(out.len(), attention.tokens.len() * shape.num_heads * shape.head_dim, "output");
         if let Some(norms) = new.norms {
             assert_eq!((norms.queries.len(), norms.keys.len()), (shape.head_dim, shape.head_dim), "weights of norms");

@@ -1,9 +1,6 @@
 //! Sixteen partial sums of a dot product, in whatever registers a CPU has for them.
 
-/// Number of partial sums of a dot product.
-pub(crate) const LANES: usize = 16;
-
-pub(crate) type Lanes = [f32; LANES];
+use crate::simd::{LANES, Lanes};
 
 pub(crate) trait Accumulator: Copy {
     fn load(lanes: &Lanes) -> Self;

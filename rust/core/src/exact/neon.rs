@@ -2,7 +2,8 @@
 
 use std::arch::aarch64::*;
 
-use super::accumulator::{Accumulator, Lanes};
+use super::accumulator::Accumulator;
+use crate::simd::Lanes;
 
 /// Every 64-bit ARM target of Rust enables NEON, so its intrinsics are sound. They read 4 of the 16 values of `Lanes`,
 /// at any alignment.

@@ -1,7 +1,8 @@
 //! Tiles and pairs of f32 dot products, generic over the registers of a CPU.
 
-use super::accumulator::{Accumulator, LANES, Lanes};
+use super::accumulator::Accumulator;
 use crate::Matrix;
+use crate::simd::{LANES, Lanes};
 
 /// Writes the scores of a block by tiles of `U` users x `I` items. What is left over is cut into narrower tiles.
 #[inline(always)]

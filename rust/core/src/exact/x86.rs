@@ -2,9 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::accumulator::{Accumulator, Lanes};
+use super::accumulator::Accumulator;
 use super::tiles::{score_pairs, score_tiles};
 use crate::Matrix;
+use crate::simd::Lanes;
 
 /// A tile of 4 x 4 pairs takes 16 of the 32 registers, and its loads 8 more.
 #[target_feature(enable = "avx512f")]
