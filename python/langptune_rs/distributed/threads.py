@@ -22,9 +22,9 @@ def sleep_while_waiting(environment: MutableMapping[str, str]) -> None:
     """Let torch's threads sleep soon when they wait for each other, unless the user has said how they wait.
 
     By default they spin for milliseconds. Where another process has taken a CPU, each of many thousand small operations
-    then waits for a thread that is not scheduled, while the one that spins keeps the CPU from the core's threads. Some
-    microseconds keep nine tenths of the speed alone (benches/results/engine-intel-xeon-2-cores-2026-11-29.md). It must
-    be called before torch is imported.
+    then waits for a thread that is not scheduled, while the one that spins keeps the CPU from the core's threads. Where
+    they sleep at once, updates lose speed alone (benches/results/engine-intel-xeon-2-cores-2026-11-29.md). This must be
+    called before torch is imported.
     """
     if not any(name in environment for name in _WAITING):
         environment["GOMP_SPINCOUNT"] = SPINS
