@@ -17,7 +17,7 @@ from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.rollout_batches import pack_rollout
 from langptune_rs.training.scorer import ProfileScorer
 
-MICRO_BATCH_TOKENS = 2048
+MICRO_BATCH_TOKENS = 1024
 """On a CPU more tokens take more memory and no less time."""
 
 

@@ -34,6 +34,21 @@ def test_values_and_gradients(monkeypatch, softcap: float | None, bias: bool, te
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
+def test_a_matrix_in_a_shorter_precision_is_widened_part_by_part(monkeypatch) -> None:
+    torch.manual_seed(0)
+    output = torch.nn.Linear(6, 30).requires_grad_(False)
+    hidden, tokens = torch.randn(10, 6, requires_grad=True), torch.randint(30, (10,))
+    output.weight.data = output.weight.bfloat16().float()
+    expected = TokenLogps(output, None, 1.0)(hidden, tokens)
+    (wanted,) = torch.autograd.grad(expected.sum(), hidden)
+
+    output.weight.data = output.weight.bfloat16()
+    monkeypatch.setattr(log_probs, "OUTPUTS", 7)
+    logps = TokenLogps(output, None, 1.0)(hidden, tokens)
+    torch.testing.assert_close(logps, expected)
+    torch.testing.assert_close(torch.autograd.grad(logps.sum(), hidden)[0], wanted)
+
+
 def test_a_frozen_matrix_gets_no_gradient_and_no_tokens_are_no_error() -> None:
     output = torch.nn.Linear(4, 7, bias=False).requires_grad_(False)
     hidden = torch.randn(3, 4, requires_grad=True)

@@ -14,7 +14,7 @@ class RlsoConfig(Section):
     """T: optimizer steps in each iteration. Every `epochs` steps share one rollout batch."""
     batch_size: PositiveInt = 64
     """Sessions in the global batch."""
-    micro_batch_tokens: PositiveInt = 8192
+    micro_batch_tokens: PositiveInt = 4096
     """Tokens of packed sessions in one forward pass, or one session's if it is longer. Changes memory, not the result.
     """
     gradient_checkpointing: bool = False

@@ -89,9 +89,10 @@ def _product(weights: Tensor) -> Callable[[Tensor], Tensor]:
         return by_torch
     is_half = weights.dtype == torch.bfloat16
     matrix = _core.PackedMatrix(weights.view(torch.uint16).numpy() if is_half else weights.float().numpy())
+    num_outputs = len(weights)  # so that the function does not keep the weights in memory
 
     def by_core(rows: Tensor) -> Tensor:
-        out = np.empty((len(rows), len(weights)), dtype=np.float32)
+        out = np.empty((len(rows), num_outputs), dtype=np.float32)
         matrix.product(rows.numpy(), out)
         return torch.from_numpy(out)
 

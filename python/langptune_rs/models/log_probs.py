@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 ROWS = 512
 """Rows whose logits are in memory together."""
+OUTPUTS = 8192
+"""Rows of an output matrix in a shorter precision that are widened together."""
 
 
 class TokenLogps(nn.Module):
@@ -37,16 +40,15 @@ class _TokenLogps(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, *options: Any) -> Tensor:
         ctx.options = options  # softcap and temperature
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        matrix, offset = _in_precision_of(hidden, weight, bias)
         logps = []
         for start in range(0, len(tokens), ROWS):
             chunk = slice(start, start + ROWS)
             logps_C, slope_CV = _logps_and_slope(
-                hidden[chunk], matrix, offset, tokens[chunk], *options, slope=gradient is not None
+                hidden[chunk], weight, bias, tokens[chunk], *options, slope=gradient is not None
             )
             logps.append(logps_C)
             if gradient is not None and slope_CV is not None:
-                gradient[chunk] = slope_CV.to(matrix.dtype) @ matrix
+                gradient[chunk] = _slope_at_hidden(slope_CV.to(hidden.dtype), weight)
         ctx.save_for_backward(gradient, hidden, weight, bias, tokens)
         return torch.cat(logps) if logps else hidden.new_zeros(0, dtype=torch.float32)
 
@@ -57,10 +59,9 @@ class _TokenLogps(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         if grad_weight is not None or grad_bias is not None:
-            matrix, offset = _in_precision_of(hidden, weight, bias)
             for start in range(0, len(tokens), ROWS):
                 chunk = slice(start, start + ROWS)
-                _, slope_CV = _logps_and_slope(hidden[chunk], matrix, offset, tokens[chunk], *ctx.options, slope=True)
+                _, slope_CV = _logps_and_slope(hidden[chunk], weight, bias, tokens[chunk], *ctx.options, slope=True)
                 assert slope_CV is not None
                 slope_CV *= grad_logps[chunk, None]
                 if grad_weight is not None:
@@ -72,9 +73,31 @@ class _TokenLogps(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
-def _in_precision_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The output matrix and its bias in the dtype of `hidden`; a matrix in a shorter one is widened."""
-    return weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+def _raw_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Logits (rows, vocabulary) in the dtype of `hidden`; a matrix in a shorter one is widened part by part."""
+    if weight.dtype == hidden.dtype:
+        return nn.functional.linear(hidden, weight, bias)
+    logits = hidden.new_empty(len(hidden), len(weight))
+    for outputs, part in _widened(weight, hidden.dtype):
+        logits[:, outputs] = hidden @ part.T
+    return logits if bias is None else logits.add_(bias)
+
+
+def _slope_at_hidden(slope: Tensor, weight: Tensor) -> Tensor:
+    """The derivative at the hidden states, (rows, width), of one (rows, vocabulary) at their logits."""
+    if weight.dtype == slope.dtype:
+        return slope @ weight
+    at_hidden = slope.new_zeros(len(slope), weight.shape[1])
+    for outputs, part in _widened(weight, slope.dtype):
+        at_hidden.addmm_(slope[:, outputs], part)
+    return at_hidden
+
+
+def _widened(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """`OUTPUTS` rows of a matrix at a time, in another dtype."""
+    for start in range(0, len(weight), OUTPUTS):
+        outputs = slice(start, start + OUTPUTS)
+        yield outputs, weight[outputs].to(dtype)
 
 
 def _logps_and_slope(
@@ -88,7 +111,7 @@ def _logps_and_slope(
     slope: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities (rows,) and, with `slope`, their derivatives by the raw logits (rows, vocabulary)."""
-    logits = nn.functional.linear(hidden, weight, bias).float()
+    logits = _raw_logits(hidden, weight, bias).float()
     bend = None
     if softcap:
         logits = logits.div_(softcap).tanh_()

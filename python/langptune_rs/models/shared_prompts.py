@@ -30,20 +30,21 @@ class SharedPrompts:
             self._masks = [
                 (for_heads(mask, query, key), for_heads(mask[:, 1:], query, key)) for _, mask in self._sessions
             ]
+        lengths = [mask.shape[2] for _, mask in self._sessions]
+        lengths.append(query.shape[2] - sum(lengths))
         parts: list[Tensor] = []
-        start = 0
-        for (prompt, mask), (tail_mask, profile_mask) in zip(self._sessions, self._masks, strict=True):
-            end = start + mask.shape[2]
-            q, k, v = (states[:, :, start:end] for states in (query, key, value))
+        # Splits, since the gradient of a slice is as long as the whole row.
+        *sessions, rest = zip(*(torch.split(states, lengths, 2) for states in (query, key, value)), strict=True)
+        for (q, k, v), (prompt, _), masks in zip(sessions, self._sessions, self._masks, strict=True):
             if layer == self._last_layer:
-                parts.append(torch.zeros_like(q[:, :, : prompt - 1]))
-                parts.append(masked_attention(q[:, :, prompt - 1 :], k, v, tail_mask, scaling))
+                unread, read = torch.split(q, [prompt - 1, q.shape[2] - prompt + 1], 2)
+                parts += torch.zeros_like(unread), masked_attention(read, k, v, masks[0], scaling)
             else:
-                parts.append(causal_attention(q[:, :, :prompt], k[:, :, :prompt], v[:, :, :prompt], scaling))
-                if end > start + prompt:
-                    parts.append(masked_attention(q[:, :, prompt:], k, v, profile_mask, scaling))
-            start = end
-        return torch.cat([*parts, torch.zeros_like(query[:, :, start:])], 2).transpose(1, 2)
+                own, profiles = torch.split(q, [prompt, q.shape[2] - prompt], 2)
+                parts.append(causal_attention(own, k[:, :, :prompt], v[:, :, :prompt], scaling))
+                if profiles.shape[2]:
+                    parts.append(masked_attention(profiles, k, v, masks[1], scaling))
+        return torch.cat([*parts, torch.zeros_like(rest[0])], 2).transpose(1, 2)
 
 
 def _tail_mask(prompt: int, profiles: Sequence[int], like: Tensor) -> Tensor:

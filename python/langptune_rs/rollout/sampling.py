@@ -108,6 +108,7 @@ def write_profiles(
                     _scatter(at_cut[0], batch, states.prompts)
                     _scatter(at_cut[1], rows, states.profiles)
             _scatter(written, rows, tokens)
+    del reader  # with its copy of the weights
     trim_freed_memory()
     finished = np.array([bool(row) and row[-1] in policy.eos_ids for row in tokens], dtype=bool)
     return Profiles(tokens, [policy.decode(row) for row in tokens], finished, states)
