@@ -25,6 +25,27 @@ def test_a_step_of_rlso_is_measured():
     assert numbers["tokens_per_profile"]["ours"] <= 4
 
 
+def test_two_checkouts_are_compared_beside_a_busy_process(tmp_path):
+    for folder in ("benches", "python"):
+        (tmp_path / folder).symlink_to(BENCHES.parent / folder)
+    small = ("--sessions", "2", "--max-tokens", "4", "--epochs", "1")
+    table = run_script(BENCHES / "old_new.py", str(tmp_path), "--busy", "1", *small)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    names = ["rollout seconds", "update seconds", "seconds per step", "peak memory mib"]
+    assert [row[:2] for row in rows] == [["1 busy", name] for name in names]
+    for row in rows:
+        old, new, ratio = (float(cell.replace(",", "")) for cell in row[2:])
+        assert ratio == pytest.approx(old / new, rel=0.1, abs=0.01)
+    assert float(rows[3][4]) == pytest.approx(1, rel=0.2), "the same program takes as much memory"
+
+
+def test_a_neighbour_is_measured():
+    table = run_script(BENCHES / "neighbour.py", "--sessions", "2", "--max-tokens", "4", "--rounds", "1")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["writing", "an update", "encoding", "ranking"]
+    assert all(float(row[2]) > 0 for row in rows)
+
+
 def test_the_noise_of_log_ratios_is_measured():
     """Rounding to bfloat16 hides most of a step; float32 and bfloat16 in two parts see all of it."""
     sizes = ("--sessions", "3", "--max-tokens", "40", "--learning-rates", "1e-6", "--updates", "2", "--updated", "fp32")

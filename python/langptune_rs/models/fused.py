@@ -8,7 +8,6 @@ Every row is computed alone, so it does not depend on what else is in the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -65,13 +64,14 @@ class FusedDecoder:
         Layers may still compute something else with the same parts; `acceptance.is_fusable` finds that.
         """
         head_dim = getattr(getattr(decoder.layers[0], "self_attn", None), "head_dim", None)
-        if not isinstance(head_dim, int) or not all(_is_known(layer, head_dim) for layer in decoder.layers):
+        if not isinstance(head_dim, int) or (norm := _norm(decoder.norm)) is None:
             return None
-        if (norm := _norm(decoder.norm)) is None:
+        known = [_Known.of(layer, head_dim) for layer in decoder.layers]
+        if not all(known):
             return None
         config = getattr(decoder.layers[0].self_attn, "config", None)
         num_heads, num_kv_heads = (getattr(config, f"num_{name}_heads", 0) for name in ("attention", "key_value"))
-        layers = [_packed(layer, dtype) for layer in decoder.layers]
+        layers = [layer.packed(dtype) for layer in known if layer]
         width = (num_heads + 2 * num_kv_heads) * head_dim
         if not num_kv_heads or num_heads % num_kv_heads or any(layer.qkv.num_outputs != width for layer in layers):
             return None
@@ -133,63 +133,85 @@ def _parts(module: nn.Module) -> dict[str, nn.Module]:
     return {name: child for name, child in module.named_children() if not isinstance(child, nn.Dropout)}
 
 
-def _is_known(layer: nn.Module, head_dim: int) -> bool:
-    """Whether the layer has the parts of Llama's, and perhaps norms of queries and keys as Qwen 3 has them."""
-    if set(_parts(layer)) != set(PARTS):
-        return False
-    attention, feed_forward = (_parts(layer.get_submodule(name)) for name in ("self_attn", "mlp"))
-    head_norms = {name: attention.pop(name) for name in ("q_norm", "k_norm") if name in attention}
-    gate = next((feed_forward.pop(name) for name in ("act_fn", "activation_fn") if name in feed_forward), None)
-    return (
-        set(attention) in ({"q_proj", "k_proj", "v_proj", "o_proj"}, {"qkv_proj", "o_proj"})
-        and set(feed_forward) in ({"gate_proj", "up_proj", "down_proj"}, {"gate_up_proj", "down_proj"})
-        and all(is_linear(module) for module in (*attention.values(), *feed_forward.values()))
-        and type(gate).__name__ in _GATES
-        and len(head_norms) in (0, 2)
-        and all(norm is not None and norm[0].shape == (head_dim,) for norm in map(_norm, head_norms.values()))
-        and all(
-            _norm(layer.get_submodule(name)) is not None for name in ("input_layernorm", "post_attention_layernorm")
+@dataclass(frozen=True)
+class _Known:
+    """The parts of a layer like Llama's, perhaps with norms of queries and keys as Qwen 3 has them."""
+
+    input_norm: _Norm
+    qkv: list[nn.Module]
+    head_norms: list[_Norm]
+    scaling: float
+    output: nn.Module
+    feed_forward_norm: _Norm
+    gate_up: list[nn.Module]
+    gate: str
+    down: nn.Module
+
+    @classmethod
+    def of(cls, layer: nn.Module, head_dim: int) -> _Known | None:
+        """The parts of a layer whose heads are so wide; None for a layer that has others."""
+        if set(_parts(layer)) != set(PARTS):
+            return None
+        attention, feed_forward = (_parts(layer.get_submodule(name)) for name in ("self_attn", "mlp"))
+        norms = [_norm(layer.get_submodule(name)) for name in ("input_layernorm", "post_attention_layernorm")]
+        head_norms = [_norm(attention.pop(name)) for name in ("q_norm", "k_norm") if name in attention]
+        gates = [feed_forward.pop(name) for name in ("act_fn", "activation_fn") if name in feed_forward]
+        qkv = _taken(attention, ["q_proj", "k_proj", "v_proj"], ["qkv_proj"])
+        output = _taken(attention, ["o_proj"])
+        gate_up = _taken(feed_forward, ["gate_proj", "up_proj"], ["gate_up_proj"])
+        down = _taken(feed_forward, ["down_proj"])
+        scaling = getattr(layer.self_attn, "scaling", None)
+        input_norm, feed_forward_norm = norms
+        if (
+            attention
+            or feed_forward
+            or not (qkv and output and gate_up and down)
+            or len(gates) != 1
+            or type(gates[0]).__name__ not in _GATES
+            or len(head_norms) not in (0, 2)
+            or not all(norm is not None and norm[0].shape == (head_dim,) for norm in head_norms)
+            or input_norm is None
+            or feed_forward_norm is None
+            or not isinstance(scaling, float)
+        ):
+            return None
+        return cls(
+            input_norm,
+            qkv,
+            [norm for norm in head_norms if norm is not None],
+            scaling,
+            output[0],
+            feed_forward_norm,
+            gate_up,
+            _GATES[type(gates[0]).__name__],
+            down[0],
         )
-        and isinstance(getattr(layer.self_attn, "scaling", None), float)
-    )
+
+    def packed(self, dtype: torch.dtype) -> _Layer:
+        """A copy of the layer with weights in `dtype`."""
+        head_norms = None
+        if self.head_norms:
+            (queries, epsilon), (keys, _) = self.head_norms
+            head_norms = (queries, keys, epsilon)
+        return _Layer(
+            self.input_norm,
+            PackedLinear(self.qkv, dtype),
+            head_norms,
+            self.scaling,
+            PackedLinear([self.output], dtype),
+            self.feed_forward_norm,
+            PackedLinear(self.gate_up, dtype),
+            self.gate,
+            PackedLinear([self.down], dtype),
+        )
 
 
-def _packed(layer: nn.Module, dtype: torch.dtype) -> _Layer:
-    attention, feed_forward = cast(Any, layer.self_attn), cast(Any, layer.mlp)
-    qkv = (
-        [attention.qkv_proj]
-        if hasattr(attention, "qkv_proj")
-        else [attention.q_proj, attention.k_proj, attention.v_proj]
-    )
-    gate_up = (
-        [feed_forward.gate_up_proj]
-        if hasattr(feed_forward, "gate_up_proj")
-        else [feed_forward.gate_proj, feed_forward.up_proj]
-    )
-    gate = feed_forward.act_fn if hasattr(feed_forward, "act_fn") else feed_forward.activation_fn
-    input_norm, feed_forward_norm = (
-        _norm(cast(Any, layer).input_layernorm),
-        _norm(cast(Any, layer).post_attention_layernorm),
-    )
-    assert input_norm is not None, "the layer is known"
-    assert feed_forward_norm is not None, "the layer is known"
-    head_norms = None
-    if hasattr(attention, "q_norm"):
-        queries, keys = _norm(attention.q_norm), _norm(attention.k_norm)
-        assert queries is not None, "the layer is known"
-        assert keys is not None, "the layer is known"
-        head_norms = (queries[0], keys[0], queries[1])
-    return _Layer(
-        input_norm,
-        PackedLinear(qkv, dtype),
-        head_norms,
-        attention.scaling,
-        PackedLinear([attention.o_proj], dtype),
-        feed_forward_norm,
-        PackedLinear(gate_up, dtype),
-        _GATES[type(gate).__name__],
-        PackedLinear([feed_forward.down_proj], dtype),
-    )
+def _taken(modules: dict[str, nn.Module], *names: list[str]) -> list[nn.Module]:
+    """The linear layers of the first list of names that is there, which leave `modules`; none without such a list."""
+    for of_list in names:
+        if all(name in modules and is_linear(modules[name]) for name in of_list):
+            return [modules.pop(name) for name in of_list]
+    return []
 
 
 @torch.no_grad()
