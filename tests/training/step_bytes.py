@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from langptune_rs import models
 from langptune_rs.config import load_config
 from langptune_rs.distributed.group import end_process
 from langptune_rs.distributed.start import start_distributed
@@ -44,6 +45,7 @@ def main(prompt_tokens: int, overrides: list[str]) -> None:
     config = load_config("quickstart", overrides)
     num_sessions, num_profiles = config.rlso.batch_size, config.rlso.num_profiles
     start_distributed()
+    models.policy.make_lean = lambda layer: None  # the plan is of GPUs, where layers are transformers' own
     dtypes = COMPUTE_DTYPES[config.engine.precision], COMPUTE_DTYPES[config.rlso.precision]
     policy = Policy.load(config.policy, *dtypes)
     random = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from langptune_rs import _core
 from langptune_rs.models.decoder import PARTS, Decoder
 from langptune_rs.models.linear import PackedLinear, is_linear
+from langptune_rs.models.norms import RootMeanSquareNorm
 
 _GATES = {"SiLUActivation": "silu", "SiLU": "silu", "GELUTanh": "gelu_tanh"}
 """By the class of the activation in transformers or torch."""
@@ -214,17 +215,8 @@ def _taken(modules: dict[str, nn.Module], *names: list[str]) -> list[nn.Module]:
     return []
 
 
-@torch.no_grad()
 def _norm(module: nn.Module) -> _Norm | None:
-    """What a root mean square norm multiplies by, and its epsilon; None for another norm.
-
-    Some models multiply by their weights plus 1. The norm of ones shows what is meant.
-    """
-    weight = getattr(module, "weight", None)
-    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if not isinstance(weight, Tensor) or not isinstance(epsilon, float) or isinstance(module, nn.LayerNorm):
+    """What a root mean square norm multiplies by, and its epsilon; None for another norm."""
+    if (norm := RootMeanSquareNorm.of(module)) is None:
         return None
-    plain = weight.detach().float()
-    shown = module(torch.ones(1, len(weight), dtype=weight.dtype))[0].float()
-    weights = min((plain, plain + 1), key=lambda weights: float((weights - shown).abs().max()))
-    return weights.numpy().copy(), epsilon
+    return (module.get_parameter("weight").detach().float() + norm.offset).numpy(), norm.epsilon

@@ -25,6 +25,7 @@ from langptune_rs.models.chat import Chat
 from langptune_rs.models.completeness import IN_CHATS, check_adapter, check_tensors, check_vocabulary
 from langptune_rs.models.decoder import Decoder, last_hidden, run_layers
 from langptune_rs.models.folders import check_files, explained
+from langptune_rs.models.lean import make_lean
 from langptune_rs.models.mixed import widen
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder
@@ -138,8 +139,11 @@ class Policy:
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
+        is_fusable = self.is_fusable  # of the layers as they are
         for module in (*self.decoder.layers[self.cut :], self.decoder.norm):
             widen(module, dtype)
+            if is_fusable and dtype == torch.float32:
+                make_lean(module)
 
     @contextmanager
     def in_one_precision(self) -> Iterator[None]:

@@ -37,7 +37,7 @@ import math
 from dataclasses import dataclass
 
 from langptune_rs.config import RunConfig
-from langptune_rs.models.log_probs import ROWS
+from langptune_rs.models.log_probs import OUTPUTS, ROWS
 from langptune_rs.models.shapes import Shape
 from langptune_rs.training.engines import REDUCE_BUCKET
 
@@ -244,7 +244,7 @@ def _policy_activations(config: RunConfig, policy: Shape) -> int:
     if config.policy.train == "lora":
         kept += num_tokens * num_layers * 7 * config.policy.lora_rank * bytes_per_number(precision)
     if precision != config.engine.precision:
-        kept += bytes_per_number(precision) * policy.vocabulary * policy.width
+        kept += bytes_per_number(precision) * min(OUTPUTS, policy.vocabulary) * policy.width
     return kept + min(ROWS, num_tokens) * policy.vocabulary * (8 if precision == "fp32" else 12)
 
 
