@@ -49,6 +49,7 @@ from langptune_rs.config.engine import EngineConfig
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.distributed.start import start_distributed
+from langptune_rs.models import log_probs
 from langptune_rs.models.log_probs import ROWS, TokenLogps
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy, output_matrix
@@ -299,6 +300,7 @@ class WayScorer(ProfileScorer):
         self.policy = policy
         self.token_logps = Head(output_matrix(policy.model), policy.final_softcap, temperature, way.head or way.dtype)
         exact_rows = len(output_matrix(policy.model).get_parameter("weight")) if way.head else None
+        log_probs.OUTPUTS = sys.maxsize  # so that the output matrix is known by its size
         self._products = RoundedProducts(way.parts, exact_rows) if way.parts else nullcontext()
 
     def forward(self, batch: RolloutBatch) -> Tensor:

@@ -79,7 +79,7 @@ def _raw_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return nn.functional.linear(hidden, weight, bias)
     logits = hidden.new_empty(len(hidden), len(weight))
     for outputs, part in _widened(weight, hidden.dtype):
-        logits[:, outputs] = hidden @ part.T
+        logits[:, outputs] = nn.functional.linear(hidden, part)
     return logits if bias is None else logits.add_(bias)
 
 
