@@ -161,7 +161,7 @@ class TextColumn(ArrowColumn[str]):
     def codes(self) -> np.ndarray:
         """A number for each text, the same for equal texts, int64 (n,)."""
         encoded = self._array.dictionary_encode().combine_chunks()
-        numbers = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        numbers: np.ndarray = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         return numbers if self._taken is None else numbers[self._taken]
 
     def near(self, text: str, n: int = 20_000) -> list[str]:
