@@ -140,7 +140,7 @@ def num_later(sessions):
             for item in [*other["history"], other["target"]]
             if item not in [*row["history"], row["target"]]
         }
-        yield len(later - held_out)
+        yield min(10, len(later - held_out))
 
 
 def test_ratings_are_counted_by_half_points(folder):

@@ -24,7 +24,7 @@ NUM_BINS = 12
 HEAVY_TAIL = 8
 """Bins double in width where the largest value is more than this many times the median."""
 
-MOST_LATER = 20
+MOST_LATER = 10
 """Later targets of a train session that are looked for."""
 
 _DAY = 86400
