@@ -19,7 +19,8 @@ from langptune_rs.progress import progress
 from langptune_rs.runs.folder import CHECKPOINTS
 from langptune_rs.seeds import derive_seed
 from langptune_rs.training.checkpoints import Phase
-from langptune_rs.training.checks import check_precision, check_prompts, check_sizes
+from langptune_rs.training.checks import check_precision, check_prompts, check_reward, check_sizes
+from langptune_rs.training.collapse import CollapseWarning, entropy
 from langptune_rs.training.contrastive_step import ContrastiveBatch, contrastive_step, log_target_shares
 from langptune_rs.training.interruption import Interrupted, InterruptibleWriter, Interruption, Stopped
 from langptune_rs.training.log_ratios import LogRatioCheck
@@ -27,6 +28,7 @@ from langptune_rs.training.models import Models
 from langptune_rs.training.phase_profiles import PhaseProfiles
 from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.ranking import Ranking
+from langptune_rs.training.reward_targets import reward_targets
 from langptune_rs.training.rollouts import Rollout, Rollouts
 from langptune_rs.training.schedules import batch_rows, linear_decay
 from langptune_rs.training.state import Stopwatch, TrainingState
@@ -42,7 +44,9 @@ class Trainer:
         self.sessions = dataset.sessions.select("train").sample(config.data.max_sessions, config.seed)
         self.log_shares = log_target_shares(dataset) if config.contrastive.popularity_correction else None
         check_sizes(config, len(self.sessions), dataset.sessions.splits.count("train"))
+        targets = reward_targets(config, dataset, self.sessions)
         check_precision(config)
+        check_reward(config, gives_scores=Ranking.gives_scores)
         self.models = Models(config)
         self.interruption = Interruption()
         self.writer = InterruptibleWriter(self.models.policy, dataset, config, self.interruption)
@@ -51,8 +55,9 @@ class Trainer:
         checkpoints = output / CHECKPOINTS
         self.phase_profiles = PhaseProfiles(config, checkpoints, self.sessions, self.models, self.writer)
         self.rollouts = Rollouts(
-            config, checkpoints, self.sessions, dataset.catalog, self.models, self.writer, self.ranking
+            config, checkpoints, self.sessions, targets, dataset.catalog, self.models, self.writer, self.ranking
         )
+        self.collapse = CollapseWarning(config.rlso.num_profiles)
         check_prompts(config, dataset, self.writer, (self.sessions, self.validation.sessions))
         self.state = TrainingState(config, output, self.models.engines)
 
@@ -159,6 +164,9 @@ class Trainer:
                         learning_rate,
                     )
                     unusable.name(old_logps_BG, values["rlso/unusable_profiles"])
+                    if step == t:
+                        metrics = {**metrics, "profile/entropy": entropy(old_logps_BG, rollout.num_tokens_BG)}
+                        self.collapse.check(metrics)
                     if check and step == t:
                         with self.models.whole("policy"):
                             metrics = {**metrics, **check.metrics()}

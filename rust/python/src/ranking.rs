@@ -160,6 +160,22 @@ impl ItemIndex {
         Ok(PyArray1::from_vec(py, counts))
     }
 
+    /// One f64 rank and one f64 log-probability for each target, flat.
+    fn score_targets<'py>(
+        &self,
+        py: Python<'py>,
+        user_embeddings: PyReadonlyArray2<f32>,
+        targets: Rows,
+        exclude: Option<Rows>,
+        temperature: f64,
+    ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>)> {
+        let rows = (Some(&targets), exclude.as_ref());
+        let found = self.enter(py, &user_embeddings, rows, own_ids, |index, users, targets, exclude| {
+            index.score_targets(users, targets, exclude, temperature)
+        })?;
+        Ok((PyArray1::from_vec(py, found.ranks), PyArray1::from_vec(py, found.log_probs)))
+    }
+
     /// The k best items of each user.
     fn search<'py>(
         &self,
