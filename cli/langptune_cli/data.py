@@ -26,7 +26,9 @@ class _Prepare(TyperCommand):
 
 
 @app.command(cls=_Prepare)
-@options_from(DataConfig, leave_out=("source", "max_sessions"), template="NAME|FILE", rating_scale="LOW-HIGH")
+@options_from(
+    DataConfig, leave_out=("source", "max_sessions", "num_targets"), template="NAME|FILE", rating_scale="LOW-HIGH"
+)
 def prepare(
     source: Annotated[
         str,

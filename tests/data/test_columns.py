@@ -54,6 +54,7 @@ def test_a_column_is_read_like_a_list(case, part, wanted):
     alike = [i for i, text in enumerate(texts) if text.casefold() == wanted.casefold()]
     assert column.find(wanted, any_case=True) == next(iter(alike), None)
     assert column.rows_of(wanted).tolist() == [i for i, text in enumerate(texts) if text == wanted]
+    assert [code == column.codes()[0] for code in column.codes()] == [text == texts[0] for text in texts]
     assert sorted(column.near(wanted)) == sorted(texts)
     assert (wanted in column) == (wanted in texts)
 

@@ -114,6 +114,7 @@ def test_lengths_are_measured(folder):
         "review_characters": [len(review) for row in sessions for review in row["reviews"] if review],
         "item_tokens": range(10, 9 + len(items)),
         "history_tokens": range(10, 9 + len(sessions)),
+        "later_targets": num_later(sessions),
     }
     inspection = inspect_dataset(folder)
     measured = {name: sorted(values.tolist()) for name, values in inspection.lengths.items()}
@@ -125,6 +126,21 @@ def test_lengths_are_measured(folder):
         assert shown["mean"] == pytest.approx(math.fsum(values) / len(values))
         assert shown["median"] == np.quantile(values, 0.5)
         assert shown["p95"] == np.quantile(values, 0.95)
+
+
+def num_later(sessions):
+    """Items of later train sessions of the same user that are neither in the window nor held out as its targets."""
+    held_out = {(row["user_id"], row["target"]) for row in sessions if row["split"] != "train"}
+    train = [row for row in sessions if row["split"] == "train"]
+    for i, row in enumerate(train):
+        later = {
+            (other["user_id"], item)
+            for other in train[i + 1 :]
+            if other["user_id"] == row["user_id"]
+            for item in [*other["history"], other["target"]]
+            if item not in [*row["history"], row["target"]]
+        }
+        yield min(10, len(later - held_out))
 
 
 def test_ratings_are_counted_by_half_points(folder):

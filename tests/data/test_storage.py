@@ -99,6 +99,15 @@ def test_prompts_show_the_history_oldest_first(tmp_path):
     assert data.session_text(data.sessions.take([2, 0]), 1) == full_history
 
 
+def test_the_titles_of_a_history_are_one_line_oldest_first(tmp_path):
+    data = load(saved(tmp_path))
+    expected = [
+        "; ".join(data.catalog.titles[item] for item in history) for history in data.sessions.histories.tolist()
+    ]
+    assert [data.history_titles(data.sessions, i) for i in range(len(data.sessions))] == expected
+    assert expected[0].endswith("; Nameless"), "an item without a title has the first words of its description"
+
+
 def test_a_prompt_may_show_each_item_in_one_line(tmp_path):
     from langptune_rs.data import PromptStyle
 

@@ -134,6 +134,17 @@ def test_six_curves_are_drawn_and_described(page, parts):
     assert text.count("Not measured in this run.") == 5
 
 
+def test_steps_on_histories_have_a_curve_of_their_own(parts):
+    contrastive = parts["config"].contrastive.model_copy(update={"history_steps": 2})
+    config = parts["config"].model_copy(update={"contrastive": contrastive})
+    history = [{"step": i, "iteration": 0, "phase": "history", "contrastive/loss": 9.0 - i} for i in (1, 2)]
+    later = [{**line, "step": line["step"] + 2} for line in parts["metrics"]]
+    text = render(**{**parts, "config": config, "metrics": [*history, *later]})
+    assert Page(text).tags.count("svg") == 8
+    assert "Contrastive loss on histories: from 8 at step 1 to 7 at step 2." in text
+    assert "Contrastive loss: from 3.9 at step 1 to" in text
+
+
 def test_examples_are_spread_from_the_worst_to_the_best():
     before = np.array([10, 2, 4, 100, 1, 8, 50, 20, 3])
     after = np.array([5, 3, 4, 10, 1, 9, 1, 30, 6])

@@ -22,6 +22,15 @@ def test_a_batch_size_that_is_advised_is_taken(monkeypatch, num_processes, num_s
     check_sizes(load_config("quickstart", overrides), num_sessions, 100)
 
 
+def test_steps_on_histories_alone_have_batches_of_the_whole_train_split():
+    alone = ["method=LangPTune-CL", "contrastive.history_steps=3", "contrastive.steps=0"]
+    check_sizes(load_config("quickstart", [*alone, "contrastive.batch_size=100"]), 5, 100)
+    with pytest.raises(ConfigError, match=r"only 100 training sessions\. Set it to at most 100, or prepare more data"):
+        check_sizes(load_config("quickstart", [*alone, "contrastive.batch_size=101"]), 5, 100)
+    with pytest.raises(ConfigError, match=r"only 5 training sessions .* at most 5, or raise data\.max_sessions"):
+        check_sizes(load_config("quickstart", [*alone[:2], "contrastive.batch_size=100"]), 5, 100)
+
+
 def test_bfloat16_is_refused_where_the_gpu_lacks_it(monkeypatch):
     check_precision(load_config("quickstart"))  # this machine computes in it, by units or by emulation
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -34,6 +34,7 @@ from langptune_rs.training.planning.plan import make_plan, remedy
 
 STEP = Path(__file__).with_name("step_bytes.py")
 MATRIX = 512 * 512
+HISTORY = "contrastive.history_steps=100"
 LAST_STAYS = ((1, "fp32"), (2, "fp32"), (2, "bf16"))
 
 
@@ -184,6 +185,29 @@ def test_more_of_zero_takes_no_more_memory_but_for_what_it_gathers(recipe):
     assert eight.phases[-1].optimizer * 8 == pytest.approx(one.phases[-1].optimizer, rel=1e-6)
 
 
+def test_steps_on_histories_are_a_phase_that_writes_nothing_and_trains_as_a_contrastive_one():
+    plan = partial(make_plan, num_gpus=2, gpu_memory=48 * 2**30)
+    shapes = policy_shape("google/gemma-2b-it"), embedder_shape("mixedbread-ai/mxbai-embed-large-v1")
+    without, both = (plan(load_config("gemma-2b", options), *shapes) for options in ([], [HISTORY]))
+    history, contrastive, rlso = both.steps
+    assert [contrastive, rlso] == without.steps
+    assert (history.phase, history.tokens_written) == ("history", 0)
+    assert history.tokens_trained == contrastive.tokens_trained
+    assert 0 < history.seconds < contrastive.seconds
+    alone = load_config("gemma-2b", [HISTORY, "method=LangPTune-CL", "contrastive.steps=0"])
+    assert [step.phase for step in plan(alone, *shapes).steps] == ["history"]
+    for before, after in zip(without.options, both.options, strict=True):
+        assert after.phases[1:] == before.phases
+        first = after.phases[0]
+        assert (first.phase, first.gradients, first.optimizer) == ("history", *_engines(before))
+        assert first.total <= before.phases[0].total
+    assert any(line.startswith("A history step writes 0 tokens, ") for line in both.lines())
+
+
+def _engines(option):
+    return option.phases[0].gradients, option.phases[0].optimizer
+
+
 def test_what_does_not_fit_is_answered_with_a_key_that_makes_it_smaller():
     config = load_config("gemma-2b")
     shapes = policy_shape(config.policy.model), embedder_shape(config.embedder.model)
@@ -198,7 +222,7 @@ def test_what_does_not_fit_is_answered_with_a_key_that_makes_it_smaller():
 
 @pytest.mark.parametrize("train", ["lora", "last-layers"])
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("phase", ["contrastive", "rlso"])
+@pytest.mark.parametrize("phase", ["history", "contrastive", "rlso"])
 def test_what_is_advised_can_be_set_until_only_a_smaller_model_helps(phase, part, train):
     overrides = [f"policy.train={train}"]
     for _ in range(60):

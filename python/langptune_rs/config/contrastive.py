@@ -8,6 +8,9 @@ from langptune_rs.config.section import Section
 class ContrastiveConfig(Section):
     """Contrastive training of the embedder (section 3.2, Eq. 7)."""
 
+    history_steps: NonNegativeInt = 0
+    """Steps before the first iteration that read the titles of a history instead of a profile, over all train sessions.
+    They cost no writing. The paper has none."""
     steps: NonNegativeInt = 800
     """J: optimizer steps in each iteration."""
     batch_size: PositiveInt = 256

@@ -81,6 +81,9 @@ class DataConfig(Section):
     the scale of files where this is unset, and so are the items' average ratings."""
     max_sessions: PositiveInt | None = None
     """Train on this many sessions at most, drawn with the run's seed."""
+    num_targets: PositiveInt = 1
+    """The reward of a train session averages over this many targets: its own, and the items that its user chose next
+    in later train sessions. A user with fewer has fewer. None is a target of the user in validation or test."""
     seed: int = Field(default=0, ge=0)
     """Seed of the split, separate from the run's seed, so that runs with different seeds share one test set."""
 

@@ -56,8 +56,13 @@ class RunConfig(Section):
 
     @property
     def trains_embedder(self) -> bool:
-        """Whether the method has contrastive phases."""
+        """Whether the method trains the embedder, in contrastive phases or on titles of histories."""
         return self.method != "LangPTune-RLSO"
+
+    @property
+    def trains_on_profiles(self) -> bool:
+        """Whether the embedder has contrastive phases, for which the policy writes profiles."""
+        return self.trains_embedder and self.contrastive.steps > 0
 
     @property
     def trains_policy(self) -> bool:
@@ -66,9 +71,15 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_steps(self) -> RunConfig:
-        if self.trains_embedder and not self.contrastive.steps:
+        if self.trains_embedder and not self.contrastive.steps and not self.contrastive.history_steps:
             raise ValueError(
-                'contrastive.steps = 0 trains no embedder; set method = "LangPTune-RLSO" to train only the policy'
+                'contrastive.steps = 0 trains no embedder; set method = "LangPTune-RLSO" to train only the policy, or '
+                "contrastive.history_steps to train the embedder on titles of histories alone"
+            )
+        if not self.trains_embedder and self.contrastive.history_steps:
+            raise ValueError(
+                f"contrastive.history_steps = {self.contrastive.history_steps} train the embedder, which method = "
+                f'"{self.method}" leaves as it is; set contrastive.history_steps = 0, or method = "LangPTune"'
             )
         if self.trains_policy and not self.rlso.steps:
             raise ValueError('rlso.steps = 0 trains no policy; set method = "LangPTune-CL" to train only the embedder')

@@ -42,7 +42,10 @@ class MetricsLog:
             self._wandb = wandb.init(project=config.wandb_project, dir=run, config=run_config, name=run.name)
 
     def write(self, step: int, iteration: int, phase: str, values: Mapping[str, float]) -> None:
-        """Log the values of one optimizer step (`phase` "contrastive" or "rlso") or of a validation after it."""
+        """Log the values of one optimizer step or of a validation after it.
+
+        `phase` is "history", "contrastive" or "rlso", or "validation".
+        """
         self._file.write(json.dumps({"step": step, "iteration": iteration, "phase": phase, **values}) + "\n")
         self._file.flush()
         if self._tensorboard:

@@ -31,8 +31,8 @@ STATE = "state.json"
 """The file that every checkpoint gets last: position, number of processes, and size and SHA-256 of each file."""
 
 
-Phase = Literal["contrastive", "rlso"]
-"""A phase of an iteration, named like the recipe's section about it."""
+Phase = Literal["history", "contrastive", "rlso"]
+"""A phase of an iteration, named like the recipe's section about it; or the steps on histories before the first."""
 
 
 @dataclass(frozen=True)

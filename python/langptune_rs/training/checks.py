@@ -37,26 +37,27 @@ def check_reward(config: RunConfig, *, gives_scores: bool) -> None:
 def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None:
     """Raise `ConfigError` when the number of training sessions does not suit the processes or the batch sizes.
 
-    `num_in_split` counts the whole train split; `data.max_sessions` may leave some of its sessions out.
+    `num_in_split` counts the whole train split; `data.max_sessions` may leave some of its sessions out, of which only
+    the steps on histories make use.
     """
     num_processes = world_size()
-    is_limited = num_sessions < num_in_split
-    cause = f" (data.max_sessions = {config.data.max_sessions} of {num_in_split})" if is_limited else ""
-    more = "raise data.max_sessions" if is_limited else "prepare more data"
+    cause, more = _limit(config, num_sessions, num_in_split)
     if num_processes > num_sessions:
         raise ConfigError(
             f"There are {num_processes} processes, but only {num_sessions} training sessions{cause}. "
             f"Start at most {num_sessions}, or {more}."
         )
+    for_embedder = num_sessions if config.trains_on_profiles else num_in_split
     sections = (
-        ("contrastive", config.trains_embedder, config.contrastive.batch_size),
-        ("rlso", config.trains_policy, config.rlso.batch_size),
+        ("contrastive", config.trains_embedder, config.contrastive.batch_size, for_embedder),
+        ("rlso", config.trains_policy, config.rlso.batch_size, num_sessions),
     )
-    for section, trains, batch_size in sections:
-        if trains and batch_size > num_sessions:
-            most = num_sessions - num_sessions % num_processes  # a multiple, as every process takes an equal share
+    for section, trains, batch_size, available in sections:
+        if trains and batch_size > available:
+            most = available - available % num_processes  # a multiple, as every process takes an equal share
+            cause, more = _limit(config, available, num_in_split)
             raise ConfigError(
-                f"{section}.batch_size = {batch_size}, but there are only {num_sessions} training sessions{cause}. "
+                f"{section}.batch_size = {batch_size}, but there are only {available} training sessions{cause}. "
                 f"Set it to at most {most}, or {more}."
             )
         if trains and batch_size % num_processes:
@@ -64,6 +65,13 @@ def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None
                 f"{section}.batch_size = {batch_size} cannot be shared equally by {num_processes} processes. "
                 f"Choose a multiple of {num_processes}."
             )
+
+
+def _limit(config: RunConfig, num_sessions: int, num_in_split: int) -> tuple[str, str]:
+    """Why there are no more sessions, in brackets where the recipe says so, and what gives more."""
+    if num_sessions < num_in_split:
+        return f" (data.max_sessions = {config.data.max_sessions} of {num_in_split})", "raise data.max_sessions"
+    return "", "prepare more data"
 
 
 def check_prompts(config: RunConfig, dataset: Dataset, writer: ProfileWriter, others: Iterable[Sessions]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +58,18 @@ class Rollouts:
         config: RunConfig,
         folder: Path,
         sessions: Sessions,
+        targets: Sequence[NDArray[np.int64]] | None,
         catalog: Catalog,
         models: Models,
         writer: InterruptibleWriter,
         ranking: Ranking,
     ):
-        """`folder` keeps the reference policy of an iteration; `sessions` are all training sessions."""
+        """`folder` keeps the reference policy of an iteration; `sessions` are all training sessions.
+
+        `targets` has the items that the reward of each session averages over; None for its own target.
+        """
         self._config, self._folder, self._sessions, self._catalog = config, folder, sessions, catalog
+        self._targets = targets
         self._models, self._writer, self._ranking = models, writer, ranking
         self._warned_of: set[str] = set()
         self._terms = parse_reward(config.rlso.reward)
@@ -102,7 +108,9 @@ class Rollouts:
         Raises `Interrupted`.
         """
         config = self._config.rlso
-        sessions = self._sessions.take(rows[shard(rows)])
+        own = rows[shard(rows)]
+        sessions = self._sessions.take(own)
+        targets = sessions.targets if self._targets is None else [self._targets[row] for row in own]
         prompts = self._writer.prompts(sessions)
         seeds = [derive_seed(self._config.seed, "sample", k, t, int(session)) for session in sessions.session_ids]
         with self._models.whole("policy"):
@@ -113,7 +121,7 @@ class Rollouts:
                 old_logps_BG = score(self._models.scorer, batches)
                 with self._reference.in_place():
                     reference_logps_BG = score(self._models.scorer, batches)
-        outcomes = self._outcomes(profiles, sessions)
+        outcomes = self._outcomes(profiles, sessions, targets)
         values = values_of(self._terms, outcomes)
         raw = with_overlong(
             weighted_sum(self._terms, values),
@@ -139,9 +147,11 @@ class Rollouts:
         num_tokens_BG = torch.tensor([len(tokens) for tokens in profiles.tokens]).view(raw_BG.shape).double()
         return Rollout(batches, standardized_BG, old_logps_BG, metrics, sessions.session_ids, num_tokens_BG)
 
-    def _outcomes(self, profiles: Profiles, sessions: Sessions) -> Outcomes:
+    def _outcomes(
+        self, profiles: Profiles, sessions: Sessions, targets: NDArray[np.integer] | Sequence[NDArray[np.integer]]
+    ) -> Outcomes:
         """What became of this rank's profiles, by the recommender and by their own words."""
-        ranks, log_probs = self._ranking.score_targets(profiles, sessions.targets, sessions.histories)
+        ranks, log_probs = self._ranking.score_targets(profiles, targets, sessions.histories)
         lengths = np.array([len(tokens) for tokens in profiles.tokens]) / self._config.profile.max_tokens
         copied = copied_shares(profiles.texts, sessions, self._catalog)
         return Outcomes(ranks, log_probs, lengths, copied, repeated_shares(profiles.texts))

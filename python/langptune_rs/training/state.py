@@ -36,7 +36,7 @@ class TrainingState:
     def __init__(self, config: RunConfig, output: Path, engines: Mapping[str, Engine]):
         """Go on from the newest sound checkpoint in `output`, which fills the engines, or from the beginning."""
         self._config, self._engines, self._folder = config, engines, output / CHECKPOINTS
-        self.position = Position()
+        self.position = Position(phase="history" if config.contrastive.history_steps else "contrastive")
         checkpoint = newest_checkpoint(self._folder)
         if checkpoint:
             self.position = checkpoint.position
@@ -53,15 +53,17 @@ class TrainingState:
     def finish_step(self, k: int, phase: Phase, values: Mapping[str, float], seconds: float) -> None:
         """Check and log one optimizer step and move past it.
 
-        `values` holds the step's `PHASE/loss` and `PHASE/grad_norm`; raises `TrainingError` when one is not finite.
+        `values` holds the step's `contrastive/loss` and `contrastive/grad_norm`, or `rlso/loss` and `rlso/grad_norm`;
+        raises `TrainingError` when one is not finite.
         """
         p = self.position
-        loss, norm = values[f"{phase}/loss"], values[f"{phase}/grad_norm"]
+        section = "rlso" if phase == "rlso" else "contrastive"
+        loss, norm = values[f"{section}/loss"], values[f"{section}/grad_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm) and norm >= 0):
             more = "" if self._config.engine.precision == "fp32" else ' or set engine.precision = "fp32"'
             raise TrainingError(
-                f"The {phase} loss is {loss} and its gradient norm {norm} at step {p.step + 1} (iteration {k + 1}). "
-                f"{last_checkpoint(self._folder)}{_cause(values)} Lower {phase}.learning_rate{more}."
+                f"The {section} loss is {loss} and its gradient norm {norm} at step {p.step + 1} (iteration {k + 1}). "
+                f"{last_checkpoint(self._folder)}{_cause(values)} Lower {section}.learning_rate{more}."
             )
         self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
         if self.log:

@@ -1,7 +1,11 @@
-"""LangPTune, Algorithm 1: K iterations of J contrastive steps for the embedder and T RLSO steps for the policy."""
+"""LangPTune, Algorithm 1: K iterations of J contrastive steps for the embedder and T RLSO steps for the policy.
+
+Before the first iteration the embedder may train on the titles of histories (`contrastive.history_steps`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from langptune_rs.config import RunConfig
-from langptune_rs.data import Dataset
+from langptune_rs.data import Dataset, Sessions
 from langptune_rs.distributed.failures import CONTRASTIVE, RLSO, WRITING, during
 from langptune_rs.progress import progress
 from langptune_rs.runs.folder import CHECKPOINTS
 from langptune_rs.seeds import derive_seed
-from langptune_rs.training.checkpoints import Phase, Position
+from langptune_rs.training.checkpoints import Phase
 from langptune_rs.training.checks import check_precision, check_prompts, check_reward, check_sizes
 from langptune_rs.training.collapse import CollapseWarning, entropy
 from langptune_rs.training.contrastive_step import ContrastiveBatch, contrastive_step, log_target_shares
@@ -24,6 +28,7 @@ from langptune_rs.training.models import Models
 from langptune_rs.training.phase_profiles import PhaseProfiles
 from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.ranking import Ranking
+from langptune_rs.training.reward_targets import reward_targets
 from langptune_rs.training.rollouts import Rollout, Rollouts
 from langptune_rs.training.schedules import batch_rows, linear_decay
 from langptune_rs.training.state import Stopwatch, TrainingState
@@ -39,6 +44,7 @@ class Trainer:
         self.sessions = dataset.sessions.select("train").sample(config.data.max_sessions, config.seed)
         self.log_shares = log_target_shares(dataset) if config.contrastive.popularity_correction else None
         check_sizes(config, len(self.sessions), dataset.sessions.splits.count("train"))
+        targets = reward_targets(config, dataset, self.sessions)
         check_precision(config)
         check_reward(config, gives_scores=Ranking.gives_scores)
         self.models = Models(config)
@@ -49,7 +55,7 @@ class Trainer:
         checkpoints = output / CHECKPOINTS
         self.phase_profiles = PhaseProfiles(config, checkpoints, self.sessions, self.models, self.writer)
         self.rollouts = Rollouts(
-            config, checkpoints, self.sessions, dataset.catalog, self.models, self.writer, self.ranking
+            config, checkpoints, self.sessions, targets, dataset.catalog, self.models, self.writer, self.ranking
         )
         self.collapse = CollapseWarning(config.rlso.num_profiles)
         check_prompts(config, dataset, self.writer, (self.sessions, self.validation.sessions))
@@ -66,10 +72,13 @@ class Trainer:
 
     def _iterate(self) -> None:
         try:
-            if self.state.position == Position():
+            if self.state.position.step == 0:
                 self._validate(0)
+            if self.state.position.phase == "history":
+                self.history_phase()
+                self._enter(0, "contrastive")
             for k in range(self.state.position.iteration, self.config.iterations):
-                if self.config.trains_embedder and self.state.position.phase == "contrastive":
+                if self.config.trains_on_profiles and self.state.position.phase == "contrastive":
                     self.contrastive_phase(k)
                 self._enter(k, "rlso")
                 if self.config.trains_policy:
@@ -81,22 +90,50 @@ class Trainer:
             raise Stopped from None
 
     @during(CONTRASTIVE)
+    def history_phase(self) -> None:
+        """Take steps of Eq. 7 on the titles of histories in place of profiles, over all train sessions of the data."""
+        config, sessions = self.config.contrastive, self.dataset.sessions.select("train")
+        seed = derive_seed(self.config.seed, "history")
+        rates = [linear_decay(config.learning_rate, j, config.history_steps) for j in range(config.history_steps)]
+
+        def batch(j: int) -> ContrastiveBatch:
+            rows = batch_rows(len(sessions), config.batch_size, j, seed)
+            titles = [self.dataset.history_titles(sessions, row) for row in rows.tolist()]
+            return self._contrastive_batch(sessions, rows, titles)
+
+        self._contrastive_steps(0, "history", rates, batch)
+
+    @during(CONTRASTIVE)
     def contrastive_phase(self, k: int) -> None:
         """Take J steps of Eq. 7 on profiles that the current policy writes for the sessions of this phase."""
-        config, first_step = self.config.contrastive, self.state.position.phase_step
-        total_steps, seed = self.config.iterations * config.steps, derive_seed(self.config.seed, "contrastive", k)
-        batches = [batch_rows(len(self.sessions), config.batch_size, j, seed) for j in range(config.steps)]
-        profiles = self.phase_profiles.of(k, np.unique(np.concatenate(batches)))
+        config, seed = self.config.contrastive, derive_seed(self.config.seed, "contrastive", k)
+        total_steps, steps = self.config.iterations * config.steps, range(config.steps)
+        rates = [linear_decay(config.learning_rate, k * config.steps + j, total_steps) for j in steps]
+        rows = [batch_rows(len(self.sessions), config.batch_size, j, seed) for j in steps]
+        profiles = self.phase_profiles.of(k, np.unique(np.concatenate(rows)))
+
+        def batch(j: int) -> ContrastiveBatch:
+            return self._contrastive_batch(self.sessions, rows[j], [profiles[row] for row in rows[j].tolist()])
+
+        self._contrastive_steps(k, "contrastive", rates, batch)
+
+    def _contrastive_steps(
+        self, k: int, phase: Phase, learning_rates: Sequence[float], batch: Callable[[int], ContrastiveBatch]
+    ) -> None:
+        """Take the steps of a phase that are left, one for each of `learning_rates`, then validate."""
+        first_step = self.state.position.phase_step
         self.ranking.forget()
-        with progress(config.steps, f"iteration {k + 1}: contrastive", first_step) as advance:
-            for j in range(first_step, config.steps):
+        with progress(len(learning_rates), f"iteration {k + 1}: {phase}", first_step) as advance:
+            for j in range(first_step, len(learning_rates)):
                 watch = Stopwatch()
-                batch = self._contrastive_batch(batches[j], profiles)
-                learning_rate = linear_decay(config.learning_rate, k * config.steps + j, total_steps)
                 values = contrastive_step(
-                    self.models.engines["embedder"], self.models.embedder, batch, config, learning_rate
+                    self.models.engines["embedder"],
+                    self.models.embedder,
+                    batch(j),
+                    self.config.contrastive,
+                    learning_rates[j],
                 )
-                self.state.finish_step(k, "contrastive", values, watch.lap())
+                self.state.finish_step(k, phase, values, watch.lap())
                 advance(note=f"loss {values['contrastive/loss']:.4f}")
                 self._save_if_due()
         self._validate(k)
@@ -143,11 +180,12 @@ class Trainer:
         with self.models.whole("policy"):
             return LogRatioCheck(self.models.scorer, rollout.batches[0], derive_seed(self.config.seed, "noise", k))
 
-    def _contrastive_batch(self, rows: NDArray[np.int64], profiles: dict[int, str]) -> ContrastiveBatch:
-        items = self.sessions.targets[rows]
+    def _contrastive_batch(self, sessions: Sessions, rows: NDArray[np.int64], texts: Sequence[str]) -> ContrastiveBatch:
+        """The `texts` of the sessions at `rows`, with their targets."""
+        items = sessions.targets[rows]
         targets = torch.from_numpy(items).long()
         return ContrastiveBatch(
-            [profiles[row] for row in rows.tolist()],
+            texts,
             [self.dataset.catalog.texts[item] for item in items],
             targets,
             None if self.log_shares is None else self.log_shares[targets],

@@ -32,6 +32,7 @@ _AXES = {
     "review_characters": ("characters of review", "reviews"),
     "history_characters": ("characters of history", "sessions"),
     "history_tokens": ("policy tokens of history", "sessions"),
+    "later_targets": ("later targets, up to 10", "train sessions"),
 }
 _LIMITS = {"item_tokens": "max_item_tokens", "history_tokens": "max_history_tokens"}
 """The setting that limits a length, which is drawn as a line."""

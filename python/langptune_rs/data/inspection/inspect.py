@@ -13,6 +13,7 @@ import polars as pl
 from langptune_rs.data.preparing import leakage
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.folder import ITEMS, SESSIONS, load
+from langptune_rs.data.store.later_targets import later_targets
 from langptune_rs.data.store.schema import ITEM_FIELDS
 from langptune_rs.data.store.sessions import SPLITS
 from langptune_rs.data.store.tables import scan_parquet
@@ -22,6 +23,9 @@ NUM_PROMPTS = 3
 NUM_BINS = 12
 HEAVY_TAIL = 8
 """Bins double in width where the largest value is more than this many times the median."""
+
+MOST_LATER = 10
+"""Later targets of a train session that are looked for."""
 
 _DAY = 86400
 
@@ -194,8 +198,15 @@ def _lengths(data: Dataset, items: pl.LazyFrame, sessions: pl.LazyFrame) -> dict
         "review_characters": _values(sessions.select(in_reviews.explode()).filter(pl.col("reviews") > 0)),
         "history_characters": characters[histories].sum(axis=1) + _values(sessions.select(in_reviews.list.sum())),
         "history_tokens": _values(sessions.select("num_tokens")),
+        "later_targets": _num_later_targets(data),
     }
     return {name: known for name, known in values.items() if len(known)}
+
+
+def _num_later_targets(data: Dataset) -> np.ndarray:
+    """How many later targets `data.num_targets` can give each train session, at most `MOST_LATER`; int64 (n,)."""
+    train = data.sessions.select("train")
+    return np.array([len(targets) - 1 for targets in later_targets(data.sessions, train, 1 + MOST_LATER)])
 
 
 def _values(column: pl.LazyFrame) -> np.ndarray:

@@ -25,6 +25,7 @@ LENGTH_LABELS = {
     "review_characters": "reviews, characters",
     "history_characters": "history, characters",
     "history_tokens": "history, policy tokens",
+    "later_targets": "later targets of a train session, up to 10",
 }
 
 _LEAK_LABELS = {

@@ -158,6 +158,12 @@ class TextColumn(ArrowColumn[str]):
         )
         return places if self._taken is None else np.flatnonzero(np.isin(self._taken, places))
 
+    def codes(self) -> np.ndarray:
+        """A number for each text, the same for equal texts, int64 (n,)."""
+        encoded = self._array.dictionary_encode().combine_chunks()
+        numbers: np.ndarray = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        return numbers if self._taken is None else numbers[self._taken]
+
     def near(self, text: str, n: int = 20_000) -> list[str]:
         """At most n texts around `text` in the alphabet, whatever their case, to look for a misspelling among them."""
         place = bisect_left(self._order, text.casefold(), key=lambda row: self._at(row).casefold())

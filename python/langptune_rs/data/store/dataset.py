@@ -73,6 +73,13 @@ class Dataset:
         """The full history of row i of `sessions` without an instruction. EMB-0 reads it as the query."""
         return "\n\n".join(self._entries(sessions.histories[i], sessions.ratings[i], sessions.reviews[i], "full"))
 
+    def history_titles(self, sessions: Sessions, i: int) -> str:
+        """The titles of the history of row i of `sessions` in one line, oldest first.
+
+        An item without a title has the first words of its description or its categories, as in the catalog.
+        """
+        return "; ".join(self.catalog.titles[sessions.histories[i]])
+
     def _entries(
         self,
         items: Sequence[int] | np.ndarray,

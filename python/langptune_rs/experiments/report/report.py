@@ -267,6 +267,7 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
     validation = f"validation/ndcg@{config.evaluation.k}"
     reward = "NDCG over the whole catalog" if config.rlso.reward == "ndcg" else config.rlso.reward
     return [
+        *_history_curve(config, metrics),
         _curve(
             metrics, "contrastive", "contrastive/loss", "Contrastive loss", "InfoNCE over the global batch (Eq. 7)."
         ),
@@ -305,6 +306,14 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
     ]
 
 
+def _history_curve(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]:
+    """The loss of the steps on histories, for runs that have them."""
+    if not config.contrastive.history_steps:
+        return []
+    caption = "InfoNCE (Eq. 7) with titles of histories in place of profiles, before the first iteration."
+    return [_curve(metrics, "history", "contrastive/loss", "Contrastive loss on histories", caption)]
+
+
 def _curve(
     metrics: Sequence[dict[str, Any]], phase: str, key: str, title: str, caption: str, *, dots: str | None = None
 ) -> Chart:
@@ -325,7 +334,7 @@ def _curve(
     borders = [i + 0.5 for i, line in enumerate(own) if i and line["iteration"] != own[i - 1]["iteration"]]
     description = f"{title}: from {values[0]:.4g} at step {steps[0]} to {values[-1]:.4g} at step {steps[-1]}."
     svg = line_chart(
-        key.replace("/", "-").replace("@", "-"),
+        f"{phase}-{key}".replace("/", "-").replace("@", "-"),
         description,
         Series(steps, values),
         dot_series,

@@ -1,7 +1,8 @@
 """Memory that a recipe needs on each GPU, by part and ZeRO stage. This is arithmetic: nothing is loaded or measured.
 
 Both engines stay in memory through the whole run, so the weights, gradients and optimizers of both models count in
-either phase. The rest differs: profiles are written in both phases, and then one of the models trains.
+every phase. The rest differs: profiles are written, and then one of the models trains. The steps on histories, where a
+recipe has them, need no profiles, and those of the validation after them are counted.
 
 With T trained weights of t bytes each (4, or 2 in bfloat16), F frozen weights of the same engine and U weights of a
 model that does not train, c bytes each, and N processes, DeepSpeed 0.19 holds for an engine, in bytes:
@@ -211,11 +212,12 @@ def option(config: RunConfig, policy: Shape, embedder: Shape, num_processes: int
     if stage == 3 and config.trains_policy:  # gathered for the whole rollout, beside this rank's share
         weights_while_writing += t * both[0].trained + c * both[0].frozen
     phases = []
-    for phase, num_sessions, num_samples in (
-        ("contrastive", config.contrastive.batch_size * config.contrastive.steps, 1),
-        ("rlso", config.rlso.batch_size, config.rlso.num_profiles),
+    for phase, is_there, num_sessions, num_samples in (
+        ("history", config.contrastive.history_steps > 0, config.evaluation.validation_sessions, 1),
+        ("contrastive", config.trains_on_profiles, config.contrastive.batch_size * config.contrastive.steps, 1),
+        ("rlso", config.trains_policy, config.rlso.batch_size, config.rlso.num_profiles),
     ):
-        if not (config.trains_embedder if phase == "contrastive" else config.trains_policy):
+        if not is_there:
             continue
         num_prompts = prompts_at_once(
             config, prompt_tokens(config), num_samples, math.ceil(num_sessions / num_processes)
@@ -223,14 +225,14 @@ def option(config: RunConfig, policy: Shape, embedder: Shape, num_processes: int
         cache = kv_cache(policy, num_prompts, prompt_tokens(config), num_samples, config.profile.max_tokens, precision)
         logits = num_prompts * num_samples * policy.vocabulary * 12
         while_writing = Memory(phase, **{**fixed, "weights": weights_while_writing}, activations=logits, kv_cache=cache)
-        if phase == "contrastive":
+        if phase != "rlso":
             num_tokens = min(config.contrastive.micro_batch_tokens, math.ceil(embedder_tokens(config) / num_processes))
             kept = activations(embedder, embedder.layers, num_tokens, precision, checkpointing=False)
         else:
             kept = _policy_activations(config, policy)
         if stage in (1, 2):
-            size = c if phase == "contrastive" else t
-            kept += size * min(both[phase == "contrastive"].trained, REDUCE_BUCKET)
+            size, weights = (t, both[0]) if phase == "rlso" else (c, both[1])
+            kept += size * min(weights.trained, REDUCE_BUCKET)
         while_training = Memory(phase, **fixed, activations=kept, kv_cache=0)
         phases.append(max(while_writing, while_training, key=lambda memory: memory.total))
     return Option(stage, offload, tuple(phases))

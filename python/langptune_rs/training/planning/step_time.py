@@ -42,7 +42,7 @@ def step_times(
     fp32_tflops: float = PEAK_FP32_TFLOPS,
     bandwidth: float = PEAK_BANDWIDTH,
 ) -> list[Step]:
-    """Tokens and estimated seconds of a step in either phase, when every profile takes all its tokens.
+    """Tokens and estimated seconds of a step in each phase, when every profile and history takes all its tokens.
 
     A trained token costs 2 operations for each weight it passes forward and 4 more backward. A written token costs 2
     for each weight of the output matrix and 2 for its gradient, twice as many if that matrix trains. A contrastive
@@ -65,8 +65,11 @@ def step_times(
         batch = config.contrastive.batch_size
         trained = embedder_tokens(config)
         passes = 6 if math.ceil(trained / num_processes) <= config.contrastive.micro_batch_tokens else 8
-        seconds = seconds_to_write(batch, 1) + passes * embedder.weights * trained / num_processes / flops
-        steps.append(Step("contrastive", batch * limit, trained, seconds))
+        seconds = passes * embedder.weights * trained / num_processes / flops
+        if config.contrastive.history_steps:
+            steps.append(Step("history", 0, trained, seconds))
+        if config.trains_on_profiles:
+            steps.append(Step("contrastive", batch * limit, trained, seconds_to_write(batch, 1) + seconds))
     if config.trains_policy:
         rlso, weights = config.rlso, policy_weights(policy, config)
         written = rlso.batch_size * rlso.num_profiles * limit
