@@ -31,12 +31,13 @@ from langptune_rs.config.engine import EngineConfig
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.distributed.start import start_distributed
+from langptune_rs.evaluation import from_ranks
 from langptune_rs.models.attention import PACKED
 from langptune_rs.models.policy import Policy
 from langptune_rs.models.shapes import KNOWN, Shape, policy_shape
 from langptune_rs.models.weights import policy_folder
 from langptune_rs.rollout import batches
-from langptune_rs.rollout.reward import recommender_reward, standardize
+from langptune_rs.rollout.reward import standardize, with_overlong
 from langptune_rs.rollout.sampling import Profiles
 from langptune_rs.training.engines import Engine, make_engine
 from langptune_rs.training.planning.memory import kv_bytes_per_token
@@ -150,7 +151,7 @@ def one_step(
         profiles = rlso_ours.write(policy, work, settings)
     seconds["decode"] -= seconds["prefill"]
     with timed("score"):
-        raw = recommender_reward(work.ranks(profiles.texts), profiles.finished, metric="ndcg", overlong_reward=0.0)
+        raw = with_overlong(from_ranks(work.ranks(profiles.texts), "ndcg"), profiles.finished, reward=0.0, penalty=None)
     rewards = standardize(torch.from_numpy(raw).view(-1, settings.num_profiles)).to(policy.model.device)
     with timed("update"):
         packed = pack_rollout(policy, work.prompts, profiles, settings.num_profiles, config.micro_batch_tokens)

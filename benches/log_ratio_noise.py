@@ -49,10 +49,11 @@ from langptune_rs.config.engine import EngineConfig
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.distributed.start import start_distributed
+from langptune_rs.evaluation import from_ranks
 from langptune_rs.models.log_probs import ROWS, TokenLogps
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy, output_matrix
-from langptune_rs.rollout.reward import recommender_reward, standardize
+from langptune_rs.rollout.reward import standardize, with_overlong
 from langptune_rs.rollout.sampling import Profiles, States
 from langptune_rs.training.engines import make_engine
 from langptune_rs.training.log_ratios import LogRatioCheck, pair_spread
@@ -156,7 +157,7 @@ def written(options: argparse.Namespace, config: PolicyConfig) -> Batch:
     policy = opened(config, torch.bfloat16)
     work = Work(settings, policy)
     profiles = write(policy, work, settings)
-    raw = recommender_reward(work.ranks(profiles.texts), profiles.finished, metric="ndcg", overlong_reward=0.0)
+    raw = with_overlong(from_ranks(work.ranks(profiles.texts), "ndcg"), profiles.finished, reward=0.0, penalty=None)
     rewards_BG = standardize(torch.from_numpy(raw).view(-1, options.profiles))
     if not rewards_BG.any():
         sys.exit("All profiles have the same reward, so a step changes nothing: raise --sessions or --max-tokens.")

@@ -8,9 +8,10 @@ from peers.rlso_work import LEARNING_RATE, Clock, Settings, Work
 from langptune_rs.config.engine import EngineConfig
 from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.distributed.start import start_distributed
+from langptune_rs.evaluation import from_ranks
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.models.policy import Policy
-from langptune_rs.rollout.reward import recommender_reward, standardize
+from langptune_rs.rollout.reward import standardize, with_overlong
 from langptune_rs.rollout.sampling import Profiles, write_profiles
 from langptune_rs.training.engines import make_engine
 from langptune_rs.training.policy_step import policy_step
@@ -38,7 +39,7 @@ def step(settings: Settings) -> dict[str, float]:
     with clock.timed("rollout"):
         profiles = write(policy, work, settings)
     batches = pack_rollout(policy, work.prompts, profiles, settings.num_profiles, config.micro_batch_tokens)
-    raw = recommender_reward(work.ranks(profiles.texts), profiles.finished, metric="ndcg", overlong_reward=0.0)
+    raw = with_overlong(from_ranks(work.ranks(profiles.texts), "ndcg"), profiles.finished, reward=0.0, penalty=None)
     rewards = standardize(torch.from_numpy(raw).view(-1, settings.num_profiles))
     with clock.timed("update"):
         old_logps = None

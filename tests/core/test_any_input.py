@@ -187,6 +187,17 @@ def test_score(problem):
 
 
 @settings(max_examples=300)
+@given(problems(), st.floats(1e-200, 1e200) | anything)
+def test_score_targets(problem, temperature):
+    valid, users, targets, exclude, _ = problem
+    is_number = isinstance(temperature, (int, float, np.integer, np.floating)) and not isinstance(temperature, bool)
+    valid = valid and is_number and 1e-200 <= temperature < np.inf
+    found = unless_refused(valid, ItemIndex(ITEMS).score_targets, users, targets, exclude, temperature=temperature)
+    if found is not None and is_whole(users):
+        assert as_lists(found.ranks) == ranks_of(users, targets, exclude)
+
+
+@settings(max_examples=300)
 @given(problems(), st.data())
 def test_count_above(problem, data):
     valid, users, targets, exclude, _ = problem

@@ -59,6 +59,8 @@ def test_users(users, message):
     with pytest.raises(InputError, match=message):
         index.rank(users, TARGETS)
     with pytest.raises(InputError, match=message):
+        index.score_targets(users, TARGETS, temperature=1.0)
+    with pytest.raises(InputError, match=message):
         index.search(users, 2)
 
 
@@ -92,6 +94,8 @@ def test_users(users, message):
 def test_targets(targets, message):
     with pytest.raises(InputError, match=message):
         ItemIndex(ITEMS).rank(USERS, targets)
+    with pytest.raises(InputError, match=message):
+        ItemIndex(ITEMS).score_targets(USERS, targets, temperature=1.0)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +113,25 @@ def test_targets(targets, message):
 def test_exclusions(exclude, message):
     with pytest.raises(InputError, match=message):
         ItemIndex(ITEMS).rank(USERS, TARGETS, exclude=exclude)
+    with pytest.raises(InputError, match=message):
+        ItemIndex(ITEMS).score_targets(USERS, TARGETS, exclude, temperature=1.0)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "message"),
+    [
+        (0, r"temperature = 0: pass a finite number above 0"),
+        (-0.1, r"temperature = -0.1: pass a finite number above 0"),
+        (np.nan, r"temperature = NaN: pass a finite number above 0"),
+        (np.inf, r"temperature = inf: pass a finite number above 0"),
+        (1e-300, r"at least 1e-200"),
+        ("0.1", r"temperature = '0.1': pass a number"),
+        (True, r"temperature = True: pass a number"),
+    ],
+)
+def test_temperatures(temperature, message):
+    with pytest.raises(InputError, match=message):
+        ItemIndex(ITEMS).score_targets(USERS, TARGETS, temperature=temperature)
 
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, "5", None, True, 2**63, 2**64, 2**70])

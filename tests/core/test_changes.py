@@ -16,6 +16,7 @@ QUESTIONS = {
     "score": lambda index: index.score(USERS, [0, 1]),
     "count_above": lambda index: index.count_above(USERS, [0, 1], np.zeros(2, np.float32)),
     "search": lambda index: index.search(USERS, 3),
+    "score_targets": lambda index: index.score_targets(USERS, [0, 1], temperature=1.0),
     "candidates": lambda index: index.candidates(USERS, 3),
     "a shard": lambda index: ShardedIndex([index]).search(USERS, 3),
 }

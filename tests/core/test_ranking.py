@@ -89,6 +89,54 @@ def test_tie_rules_bound_each_other(problem):
     np.testing.assert_array_equal(ranks["mean"], (ranks["min"] + ranks["max"]) / 2)
 
 
+def log_softmax(scores, temperature):
+    """By definition, over the last axis; -inf has no share."""
+    logits = scores / temperature
+    logits -= logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+@settings(deadline=None, max_examples=100)
+@given(problems(), st.floats(0.02, 3))
+def test_target_scores_are_ranks_and_the_log_softmax_of_float64(problem, temperature):
+    whole, users, items, targets, exclude = problem
+    index = ItemIndex(items)
+    rows = [list(row) for row in targets]
+    ranks, log_probs = index.score_targets(users, rows, exclude, temperature=temperature)
+    np.testing.assert_array_equal(ranks.values, index.rank(users, rows, exclude=exclude).values)
+    scores, rounding = float64_scores(users, items, exclude)
+    expected = log_softmax(scores, temperature)
+    for user, (row, found) in enumerate(zip(targets, log_probs, strict=True)):
+        # Each score may be off by its rounding, so a log-probability by at most twice the largest.
+        slack = 0 if whole else 2 * rounding[user].max() / temperature
+        np.testing.assert_allclose(found, expected[user, row], rtol=0, atol=1e-8 + slack)
+
+
+def test_target_scores_are_the_same_bits_in_any_batch_and_without_a_copy():
+    rng = np.random.default_rng(0)
+    users, items = (rng.standard_normal((n, 48)).astype(np.float32) for n in (300, 5000))
+    targets, exclude = rng.integers(0, 2500, 300), rng.integers(2500, 5000, (300, 4))
+    found = ItemIndex(items).score_targets(users, targets, exclude, temperature=0.07)
+    assert found.ranks.dtype == np.int64
+    assert found.log_probs.dtype == np.float64
+    assert found.ranks.shape == found.log_probs.shape == (300,)
+    np.testing.assert_array_equal(found.ranks, ItemIndex(items).rank(users, targets, exclude=exclude))
+    for index, rows in ((ItemIndex(items, keep_rounded=False), slice(None)), (ItemIndex(items), slice(7, 8))):
+        again = index.score_targets(users[rows], targets[rows], exclude[rows], temperature=0.07)
+        np.testing.assert_array_equal(again.ranks, found.ranks[rows])
+        np.testing.assert_array_equal(again.log_probs, found.log_probs[rows])
+
+
+def test_target_scores_keep_the_form_of_the_targets(tied):
+    index, users = tied
+    for targets in FORMS:
+        ranks, log_probs = index.score_targets(users, targets, temperature=1)
+        assert type(ranks) is type(log_probs) is type(index.rank(users, targets))
+        assert [len(row) for row in log_probs] == [2, 2]
+    alone = index.score_targets(users, [2, 4], [[0, 1, 3, 4], [0, 1, 2, 3]], temperature=0.5)
+    assert alone.log_probs.tolist() == [0.0, 0.0]
+
+
 def test_rank_and_search_agree_to_the_bit():
     rng = np.random.default_rng(0)
     users, items = (rng.standard_normal((n, 33)).astype(np.float32) for n in (50, 3000))

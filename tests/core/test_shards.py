@@ -318,3 +318,10 @@ def test_whole_searches_merge_too():
     scores, ids = merge_candidates([one, other], 3)
     assert (scores.tolist(), ids.tolist()) == ([[2, 2, 1]] * 2, [[1, 6, 0]] * 2)
     assert merge_candidates([(Ragged(np.array([0, 0]), SCORES[0, :0]), [[]]), (SCORES[:1], [[7]])], 1)[1] == 7
+
+
+def test_log_probabilities_need_one_index():
+    with pytest.raises(
+        InputError, match=r"ShardedIndex\(10 items in 1 shards\) gives no log-probabilities: use `rank`"
+    ):
+        ShardedIndex([ItemIndex(np.eye(10, dtype=np.float32))]).score_targets(None, None, temperature=1.0)

@@ -64,6 +64,28 @@ def test_ranks_are_session_major_whatever_the_number_of_texts(folder, recommende
     assert recommender.ranks([], targets[:0], histories[:0]).size == 0
 
 
+def test_targets_are_scored_in_one_row_for_each_text(folder, recommender):
+    texts = ["red dragons", "slow trains", "loud cats", "red dragons", "red dragons", "trains"]
+    histories = np.array([[1, 2], [5, 6]])
+    one = recommender.score_targets(texts, np.array([3, 17], dtype=np.int32), histories, temperature=0.1)
+    several = recommender.score_targets(texts, [np.array([3]), np.array([0, 17, 9])], histories, temperature=0.1)
+    assert [len(row) for row in several[0]] == [1, 1, 1, 3, 3, 3]
+    for i, text in enumerate(texts):
+        session = i // 3
+        left = scores(folder, text)
+        left[histories[session]] = -np.inf
+        expected = left / 0.1 - np.log(np.exp(left / 0.1).sum())
+        targets = [[3], [0, 17, 9]][session]
+        np.testing.assert_allclose(several[1][i], expected[targets], atol=1e-4)
+        np.testing.assert_allclose(one[1][i], expected[[3, 17][session]], atol=1e-4)
+        assert one[0][i][0] == several[0][i][session]
+    assert [row.tolist() for row in one[0]] == [
+        [rank] for row in recommender.ranks(texts, np.array([3, 17]), histories) for rank in row
+    ]
+    assert one[1][3] == one[1][4]  # equal texts
+    assert len(recommender.score_targets([], np.array([], dtype=int), histories[:0], temperature=0.1)[0]) == 0
+
+
 @pytest.mark.parametrize(
     ("profile", "k", "exclude", "message"),
     [

@@ -48,6 +48,34 @@ def test_loss_is_zero_at_the_closed_form_solution() -> None:
     assert equation_6(ScoredProfiles(rewards, solution, old), RlsoConfig(eta=2.5)).max() < 1e-24
 
 
+def gradient(name: str, rewards: torch.Tensor, old: torch.Tensor, eta: float) -> torch.Tensor:
+    """Of the mean loss over the sessions, where no step has been taken since the profiles were written."""
+    logps = old.clone().requires_grad_()
+    find_objective(name)(ScoredProfiles(rewards, logps, old), RlsoConfig(objective=name, eta=eta)).mean().backward()
+    return logps.grad
+
+
+@pytest.mark.parametrize("num_profiles", [2, 3, 8])
+@pytest.mark.parametrize("eta", [0.5, 1.0, 4.0])
+def test_the_first_gradient_of_rloo_is_that_of_equation_6_times_eta_over_4(num_profiles: int, eta: float) -> None:
+    rewards, old = torch.randn(2, 5, num_profiles, dtype=torch.float64)
+    rloo, rlso = (gradient(name, rewards, old, eta) for name in ("rloo", "rlso"))
+    torch.testing.assert_close(rloo, rlso * eta / 4)
+
+
+def test_rloo_is_minus_the_mean_of_ratio_times_advantage() -> None:
+    rng = np.random.default_rng(0)
+    rewards, logps, old = rng.normal(size=(3, 7, 4))
+    expected = [
+        -np.mean(
+            [np.exp(logps[b, g] - old[b, g]) * (rewards[b, g] - np.delete(rewards[b], g).mean()) for g in range(4)]
+        )
+        for b in range(7)
+    ]
+    profiles = ScoredProfiles(*(torch.from_numpy(x) for x in (rewards, logps, old)))
+    np.testing.assert_allclose(find_objective("rloo")(profiles, RlsoConfig()).numpy(), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", get_args(RlsoConfig.model_fields["objective"].annotation))
 def test_every_objective_is_a_loss_of_each_session(name: str) -> None:
     logps = torch.zeros(3, 4, requires_grad=True)

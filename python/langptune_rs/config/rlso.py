@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
+from langptune_rs.config.reward import parse_reward
 from langptune_rs.config.section import Section
 
 
@@ -27,15 +28,33 @@ class RlsoConfig(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the layers that train and of log-probabilities, whatever `engine.precision` is. A step changes a
     log-ratio by hundredths of a nat, and bf16 rounds it by tenths."""
-    objective: Literal["rlso"] = "rlso"
+    objective: Literal["rlso", "rloo"] = "rlso"
     """The loss of a step, named after its file in `training/objectives`; `rlso` is Eq. 6."""
     eta: PositiveFloat = 1.0
+    """Of Eq. 6: how far a step of rewards moves the log-ratio."""
     kl_penalty: NonNegativeFloat = 0.0
     """gamma of Eq. 8."""
     kl_reference: Literal["initial", "iteration"] = "initial"
     """The policy before training (Eq. 8), or at the start of the iteration (Algorithm 1, line 11)."""
     overlong_reward: float = 0.0
-    """Gamma: the raw reward of a profile that does not end within the limit."""
-    reward: str = Field(default="ndcg", pattern=r"^(ndcg|mrr)(@[1-9][0-9]*)?$")
-    """`ndcg` over the whole catalog, or `ndcg@k`, `mrr`, `mrr@k`."""
+    """Gamma: the raw reward of a profile that does not end within the limit, in place of what it earned."""
+    overlong_penalty: NonNegativeFloat | None = None
+    """Subtracted from what a profile earned that does not end within the limit; `overlong_reward` is then not used."""
+    reward: str = "ndcg"
+    """A sum of terms with weights, such as `ndcg + 0.05 log_softmax - 0.1 copied`. The recommender's: `ndcg` and `mrr`
+    over the whole catalog, or cut as in `ndcg@20`; `log_rank`, which is -ln rank; `log_softmax`, which is ln softmax of
+    the target's score over the catalog less the history. Each is the mean over the targets of a session. The profile's
+    own: `length` (the share of `profile.max_tokens`), `copied` (the share of words in runs of three or more from titles
+    of the history), `repetition` (the share of runs of three words that it has written before)."""
+    reward_temperature: PositiveFloat = 0.07
+    """Temperature of the softmax in `log_softmax`."""
+    standardize: Literal["batch", "session", "leave-one-out"] = "batch"
+    """Rewards have zero mean and unit variance over the global `batch` or in each `session`. `leave-one-out` takes from
+    each the mean of its session's other profiles, and scales these differences over the batch."""
     weight_decay: NonNegativeFloat = 1e-6
+
+    @field_validator("reward")
+    @classmethod
+    def _check_reward(cls, reward: str) -> str:
+        parse_reward(reward)
+        return reward

@@ -16,6 +16,7 @@ from langptune_rs.config.evaluation import EvaluationConfig
 from langptune_rs.config.logging import LoggingConfig
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.config.profile import ProfileConfig
+from langptune_rs.config.reward import BELOW_ZERO, parse_reward
 from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.config.section import Section
 
@@ -85,5 +86,17 @@ class RunConfig(Section):
             raise ValueError(
                 'rlso.precision = "bf16" is less than engine.precision = "fp32", in which the rest of the policy is; '
                 'set both to "bf16", or rlso.precision = "fp32"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_overlong(self) -> RunConfig:
+        rlso = self.rlso
+        below_zero = [term.title for term in parse_reward(rlso.reward) if term.name in BELOW_ZERO and term.weight > 0]
+        if self.trains_policy and below_zero and rlso.overlong_penalty is None and rlso.overlong_reward >= 0:
+            raise ValueError(
+                f"rlso.overlong_reward = {rlso.overlong_reward:g} is above what {below_zero[0]} of rlso.reward gives "
+                "any profile, so that the policy would learn not to end; set rlso.overlong_penalty, such as 0.5, which "
+                "a profile that does not end loses, or an rlso.overlong_reward below every reward"
             )
         return self

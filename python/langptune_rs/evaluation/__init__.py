@@ -3,7 +3,7 @@
 from langptune_rs.arrays import Ragged
 from langptune_rs.evaluation.beyond_accuracy import coverage, gini, novelty
 from langptune_rs.evaluation.comparison import Comparison, compare
-from langptune_rs.evaluation.index import ItemIndex
+from langptune_rs.evaluation.index import ItemIndex, TargetScores
 from langptune_rs.evaluation.metrics import from_ranks
 from langptune_rs.evaluation.result import Result, evaluate
 from langptune_rs.evaluation.shards import ShardedIndex, ShardOnDisk, merge_candidates
@@ -22,6 +22,7 @@ __all__ = [
     "Result",
     "ShardOnDisk",
     "ShardedIndex",
+    "TargetScores",
     "bootstrap_interval",
     "bootstrap_intervals",
     "compare",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from langptune_rs.arrays import (
     Rows,
     as_ragged,
     check_embeddings,
+    check_number,
     check_whole,
     in_form_of,
     rows_of,
@@ -23,6 +24,20 @@ from langptune_rs.errors import InputError
 from langptune_rs.evaluation.changes import Watched
 
 Ties = Literal["index", "min", "max", "mean"]
+
+
+class TargetScores(NamedTuple):
+    """What `ItemIndex.score_targets` returns, both in the form of the targets.
+
+    >>> index = ItemIndex(np.eye(2, dtype=np.float32))
+    >>> index.score_targets(np.ones((1, 2), dtype=np.float32), [1], temperature=1.0).log_probs.round(3)
+    array([-0.693])
+    """
+
+    ranks: NDArray[np.int64] | Ragged
+    """1-based, int64."""
+    log_probs: NDArray[np.float64] | Ragged
+    """ln softmax(score / temperature), float64, at most 0."""
 
 
 class ItemIndex:
@@ -145,6 +160,40 @@ class ItemIndex:
         rows = rows_of(targets, "targets")
         ranks = self._core.rank(users, (rows.offsets, rows.values), _excluded(exclude), str(ties))
         return in_form_of(targets, rows, whole_unless_mean(ranks, ties))
+
+    def score_targets(
+        self, user_embeddings: NDArray[np.float32], targets: Rows, exclude: Rows | None = None, *, temperature: float
+    ) -> TargetScores:
+        """The rank of each user's target and its log-probability, in one pass over all items that are not excluded.
+
+        The probability is that of a softmax of score / temperature. It is summed from the exact scores of all items,
+        with the same bits for any number of threads. It takes as long as scoring every item in float32 does: `rank`
+        is faster where ranks are enough.
+
+        >>> index = ItemIndex(np.array([[2, 0], [1, 1], [0, 2]], dtype=np.float32))
+        >>> users = np.array([[1, 0], [0, 3]], dtype=np.float32)
+        >>> ranks, log_probs = index.score_targets(users, [1, 0], exclude=[[0], []], temperature=1.0)
+        >>> ranks, log_probs.round(3)
+        (array([1, 3]), array([-0.313, -6.051]))
+
+        Args:
+            user_embeddings, targets, exclude: as in `rank`.
+            temperature: a finite number above 0.
+
+        Returns:
+            Ranks as `rank` gives them with ties="index", and log-probabilities within 1e-8 of those of the exact
+            scores, plus 1e-15 of the largest |score| / temperature. Other targets of the same user count like any item.
+
+        Raises:
+            InputError: as `rank`, and for a temperature out of range.
+        """
+        users = self._users(user_embeddings)
+        rows = rows_of(targets, "targets")
+        temperature = check_number(temperature, "temperature")
+        ranks, log_probs = self._core.score_targets(users, (rows.offsets, rows.values), _excluded(exclude), temperature)
+        return TargetScores(
+            in_form_of(targets, rows, whole_unless_mean(ranks, "index")), in_form_of(targets, rows, log_probs)
+        )
 
     def score(self, user_embeddings: NDArray[np.float32], targets: Rows) -> NDArray[np.float32] | Ragged:
         """The score of each user's target, and NaN for a target that another shard holds.

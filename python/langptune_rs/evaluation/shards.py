@@ -103,6 +103,17 @@ class ShardedIndex:
         counts = self._ask("count_above", user_embeddings, rows, scores, exclude=exclude, ties=ties)
         return in_form_of(targets, rows, 1 + sum(count.values for count in counts))
 
+    def score_targets(self, *_: object, **__: object) -> Any:
+        """Refused: a probability needs the scores of all items in one place. See `ItemIndex.score_targets`.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"{self!r} gives no log-probabilities: use `rank`, or build one ItemIndex of the whole catalog, which may "
+            "be a memory-mapped array"
+        )
+
     def search(
         self, user_embeddings: NDArray[np.float32], k: int, *, exclude: Rows | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

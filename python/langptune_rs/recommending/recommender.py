@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langptune_rs import ItemIndex
+from langptune_rs.arrays import Ragged, rows_of
 from langptune_rs.data import Catalog
 from langptune_rs.errors import InputError
 from langptune_rs.models.embedder import Embedder
@@ -47,6 +48,34 @@ class Recommender:
         ranks = self.index.rank(self.embedder.encode_profiles(texts), targets, exclude=histories)
         assert isinstance(ranks, np.ndarray)  # one target for each text
         return ranks.reshape(-1, max(1, num_texts))
+
+    def score_targets(
+        self,
+        texts: Sequence[str],
+        targets: NDArray[np.integer] | Sequence[NDArray[np.integer]],
+        histories: NDArray[np.integer],
+        *,
+        temperature: float,
+    ) -> tuple[Ragged, Ragged]:
+        """Rank and log-probability of each session's targets by each of its texts, among all items outside its history.
+
+        `texts` holds equally many texts for each session, those of one session next to each other. `targets` is
+        (sessions,), or an array of one or more items for each session, and `histories` (sessions, history length).
+        Equal texts are embedded once, so that they score the same to the bit.
+
+        Returns (ranks, log_probs): ranks and ln softmax(cosine similarity / temperature), with a row for each text.
+        """
+        rows = rows_of(targets, "targets")
+        num_texts = len(texts) // max(1, len(rows))
+        targets_of_texts = [row for row in rows for _ in range(num_texts)]
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        embeddings = self.embedder.encode_profiles(list(numbers))[[numbers[text] for text in texts]]
+        ranks, log_probs = self.index.score_targets(
+            embeddings, targets_of_texts, np.repeat(histories, num_texts, axis=0), temperature=temperature
+        )
+        assert isinstance(ranks, Ragged)  # a row for each text
+        assert isinstance(log_probs, Ragged)
+        return ranks, log_probs
 
     def recommend(self, profile: str, k: int = 20, exclude: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
         """The k items nearest to a profile, best first: indexes int64 (k,) and cosine similarities float32 (k,).

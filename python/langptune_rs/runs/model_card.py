@@ -35,8 +35,8 @@ def policy_card(config: RunConfig, results: dict[str, Any] | None, info: dict[st
             else f"its last {config.policy.last_layers} decoder layer(s)"
         )
         trained = (
-            f"Trained by {config.rlso.objective.upper()} ({weights}) with the recommender's own "
-            f"{config.rlso.reward.upper()} as the reward: it writes what makes the embedder rank the user's next item "
+            f"Trained by {config.rlso.objective.upper()} ({weights}) with the recommender's own view of a profile, "
+            f"`{config.rlso.reward}`, as the reward: it writes what makes the embedder rank the user's next item "
             "high."
         )
     return "\n\n".join(

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 import torch
 
 from langptune_rs.config import RunConfig
+from langptune_rs.config.reward import parse_reward
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.distributed.collectives import world_size
 from langptune_rs.errors import ConfigError
+from langptune_rs.rollout.reward import check_recommender
 from langptune_rs.rollout.writer import ProfileWriter
 
 
@@ -24,6 +26,12 @@ def check_precision(config: RunConfig) -> None:
             f'engine.precision = "bf16", but {torch.cuda.get_device_name()} has compute capability {major}.{minor} and '
             f'bfloat16 takes 8.0. It has float32: set engine.precision = "fp32"{also}.'
         )
+
+
+def check_reward(config: RunConfig, *, gives_scores: bool) -> None:
+    """Raise `ConfigError` when the reward of a run needs the scores of all items and its recommender only ranks."""
+    if config.trains_policy:
+        check_recommender(parse_reward(config.rlso.reward), gives_scores=gives_scores)
 
 
 def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from langptune_rs.arrays import Ragged
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Catalog, Sessions
 from langptune_rs.distributed.collectives import gather_shares, shard
@@ -17,6 +20,9 @@ from langptune_rs.training.models import Models
 
 class Ranking:
     """Ranks the targets of sessions by their profiles with the embedder as it is now."""
+
+    gives_scores = True
+    """Whether it knows the scores of all items, and not only ranks."""
 
     def __init__(self, config: RunConfig, models: Models, catalog: Catalog):
         self.config, self._models, self._catalog = config, models, catalog
@@ -42,3 +48,22 @@ class Ranking:
         assert self._recommender is not None
         with self._models.whole("embedder"):
             return self._recommender.ranks(profiles.texts, sessions.targets, sessions.histories)
+
+    @during(RANKING)
+    def score_targets(
+        self,
+        profiles: Profiles,
+        targets: NDArray[np.integer] | Sequence[NDArray[np.integer]],
+        histories: NDArray[np.integer],
+    ) -> tuple[Ragged, Ragged]:
+        """Ranks and log-probabilities of the targets of sessions by their profiles, see `Recommender.score_targets`.
+
+        `targets` is (sessions,), or an array of one or more items for each session. Log-probabilities are at
+        `rlso.reward_temperature`.
+        """
+        self.prepare()
+        assert self._recommender is not None
+        with self._models.whole("embedder"):
+            return self._recommender.score_targets(
+                profiles.texts, targets, histories, temperature=self.config.rlso.reward_temperature
+            )

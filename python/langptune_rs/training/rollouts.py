@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langptune_rs.config import RunConfig
+from langptune_rs.config.reward import parse_reward
 from langptune_rs.data import Catalog, Sessions
 from langptune_rs.distributed.collectives import gather_objects, gather_rows, on_first_rank, rank, shard
 from langptune_rs.rollout.copying import copied_shares
-from langptune_rs.rollout.reward import penalize, recommender_reward, standardize
+from langptune_rs.rollout.reward import STANDARDIZERS, Outcomes, penalize, values_of, weighted_sum, with_overlong
 from langptune_rs.rollout.sampling import Profiles
+from langptune_rs.rollout.variety import distinct_shares, repeated_shares
 from langptune_rs.seeds import derive_seed
 from langptune_rs.training.checkpoints import Position
 from langptune_rs.training.interruption import InterruptibleWriter
@@ -43,6 +45,8 @@ class Rollout:
     """What to log, the same on every rank."""
     session_ids: NDArray[np.int64]
     """(sessions,)"""
+    num_tokens_BG: Tensor
+    """Tokens of each profile, float64 (sessions, profiles)."""
 
 
 class Rollouts:
@@ -61,7 +65,8 @@ class Rollouts:
         """`folder` keeps the reference policy of an iteration; `sessions` are all training sessions."""
         self._config, self._folder, self._sessions, self._catalog = config, folder, sessions, catalog
         self._models, self._writer, self._ranking = models, writer, ranking
-        self._warned_of_overlong = False
+        self._warned_of: set[str] = set()
+        self._terms = parse_reward(config.rlso.reward)
         self._reference: ReferenceWeights | None = None
         if config.trains_policy and config.rlso.kl_penalty:
             with models.whole("policy"):
@@ -108,9 +113,13 @@ class Rollouts:
                 old_logps_BG = score(self._models.scorer, batches)
                 with self._reference.in_place():
                     reference_logps_BG = score(self._models.scorer, batches)
-        ranks = self._ranking.ranks(profiles, sessions)
-        raw = recommender_reward(
-            ranks.ravel(), profiles.finished, metric=config.reward, overlong_reward=config.overlong_reward
+        outcomes = self._outcomes(profiles, sessions)
+        values = values_of(self._terms, outcomes)
+        raw = with_overlong(
+            weighted_sum(self._terms, values),
+            profiles.finished,
+            reward=config.overlong_reward,
+            penalty=config.overlong_penalty,
         )
         rewards_BG = raw_BG = torch.from_numpy(raw).view(-1, config.num_profiles)
         metrics = {}
@@ -118,11 +127,24 @@ class Rollouts:
             rewards_BG = penalize(raw_BG, old_logps_BG.cpu(), reference_logps_BG.cpu(), config.kl_penalty)
             metrics["kl/reference"] = gather_rows(old_logps_BG - reference_logps_BG).nanmean().item()
             old_logps_BG = old_logps_BG.where(reference_logps_BG.isfinite(), math.nan)
+        standardize = STANDARDIZERS[config.standardize]
         standardized_BG = standardize(gather_rows(rewards_BG))[shard(rows)].to(self._models.policy.model.device)
-        metrics |= self._metrics(gather_rows(raw_BG), profiles, sessions)
+        all_raw_BG = gather_rows(raw_BG)
+        metrics |= self._metrics(all_raw_BG, profiles, outcomes)
+        metrics |= self._means_of_terms(values)
         if metrics["profile/overlong_rate"] == 1:
-            self._warn_of_overlong(max(map(len, prompts), default=0))
-        return Rollout(batches, standardized_BG, old_logps_BG, metrics, sessions.session_ids)
+            self._warn_once("overlong", self._all_overlong(max(map(len, prompts), default=0)))
+        elif all_raw_BG.max() == all_raw_BG.min():
+            self._warn_once("equal", self._all_equal(all_raw_BG[0, 0].item()))
+        num_tokens_BG = torch.tensor([len(tokens) for tokens in profiles.tokens]).view(raw_BG.shape).double()
+        return Rollout(batches, standardized_BG, old_logps_BG, metrics, sessions.session_ids, num_tokens_BG)
+
+    def _outcomes(self, profiles: Profiles, sessions: Sessions) -> Outcomes:
+        """What became of this rank's profiles, by the recommender and by their own words."""
+        ranks, log_probs = self._ranking.score_targets(profiles, sessions.targets, sessions.histories)
+        lengths = np.array([len(tokens) for tokens in profiles.tokens]) / self._config.profile.max_tokens
+        copied = copied_shares(profiles.texts, sessions, self._catalog)
+        return Outcomes(ranks, log_probs, lengths, copied, repeated_shares(profiles.texts))
 
     def _packed(self, prompts: list[list[int]], profiles: Profiles) -> list[RolloutBatch]:
         """Micro-batches of this rank's sessions, as many as on every other rank."""
@@ -133,12 +155,13 @@ class Rollouts:
             batches = pack_rollout(self._models.policy, prompts, profiles, num_profiles, capacity, num_batches=most)
         return batches
 
-    def _metrics(self, raw_BG: Tensor, profiles: Profiles, sessions: Sessions) -> dict[str, float]:
+    def _metrics(self, raw_BG: Tensor, profiles: Profiles, outcomes: Outcomes) -> dict[str, float]:
         """What to log of the raw rewards of the global batch and of this rank's profiles."""
         num_tokens = [len(tokens) for tokens in profiles.tokens]
-        copied = copied_shares(profiles.texts, sessions, self._catalog)
-        local = torch.from_numpy(np.column_stack([num_tokens, ~profiles.finished, copied]).astype(np.float64))
-        tokens, overlong, copied_share = gather_rows(local).mean(0).tolist()
+        distinct = np.repeat(distinct_shares(profiles.texts, raw_BG.shape[1]), raw_BG.shape[1])
+        of_profiles = (num_tokens, ~profiles.finished, outcomes.copied, outcomes.repetition, distinct)
+        local = torch.from_numpy(np.stack([np.asarray(values, dtype=np.float64) for values in of_profiles], axis=1))
+        tokens, overlong, copied_share, repetition, distinct_share = gather_rows(local).mean(0).tolist()
         return {
             "reward/mean": raw_BG.mean().item(),
             "reward/std": raw_BG.std(unbiased=False).item(),
@@ -146,17 +169,35 @@ class Rollouts:
             "profile/tokens": tokens,
             "profile/overlong_rate": overlong,
             "profile/copied_share": copied_share,
+            "profile/repetition": repetition,
+            "profile/distinct_share": distinct_share,
         }
 
-    def _warn_of_overlong(self, longest_prompt: int) -> None:
-        if rank() == 0 and not self._warned_of_overlong:
-            max_tokens = self._config.profile.max_tokens
-            has_room = longest_prompt + max_tokens < self._models.policy.max_context
-            print(
-                f"No profile of this batch ended within profile.max_tokens = {max_tokens}: all get "
-                "rlso.overlong_reward, from which the policy learns nothing. "
-                f"{'Raise profile.max_tokens, or ask' if has_room else 'Ask'} for shorter profiles in "
-                "profile.instruction or profile.closing.",
-                file=sys.stderr,
-            )
-        self._warned_of_overlong = True
+    def _means_of_terms(self, values: NDArray[np.float64]) -> dict[str, float]:
+        """The mean of each term over the global batch, before its weight and whether or not a profile ended."""
+        means = gather_rows(torch.from_numpy(values)).mean(0).tolist()
+        return {f"reward/{term.title}": mean for term, mean in zip(self._terms, means, strict=True)}
+
+    def _all_overlong(self, longest_prompt: int) -> str:
+        max_tokens, config = self._config.profile.max_tokens, self._config.rlso
+        has_room = longest_prompt + max_tokens < self._models.policy.max_context
+        effect = "get rlso.overlong_reward, from which the policy learns nothing"
+        if config.overlong_penalty is not None:
+            effect = "lose rlso.overlong_penalty, from which the policy does not learn to end"
+        return (
+            f"No profile of this batch ended within profile.max_tokens = {max_tokens}: all {effect}. "
+            f"{'Raise profile.max_tokens, or ask' if has_room else 'Ask'} for shorter profiles in "
+            "profile.instruction or profile.closing."
+        )
+
+    def _all_equal(self, reward: float) -> str:
+        return (
+            f"All profiles of this batch have the reward {reward:g} by rlso.reward = {self._config.rlso.reward!r}, "
+            "from which the policy learns nothing. If that goes on, take a reward that tells more ranks apart (ndcg "
+            "without a cut, log_rank or log_softmax), or raise profile.temperature or rlso.num_profiles."
+        )
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        if rank() == 0 and kind not in self._warned_of:
+            print(message, file=sys.stderr)
+        self._warned_of.add(kind)

@@ -15,7 +15,8 @@ from langptune_rs.progress import progress
 from langptune_rs.runs.folder import CHECKPOINTS
 from langptune_rs.seeds import derive_seed
 from langptune_rs.training.checkpoints import Phase, Position
-from langptune_rs.training.checks import check_precision, check_prompts, check_sizes
+from langptune_rs.training.checks import check_precision, check_prompts, check_reward, check_sizes
+from langptune_rs.training.collapse import CollapseWarning, entropy
 from langptune_rs.training.contrastive_step import ContrastiveBatch, contrastive_step, log_target_shares
 from langptune_rs.training.interruption import Interrupted, InterruptibleWriter, Interruption, Stopped
 from langptune_rs.training.log_ratios import LogRatioCheck
@@ -39,6 +40,7 @@ class Trainer:
         self.log_shares = log_target_shares(dataset) if config.contrastive.popularity_correction else None
         check_sizes(config, len(self.sessions), dataset.sessions.splits.count("train"))
         check_precision(config)
+        check_reward(config, gives_scores=Ranking.gives_scores)
         self.models = Models(config)
         self.interruption = Interruption()
         self.writer = InterruptibleWriter(self.models.policy, dataset, config, self.interruption)
@@ -49,6 +51,7 @@ class Trainer:
         self.rollouts = Rollouts(
             config, checkpoints, self.sessions, dataset.catalog, self.models, self.writer, self.ranking
         )
+        self.collapse = CollapseWarning(config.rlso.num_profiles)
         check_prompts(config, dataset, self.writer, (self.sessions, self.validation.sessions))
         self.state = TrainingState(config, output, self.models.engines)
 
@@ -124,6 +127,9 @@ class Trainer:
                         learning_rate,
                     )
                     unusable.name(old_logps_BG, values["rlso/unusable_profiles"])
+                    if step == t:
+                        metrics = {**metrics, "profile/entropy": entropy(old_logps_BG, rollout.num_tokens_BG)}
+                        self.collapse.check(metrics)
                     if check and step == t:
                         with self.models.whole("policy"):
                             metrics = {**metrics, **check.metrics()}

@@ -18,7 +18,7 @@ use block::{Block, Group};
 use pass::Pass;
 use precision::PrecisionChoice;
 use scratch::Scratch;
-pub(crate) use state::{Fold, Row, Sieve};
+pub(crate) use state::{EXCLUDED, Fold, Row, Sieve};
 
 use crate::filter::{PANEL, Panel, UserTile};
 use crate::index::Blocks;

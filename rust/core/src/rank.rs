@@ -39,7 +39,7 @@ impl Bar {
 }
 
 /// Counts the items that pass each bar of a user.
-struct Count<'a> {
+pub(crate) struct Count<'a> {
     targets: &'a Ragged,
     /// One bar for each target.
     bars: Vec<Bar>,
@@ -67,7 +67,7 @@ impl<'a> Count<'a> {
     }
 
     /// The number of items that pass each bar of a user, from the state after all items.
-    fn counts(&self, user: usize, mut counts: Vec<u64>) -> Vec<u64> {
+    pub(crate) fn counts(&self, user: usize, mut counts: Vec<u64>) -> Vec<u64> {
         let sorted = &self.sorted_bars[user];
         if sorted.is_empty() {
             return counts;
@@ -208,26 +208,22 @@ impl ItemIndex<'_> {
 
     /// Like [`ItemIndex::count_above`], for scores that are known to be those of this index.
     fn above(&self, users: Matrix, targets: &Ragged, scores: &[f32], exclude: &Ragged, ties: Ties) -> Result<Vec<f64>> {
-        exclude.check_rows("exclude", users.rows())?;
-        check_scores(targets, scores)?;
-        let exclude = exclude.sorted_within(0..usize::MAX, self.interrupt)?;
-        check_targets(targets, &exclude, self.interrupt)?;
-        let num_passing = |split_of: &dyn Fn(usize) -> usize| {
-            let scored = targets.values().iter().zip(scores);
-            let bars = scored.map(|(target, score)| Bar { score: *score, split: split_of(*target) }).collect();
-            let count = Count::new(targets, bars, self.interrupt)?;
+        let exclude = self.checked_exclusions(users, targets, scores, exclude)?;
+        let num_passing = |count: Result<Count>| {
+            let count = count?;
             let counts = self.fold_scores(users, &exclude, &count)?;
             let by_bar = |(user, counts)| count.counts(user, counts);
             Ok(counts.into_par_iter().enumerate().flat_map_iter(by_bar).collect::<Vec<u64>>())
         };
-        let best = || num_passing(&|_| 0);
+        let best = || num_passing(self.count(targets, scores, |_| 0));
         // With these bars a target also counts itself.
         let worst = || {
-            let counts = num_passing(&|_| self.num_items())?.into_iter().zip(targets.values());
+            let counts =
+                num_passing(self.count(targets, scores, |_| self.num_items()))?.into_iter().zip(targets.values());
             Ok(counts.map(|(count, target)| count - u64::from(self.ids().contains(target))).collect::<Vec<u64>>())
         };
         let counts = match ties {
-            Ties::Index => num_passing(&|target| target.saturating_sub(self.first_item))?,
+            Ties::Index => num_passing(self.count_by_index(targets, scores))?,
             Ties::Min => best()?,
             Ties::Max => worst()?,
             Ties::Mean => {
@@ -236,6 +232,33 @@ impl ItemIndex<'_> {
             }
         };
         Ok(counts.into_iter().map(|count| count as f64).collect())
+    }
+
+    /// The exclusions in sorted rows. Refuses them, the targets and their scores as [`ItemIndex::count_above`] does.
+    pub(crate) fn checked_exclusions(
+        &self,
+        users: Matrix,
+        targets: &Ragged,
+        scores: &[f32],
+        exclude: &Ragged,
+    ) -> Result<Ragged> {
+        exclude.check_rows("exclude", users.rows())?;
+        check_scores(targets, scores)?;
+        let exclude = exclude.sorted_within(0..usize::MAX, self.interrupt)?;
+        check_targets(targets, &exclude, self.interrupt)?;
+        Ok(exclude)
+    }
+
+    /// Counts the items above each target by [`Ties::Index`].
+    pub(crate) fn count_by_index<'t>(&self, targets: &'t Ragged, scores: &[f32]) -> Result<Count<'t>> {
+        self.count(targets, scores, |target| target.saturating_sub(self.first_item))
+    }
+
+    /// Counts the items above each target; `split_of` gives the first item that loses a tie against it.
+    fn count<'t>(&self, targets: &'t Ragged, scores: &[f32], split_of: impl Fn(usize) -> usize) -> Result<Count<'t>> {
+        let scored = targets.values().iter().zip(scores);
+        let bars = scored.map(|(target, score)| Bar { score: *score, split: split_of(*target) }).collect();
+        Count::new(targets, bars, self.interrupt)
     }
 
     fn score_of(&self, users: Matrix, user: usize, item: usize) -> f32 {

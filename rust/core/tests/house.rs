@@ -15,7 +15,7 @@ use imports::{Import, edges, imports, is_inside, read};
 ///
 /// A file may import files of lower layers, and in its own layer those of its own folder.
 const CORE: &[&[&str]] = &[
-    &["distributions", "error", "random"],
+    &["distributions", "error", "log_sum", "random"],
     &["interrupt"],
     &["matrix", "pool", "ragged"],
     &[
@@ -82,6 +82,7 @@ const CORE: &[&[&str]] = &[
         "fold/state",
     ],
     &["rank", "search"],
+    &["target_scores"],
     &["lib"],
 ];
 

@@ -265,7 +265,7 @@ class Chart:
 
 def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]:
     validation = f"validation/ndcg@{config.evaluation.k}"
-    reward = "NDCG over the whole catalog" if config.rlso.reward == "ndcg" else config.rlso.reward.upper()
+    reward = "NDCG over the whole catalog" if config.rlso.reward == "ndcg" else config.rlso.reward
     return [
         _curve(
             metrics, "contrastive", "contrastive/loss", "Contrastive loss", "InfoNCE over the global batch (Eq. 7)."

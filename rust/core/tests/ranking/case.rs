@@ -73,6 +73,15 @@ impl Case {
             Ties::Mean => (best + worst) / 2.0,
         }
     }
+
+    /// `ln softmax(score / temperature)` of a target among the items left, in f64, and the largest of
+    /// `|score / temperature|`.
+    pub fn log_prob_of(&self, user: usize, target: usize, temperature: f64) -> (f64, f64) {
+        let logits: Vec<f64> = self.sorted(user).iter().map(|(score, _)| f64::from(*score) / temperature).collect();
+        let sum: f64 = logits.iter().map(|logit| (logit - logits[0]).exp()).sum();
+        let own = f64::from(self.score(user, target)) / temperature;
+        (own - logits[0] - sum.ln(), logits.iter().fold(0.0, |largest, logit| logit.abs().max(largest)))
+    }
 }
 
 pub fn ragged(name: &'static str, rows: &[Vec<i64>], num_items: usize) -> Ragged {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use langptune_core::{Blocks, Error, ItemIndex, Kernel, Matrix, Prepared, Ragged, Ties, exact};
+use langptune_core::{Blocks, Error, ItemIndex, Kernel, Matrix, Prepared, Ragged, TargetScores, Ties, exact};
 use proptest::prelude::*;
 
-use crate::case::{Case, NUM_CASES, bits, case, in_threads, ragged, random};
+use crate::case::{Case, ITEMS, NUM_CASES, USERS, bits, case, in_threads, ragged, random};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(NUM_CASES))]
@@ -25,6 +25,35 @@ proptest! {
             for (kernel, index) in case.indexes(Blocks { users, items }) {
                 let ranks = in_threads(threads, || index.rank(case.users(), &targets, &exclude, ties).unwrap());
                 prop_assert_eq!(&ranks, &expected, "{:?} {}", ties, kernel.name());
+            }
+        }
+    }
+
+    #[test]
+    fn target_scores_are_ranks_and_log_softmaxes(
+        case in case(),
+        threads in 1_usize..5,
+        users in 1_usize..20,
+        items in 1_usize..100,
+        temperature in 0.01_f64..2.0,
+    ) {
+        let targets = ragged("targets", &case.targets, case.items().rows());
+        let exclude = ragged("exclude", &case.exclude, case.items().rows());
+        let mut first: Option<TargetScores> = None;
+        for (kernel, index) in case.indexes(Blocks { users, items }) {
+            let score = || index.score_targets(case.users(), &targets, &exclude, temperature).unwrap();
+            let found = in_threads(threads, score);
+            let ranks = index.rank(case.users(), &targets, &exclude, Ties::Index).unwrap();
+            prop_assert_eq!(&found.ranks, &ranks, "{}", kernel.name());
+            prop_assert_eq!(&found, &in_threads(1, score), "{}", kernel.name());
+            prop_assert_eq!(&found, first.get_or_insert_with(|| found.clone()), "{}", kernel.name());
+        }
+        let found = first.unwrap();
+        for user in 0..case.users().rows() {
+            for place in targets.span(user) {
+                let (expected, largest) = case.log_prob_of(user, targets.values()[place], temperature);
+                let error = (found.log_probs[place] - expected).abs();
+                prop_assert!(error <= 1e-8 + 1e-15 * largest, "{} {} {}", found.log_probs[place], expected, largest);
             }
         }
     }
@@ -73,6 +102,21 @@ fn items_of_ordinary_size_are_found_beside_the_largest() {
             let expected: Vec<usize> = expected[..20].iter().map(|(_, item)| *item).collect();
             assert_eq!(found.items.row(user), expected, "{}", kernel.name());
         }
+    }
+}
+
+#[test]
+fn a_temperature_that_is_not_above_zero_is_refused() {
+    let index = ItemIndex::new(Matrix::new(&ITEMS, 2)).unwrap();
+    let targets = Ragged::from_rows(&[vec![0], vec![1]]);
+    for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-201] {
+        let error = index.score_targets(Matrix::new(&USERS, 2), &targets, &Ragged::empty(2), temperature).unwrap_err();
+        assert!(matches!(error, Error::Parameter { name: "temperature", .. }), "{error}");
+    }
+    for temperature in [1e-200, f64::MAX] {
+        let found = index.score_targets(Matrix::new(&USERS, 2), &targets, &Ragged::empty(2), temperature).unwrap();
+        let expected = if temperature < 1.0 { -2_f64.ln() } else { -3_f64.ln() };
+        assert!(found.log_probs.iter().all(|log_prob| (log_prob - expected).abs() < 1e-8), "{found:?}");
     }
 }
 

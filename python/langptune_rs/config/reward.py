@@ -1,0 +1,96 @@
+"""What a reward may say: a sum of weighted terms, such as `ndcg + 0.05 log_softmax - 0.1 copied`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+
+TERMS = {
+    "ndcg": "NDCG over the whole catalog, in (0, 1]; `ndcg@k` counts the first k places",
+    "mrr": "1 / rank; `mrr@k` counts the first k places",
+    "log_rank": "-ln rank, at most 0",
+    "log_softmax": "ln of the target's share in a softmax of the scores of the whole catalog, at most 0",
+    "length": "the tokens of the profile over `profile.max_tokens`, in [0, 1]",
+    "copied": "the share of the profile's words in runs of three or more that stand in titles of the history",
+    "repetition": "the share of the profile's runs of three words that it has written before",
+}
+"""Every term of a reward, and what it is. `rollout/reward.py` computes them."""
+WITH_CUT = ("ndcg", "mrr")
+"""Terms that may be cut at k."""
+BELOW_ZERO = ("log_rank", "log_softmax")
+"""Terms that are never above 0 and have no lower limit."""
+GRAMMAR = "a sum of terms, each a name with an optional weight before it, such as ndcg + 0.05 log_softmax - 0.1 copied"
+
+_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_SIGN = re.compile(r"((?<![\d.][eE])[+-])")
+_NAME = re.compile(r"(\w+)(?:@([1-9]\d{0,17}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of a reward."""
+
+    weight: float
+    """Finite and not 0."""
+    name: str
+    """A key of `TERMS`."""
+    k: int | None = None
+    """Places that count; None for all."""
+
+    @property
+    def title(self) -> str:
+        """How the term is written without its weight."""
+        return self.name if self.k is None else f"{self.name}@{self.k}"
+
+
+def parse_reward(text: str) -> tuple[Term, ...]:
+    """The terms of a reward, in their order.
+
+    >>> parse_reward("ndcg@20 - 0.1 * copied")
+    (Term(weight=1.0, name='ndcg', k=20), Term(weight=-0.1, name='copied', k=None))
+
+    Raises `ValueError`, which says what is allowed and names the nearest term.
+    """
+    first, *rest = _SIGN.split(text)
+    signed = rest if rest and not first.strip() else ["+", first, *rest]
+    return tuple(_term(sign, summand) for sign, summand in zip(signed[::2], signed[1::2], strict=True))
+
+
+def _term(sign: str, summand: str) -> Term:
+    """The term of a sign and a text such as `0.1 * copied`."""
+    match summand.replace("*", " * ").split():
+        case [written]:
+            weight = "1"
+        case [weight, "*", written] | [weight, written] if written != "*":
+            pass
+        case _:
+            found = f"{summand.strip()!r} is no term" if summand.strip() else "a term is missing"
+            raise ValueError(f"{found}; a reward is {GRAMMAR}")
+    name, k = _name_and_cut(written)
+    if not _NUMBER.fullmatch(weight):
+        raise ValueError(
+            f"{weight!r} before {written} is no number that can be its weight, and two terms have + or - between them; "
+            f"a reward is {GRAMMAR}"
+        )
+    value = float(sign + weight)
+    if not math.isfinite(value) or not value:
+        raise ValueError(
+            f"{written} has the weight {weight}: write a finite number other than 0, or leave the term out"
+        )
+    return Term(value, name, k)
+
+
+def _name_and_cut(written: str) -> tuple[str, int | None]:
+    """`ndcg@20` as `ndcg` and 20."""
+    name, at, _ = written.partition("@")
+    if name not in TERMS:
+        near = difflib.get_close_matches(name.lower(), TERMS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TERMS)}"
+        raise ValueError(f"there is no term {name!r} ({hint}); a reward is {GRAMMAR}")
+    if at and name not in WITH_CUT:
+        raise ValueError(f"{written} has a cut, which only {' and '.join(WITH_CUT)} may have: write {name}")
+    if not (cut := _NAME.fullmatch(written)):
+        raise ValueError(f"{written} has no cut that can be: write {name}, or {name}@20 with a whole number from 1 on")
+    return name, int(cut[2]) if cut[2] else None

@@ -1,0 +1,64 @@
+"""Whether the policy still writes profiles that differ: its entropy, and a warning when it has collapsed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from langptune_rs.distributed.collectives import gather_rows, rank
+
+MOST_REPETITION = 0.5
+"""Healthy profiles of some sentences repeat less than a tenth of their runs of three words."""
+LEAST_ENTROPY = 0.05
+"""Nats a token. Healthy policies have ten times as much and more at temperature 1."""
+
+
+def entropy(logps_BG: Tensor, num_tokens_BG: Tensor) -> float:
+    """Mean -ln p of a sampled token in nats, over all ranks, from log-probabilities of whole profiles, (B, G) both.
+
+    It estimates the entropy of the policy's next token at the temperature of sampling. Profiles without a finite
+    log-probability are left out; NaN where none is left.
+    """
+    usable_BG = logps_BG.isfinite()
+    nats = -logps_BG.double().where(usable_BG, 0).sum()
+    num_tokens = num_tokens_BG.to(logps_BG.device).where(usable_BG, 0).sum()
+    total, count = gather_rows(torch.stack([nats, num_tokens])[None]).sum(0).tolist()
+    return total / count if count else float("nan")
+
+
+def signs_of_collapse(metrics: Mapping[str, float], num_profiles: int) -> list[str]:
+    """What a rollout's metrics show of a policy that has collapsed, each with its remedy; empty for a healthy one."""
+    signs = []
+    if metrics["profile/distinct_share"] * num_profiles < 1 + 1e-9:
+        signs.append(
+            "All profiles of a session are the same, so that no two of them have different rewards: raise "
+            "profile.temperature, or hold the policy near its start by rlso.kl_penalty."
+        )
+    if metrics["profile/repetition"] > MOST_REPETITION:
+        signs.append(
+            f"Profiles write {metrics['profile/repetition']:.0%} of their runs of three words again: add a term such "
+            "as - 0.5 repetition to rlso.reward, or raise rlso.kl_penalty."
+        )
+    if metrics["profile/entropy"] < LEAST_ENTROPY:
+        signs.append(
+            f"The policy draws its tokens with an entropy of {metrics['profile/entropy']:.2g} nats, so that it hardly "
+            "tries anything else: raise profile.temperature, or hold it near its start by rlso.kl_penalty."
+        )
+    return signs
+
+
+class CollapseWarning:
+    """Warns once in a run."""
+
+    def __init__(self, num_profiles: int):
+        self._num_profiles, self._has_warned = num_profiles, False
+
+    def check(self, metrics: Mapping[str, float]) -> None:
+        """Print the signs of a collapse that a rollout shows, on rank 0, unless another rollout has shown some."""
+        signs = [] if self._has_warned else signs_of_collapse(metrics, self._num_profiles)
+        if signs and rank() == 0:
+            print("warning: the policy is collapsing.", *signs, file=sys.stderr)
+        self._has_warned = self._has_warned or bool(signs)

@@ -1,0 +1,112 @@
+"""The grammar of rewards."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langptune_rs.config import load_config
+from langptune_rs.config.reward import TERMS, WITH_CUT, Term, parse_reward
+from langptune_rs.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("ndcg", [(1, "ndcg", None)]),
+        ("mrr@10", [(1, "mrr", 10)]),
+        (
+            "ndcg + 0.05 log_softmax - 0.1 copied",
+            [(1, "ndcg", None), (0.05, "log_softmax", None), (-0.1, "copied", None)],
+        ),
+        (" -2*length+.5 * ndcg@20 ", [(-2, "length", None), (0.5, "ndcg", 20)]),
+        ("1e-2 mrr-1.5E+1*repetition", [(0.01, "mrr", None), (-15, "repetition", None)]),
+        ("log_rank\n+ 3. log_rank", [(1, "log_rank", None), (3, "log_rank", None)]),
+    ],
+)
+def test_a_reward_is_a_sum_of_terms(text, terms):
+    assert parse_reward(text) == tuple(Term(*term) for term in terms)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a term is missing; a reward is a sum of terms"),
+        ("ndcg +", "a term is missing"),
+        ("ndcg + - copied", "a term is missing"),
+        ("recall", r"there is no term 'recall' \(there are ndcg, mrr, log_rank"),
+        ("ndgc@20", r"there is no term 'ndgc' \(did you mean ndcg\?\)"),
+        ("ndcg + logsoftmax", r"did you mean log_softmax\?.* such as ndcg \+ 0.05 log_softmax - 0.1 copied"),
+        ("NDCG", r"did you mean ndcg\?"),
+        ("0.5", "there is no term '0.5'"),
+        ("0.5 *", r"'0.5 \*' is no term"),
+        ("ndcg * 0.5", "there is no term '0.5'"),
+        ("half ndcg", "'half' before ndcg is no number that can be its weight"),
+        ("nan ndcg", "'nan' before ndcg is no number"),
+        ("inf * ndcg", "'inf' before ndcg is no number"),
+        ("0.1.2 ndcg", "'0.1.2' before ndcg is no number"),
+        ("1_0 ndcg", "'1_0' before ndcg is no number"),
+        ("ndcg copied", r"'ndcg' before copied .* two terms have \+ or - between them"),
+        ("ndcg 0.1 copied", "'ndcg 0.1 copied' is no term"),
+        ("1e999 ndcg", "ndcg has the weight 1e999: write a finite number other than 0"),
+        ("ndcg - 0.0 copied", r"copied has the weight 0\.0"),
+        ("ndcg@0", "ndcg@0 has no cut that can be: write ndcg, or ndcg@20"),
+        ("ndcg@", "ndcg@ has no cut that can be"),
+        ("mrr@2.5", "mrr@2.5 has no cut that can be: write mrr, or mrr@20"),
+        ("ndcg@9999999999999999999", "has no cut that can be"),
+        ("log_rank@20", "log_rank@20 has a cut, which only ndcg and mrr may have: write log_rank"),
+    ],
+)
+def test_a_reward_that_does_not_parse_is_refused_with_the_way_out(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_reward(text)
+    with pytest.raises(ConfigError, match=f"^rlso.reward = {re.escape(repr(text))}: "):
+        load_config("quickstart", [f'rlso.reward="{text}"'])
+
+
+@given(st.text("ndcgmr@05.e+-* _", max_size=12) | st.text(max_size=8))
+def test_any_text_is_parsed_or_refused(text):
+    try:
+        terms = parse_reward(text)
+    except ValueError:
+        return
+    assert all(term.name in TERMS and term.weight for term in terms)
+
+
+NUMBERS = st.floats(1e-300, 1e300).map(repr) | st.integers(1, 10**6).map(str)
+CUTS = st.none() | st.integers(1, 10**18 - 1)
+
+
+@given(st.lists(st.tuples(st.sampled_from("+-"), NUMBERS, st.sampled_from(list(TERMS)), CUTS), min_size=1))
+def test_what_is_written_by_the_grammar_is_read(summands):
+    summands = [(sign, weight, name, k if name in WITH_CUT else None) for sign, weight, name, k in summands]
+    titles = [name if k is None else f"{name}@{k}" for _, _, name, k in summands]
+    text = " ".join(f"{sign} {weight} * {title}" for (sign, weight, *_), title in zip(summands, titles, strict=True))
+    terms = parse_reward(text)
+    assert [term.title for term in terms] == titles
+    assert [term.weight for term in terms] == [float(sign + weight) for sign, weight, *_ in summands]
+    assert parse_reward(text.replace(" ", "")) == terms
+
+
+@pytest.mark.parametrize("reward", ["log_softmax", "ndcg + 0.1 log_rank"])
+def test_an_overlong_reward_above_a_logarithm_is_refused(reward):
+    message = (
+        r"rlso.overlong_reward = 0 is above what log_\w+ .* set rlso.overlong_penalty, such as 0.5, .*or an rlso.over"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_config("quickstart", [f"rlso.reward={reward}", "rlso.overlong_reward=0"])
+    for way_out in ("rlso.overlong_penalty=0.5", "rlso.overlong_reward=-20", "method=LangPTune-CL"):
+        load_config("quickstart", [f"rlso.reward={reward}", "rlso.overlong_reward=0", way_out])
+    load_config("quickstart", ["rlso.reward=ndcg - 0.1 log_rank", "rlso.overlong_reward=0"])
+
+
+def test_weights_and_temperatures_of_rewards_are_positive():
+    for key in (
+        "rlso.reward_temperature=0",
+        "rlso.overlong_penalty=-1",
+        "rlso.standardize=none",
+        "profile.temperature=0",
+    ):
+        with pytest.raises(ConfigError, match=key.partition("=")[0]):
+            load_config("quickstart", [key])
