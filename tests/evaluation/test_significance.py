@@ -223,7 +223,7 @@ def test_differences_that_cancel_within_clusters_are_none():
 
 
 def test_clusters_make_up_for_sessions_that_resemble_each_other():
-    """Where no method is better, p-values are uniform and intervals cover 0 as often as they say, only with clusters."""
+    """Where no method is better, only with clusters are p-values uniform and do intervals cover 0 as they say."""
     rng = np.random.default_rng(0)
     clusters = np.repeat(np.arange(40), rng.integers(1, 12, 40))
     p_values, covered = {True: [], False: []}, []

@@ -22,8 +22,8 @@ pub enum Interval {
 ///
 /// Resample `r` draws from its own stream of random numbers, so the intervals depend only on the seed.
 ///
-/// With `sizes`, row `i` of a sample is the sum of the `sizes[i]` scores of a cluster. Whole clusters are drawn, and the
-/// mean of a resample is that of all scores in them: the sum of the drawn sums over the sum of their sizes.
+/// With `sizes`, row `i` of a sample is the sum of the `sizes[i]` scores of a cluster. Whole clusters are drawn, and
+/// the mean of a resample is that of all scores in them: the sum of the drawn sums over the sum of their sizes.
 ///
 /// ```
 /// use langptune_core::Interrupt;
@@ -169,8 +169,8 @@ fn bias(scores: &[f64], sizes: Option<&[f64]>, sorted_means: &[f64]) -> Result<f
 
 /// BCa's acceleration, a sixth of the skewness of the jackknife. Leaving user i out moves the mean by
 /// `(mean - score_i) / (n - 1)`, so the acceleration is `sum d^3 / (6 (sum d^2)^(3/2))` over `d_i = score_i - mean`. It
-/// lies between -1/6 and 1/6, and is 0 where all scores are equal. For clusters `d_i = sum_i - mean size_i`, to which the
-/// mean's change without cluster i is proportional in first order (Efron, 1987, section 6).
+/// lies between -1/6 and 1/6, and is 0 where all scores are equal. For clusters `d_i = sum_i - mean size_i`, to which
+/// the mean's change without cluster i is proportional in first order (Efron, 1987, section 6).
 fn acceleration(scores: &[f64], sizes: Option<&[f64]>) -> f64 {
     let centre = pairwise_sum(scores) / num_scores(scores, sizes);
     let size = |at| sizes.map_or(1.0, |sizes| sizes[at]);
