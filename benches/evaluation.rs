@@ -40,7 +40,7 @@ fn significance(criterion: &mut Criterion) {
         ("4 BCa intervals", &samples, Interval::Bca),
     ] {
         group.bench_function(name, |bench| {
-            bench.iter(|| bootstrap_intervals(samples, interval, 0.95, 10_000, 0, Interrupt::NEVER).unwrap());
+            bench.iter(|| bootstrap_intervals(samples, None, interval, 0.95, 10_000, 0, Interrupt::NEVER).unwrap());
         });
     }
     group.bench_function("permutation 100,000", |bench| {

@@ -99,7 +99,12 @@ def per_user(
 ) -> NDArray[np.float64]: ...
 def mean(scores: NDArray[np.float64]) -> float: ...
 def bootstrap_intervals(
-    samples: Sequence[NDArray[np.float64]], method: str, level: float, num_resamples: int, seed: int
+    samples: Sequence[NDArray[np.float64]],
+    sizes: NDArray[np.float64] | None,
+    method: str,
+    level: float,
+    num_resamples: int,
+    seed: int,
 ) -> list[tuple[float, float]]: ...
 def paired_permutation_test(
     a: NDArray[np.float64], b: NDArray[np.float64], num_permutations: int, seed: int

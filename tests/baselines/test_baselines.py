@@ -60,7 +60,7 @@ class LetterCounts:
 def test_random_ranks_are_uniform_over_what_is_left():
     dataset = make_dataset(4000)
     num_left = NUM_ITEMS - HISTORY
-    ranks = fitted(Random(), dataset, seed=3).ranks(dataset.sessions)[:, 0]
+    ranks = fitted(Random(), dataset, seed=3).score_targets(dataset.sessions).ranks[:, 0]
     standard_error = math.sqrt((num_left**2 - 1) / 12 / len(ranks))
     assert abs(ranks.mean() - (num_left + 1) / 2) < 4 * standard_error
     counts = np.bincount(ranks, minlength=num_left + 1)
@@ -73,16 +73,19 @@ def test_random_ranks_are_uniform_over_what_is_left():
 
 def test_random_gives_a_session_its_rank_whoever_else_is_ranked():
     dataset = make_dataset(200)
-    ranks = fitted(Random(), dataset).ranks(dataset.sessions)[:, 0]
+    ranks = fitted(Random(), dataset).score_targets(dataset.sessions).ranks[:, 0]
     some = [7, 150, 3]
-    assert fitted(Random(), dataset).ranks(dataset.sessions.take(some))[:, 0].tolist() == ranks[some].tolist()
-    assert fitted(Random(), dataset, seed=1).ranks(dataset.sessions)[:, 0].tolist() != ranks.tolist()
+    assert (
+        fitted(Random(), dataset).score_targets(dataset.sessions.take(some)).ranks[:, 0].tolist()
+        == ranks[some].tolist()
+    )
+    assert fitted(Random(), dataset, seed=1).score_targets(dataset.sessions).ranks[:, 0].tolist() != ranks.tolist()
 
 
 @pytest.mark.parametrize("num_sessions", [3, 20, 500])
 def test_most_popular_is_the_sorted_list_without_the_history(num_sessions):
     dataset = make_dataset(num_sessions, seed=num_sessions)
-    ranks = fitted(MostPopular(), dataset).ranks(dataset.sessions)[:, 0]
+    ranks = fitted(MostPopular(), dataset).score_targets(dataset.sessions).ranks[:, 0]
     order = sorted(range(NUM_ITEMS), key=lambda item: (-dataset.popularity[item], item))
     for rank, history, target in zip(ranks, dataset.sessions.histories, dataset.sessions.targets, strict=True):
         left = [item for item in order if item not in set(history.tolist())]
@@ -105,15 +108,15 @@ def test_an_item_twice_in_a_history_leaves_the_list_once():
     sessions = dataset.sessions.take([0])
     sessions.histories[0] = [top[0], top[0], top[1], top[1]]
     sessions.targets[0] = top[5]
-    assert fitted(MostPopular(), dataset).ranks(sessions).tolist() == [[4]]
-    assert 1 <= fitted(Random(), dataset).ranks(sessions)[0, 0] <= NUM_ITEMS - 2
+    assert fitted(MostPopular(), dataset).score_targets(sessions).ranks.tolist() == [[4]]
+    assert 1 <= fitted(Random(), dataset).score_targets(sessions).ranks[0, 0] <= NUM_ITEMS - 2
 
 
 def test_emb_0_ranks_by_the_text_of_the_history():
     dataset = make_dataset(60)
     embedder = LetterCounts()
     items = embedder.encode_items(dataset.catalog.texts)
-    ranks = Emb0(dataset, Recommender(embedder, items)).ranks(dataset.sessions)[:, 0]
+    ranks = Emb0(dataset, Recommender(embedder, items)).score_targets(dataset.sessions).ranks[:, 0]
     items = items.astype(np.float64)
     for i, rank in enumerate(ranks):
         user = embedder.encode_profiles([dataset.session_text(dataset.sessions, i)])[0].astype(np.float64)

@@ -37,7 +37,7 @@ def ready(method: type[Method], run: TrainedRun, folder: Path) -> Method:
 def test_a_method_ranks_the_same_after_it_was_saved_and_opened(run, tmp_path, name):
     sessions = run.dataset.sessions.select("test")
     method = ready(METHODS[name], run, tmp_path / "fitted")
-    ranks = method.ranks(sessions)
+    ranks, log_probs = method.score_targets(sessions)
     assert ranks.dtype == np.int64
     assert ranks.shape == (len(sessions), 1)
     assert ranks.min() >= 1
@@ -46,7 +46,13 @@ def test_a_method_ranks_the_same_after_it_was_saved_and_opened(run, tmp_path, na
     saved.mkdir()
     method.save(saved)
     opened = METHODS[name].open(saved, run.dataset)
-    assert opened.ranks(sessions).tolist() == ranks.tolist()
+    assert (log_probs is None) == (name in {"Random", "MP"})
+    if log_probs is not None:
+        assert log_probs.shape == ranks.shape
+        assert log_probs.max() <= 0
+    again = opened.score_targets(sessions)
+    assert again.ranks.tolist() == ranks.tolist()
+    assert again.log_probs is None if log_probs is None else again.log_probs.tolist() == log_probs.tolist()
 
 
 def test_what_a_run_is_compared_with_depends_on_what_it_trained():
@@ -89,4 +95,5 @@ def test_a_method_that_trains_leaves_a_run(run, tmp_path):
     assert process.wait(240) == 0, log.read_text()
     fitted = TrainedRun.open(tmp_path / "fitted")
     assert (fitted.config.method, fitted.config.seed) == ("LangPTune-RLSO", 5)
-    assert LangPTuneRlso.open(fitted.folder, run.dataset).ranks(run.dataset.sessions.select("test")).min() >= 1
+    opened = LangPTuneRlso.open(fitted.folder, run.dataset)
+    assert opened.score_targets(run.dataset.sessions.select("test")).ranks.min() >= 1

@@ -88,10 +88,11 @@ def test_a_baseline_ranks_a_tiny_data_set(copy):
         TopRated = find_method("TopRated")
         method = TopRated()
         method.fit(data, TopRated.Config(prior=0.001), seed=0)
-        ranks = method.ranks(data.sessions)
+        ranks = method.score_targets(data.sessions).ranks
         with TemporaryDirectory() as folder:
             method.save(Path(folder))
-            assert np.array_equal(TopRated.open(Path(folder), data).ranks(data.sessions), ranks)
+            again = TopRated.open(Path(folder), data).score_targets(data.sessions)
+            assert np.array_equal(again.ranks, ranks)
         best = data.sessions.targets % 5 == 4
         print(ranks.shape, int(ranks[best].max()) < int(ranks[~best].max()), "TopRated" in METHODS)
         assert "sentence_transformers" not in sys.modules

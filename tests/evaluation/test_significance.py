@@ -179,6 +179,69 @@ def test_p_is_one_for_equal_scores_and_at_least_one_in_all_permutations():
     assert paired_permutation_test(np.ones(100), np.zeros(100), num_permutations=999) == 0.001
 
 
+CLUSTERS = ["ann", "bob", "ann", "cid", "bob", "ann", "dan", "eve", "eve"]
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_a_clustered_interval_is_that_of_all_scores_in_the_clusters_drawn(method):
+    scores = np.random.default_rng(3).random(len(CLUSTERS))
+    names = sorted(set(CLUSTERS))
+    of_cluster = [scores[[cluster == name for cluster in CLUSTERS]] for name in names]
+    drawn = [np.rint(resampled_means(row, 7, 400) * len(names)) for row in np.eye(len(names))]  # times of each cluster
+    sums = sum(times * own.sum() for times, own in zip(drawn, of_cluster, strict=True))
+    means = sums / sum(times * len(own) for times, own in zip(drawn, of_cluster, strict=True))
+    expected = np.quantile(means, [0.05, 0.95])
+    if method == "bca":
+        gaps = np.array([own.sum() - scores.mean() * len(own) for own in of_cluster])
+        acceleration = (gaps**3).sum() / (6 * (gaps**2).sum() ** 1.5)
+        below, equal = np.mean(means < scores.mean() - 1e-12), np.mean(np.abs(means - scores.mean()) <= 1e-12)
+        z0 = stats.norm.ppf(below + equal / 2)
+        z = z0 + stats.norm.ppf([0.05, 0.95])
+        expected = np.quantile(means, stats.norm.cdf(z0 + z / (1 - acceleration * z)))
+    options = {"level": 0.9, "seed": 7, "num_resamples": 400, "method": method}
+    np.testing.assert_allclose(bootstrap_interval(scores, clusters=CLUSTERS, **options), expected, rtol=0, atol=1e-13)
+    alone = bootstrap_interval(scores, clusters=np.arange(len(scores)), **options)
+    assert alone == bootstrap_interval(scores, **options)
+    assert bootstrap_interval([0.25] * 9, clusters=CLUSTERS, **options) == (0.25, 0.25)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=14), st.integers(0, 10_000))
+def test_p_values_of_clusters_are_those_of_all_swaps_of_clusters(clusters, seed):
+    a, b = np.random.default_rng(seed).choice([0.0, 0.1, 0.3, 0.6309297535714575], (2, len(clusters)))
+    names = sorted(set(clusters))
+    signs = 1 - 2 * ((np.arange(2 ** len(names))[:, None] >> np.arange(len(names))) & 1)
+    totals = signs[:, np.searchsorted(names, clusters)] @ (a - b)
+    exact = np.mean(np.abs(totals) >= abs((a - b).sum()) - 1e-12)
+    assert paired_permutation_test(a, b, clusters=clusters) == pytest.approx(exact, abs=1e-12)
+
+
+def test_differences_that_cancel_within_clusters_are_none():
+    a = [0.1, 0.2, 0.3, 0.3, 0.2, 0.1] * 20
+    b = [0.3, 0.2, 0.1, 0.1, 0.2, 0.3] * 20
+    assert paired_permutation_test(a, b, clusters=np.repeat(np.arange(20), 6)) == 1.0
+
+
+def test_clusters_make_up_for_sessions_that_resemble_each_other():
+    """Where no method is better, only with clusters are p-values uniform and do intervals cover 0 as they say."""
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(40), rng.integers(1, 12, 40))
+    p_values, covered = {True: [], False: []}, []
+    for seed in range(200):
+        differences = rng.normal(size=40)[clusters] + 0.3 * rng.normal(size=len(clusters))
+        for by_user in (True, False):
+            given = {"clusters": clusters} if by_user else {}
+            zeros = np.zeros(len(clusters))
+            p_values[by_user].append(
+                paired_permutation_test(differences, zeros, seed=seed, num_permutations=499, **given)
+            )
+        low, high = bootstrap_interval(differences, level=0.9, num_resamples=500, clusters=clusters)
+        covered.append(low <= 0 <= high)
+    assert stats.kstest(p_values[True], "uniform").pvalue > 0.001
+    assert np.mean(np.array(p_values[False]) < 0.05) > 0.3
+    assert 0.8 < np.mean(covered) < 0.95
+
+
 def test_the_order_of_the_two_does_not_matter():
     a, b = np.random.default_rng(0).random((2, 50))
     assert paired_permutation_test(a, b) == paired_permutation_test(b, a)
@@ -226,6 +289,11 @@ def test_holm_follows_its_definition(p_values):
             r'"b" holds 1 scores and "a" 2: pass those of the same',
         ),
         (lambda: bootstrap_intervals({"a": [0.1], "b": [[0.1]]}), r"b has shape \(1, 1\)"),
+        (lambda: bootstrap_interval([0.1, 0.2], clusters=["a"]), r"clusters has shape \(1,\) and there are 2 scores"),
+        (lambda: bootstrap_interval([0.1, np.nan], clusters=["a", "a"]), r"scores row 1 is NaN"),
+        (lambda: paired_permutation_test([0.1, np.inf], [0.1, 0.2], clusters=["a", "a"]), r"a row 1 is inf"),
+        (lambda: paired_permutation_test([0.1, 0.2], [0.1], clusters=["a", "a"]), r"a has 2 scores and b has 1"),
+        (lambda: paired_permutation_test([0.1], [0.1], clusters=[[1], [2, 3]]), r"clusters holds what cannot be comp"),
         (lambda: paired_t_test([0.1], [0.1, 0.2]), r"a has 1 scores and b has 2"),
         (lambda: paired_t_test([], []), r"a is empty"),
         (lambda: paired_t_test([0.1, np.nan], [0.1, 0.2]), r"a row 1 is NaN"),

@@ -11,14 +11,16 @@ from tests.experiments.tiny import NUM_ITEMS, make_run
 
 from langptune_rs.data import open_source
 from langptune_rs.errors import DataError, RunError
-from langptune_rs.evaluation.significance import holm, paired_permutation_test
-from langptune_rs.evaluation.summary import metric_names, score_sessions
+from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
+from langptune_rs.evaluation.summary import compare_sessions, score_sessions, summarize
 from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.models.tokens import token_counters
 from langptune_rs.runs.folder import read_config
 from langptune_rs.runs.results import read_results
 
-METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20", "ndcg"]
+METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20", "ndcg", "log_likelihood", "log_rank"]
+TABLES = ("methods", "sampled", "parts", "sampled_parts")
+POLICY_0, EMBEDDER_0 = "trained embedder, initial policy", "initial embedder, trained policy"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,13 @@ def held_out(evaluated_run):
     return dataset, dataset.sessions.select("test")
 
 
+@pytest.fixture(scope="module")
+def users(per_user):
+    greedy = per_user.filter((pl.col("table") == "methods") & (pl.col("method") == "MP")).sort("session_id")
+    assert greedy["user_id"].n_unique() < len(greedy), "no user has two sessions"
+    return greedy["user_id"].to_list()
+
+
 def scores_of(per_user, table, method, metric):
     rows = per_user.filter((pl.col("table") == table) & (pl.col("method") == method)).sort("session_id")
     return rows[metric].to_numpy()
@@ -56,13 +65,17 @@ def test_results_hold_every_method_and_number(results, held_out):
     assert results["num_items"] == NUM_ITEMS
     assert list(results["methods"]) == ["Random", "MP", "EMB-0", "LangPTune-0", "LangPTune"]
     assert list(results["sampled"]) == ["LangPTune-0", "LangPTune"]
-    assert list(results["parts"]) == ["contrastive", "rlso"]
-    for table in ("methods", "sampled", "parts"):
+    assert list(results["parts"]) == list(results["sampled_parts"]) == ["contrastive", "rlso"]
+    limits = dict.fromkeys(METRICS, (0, 1)) | {"log_likelihood": (-np.inf, 0), "log_rank": (0, np.log(NUM_ITEMS))}
+    for table in TABLES:
         for method, scores in results[table].items():
             assert list(scores) == METRICS
-            for score in scores.values():
-                assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1
-                assert (score["p_value"] is None) == (method == "LangPTune-0")
+            for metric, score in scores.items():
+                assert (score is None) == (metric == "log_likelihood" and method in {"Random", "MP"})
+                if score is not None:
+                    low, high = limits[metric]
+                    assert low <= score["low"] <= score["mean"] + 1e-12 <= score["high"] + 2e-12 <= high + 3e-12
+                    assert (score["p_value"] is None) == (method == "LangPTune-0")
     for statistics in [*results["profiles"].values(), *results["sampled_profiles"].values()]:
         assert 1 <= statistics["tokens"] <= 12
         assert 0 <= statistics["overlong_rate"] <= 1
@@ -72,26 +85,77 @@ def test_results_hold_every_method_and_number(results, held_out):
 
 
 def test_means_are_those_of_the_saved_scores(results, per_user):
-    for table in ("methods", "sampled", "parts"):
+    for table in TABLES:
         for method, scores in results[table].items():
             for metric in METRICS:
-                assert scores[metric]["mean"] == pytest.approx(scores_of(per_user, table, method, metric).mean())
+                saved = scores_of(per_user, table, method, metric)
+                if scores[metric] is None:
+                    assert np.isnan(saved.astype(float)).all()
+                else:
+                    assert scores[metric]["mean"] == pytest.approx(saved.mean())
 
 
-def test_p_values_are_paired_with_the_untrained_models(results, per_user):
-    for table, baseline in (("methods", "methods"), ("sampled", "sampled"), ("parts", "methods")):
+def test_p_values_are_paired_with_the_untrained_models(results, per_user, users):
+    for table in TABLES:
+        baseline = "sampled" if table.startswith("sampled") else "methods"
         rivals = [method for method in results[table] if method != "LangPTune-0"]
         before = scores_of(per_user, baseline, "LangPTune-0", "ndcg@20")
-        p_values = [paired_permutation_test(scores_of(per_user, table, m, "ndcg@20"), before) for m in rivals]
+        p_values = [
+            paired_permutation_test(scores_of(per_user, table, m, "ndcg@20"), before, clusters=users) for m in rivals
+        ]
         assert [results[table][m]["ndcg@20"]["p_value"] for m in rivals] == p_values
         assert [results[table][m]["ndcg@20"]["p_holm"] for m in rivals] == holm(p_values)
+
+
+def test_the_comparisons_are_those_of_the_saved_scores(results, per_user, users):
+    """Each pair once in each decoding: the gain of either model, and every trained method against the untrained."""
+    places = {
+        ("LangPTune", "greedy"): ("methods", "LangPTune"),
+        ("LangPTune", "sampled"): ("sampled", "LangPTune"),
+        (POLICY_0, "greedy"): ("parts", "contrastive"),
+        (POLICY_0, "sampled"): ("sampled_parts", "contrastive"),
+        (EMBEDDER_0, "greedy"): ("parts", "rlso"),
+        (EMBEDDER_0, "sampled"): ("sampled_parts", "rlso"),
+        ("LangPTune-0", "greedy"): ("methods", "LangPTune-0"),
+        ("LangPTune-0", "sampled"): ("sampled", "LangPTune-0"),
+        **{(name, decoding): ("methods", name) for name in ("EMB-0", "MP") for decoding in ("greedy", "sampled")},
+    }
+    gains = [("LangPTune", POLICY_0), ("LangPTune", EMBEDDER_0)]
+    trained = ("LangPTune", POLICY_0, EMBEDDER_0)
+    pairs = [*gains, *((method, other) for method in trained for other in ("LangPTune-0", "EMB-0", "MP"))]
+    expected = [
+        (*pair, decoding, metric)
+        for decoding in ("greedy", "sampled")
+        for pair in pairs
+        for metric in METRICS
+        if not (metric == "log_likelihood" and pair[1] == "MP")
+    ]
+    keys = ("method", "other", "decoding", "metric")
+    assert [tuple(row[key] for key in keys) for row in results["comparisons"]] == expected
+    for row in results["comparisons"]:
+        assert list(row) == [*keys, "difference", "interval", "p"]
+        a, b = (
+            scores_of(per_user, *places[row[name], row["decoding"]], row["metric"]).astype(float)
+            for name in ("method", "other")
+        )
+        assert row["difference"] == pytest.approx((a - b).mean(), abs=1e-12)
+        assert row["interval"] == pytest.approx(bootstrap_interval(a - b, clusters=users), abs=1e-12)
+        assert row["p"] == paired_permutation_test(a, b, clusters=users)
+
+
+def test_a_pair_that_is_also_in_a_table_has_one_p(results):
+    rows = [r for r in results["comparisons"] if (r["method"], r["other"]) == ("LangPTune", "LangPTune-0")]
+    assert len(rows) == 2 * len(METRICS)
+    for row in rows:
+        table = results["methods" if row["decoding"] == "greedy" else "sampled"]
+        assert row["p"] == table["LangPTune"][row["metric"]]["p_value"]
 
 
 def test_every_session_counts_once_in_every_method(per_user, held_out):
     expected = sorted(held_out[1].session_ids.tolist())
     for (table, _), rows in per_user.group_by("table", "method"):
         assert sorted(rows["session_id"].to_list()) == expected
-        assert set(rows["ranks"].list.len()) == {2 if table == "sampled" else 1}
+        assert set(rows["ranks"].list.len()) == {2 if table.startswith("sampled") else 1}
         assert rows["ranks"].list.min().min() >= 1
         assert rows["ranks"].list.max().max() <= NUM_ITEMS - 4
 
@@ -105,27 +169,34 @@ def test_every_session_counts_once_in_every_method(per_user, held_out):
         ("parts", "rlso", "LangPTune", "initial"),
         ("sampled", "LangPTune-0", "LangPTune-0", "initial"),
         ("sampled", "LangPTune", "LangPTune", "trained"),
+        ("sampled_parts", "contrastive", "LangPTune-0", "trained"),
+        ("sampled_parts", "rlso", "LangPTune", "initial"),
     ],
 )
 def test_ranks_are_those_of_the_right_profiles_and_embedder(
     evaluated_run, per_user, profiles, held_out, table, method, policy, embedder
 ):
-    """Ranks again, in float64, from the profiles on disk and the embedder as SentenceTransformer loads it."""
+    """All again, in float64, from the profiles on disk and the embedder as SentenceTransformer loads it."""
     dataset, sessions = held_out
     folder = evaluated_run / "embedder" if embedder == "trained" else read_config(evaluated_run).embedder.model
     model = SentenceTransformer(str(folder), device="cpu")
     items = model.encode(dataset.catalog.texts.to_list(), normalize_embeddings=True).astype(np.float64)
     rows = per_user.filter((pl.col("table") == table) & (pl.col("method") == method))
     ranks = dict(zip(rows["session_id"], rows["ranks"], strict=True))
-    decoding = "sampled" if table == "sampled" else "greedy"
+    decoding = "sampled" if table.startswith("sampled") else "greedy"
     written = profiles.filter((pl.col("policy") == policy) & (pl.col("decoding") == decoding))
     assert len(written) == sum(len(r) for r in ranks.values())
+    log_likelihoods = {session: [] for session in ranks}
     for row in written.to_dicts():
         i = sessions.session_ids.tolist().index(row["session_id"])
         scores = items @ model.encode([row["text"]], normalize_embeddings=True)[0].astype(np.float64)
         scores[sessions.histories[i]] = -np.inf
         target, rank = scores[sessions.targets[i]], ranks[row["session_id"]][row["sample"]]
         assert 1 + (scores > target + 1e-5).sum() <= rank <= (scores > target - 1e-5).sum()
+        log_likelihoods[row["session_id"]].append(target / 0.07 - np.log(np.exp(scores / 0.07).sum()))
+    for session, saved, log_rank in rows.select("session_id", "log_likelihood", "log_rank").iter_rows():
+        assert saved == pytest.approx(np.mean(log_likelihoods[session]), abs=1e-3)
+        assert log_rank == pytest.approx(np.log(np.array(ranks[session])).mean())
 
 
 def test_profiles_differ_between_policies_and_samples(profiles):
@@ -171,7 +242,11 @@ def test_another_split_has_its_own_files(evaluated_run, tmp_path):
 def test_the_embedder_alone(tmp_path):
     results = evaluate_run(make_run(tmp_path, method="LangPTune-CL", samples=0), progress=False)
     assert list(results["methods"])[-1] == "LangPTune-CL"
-    assert results["sampled"] == results["parts"] == results["sampled_profiles"] == {}
+    assert results["sampled"] == results["parts"] == results["sampled_parts"] == results["sampled_profiles"] == {}
+    assert {(row["method"], row["other"]) for row in results["comparisons"]} == {
+        ("LangPTune-CL", other) for other in ("LangPTune-0", "EMB-0", "MP")
+    }
+    assert {row["decoding"] for row in results["comparisons"]} == {"greedy"}
     assert results["profiles"]["LangPTune-CL"] == results["profiles"]["LangPTune-0"]
     assert results["methods"]["LangPTune-CL"] != results["methods"]["LangPTune-0"]
 
@@ -195,8 +270,26 @@ def test_a_run_that_is_not_finished_is_refused(evaluated_run, tmp_path):
 
 def test_a_session_scores_the_mean_over_its_profiles():
     ranks = np.array([[1, 3], [30, 1], [7, 7]])
-    result = score_sessions(ranks, metric_names(20))
+    log_probs = np.array([[-1.0, -2.0], [-6.0, -1.0], [-3.0, -3.0]])
+    result = score_sessions(ranks, log_probs, k=20)
+    assert list(result.mean) == METRICS
+    assert result.per_user["log_likelihood"].tolist() == [-1.5, -3.5, -3.0]
+    assert result.per_user["log_rank"] == pytest.approx([np.log(3) / 2, np.log(30) / 2, np.log(7)])
+    assert result.mean["log_likelihood"] == pytest.approx(-8 / 3)
+    assert "log_likelihood" not in score_sessions(ranks, None, k=20).mean
     assert result.per_user["ndcg@20"] == pytest.approx([0.75, 0.5, 1 / 3])
     assert result.mean["ndcg@20"] == pytest.approx((0.75 + 0.5 + 1 / 3) / 3)
     assert result.per_user["recall@20"].tolist() == [1.0, 0.5, 1.0]
     assert result.per_user["precision@20"] == pytest.approx([0.05, 0.025, 0.05])
+
+
+def test_a_metric_that_a_method_lacks_is_none_and_in_no_comparison():
+    ranks = np.array([[1], [3], [9], [2]])
+    ours, popular = score_sessions(ranks, -np.log(ranks), k=20), score_sessions(ranks[::-1], None, k=20)
+    users = ["a", "a", "b", "c"]
+    table = summarize({"MP": popular, "LangPTune-0": ours}, ours, users)
+    assert table["MP"]["log_likelihood"] is None
+    assert list(table["MP"]) == list(table["LangPTune-0"]) == METRICS
+    assert table["MP"]["log_rank"]["p_value"] == table["MP"]["log_rank"]["p_holm"]
+    rows = compare_sessions({"LangPTune": ours.per_user, "MP": popular.per_user}, [("LangPTune", "MP")], users)
+    assert [row["metric"] for row in rows] == [metric for metric in METRICS if metric != "log_likelihood"]

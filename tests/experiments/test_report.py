@@ -1,6 +1,8 @@
 """The report: one file, honest numbers, nothing loaded from elsewhere, nothing unescaped."""
 
+import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -11,11 +13,12 @@ import pytest
 from langptune_rs.data import open_source
 from langptune_rs.errors import RunError
 from langptune_rs.experiments.report.charts import Series, line_chart, running_mean
-from langptune_rs.experiments.report.report import choose_examples, render, verdict, write_report
+from langptune_rs.experiments.report.report import choose_examples, own_gains, render, verdict, write_report
+from langptune_rs.experiments.report.tables import print_results
 from langptune_rs.models.tokens import token_counters
 from langptune_rs.runs.folder import read_config
 from langptune_rs.runs.metrics_log import read_metrics
-from langptune_rs.runs.results import read_results
+from langptune_rs.runs.results import TABLES, read_results
 
 LOADS = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -95,16 +98,67 @@ def test_ids_are_unique_and_references_meet_one(evaluated_run, page):
     assert referred <= set(page.ids)
 
 
-@pytest.mark.parametrize(("number", "table"), [(0, "methods"), (1, "sampled"), (2, "parts")])
+@pytest.mark.parametrize(("number", "table"), list(enumerate(TABLES)))
 def test_the_tables_show_the_results(parts, page, number, table):
     results = parts["results"]
     rows = page.tables[number][1:]
     assert len(rows) == len(results[table])
     for row, scores in zip(rows, results[table].values(), strict=True):
-        for cell, score in zip(row[1:6], scores.values(), strict=True):
-            assert cell == [f"{score['mean']:.4f}", f"{score['low']:.4f}–{score['high']:.4f}"]
+        for cell, score in zip(row[1:8], scores.values(), strict=True):
+            if score is None:
+                assert cell == ["–"]
+            else:
+                between = " to " if score["low"] < 0 else "–"
+                assert cell == [f"{score['mean']:.4f}", f"{score['low']:.4f}{between}{score['high']:.4f}"]
         p_value = scores["ndcg@20"]["p_value"]
-        assert row[6] == (["–"] if p_value is None else ["< 0.001"] if p_value < 0.001 else [f"{p_value:.3f}"])
+        assert row[8] == (["–"] if p_value is None else ["< 0.001"] if p_value < 0.001 else [f"{p_value:.3f}"])
+
+
+def test_the_comparisons_and_the_gain_of_each_model_are_shown(parts, page):
+    rows = parts["results"]["comparisons"]
+    shown = [row for row in page.tables[5] if row[0] != ["method"]]
+    headline = [row for row in rows if row["metric"] == "ndcg@20"]
+    assert [row[:3] for row in shown] == [[[row["method"]], [row["other"]], [row["decoding"]]] for row in headline]
+    for cells, row in zip(shown, headline, strict=True):
+        low, high = row["interval"]
+        assert cells[3] == [f"{row['difference']:+.4f}", f"{low:+.4f} to {high:+.4f}"]
+        assert (cells[5] == ["–"]) == (row["other"] == "MP")
+    gains = own_gains(parts["results"])
+    assert len(gains) == 4
+    for gain, row in zip(gains[:2], (row for row in headline if row["other"].startswith("trained")), strict=True):
+        assert gain.startswith(
+            f"The policy's own gain, {row['decoding']} profiles: NDCG@20 {row['difference']:+.4f} (p "
+        )
+    text = "".join(page.text)
+    assert all(gain in text for gain in gains)
+
+
+def test_results_of_an_earlier_version_have_no_comparisons(evaluated_run, tmp_path):
+    """They are read and shown, and what is missing is said to be absent. What is damaged is still damaged."""
+    run = tmp_path / "run"
+    shutil.copytree(evaluated_run, run)
+    results = json.loads((run / "results.json").read_text())
+    later = {"comparisons", "sampled_parts"}
+    earlier = {key: value for key, value in results.items() if key not in later}
+    for table in ("methods", "sampled", "parts"):
+        for scores in earlier[table].values():
+            del scores["log_likelihood"], scores["log_rank"]
+    (run / "results.json").write_text(json.dumps(earlier))
+    text = "".join(Page(write_report(run).read_text(encoding="utf-8")).text)
+    assert "an earlier version evaluated this run" in text
+    assert "Sessions count as independent" in text
+    assert own_gains(read_results(run)) == []
+    print_results(read_results(run))
+    row = {**results["comparisons"][0], "interval": [0.1]}
+    for damaged, message in (
+        ({"comparisons": [row]}, r"has no two numbers in comparisons\[0\]\.interval"),
+        ({"comparisons": [{}]}, r"has no comparisons\[0\]\.method"),
+        ({"comparisons": {}}, "has comparisons = "),
+        ({"sampled_parts": []}, r"has sampled_parts = \[\]"),
+    ):
+        (run / "results.json").write_text(json.dumps(earlier | damaged))
+        with pytest.raises(RunError, match=message):
+            write_report(run)
 
 
 def test_text_of_models_data_and_configuration_is_escaped(parts):
@@ -126,12 +180,12 @@ def test_text_of_models_data_and_configuration_is_escaped(parts):
     assert attack.replace('"', '\\"') in shown
 
 
-def test_six_curves_are_drawn_and_described(page, parts):
-    assert page.tags.count("svg") == 7
+def test_eight_curves_are_drawn_and_described(page, parts):
+    assert page.tags.count("svg") == 9
     without = [line for line in parts["metrics"] if line["phase"] == "contrastive"]
     text = render(**{**parts, "metrics": without})
     assert Page(text).tags.count("svg") == 2
-    assert text.count("Not measured in this run.") == 5
+    assert text.count("Not measured in this run.") == 7
 
 
 def test_steps_on_histories_have_a_curve_of_their_own(parts):

@@ -131,6 +131,7 @@ def metrics() -> list[dict]:
                 values |= {"reward/mean": 0.1 + 0.01 * step, "kl/reference": 0.02 * step, "profile/copied_share": 0.2}
             lines.append({"step": step, "iteration": k, "phase": "rlso", **values})
         values = {"validation/ndcg@20": 0.03 * step, "validation/ndcg": 0.15, "validation/copied_share": 0.1}
+        values |= {"validation/log_likelihood": 0.1 * step - 5, "validation/log_rank": 3 - 0.1 * step}
         lines.append({"step": step, "iteration": k, "phase": "validation", **values})
     return lines
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,18 @@ Decoding = Literal["greedy", "sampled"]
 """How profiles are written."""
 Need = Literal["ratings", "embedder", "policy", "trained embedder", "trained policy"]
 """What a method requires: ratings in the data, a model of the recipe, or a model that a run has trained."""
+
+
+class ScoredSessions(NamedTuple):
+    """How a method ranks the targets of N sessions, by S rankings each: one, or one for each sampled profile."""
+
+    ranks: NDArray[np.int64]
+    """1-based ranks among the items outside the history, int64 (N, S)."""
+    log_probs: NDArray[np.float64] | None = None
+    """ln softmax(similarity / LIKELIHOOD_TEMPERATURE) of the targets among the same items, float64 (N, S).
+
+    None for a method whose scores are no similarities, or that has none.
+    """
 
 
 class NoConfig(Section):
@@ -55,11 +67,8 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
-        """1-based rank of every session's target among the items outside its history, int64 (N, S).
-
-        S is the number of rankings that a method makes for a session: 1, or one for each sampled profile.
-        """
+    def score_targets(self, sessions: Sessions) -> ScoredSessions:
+        """The rank of every session's target among the items outside its history, and what else is known of it."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -108,9 +117,12 @@ class VectorMethod(Method):
     def session_vectors(self, sessions: Sessions) -> NDArray[np.float32]:
         """Vectors of sessions, float32 (N, dim), from their histories."""
 
-    def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
-        """See `Method.ranks`, (N, 1). Between two items with the same score the smaller index ranks first."""
+    def score_targets(self, sessions: Sessions) -> ScoredSessions:
+        """See `Method.score_targets`, (N, 1). Between two items with the same score the smaller index ranks first.
+
+        A dot product may be of any scale, so no log-probabilities are made of it.
+        """
         index = ItemIndex(self.item_vectors)
         ranks = index.rank(self.session_vectors(sessions), sessions.targets, exclude=sessions.histories)
         assert isinstance(ranks, np.ndarray)  # one target for each session
-        return ranks[:, None]
+        return ScoredSessions(ranks[:, None])

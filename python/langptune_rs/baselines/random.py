@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from langptune_rs.baselines.method import Method
+from langptune_rs.baselines.method import Method, ScoredSessions
 from langptune_rs.config import RunConfig
 from langptune_rs.config.section import Section
 from langptune_rs.data import Dataset, Sessions
@@ -34,13 +33,13 @@ class Random(Method):
         """See `Method.fit`; nothing is learned."""
         self._num_items, self._seed = len(dataset.catalog), seed
 
-    def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
-        """See `Method.ranks`, (N, 1)."""
+    def score_targets(self, sessions: Sessions) -> ScoredSessions:
+        """See `Method.score_targets`, (N, 1)."""
         ranks = np.empty((len(sessions), 1), dtype=np.int64)
         for i, (session, history) in enumerate(zip(sessions.session_ids, sessions.histories, strict=True)):
             num_left = self._num_items - len(np.unique(history))
             ranks[i] = generator(self._seed, int(session)).integers(1, num_left + 1)
-        return ranks
+        return ScoredSessions(ranks)
 
     def save(self, folder: Path) -> None:
         """See `Method.save`."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import numpy as np
-from numpy.typing import NDArray
-
-from langptune_rs.baselines.method import Method
+from langptune_rs.baselines.method import Method, ScoredSessions
 from langptune_rs.data import Sessions
+from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE
 from langptune_rs.recommending.recommender import Recommender
 
 
@@ -24,6 +22,10 @@ class TextMethod(Method):
     def texts(self, sessions: Sessions) -> list[str]:
         """The texts about the sessions, session-major, equally many for each session."""
 
-    def ranks(self, sessions: Sessions) -> NDArray[np.int64]:
-        """See `Method.ranks`; one rank for each text of a session."""
-        return self.recommender.ranks(self.texts(sessions), sessions.targets, sessions.histories)
+    def score_targets(self, sessions: Sessions) -> ScoredSessions:
+        """See `Method.score_targets`; one ranking for each text of a session."""
+        ranks, log_probs = self.recommender.score_targets(
+            self.texts(sessions), sessions.targets, sessions.histories, temperature=LIKELIHOOD_TEMPERATURE
+        )
+        shape = len(sessions), -1
+        return ScoredSessions(ranks.values.reshape(shape), log_probs.values.reshape(shape))

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from langptune_rs.baselines.method import Method
+from langptune_rs.baselines.method import Method, ScoredSessions
 from langptune_rs.baselines.registry import methods_of_run, parts_of_run
 from langptune_rs.baselines.run_models import RunModels, RunProfiles
 from langptune_rs.config import RunConfig
@@ -26,19 +25,22 @@ from langptune_rs.data.store.tables import write_parquet
 from langptune_rs.distributed.collectives import rank
 from langptune_rs.evaluation import Result
 from langptune_rs.evaluation.summary import metric_names, score_sessions, summarize
+from langptune_rs.experiments.comparisons import compare_methods
 from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.progress import progress as show_progress
 from langptune_rs.rollout.profile_sets import Bar, ProfileSets, write_profile_sets
 from langptune_rs.runs.model_card import write_model_cards
-from langptune_rs.runs.results import BASELINE, TEST, per_user_path, profiles_path, results_path
+from langptune_rs.runs.results import BASELINE, TABLES, TEST, per_user_path, profiles_path, results_path
 from langptune_rs.runs.trained import TrainedRun
 
 PACKAGES = ("langptune-rs", "torch", "transformers", "peft", "deepspeed", "sentence-transformers", "numpy", "polars")
 """Packages whose versions can change a result; they are recorded with it."""
 
-Ranks = dict[str, NDArray[np.int64]]
-"""The ranks of each method, int64 (sessions, profiles per session)."""
+Rankings = dict[str, ScoredSessions]
+"""How each method ranks the sessions."""
+Scores = dict[str, Result]
+"""The metrics of each method, for every session."""
 
 
 def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict[str, Any]:
@@ -51,7 +53,8 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
         The content of results.json, or an empty dictionary on ranks other than 0. "methods" has one greedy profile per
         session and "sampled" has `evaluation.samples` of them at the recipe's temperature. If both models were
         trained, "parts" has the trained embedder on the initial policy's profiles ("contrastive") and the trained
-        policy's profiles for the initial embedder ("rlso").
+        policy's profiles for the initial embedder ("rlso"), and "sampled_parts" has both with sampled profiles.
+        "comparisons" has the rows of `compare_methods`.
 
     Raises:
         RunError: when `run` is no run or has not finished training.
@@ -69,15 +72,20 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     if rank() > 0:
         return {}
     tables = _rank(RunModels(trained_run, run_profiles), sessions, bar)
-    metrics = metric_names(config.evaluation.k)
-    scores = {table: {name: score_sessions(r, metrics) for name, r in ranks.items()} for table, ranks in tables.items()}
+    scores = {
+        table: {name: score_sessions(*ranked, k=config.evaluation.k) for name, ranked in rankings.items()}
+        for table, rankings in tables.items()
+    }
+    per_session = {table: {name: r.per_user for name, r in methods.items()} for table, methods in scores.items()}
+    users = sessions.user_ids.to_list()
 
     results = {
         "split": split,
         "num_sessions": len(sessions),
         "split_size": dataset.sessions.splits.count(split),
         "num_items": len(dataset.catalog),
-        **{table: _summarize(table, methods, scores) for table, methods in scores.items()},
+        **{table: _summarize(table, methods, scores, users) for table, methods in scores.items()},
+        "comparisons": compare_methods(per_session, config.method, users),
         "profiles": {name: sets.greedy.statistics() for name, sets in profiles.items()},
         "sampled_profiles": {name: sets.sampled.statistics() for name, sets in profiles.items() if sets.sampled},
         "seconds": time.monotonic() - started,
@@ -85,7 +93,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
         | {"python": platform.python_version()},
     }
-    per_user = _per_user_frame(dataset, sessions, tables, scores)
+    per_user = _per_user_frame(dataset, sessions, tables, scores, metric_names(config.evaluation.k))
     written = _profiles_frame(sessions, profiles)
     write_atomically(per_user_path(run, split), partial(write_parquet, per_user))
     write_atomically(profiles_path(run, split), partial(write_parquet, written))
@@ -120,39 +128,45 @@ class _Row:
 
 def _rows(config: RunConfig, has_samples: bool) -> list[_Row]:
     """The rows of every table, in the order of display."""
-    methods = methods_of_run(config)
-    sampled = [method for method in methods if has_samples and "sampled" in method.decodings]
-    return [
-        *(_Row("methods", method.name, method, method.of_run) for method in methods),
-        *(_Row("sampled", method.name, method, partial(method.of_run, decoding="sampled")) for method in sampled),
-        *(_Row("parts", part, method, method.of_run) for part, method in parts_of_run(config).items()),
+    methods = {method.name: method for method in methods_of_run(config)}
+    parts = parts_of_run(config)
+    greedy = [
+        _Row(table, name, method, method.of_run)
+        for table, rows in (("methods", methods), ("parts", parts))
+        for name, method in rows.items()
     ]
+    sampled = [
+        _Row(table, name, method, partial(method.of_run, decoding="sampled"))
+        for table, rows in (("sampled", methods), ("sampled_parts", parts))
+        for name, method in rows.items()
+        if has_samples and "sampled" in method.decodings
+    ]
+    return greedy + sampled
 
 
-def _rank(models: RunModels, sessions: Sessions, bar: Bar) -> dict[str, Ranks]:
-    """The ranks of every table, histories excluded. Rows are sorted so that each embedder embeds the catalog once."""
+def _rank(models: RunModels, sessions: Sessions, bar: Bar) -> dict[str, Rankings]:
+    """The rows of every table, histories excluded. They are sorted so that each embedder embeds the catalog once."""
     rows = _rows(models.run.config, models.profiles.initial.sampled is not None)
-    ranks: dict[_Row, NDArray[np.int64]] = {}
+    ranked: dict[_Row, ScoredSessions] = {}
     with bar(len(rows), "ranking") as advance:
         for row in sorted(rows, key=lambda row: row.method.reads_with_trained):
-            ranks[row] = row.make(models).ranks(sessions)
+            ranked[row] = row.make(models).score_targets(sessions)
             advance()
-    return {
-        table: {row.name: ranks[row] for row in rows if row.table == table} for table in ("methods", "sampled", "parts")
-    }
+    return {table: {row.name: ranked[row] for row in rows if row.table == table} for table in TABLES}
 
 
-def _summarize(table: str, methods: dict[str, Result], scores: dict[str, dict[str, Result]]) -> dict[str, Any]:
-    """A table compared with LangPTune-0 in the same decoding; parts are greedy."""
+def _summarize(table: str, methods: Scores, scores: dict[str, Scores], users: list[str]) -> dict[str, Any]:
+    """A table compared with LangPTune-0 in the same decoding."""
     if not methods:
         return {}
-    return summarize(methods, scores["sampled" if table == "sampled" else "methods"][BASELINE])
+    return summarize(methods, scores["sampled" if table.startswith("sampled") else "methods"][BASELINE], users)
 
 
 def _per_user_frame(
-    dataset: Dataset, sessions: Sessions, tables: dict[str, Ranks], scores: dict[str, dict[str, Result]]
+    dataset: Dataset, sessions: Sessions, tables: dict[str, Rankings], scores: dict[str, Scores], metrics: list[str]
 ) -> pl.DataFrame:
-    """One row for each table, method and session: the score, and the ranks it is the mean of."""
+    """One row for each table, method and session: the scores, and the ranks behind. A metric may be null."""
+    nothing = pl.repeat(None, len(sessions), dtype=pl.Float64, eager=True)
     frames = [
         pl.DataFrame(
             {
@@ -161,12 +175,12 @@ def _per_user_frame(
                 "session_id": sessions.session_ids,
                 "user_id": sessions.user_ids.to_list(),
                 "target": [dataset.catalog.item_ids[item] for item in sessions.targets],
-                "ranks": ranks.tolist(),
-                **scores[table][method].per_user,
+                "ranks": ranked.ranks.tolist(),
+                **{metric: scores[table][method].per_user.get(metric, nothing) for metric in metrics},
             }
         )
         for table, methods in tables.items()
-        for method, ranks in methods.items()
+        for method, ranked in methods.items()
     ]
     return pl.concat(frames)
 

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from langptune_rs.config import RunConfig, to_toml
+from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE, mean_text
 from langptune_rs.evaluation.tables import markdown_table
 from langptune_rs.files import write_text
 from langptune_rs.models.chat_template import told
@@ -192,13 +193,12 @@ def _scores_section(config: RunConfig, results: dict[str, Any] | None) -> str:
     if results is None:
         return "Not evaluated yet: run `langptune evaluate`."
     metrics = list(results["methods"][config.method])
-    rows = [
-        (method, *(f"{scores[m]['mean']:.4f} [{scores[m]['low']:.4f}, {scores[m]['high']:.4f}]" for m in metrics))
-        for method, scores in results["methods"].items()
-    ]
+    rows = [(method, *map(mean_text, scores.values())) for method, scores in results["methods"].items()]
     return (
         f"{results['num_sessions']} {results['split']} sessions ranked over {results['num_items']} items, history "
-        "excluded, one greedy profile each; in brackets the 95% bootstrap interval.\n\n"
+        "excluded, one greedy profile each; in brackets the 95% bootstrap interval. log_rank is better where it is "
+        f"lower; log_likelihood is at temperature {LIKELIHOOD_TEMPERATURE:g}, and a dash where a method has no "
+        "similarities.\n\n"
         f"{markdown_table(('method', *metrics), rows)}\n\n"
         f"{config.method} is this policy and this embedder together, LangPTune-0 the same two before training."
     )

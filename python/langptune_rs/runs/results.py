@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from langptune_rs.errors import DataError, RunError
 
 TEST = "test"
 BASELINE = "LangPTune-0"
-"""The method every p-value is against: the same two models, untrained."""
+"""The method that every p-value of the tables is against: the same two models, untrained."""
+TABLES = ("methods", "sampled", "parts", "sampled_parts")
+"""The tables of methods. A part is one of two trained models with the other one untrained."""
+PARTS = {"contrastive": "trained embedder, initial policy", "rlso": "initial embedder, trained policy"}
+"""The parts by the phase that each of them keeps, in plain words."""
 
 
 def results_path(run: Path, split: str = TEST) -> Path:
-    """Path of the JSON file with the mean, interval and p-value of every method and metric."""
+    """Path of the JSON file with the mean, interval and p-value of every method and metric, and the comparisons."""
     return run / f"results{_suffix(split)}.json"
 
 
@@ -33,7 +37,7 @@ def profiles_path(run: Path, split: str = TEST) -> Path:
 
 
 def read_results(run: Path, split: str = TEST) -> dict[str, Any]:
-    """The content of `results_path`.
+    """The content of `results_path`. "comparisons" is None where an earlier version wrote it.
 
     Raises `RunError` when the run has not been evaluated on `split`, and for a file that no evaluation wrote.
     """
@@ -50,7 +54,7 @@ def read_results(run: Path, split: str = TEST) -> dict[str, Any]:
         fault = f"is no JSON: {error or type(error).__name__}"
     if fault is not None:
         raise _damaged(path, fault, run, split)
-    whole: dict[str, Any] = results
+    whole: dict[str, Any] = _EARLIER | results
     return whole
 
 
@@ -83,6 +87,16 @@ def read_per_user(run: Path, split: str = TEST) -> pl.DataFrame:
     return _read(per_user_path(run, split), PER_USER, run, split)
 
 
+def read_scores(run: Path, split: str = TEST) -> pl.DataFrame:
+    """The columns `PER_USER` of `per_user_path`, "target", and one for each metric, null where a method lacks it.
+
+    Raises `RunError` for a file that is missing or damaged.
+    """
+    metrics = dict.fromkeys(read_results(run, split)["methods"][BASELINE], pl.Float64())
+    schema = pl.Schema({**PER_USER, "target": pl.String(), **metrics})
+    return _read(per_user_path(run, split), schema, run, split, may_be_null=metrics)
+
+
 def read_profiles(run: Path, split: str = TEST) -> pl.DataFrame:
     """The columns `PROFILES` of `profiles_path`. Raises `RunError` for a file that is missing or damaged."""
     return _read(profiles_path(run, split), PROFILES, run, split)
@@ -93,7 +107,9 @@ def unlike_results(path: Path, what: str, run: Path, split: str = TEST) -> RunEr
     return _damaged(path, what, run, split)
 
 
-def _read(path: Path, schema: pl.Schema, run: Path, split: str) -> pl.DataFrame:
+def _read(
+    path: Path, schema: pl.Schema, run: Path, split: str, may_be_null: Container[str] = frozenset()
+) -> pl.DataFrame:
     if not path.is_file():
         raise _damaged(path, "is missing", run, split)
     try:
@@ -103,7 +119,7 @@ def _read(path: Path, schema: pl.Schema, run: Path, split: str) -> pl.DataFrame:
     for name, kind in schema.items():
         if table.schema.get(name) != kind:
             raise _damaged(path, f"has no column {name} of type {kind}", run, split)
-        if table[name].null_count():
+        if table[name].null_count() and name not in may_be_null:
             raise _damaged(path, f"lacks values of {name}", run, split)
     return table.select(schema.keys())
 
@@ -135,6 +151,13 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "config": (dict,),
     "versions": (dict,),
 }
+_EARLIER: dict[str, Any] = {"sampled_parts": {}, "comparisons": None}
+"""Keys that earlier versions did not write."""
+_COMPARISON: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("method", "other", "decoding", "metric"), (str,)),
+    **dict.fromkeys(("difference", "p"), (int, float)),
+    "interval": (list,),
+}
 _CONFIG: dict[str, tuple[type, ...]] = {
     "method": (str,),
     "max_tokens": (int,),
@@ -147,22 +170,29 @@ _CONFIG: dict[str, tuple[type, ...]] = {
 def _faults(results: Any) -> Iterator[str]:
     """What is wrong with the content of a file of results, as what follows its name in a sentence."""
     yield from _wrong(results, _KEYS, "")
+    later = {"sampled_parts": (dict,), "comparisons": (list,)}
+    yield from _wrong(results, {key: kind for key, kind in later.items() if key in results}, "")
     config = results["config"]
     yield from _wrong(config, _CONFIG, "config.")
-    headline, tables = f"ndcg@{config['k']}", ("methods", "sampled", "parts")
+    headline = f"ndcg@{config['k']}"
     for method in (BASELINE, config["method"]):
         if method not in results["methods"]:
             yield f"has no methods.{method}"
     metrics = results["methods"][BASELINE]
-    for table in tables:
-        for method, scores in results[table].items():
+    for table in TABLES:
+        for method, scores in results.get(table, {}).items():
             place = f"{table}.{method}"
             if not isinstance(scores, dict) or headline not in scores or scores.keys() != metrics.keys():
                 yield f"has other metrics in {place} than in methods.{BASELINE}"
             for metric, numbers in scores.items():
-                yield from _wrong(numbers, _SCORES, f"{place}.{metric}.")
+                if numbers is not None or metric == headline or method in (BASELINE, config["method"]):
+                    yield from _wrong(numbers, _SCORES, f"{place}.{metric}.")
     if results["methods"][config["method"]][headline]["p_value"] is None:
         yield f"has no methods.{config['method']}.{headline}.p_value"
+    for number, row in enumerate(results.get("comparisons", [])):
+        yield from _wrong(row, _COMPARISON, f"comparisons[{number}].")
+        if [type(bound) in (int, float) for bound in row["interval"]] != [True, True]:
+            yield f"has no two numbers in comparisons[{number}].interval"
     for part in ("profiles", "sampled_profiles"):
         for policy, numbers in results[part].items():
             yield from _wrong(numbers, _STATISTICS, f"{part}.{policy}.")

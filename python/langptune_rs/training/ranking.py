@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from langptune_rs.arrays import Ragged
 from langptune_rs.config import RunConfig
-from langptune_rs.data import Catalog, Sessions
+from langptune_rs.data import Catalog
 from langptune_rs.distributed.collectives import gather_shares, shard
 from langptune_rs.distributed.failures import RANKING, during
 from langptune_rs.recommending.recommender import Recommender
@@ -42,28 +42,19 @@ class Ranking:
             self._recommender = Recommender(embedder, gather_shares(own, len(texts)).cpu().numpy())
 
     @during(RANKING)
-    def ranks(self, profiles: Profiles, sessions: Sessions) -> NDArray[np.int64]:
-        """Ranks of the targets of `sessions` by their profiles, (sessions, profiles per session)."""
-        self.prepare()
-        assert self._recommender is not None
-        with self._models.whole("embedder"):
-            return self._recommender.ranks(profiles.texts, sessions.targets, sessions.histories)
-
-    @during(RANKING)
     def score_targets(
         self,
         profiles: Profiles,
         targets: NDArray[np.integer] | Sequence[NDArray[np.integer]],
         histories: NDArray[np.integer],
+        *,
+        temperature: float,
     ) -> tuple[Ragged, Ragged]:
         """Ranks and log-probabilities of the targets of sessions by their profiles, see `Recommender.score_targets`.
 
-        `targets` is (sessions,), or an array of one or more items for each session. Log-probabilities are at
-        `rlso.reward_temperature`.
+        `targets` is (sessions,), or an array of one or more items for each session.
         """
         self.prepare()
         assert self._recommender is not None
         with self._models.whole("embedder"):
-            return self._recommender.score_targets(
-                profiles.texts, targets, histories, temperature=self.config.rlso.reward_temperature
-            )
+            return self._recommender.score_targets(profiles.texts, targets, histories, temperature=temperature)

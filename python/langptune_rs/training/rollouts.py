@@ -151,7 +151,9 @@ class Rollouts:
         self, profiles: Profiles, sessions: Sessions, targets: NDArray[np.integer] | Sequence[NDArray[np.integer]]
     ) -> Outcomes:
         """What became of this rank's profiles, by the recommender and by their own words."""
-        ranks, log_probs = self._ranking.score_targets(profiles, targets, sessions.histories)
+        ranks, log_probs = self._ranking.score_targets(
+            profiles, targets, sessions.histories, temperature=self._config.rlso.reward_temperature
+        )
         lengths = np.array([len(tokens) for tokens in profiles.tokens]) / self._config.profile.max_tokens
         copied = copied_shares(profiles.texts, sessions, self._catalog)
         return Outcomes(ranks, log_probs, lengths, copied, repeated_shares(profiles.texts))

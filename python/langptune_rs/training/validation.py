@@ -7,7 +7,7 @@ import numpy as np
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.distributed.collectives import gather_objects, shard
-from langptune_rs.evaluation import from_ranks
+from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE, LOG_LIKELIHOOD, LOG_RANK, score_sessions
 from langptune_rs.progress import progress
 from langptune_rs.rollout.copying import copied_shares
 from langptune_rs.training.interruption import InterruptibleWriter
@@ -32,11 +32,15 @@ class Validation:
         with self._models.whole("policy"), progress(len(own), f"iteration {k + 1}: validation") as advance:
             prompts = self._writer.prompts(own)
             profiles = self._writer.write(prompts, greedy=True, on_batch=lambda written: advance(len(written)))
-        ranks = self._ranking.ranks(profiles, own).ravel()
+        scored = self._ranking.score_targets(profiles, own.targets, own.histories, temperature=LIKELIHOOD_TEMPERATURE)
         copied = copied_shares(profiles.texts, own, self._dataset.catalog)
-        ranks, copied = (np.concatenate(parts) for parts in zip(*gather_objects((ranks, copied)), strict=True))
-        metrics = (f"ndcg@{self.config.evaluation.k}", "ndcg")
+        ranks, log_probs, copied = (
+            np.concatenate(parts)
+            for parts in zip(*gather_objects((*(of_targets.values for of_targets in scored), copied)), strict=True)
+        )
+        means = score_sessions(ranks[:, None], log_probs[:, None], self.config.evaluation.k).mean
+        metrics = (f"ndcg@{self.config.evaluation.k}", "ndcg", LOG_LIKELIHOOD, LOG_RANK)
         return {
-            **{f"validation/{metric}": float(from_ranks(ranks, metric).mean()) for metric in metrics},
+            **{f"validation/{metric}": means[metric] for metric in metrics},
             "validation/copied_share": float(copied.mean()),
         }

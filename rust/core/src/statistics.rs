@@ -42,7 +42,7 @@ mod tests {
         let (a, b, interrupt) = (uniform(4, 70), uniform(5, 70), Interrupt::by(&flag));
         assert_eq!(paired_permutation_test(&a, &b, usize::MAX, 0, interrupt), Err(Error::Interrupted));
         assert_eq!(paired_permutation_test(&a[..20], &b[..20], usize::MAX, 0, interrupt), Err(Error::Interrupted));
-        let intervals = bootstrap_intervals(&[&a], Interval::Percentile, 0.9, MAX_RESAMPLES, 0, interrupt);
+        let intervals = bootstrap_intervals(&[&a], None, Interval::Percentile, 0.9, MAX_RESAMPLES, 0, interrupt);
         assert_eq!(intervals, Err(Error::Interrupted));
     }
 

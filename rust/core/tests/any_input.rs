@@ -179,8 +179,10 @@ proptest! {
             prop_assert!(p.is_err() || p.is_ok_and(is_share));
         }
         for interval in [Interval::Percentile, Interval::Bca] {
-            let found = statistics::bootstrap_intervals(&[&a, &b], interval, level, 20, 1, Interrupt::NEVER);
-            prop_assert!(found.is_err() || found.is_ok_and(|intervals| intervals.len() == 2));
+            for sizes in [None, Some(b.as_slice())] {
+                let found = statistics::bootstrap_intervals(&[&a, &b], sizes, interval, level, 20, 1, Interrupt::NEVER);
+                prop_assert!(found.is_err() || found.is_ok_and(|intervals| intervals.len() == 2));
+            }
         }
         prop_assert!(statistics::holm(&a).is_err() || a.iter().all(|p| is_share(*p)));
     }

@@ -15,11 +15,12 @@ pub fn mean(py: Python, scores: PyReadonlyArray1<f64>) -> PyResult<f64> {
     enter_core(py, Where::Here, |_| Ok(statistics::mean(scores)))
 }
 
-/// (low, high) of the bootstrap interval of each mean.
+/// (low, high) of the bootstrap interval of each mean; with `sizes` the samples are sums of clusters.
 #[pyfunction]
 pub fn bootstrap_intervals(
     py: Python,
     samples: Vec<PyReadonlyArray1<f64>>,
+    sizes: Option<PyReadonlyArray1<f64>>,
     method: &str,
     level: f64,
     num_resamples: usize,
@@ -27,8 +28,9 @@ pub fn bootstrap_intervals(
 ) -> PyResult<Vec<(f64, f64)>> {
     let interval = choice("method", method, &INTERVALS)?;
     let samples = samples.iter().map(|scores| Ok(scores.as_slice()?)).collect::<PyResult<Vec<_>>>()?;
+    let sizes = sizes.as_ref().map(|sizes| sizes.as_slice()).transpose()?;
     enter_core(py, Where::InPool, |interrupt| {
-        statistics::bootstrap_intervals(&samples, interval, level, num_resamples, seed, interrupt)
+        statistics::bootstrap_intervals(&samples, sizes, interval, level, num_resamples, seed, interrupt)
     })
 }
 

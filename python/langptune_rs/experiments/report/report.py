@@ -16,13 +16,24 @@ from markupsafe import Markup
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.data import Dataset
 from langptune_rs.data.wording.excerpts import shorten
+from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE, LOG_LIKELIHOOD, LOG_RANK, LOWER_IS_BETTER
 from langptune_rs.experiments.report.charts import Series, interval_chart, line_chart
-from langptune_rs.experiments.report.tables import headline_metric, label, p_text
+from langptune_rs.experiments.report.tables import (
+    ARROW,
+    compared_metrics,
+    comparison_header,
+    comparison_rows,
+    headline_metric,
+    label,
+    p_text,
+)
 from langptune_rs.files import write_text
 from langptune_rs.runs.folder import open_dataset, read_config
 from langptune_rs.runs.metrics_log import read_metrics
 from langptune_rs.runs.results import (
     BASELINE,
+    PARTS,
+    TABLES,
     per_user_path,
     profiles_path,
     read_per_user,
@@ -76,10 +87,12 @@ def render(
     return environment.get_template("report.html.j2").render(
         title=f"{config.method} on {Path(config.data.source).name}",
         verdict=verdict(results),
+        gains=own_gains(results),
         facts=_facts(config, results, dataset, metrics),
-        methods=_table(results, "methods"),
-        sampled=_table(results, "sampled"),
-        parts=_table(results, "parts"),
+        tables={table: _table(results, table) for table in TABLES},
+        comparisons=_comparisons(results),
+        arrow=ARROW,
+        likelihood_temperature=LIKELIHOOD_TEMPERATURE,
         metric_labels=[label(metric) for metric in _metrics(results)],
         headline=label(headline_metric(results)),
         interval_chart=Markup(_interval_chart(results)),
@@ -130,6 +143,23 @@ def verdict(results: dict[str, Any]) -> str:
         return f"No difference shown at the 5% level: {numbers} ({test})."
     direction = "better" if after["mean"] > before["mean"] else "worse"
     return f"{method} ranks {direction} than {BASELINE}: {numbers} ({test})."
+
+
+def own_gains(results: dict[str, Any]) -> list[str]:
+    """A sentence for each trained model of two: what it gained over the same run without it, in every metric shown."""
+    rows = [row for row in results["comparisons"] or [] if row["method"] == results["config"]["method"]]
+    whose = {PARTS["contrastive"]: "policy", PARTS["rlso"]: "embedder"}
+    shown = compared_metrics(rows)
+    sentences = []
+    for other, model in whose.items():
+        for decoding in dict.fromkeys(row["decoding"] for row in rows if row["other"] == other):
+            gains = (
+                f"{label(row['metric'])} {row['difference']:+.4f} (p {_p_in_words(row['p'])})"
+                for row in rows
+                if (row["other"], row["decoding"]) == (other, decoding) and row["metric"] in shown
+            )
+            sentences.append(f"The {model}'s own gain, {decoding} profiles: {', '.join(gains)}.")
+    return sentences
 
 
 def choose_examples(per_user: pl.DataFrame, method: str) -> list[dict[str, Any]]:
@@ -194,20 +224,43 @@ def _metrics(results: dict[str, Any]) -> list[str]:
 def _table(results: dict[str, Any], table: str) -> list[dict[str, Any]]:
     """Rows of a table: the method's name, each metric's mean and interval, and the headline metric's p-value."""
     headline = headline_metric(results)
-    names = {"contrastive": "trained embedder, initial policy", "rlso": "trained policy, initial embedder"}
     return [
         {
-            "name": names.get(method, method),
+            "name": PARTS.get(method, method),
             "is_ours": method == results["config"]["method"],
-            "scores": [
-                {"mean": f"{scores[m]['mean']:.4f}", "interval": f"{scores[m]['low']:.4f}–{scores[m]['high']:.4f}"}
-                for m in _metrics(results)
-            ],
+            "scores": [_score(scores[metric]) for metric in _metrics(results)],
             "p": p_text(scores[headline]["p_value"]),
             "p_holm": p_text(scores[headline]["p_holm"]),
         }
         for method, scores in results[table].items()
     ]
+
+
+def _score(numbers: dict[str, Any] | None) -> dict[str, str]:
+    if numbers is None:
+        return {"mean": "–", "interval": ""}
+    low, high = f"{numbers['low']:.4f}", f"{numbers['high']:.4f}"
+    return {"mean": f"{numbers['mean']:.4f}", "interval": f"{low} to {high}" if "-" in low else f"{low}–{high}"}
+
+
+def _comparisons(results: dict[str, Any]) -> dict[str, Any] | None:
+    """The table of comparisons: the names of its columns, and its rows. None where an earlier version made none."""
+    rows = results["comparisons"]
+    if rows is None:
+        return None
+    metrics = compared_metrics(rows)
+    cells = comparison_rows(rows, metrics)
+    return {
+        "header": comparison_header(metrics),
+        "rows": [[_above_interval(cell) for cell in row] for row in cells],
+        "metrics": [label(metric) for metric in metrics],
+    }
+
+
+def _above_interval(cell: str) -> tuple[str, str]:
+    """ "+0.1 [-0.1, +0.3]" -> ("+0.1", "-0.1 to +0.3")."""
+    difference, _, interval = cell.partition(" [")
+    return difference, interval.replace("]", "").replace(", ", " to ")
 
 
 def _interval_chart(results: dict[str, Any]) -> str:
@@ -278,7 +331,7 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             "reward/mean",
             "Reward",
             f"{reward}, mean over sampled training profiles, before penalties.",
-            dots=f"validation/{config.rlso.reward}",
+            dots=None if config.rlso.reward in LOWER_IS_BETTER else f"validation/{config.rlso.reward}",
         ),
         _curve(
             metrics,
@@ -286,6 +339,19 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             validation,
             f"Validation {label(validation.removeprefix('validation/'))}",
             "One greedy profile a session, scored by the embedder as it was then; over all steps of the run.",
+        ),
+        *(
+            _curve(
+                metrics,
+                "validation",
+                f"validation/{metric}",
+                f"Validation {label(metric)}",
+                f"The same profiles. {meaning}",
+            )
+            for metric, meaning in (
+                (LOG_LIKELIHOOD, f"The target's log-probability at temperature {LIKELIHOOD_TEMPERATURE:g}, in nats."),
+                (LOG_RANK, "The logarithm of the target's rank: lower is better."),
+            )
         ),
         _curve(
             metrics,
