@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from langptune_cli import compare, config, data, evaluate, plan, profile, profiles, recommend, report, train
+from langptune_cli import config, data, evaluate, gains, plan, profile, profiles, recommend, report, train
 from langptune_rs.distributed.group import end_process
 from langptune_rs.distributed.threads import sleep_while_waiting
 from langptune_rs.errors import LangptuneError
@@ -53,7 +53,7 @@ app.command("profile")(profile.profile)
 app.command("profiles")(profiles.profiles)
 app.command("recommend")(recommend.recommend)
 app.command("report")(report.report)
-app.command("compare")(compare.compare)
+app.command("gains")(gains.gains)
 app.add_typer(config.app, name="config")
 
 

@@ -95,7 +95,7 @@ def test_the_order_of_the_runs_changes_only_their_order(runs):
 
 def test_the_command_prints_markdown_and_json(runs):
     compared = compare_seeds(runs)
-    command = ["compare", *map(str, runs)]
+    command = ["gains", *map(str, runs)]
     shown = CliRunner().invoke(app, command, catch_exceptions=False)
     assert shown.exit_code == 0
     table, _, notes = shown.stdout.partition("\n\n")

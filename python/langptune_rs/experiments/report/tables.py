@@ -147,7 +147,7 @@ def print_results(results: dict[str, Any], console: Console | None = None) -> No
     console.print("[dim]Below each mean: 95% bootstrap interval. p: paired permutation test with LangPTune-0.[/dim]")
     if own := [row for row in results["comparisons"] or [] if row["method"] == config["method"]]:
         console.print("", _rich_comparisons(own))
-        console.print("[dim]`langptune compare` prints the parts' too, with intervals.[/dim]")
+        console.print("[dim]`langptune gains` prints the parts' too, with intervals.[/dim]")
 
 
 def _rich_table(results: dict[str, Any], table: str, caption: str) -> Table:

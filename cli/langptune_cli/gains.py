@@ -1,4 +1,4 @@
-"""`langptune compare`: what a run has gained over other methods, and runs of several seeds as one."""
+"""`langptune gains`: what a run has gained over other methods, and runs of several seeds as one."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from langptune_cli.arguments import Json
 
 
-def compare(
+def gains(
     runs: Annotated[
         list[Path],
         typer.Argument(metavar="RUN...", help="Folders of evaluated runs: one recipe, and a seed of its own for each."),
