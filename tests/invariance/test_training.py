@@ -114,6 +114,33 @@ def test_two_processes_give_the_losses_of_one(train):
     assert_trained_alike(train, train(), run)
 
 
+REWARD = "rlso.reward=log_softmax + mrr@5 + log_rank - 0.5 length - copied - 2 * repetition"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("rlso.standardize=session", "rlso.objective=rloo", "rlso.num_profiles=3"),
+        ("rlso.standardize=leave-one-out", "rlso.kl_penalty=0.1"),
+    ],
+)
+def test_a_reward_of_many_terms_trains_alike_on_two_processes(train, options):
+    options = (REWARD, "rlso.overlong_penalty=0.5", *options)
+    one, two = train(*options), train(*options, nproc=2)
+    assert one.exit_code == two.exit_code == 0, one.stderr + two.stderr
+    assert two.losses == pytest.approx(one.losses, rel=1e-5, abs=1e-6)  # that of RLOO is near 0
+    rollouts = [[line for line in run.lines if "reward/mean" in line] for run in (one, two)]
+    assert rollouts[0]
+    for line, other in zip(*rollouts, strict=True):
+        for term in ("log_softmax", "mrr@5", "log_rank", "length", "copied", "repetition"):
+            assert other[f"reward/{term}"] == pytest.approx(line[f"reward/{term}"], rel=1e-5)
+        assert line["reward/copied"] == line["profile/copied_share"]
+        assert line["reward/repetition"] == line["profile/repetition"]
+        assert 0 < line["profile/distinct_share"] <= 1
+        assert other["profile/entropy"] == pytest.approx(line["profile/entropy"], rel=1e-5)
+        assert line["profile/entropy"] > 0
+
+
 def test_processes_share_the_evaluation(train):
     """Two processes evaluate a run again; its data set is gone, so that one of them prepares it for both."""
     one = train("evaluation.samples=2")

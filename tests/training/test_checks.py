@@ -7,7 +7,7 @@ import torch
 
 from langptune_rs.config import load_config
 from langptune_rs.errors import ConfigError
-from langptune_rs.training.checks import check_precision, check_sizes
+from langptune_rs.training.checks import check_precision, check_reward, check_sizes
 
 
 @pytest.mark.parametrize(("num_processes", "num_sessions"), [(1, 5), (2, 5), (3, 5), (4, 4), (4, 7)])
@@ -46,3 +46,11 @@ def test_bfloat16_is_refused_where_the_gpu_lacks_it(monkeypatch):
     check_precision(load_config("quickstart", overrides))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     check_precision(load_config("quickstart"))
+
+
+def test_a_reward_of_scores_needs_a_recommender_with_scores() -> None:
+    config = load_config("quickstart", ["rlso.reward=ndcg + 0.1 log_softmax", "rlso.overlong_penalty=0.5"])
+    check_reward(config, gives_scores=True)
+    with pytest.raises(ConfigError, match=r"rlso.reward has log_softmax, .* Write log_rank instead"):
+        check_reward(config, gives_scores=False)
+    check_reward(load_config("quickstart"), gives_scores=False)

@@ -27,7 +27,12 @@ Ties = Literal["index", "min", "max", "mean"]
 
 
 class TargetScores(NamedTuple):
-    """What `ItemIndex.score_targets` returns, both in the form of the targets."""
+    """What `ItemIndex.score_targets` returns, both in the form of the targets.
+
+    >>> index = ItemIndex(np.eye(2, dtype=np.float32))
+    >>> index.score_targets(np.ones((1, 2), dtype=np.float32), [1], temperature=1.0).log_probs.round(3)
+    array([-0.693])
+    """
 
     ranks: NDArray[np.int64] | Ragged
     """1-based, int64."""

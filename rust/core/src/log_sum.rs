@@ -1,8 +1,8 @@
 //! The logarithm of a sum of powers of two, the same to the bit in any order of the terms and in any parts.
 //!
-//! Sums of floating-point numbers depend on their order, sums of whole numbers do not. A term `2^y` therefore falls into
-//! the bin `b = floor(y / 32)`, where it counts as `round(2^(y - 32 b) * 2^30)`. The three highest bins are kept: a term
-//! below them is less than `2^-64` of the largest. A term is off by less than 1e-9 of itself.
+//! Sums of floating-point numbers depend on their order, sums of whole numbers do not. A term `2^y` therefore falls
+//! into the bin `b = floor(y / 32)`, where it counts as `round(2^(y - 32 b) * 2^30)`. The three highest bins are kept:
+//! a term below them is less than `2^-64` of the largest. A term is off by less than 1e-9 of itself.
 
 /// Binary digits of a bin.
 const WIDTH: f64 = 32.0;
@@ -66,7 +66,8 @@ impl LogSum {
     }
 }
 
-/// `2^x` for `x` in [0, 32], with a relative error below 3e-10, by additions and products alone: the same bits on any CPU.
+/// `2^x` for `x` in [0, 32], with a relative error below 3e-10, by additions and products alone, which have the same
+/// bits on any CPU.
 #[inline]
 fn exp2(x: f64) -> f64 {
     /// `ln(2)^k / k!`, the Taylor series of `2^x`, whose terms from `k` = 9 on are below 3e-10 for |x| <= 1/2.

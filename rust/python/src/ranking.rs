@@ -17,6 +17,9 @@ const TIES: [(&str, Ties); 4] = [("index", Ties::Index), ("min", Ties::Min), ("m
 /// Items found: the offsets of each user's row, then scores and item indexes, flat.
 type Found<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<i64>>);
 
+/// One f64 for each target, flat.
+type OfTargets<'py> = Bound<'py, PyArray1<f64>>;
+
 /// Item vectors to rank: the caller's own array and what was computed once for it.
 #[pyclass(frozen, module = "langptune_rs._core")]
 pub struct ItemIndex {
@@ -111,7 +114,7 @@ impl ItemIndex {
         self.first_item
     }
 
-    /// One f64 rank for each target, flat.
+    /// Ranks.
     fn rank<'py>(
         &self,
         py: Python<'py>,
@@ -119,7 +122,7 @@ impl ItemIndex {
         targets: Rows,
         exclude: Option<Rows>,
         ties: &str,
-    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    ) -> PyResult<OfTargets<'py>> {
         let ties = choice("ties", ties, &TIES)?;
         let rows = (Some(&targets), exclude.as_ref());
         let ranks = self.enter(py, &user_embeddings, rows, own_ids, |index, users, targets, exclude| {
@@ -141,7 +144,7 @@ impl ItemIndex {
         Ok(PyArray1::from_vec(py, scores))
     }
 
-    /// One f64 count for each target, flat.
+    /// Counts.
     fn count_above<'py>(
         &self,
         py: Python<'py>,
@@ -150,7 +153,7 @@ impl ItemIndex {
         scores: PyReadonlyArray1<f32>,
         exclude: Option<Rows>,
         ties: &str,
-    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    ) -> PyResult<OfTargets<'py>> {
         let ties = choice("ties", ties, &TIES)?;
         let scores = scores.as_slice()?;
         let rows = (Some(&targets), exclude.as_ref());
@@ -160,7 +163,7 @@ impl ItemIndex {
         Ok(PyArray1::from_vec(py, counts))
     }
 
-    /// One f64 rank and one f64 log-probability for each target, flat.
+    /// Ranks and log-probabilities.
     fn score_targets<'py>(
         &self,
         py: Python<'py>,
@@ -168,7 +171,7 @@ impl ItemIndex {
         targets: Rows,
         exclude: Option<Rows>,
         temperature: f64,
-    ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>)> {
+    ) -> PyResult<(OfTargets<'py>, OfTargets<'py>)> {
         let rows = (Some(&targets), exclude.as_ref());
         let found = self.enter(py, &user_embeddings, rows, own_ids, |index, users, targets, exclude| {
             index.score_targets(users, targets, exclude, temperature)

@@ -74,7 +74,8 @@ impl Case {
         }
     }
 
-    /// `ln softmax(score / temperature)` of a target among the items left, in f64, and the largest |score / temperature|.
+    /// `ln softmax(score / temperature)` of a target among the items left, in f64, and the largest of
+    /// `|score / temperature|`.
     pub fn log_prob_of(&self, user: usize, target: usize, temperature: f64) -> (f64, f64) {
         let logits: Vec<f64> = self.sorted(user).iter().map(|(score, _)| f64::from(*score) / temperature).collect();
         let sum: f64 = logits.iter().map(|logit| (logit - logits[0]).exp()).sum();

@@ -31,17 +31,21 @@ proptest! {
 
     #[test]
     fn target_scores_are_ranks_and_log_softmaxes(
-        case in case(), threads in 1_usize..5, users in 1_usize..20, items in 1_usize..100, temperature in 0.01_f64..2.0,
+        case in case(),
+        threads in 1_usize..5,
+        users in 1_usize..20,
+        items in 1_usize..100,
+        temperature in 0.01_f64..2.0,
     ) {
         let targets = ragged("targets", &case.targets, case.items().rows());
         let exclude = ragged("exclude", &case.exclude, case.items().rows());
         let mut first: Option<TargetScores> = None;
         for (kernel, index) in case.indexes(Blocks { users, items }) {
-            let found = in_threads(threads, || index.score_targets(case.users(), &targets, &exclude, temperature)).unwrap();
+            let score = || index.score_targets(case.users(), &targets, &exclude, temperature).unwrap();
+            let found = in_threads(threads, score);
             let ranks = index.rank(case.users(), &targets, &exclude, Ties::Index).unwrap();
             prop_assert_eq!(&found.ranks, &ranks, "{}", kernel.name());
-            let alone = in_threads(1, || index.score_targets(case.users(), &targets, &exclude, temperature)).unwrap();
-            prop_assert_eq!(&found, &alone, "{}", kernel.name());
+            prop_assert_eq!(&found, &in_threads(1, score), "{}", kernel.name());
             prop_assert_eq!(&found, first.get_or_insert_with(|| found.clone()), "{}", kernel.name());
         }
         let found = first.unwrap();
