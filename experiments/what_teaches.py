@@ -1,0 +1,121 @@
+"""Which reward, how many profiles and which objective teach the policy most, by validation alone.
+
+    python experiments/what_teaches.py runs/what-teaches --seeds 0 1 2
+
+The embedder is trained once, by the recipe's contrastive phases. Then each variant trains the policy under it, with
+every seed, from the same number of written profiles. A variant changes one thing of `COMMON`. Its gain is that of
+LangPTune-RLSO over the initial policy with the same embedder, on the same validation sessions, averaged over the seeds
+for each session before it is tested. The test split is not read. Finished runs are kept, and what was interrupted goes
+on. The table is printed after each variant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from langptune_rs.distributed.threads import sleep_while_waiting
+
+sleep_while_waiting(os.environ)
+
+from langptune_rs.config import load_config  # noqa: E402  # after the variables that OpenMP reads
+from langptune_rs.experiments.evaluate import evaluate_run  # noqa: E402
+from langptune_rs.experiments.seeds import compare_seeds  # noqa: E402
+from langptune_rs.runs.results import read_results, results_path  # noqa: E402
+from langptune_rs.training.start import started_run, train  # noqa: E402
+
+SPLIT = "validation"
+COMMON = {"reward": "log_softmax", "num_profiles": 6, "objective": "rlso", "standardize": "session", "epochs": 1}
+"""Of `rlso`, what every variant has unless it changes it."""
+VARIANTS: dict[str, dict[str, object]] = {
+    "common": {},
+    "ndcg": {"reward": "ndcg"},
+    "log_rank": {"reward": "log_rank"},
+    "ndcg + 0.05 log_softmax": {"reward": "ndcg + 0.05 log_softmax"},
+    "2 profiles": {"num_profiles": 2},
+    "4 profiles": {"num_profiles": 4},
+    "8 profiles": {"num_profiles": 8},
+    "rloo": {"objective": "rloo"},
+    "batch": {"standardize": "batch"},
+    "leave-one-out": {"standardize": "leave-one-out"},
+    "2 epochs": {"epochs": 2},
+    "6 targets": {"data.num_targets": 6},
+}
+METRICS = ("log_likelihood", "log_rank", "ndcg@20")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--config", default="quickstart", help="a recipe's name, or a .toml file")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other values for its keys")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--profiles", type=int, default=4608, help="written for the updates of each run")
+    options = parser.parse_args()
+    recipe = (options.config, options.set)
+    embedder = trained(options.output / "embedder", *recipe, ["method=LangPTune-CL"]) / "embedder"
+    rows = []
+    for name in options.variants:
+        runs = []
+        for seed in options.seeds:
+            own = [*overrides(name, options.profiles, *recipe), f"embedder.model={embedder}", f"seed={seed}"]
+            runs.append(trained(options.output / f"{name.replace(' ', '-')}-{seed}", *recipe, own))
+            if not results_path(runs[-1], SPLIT).is_file():
+                evaluate_run(runs[-1], split=SPLIT)
+        rows.append(row(name, runs))
+        print("\n".join([*header(), *rows]), flush=True)
+
+
+def overrides(name: str, num_profiles: int, config: str, changes: list[str]) -> list[str]:
+    """What a variant sets, with as many steps as write `num_profiles` or a few fewer."""
+    values = COMMON | VARIANTS[name]
+    keys = {key if "." in key else f"rlso.{key}": value for key, value in values.items()}
+    batch_size = load_config(config, changes).rlso.batch_size
+    num_rollouts = num_profiles // (batch_size * int(str(values["num_profiles"])))
+    keys |= {"rlso.steps": num_rollouts * int(str(values["epochs"])), "contrastive.history_steps": 0}
+    return ["method=LangPTune-RLSO", *(f"{key}={value}" for key, value in keys.items())]
+
+
+def trained(run: Path, config: str, changes: list[str], own: list[str]) -> Path:
+    """The folder of a run that is trained as far as it was not yet."""
+    with started_run(load_config(config, [*changes, *own]), run, resume=(run / "config.toml").is_file()):
+        train(run)
+    return run
+
+
+def header() -> list[str]:
+    """The first lines of the table."""
+    names = [f"{metric}, {decoding}" for decoding in ("greedy", "sampled") for metric in METRICS]
+    columns = ["variant", "minutes of updates and their profiles", *names, "overlong", "repetition"]
+    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+
+
+def row(name: str, runs: list[Path]) -> str:
+    """The gains of a variant over the initial policy with their p, and what its last rollouts look like."""
+    gains = {
+        (found["decoding"], found["metric"]): f"{found['difference']:+.4f} (p {found['p']:.2g})"
+        for found in compare_seeds(runs, SPLIT)["comparisons"]
+        if (found["method"], found["other"]) == ("LangPTune-RLSO", "LangPTune-0")
+    }
+    steps = [[step for step in metrics(run) if step.get("phase") == "rlso"] for run in runs]
+    minutes = sum(step["time/seconds"] for of_run in steps for step in of_run) / 60 / len(runs)
+    overlong = [read_results(run, SPLIT)["profiles"]["LangPTune-RLSO"]["overlong_rate"] for run in runs]
+    repetition = [
+        [step["profile/repetition"] for step in of_run if "profile/repetition" in step][-1] for of_run in steps
+    ]
+    cells = [gains[decoding, metric] for decoding in ("greedy", "sampled") for metric in METRICS]
+    last = [f"{sum(values) / len(runs):.0%}" for values in (overlong, repetition)]
+    return "| " + " | ".join([name, f"{minutes:.1f}", *cells, *last]) + " |"
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The steps that a run has logged."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+if __name__ == "__main__":
+    main()
