@@ -53,7 +53,7 @@ def test_they_are_those_of_the_evaluation(evaluated_run, tmp_path, capsys):
     """Sample 0 is the evaluation's greedy profile, sample s + 1 its sample s."""
     out = tmp_path / "profiles.parquet"
     profile_sessions(evaluated_run, out, split="test", samples=2)
-    assert re.search(r"profiles: 30/30, [\d.]+/s, 0 s left", capsys.readouterr().err)
+    assert re.search(r"profiles: 96/96, [\d.]+/s, 0 s left", capsys.readouterr().err)
     found = pl.read_parquet(out)
     expected = pl.read_parquet(evaluated_run / "profiles.parquet").filter(pl.col("policy") == "LangPTune")
     place = pl.when(pl.col("decoding") == "greedy").then(0).otherwise(pl.col("sample") + 1)
