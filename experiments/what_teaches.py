@@ -28,7 +28,14 @@ from langptune_rs.runs.results import read_results, results_path  # noqa: E402
 from langptune_rs.training.start import started_run, train  # noqa: E402
 
 SPLIT = "validation"
-COMMON = {"reward": "log_softmax", "num_profiles": 6, "objective": "rlso", "standardize": "session", "epochs": 1}
+COMMON: dict[str, object] = {
+    "reward": "log_softmax",
+    "num_profiles": 6,
+    "objective": "rlso",
+    "standardize": "session",
+    "epochs": 1,
+    "overlong_penalty": 0.3,
+}
 """Of `rlso`, what every variant has unless it changes it."""
 VARIANTS: dict[str, dict[str, object]] = {
     "common": {},
@@ -77,7 +84,7 @@ def overrides(name: str, num_profiles: int, config: str, changes: list[str]) -> 
     batch_size = load_config(config, changes).rlso.batch_size
     num_rollouts = num_profiles // (batch_size * int(str(values["num_profiles"])))
     keys |= {"rlso.steps": num_rollouts * int(str(values["epochs"])), "contrastive.history_steps": 0}
-    return ["method=LangPTune-RLSO", *(f"{key}={value}" for key, value in keys.items())]
+    return ["method=LangPTune-RLSO", "iterations=1", *(f"{key}={value}" for key, value in keys.items())]
 
 
 def trained(run: Path, config: str, changes: list[str], own: list[str]) -> Path:

@@ -1,0 +1,35 @@
+"""The experiment on what teaches the policy, at a size that says nothing."""
+
+from pathlib import Path
+
+import pytest
+from tests.experiments.tiny import make_models, tiny_config, write_source
+from tests.processes import run_script
+
+from langptune_rs.config import to_toml
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "what_teaches.py"
+
+
+def test_variants_are_trained_from_equally_many_profiles_and_compared_over_seeds(tmp_path):
+    config = tiny_config(*make_models(tmp_path), write_source(tmp_path / "source"), "LangPTune", {})
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(to_toml(config), encoding="utf-8")
+    output = tmp_path / "output"
+    arguments = (str(output), "--config", str(recipe), "--variants", "common", "2 profiles", "--seeds", "0", "1")
+
+    table = run_script(SCRIPT, *arguments, "--profiles", "96").splitlines()[-4:]
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+    assert [row[0] for row in rows] == ["common", "2 profiles"]
+    assert all(len(row) == len(head) for row in rows)
+    runs = {path.name: path for path in output.iterdir()}
+    assert set(runs) == {"embedder", "common-0", "common-1", "2-profiles-0", "2-profiles-1"}
+    written = {name: (run / "metrics.jsonl").read_text().count('"phase": "rlso"') for name, run in runs.items()}
+    assert written == {"embedder": 0, "common-0": 2, "common-1": 2, "2-profiles-0": 6, "2-profiles-1": 6}
+    assert not list(output.glob("*/results.json")), "the test split is not read"
+
+    before = {path: path.stat().st_mtime_ns for path in output.glob("*/results-validation.json")}
+    assert run_script(SCRIPT, *arguments, "--profiles", "96").splitlines()[-4:] == table
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "what is finished is kept"
