@@ -84,7 +84,10 @@ def _config_folder(name: str, role: str) -> Path:
     if folder.is_dir():
         folder = encoder_folder(folder)
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{role}.model: there is no config.json in {folder}, so its size is unknown.")
+            raise ModelError(
+                f"{role}.model = {name!r}: there is no config.json in {folder}, so its size is unknown. Give the "
+                "folder of a model."
+            )
         return folder
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
