@@ -13,21 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from langptune_rs.distributed.threads import sleep_while_waiting
+from try_recipe import SPLIT, trained, validated
 
-sleep_while_waiting(os.environ)
+from langptune_rs.config import load_config
+from langptune_rs.experiments.seeds import compare_seeds
+from langptune_rs.runs.results import read_results
 
-from langptune_rs.config import load_config  # noqa: E402  # after the variables that OpenMP reads
-from langptune_rs.experiments.evaluate import evaluate_run  # noqa: E402
-from langptune_rs.experiments.seeds import compare_seeds  # noqa: E402
-from langptune_rs.runs.results import read_results, results_path  # noqa: E402
-from langptune_rs.training.start import started_run, train  # noqa: E402
-
-SPLIT = "validation"
 COMMON: dict[str, object] = {
     "reward": "log_softmax",
     "num_profiles": 6,
@@ -63,16 +57,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--profiles", type=int, default=4608, help="written for the updates of each run")
     options = parser.parse_args()
-    recipe = (options.config, options.set)
-    embedder = trained(options.output / "embedder", *recipe, ["method=LangPTune-CL"]) / "embedder"
+    config, changes = options.config, options.set
+    embedder = trained(options.output / "embedder", config, [*changes, "method=LangPTune-CL"]) / "embedder"
     rows = []
     for name in options.variants:
         runs = []
         for seed in options.seeds:
-            own = [*overrides(name, options.profiles, *recipe), f"embedder.model={embedder}", f"seed={seed}"]
-            runs.append(trained(options.output / f"{name.replace(' ', '-')}-{seed}", *recipe, own))
-            if not results_path(runs[-1], SPLIT).is_file():
-                evaluate_run(runs[-1], split=SPLIT)
+            own = [*overrides(name, options.profiles, config, changes), f"embedder.model={embedder}", f"seed={seed}"]
+            run = options.output / f"{name.replace(' ', '-')}-{seed}"
+            runs.append(validated(trained(run, config, [*changes, *own])))
         rows.append(row(name, runs))
         print("\n".join([*header(), *rows]), flush=True)
 
@@ -85,13 +78,6 @@ def overrides(name: str, num_profiles: int, config: str, changes: list[str]) -> 
     num_rollouts = num_profiles // (batch_size * int(str(values["num_profiles"])))
     keys |= {"rlso.steps": num_rollouts * int(str(values["epochs"])), "contrastive.history_steps": 0}
     return ["method=LangPTune-RLSO", "iterations=1", *(f"{key}={value}" for key, value in keys.items())]
-
-
-def trained(run: Path, config: str, changes: list[str], own: list[str]) -> Path:
-    """The folder of a run that is trained as far as it was not yet."""
-    with started_run(load_config(config, [*changes, *own]), run, resume=(run / "config.toml").is_file()):
-        train(run)
-    return run
 
 
 def header() -> list[str]:
