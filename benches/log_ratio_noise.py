@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--off-grid", action="store_true", help="start from weights that bfloat16 does not hold")
     parser.add_argument("--trl", action="store_true", help="TRL's RLOO trainer too")
     parser.add_argument("--json", action="store_true", help="print only the numbers, as JSON")
+    log_probs.OUTPUTS = sys.maxsize  # so that the output matrix is known by its size
     options = parser.parse_args()
     keep_freed_memory()
     start_distributed()
@@ -301,7 +302,6 @@ class WayScorer(ProfileScorer):
         self.policy = policy
         self.token_logps = Head(output_matrix(policy.model), policy.final_softcap, temperature, way.head or way.dtype)
         exact_rows = len(output_matrix(policy.model).get_parameter("weight")) if way.head else None
-        log_probs.OUTPUTS = sys.maxsize  # so that the output matrix is known by its size
         self._products = RoundedProducts(way.parts, exact_rows) if way.parts else nullcontext()
 
     def forward(self, batch: RolloutBatch) -> Tensor:

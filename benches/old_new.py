@@ -4,8 +4,7 @@
 
 OLD is a checkout of an earlier commit with its extension built in `python/langptune_rs`. Each runs its own
 `benches/rlso_step.py --peers ours`, in a process of its own, in turns. Times are medians over the rounds. A busy
-process
-computes without a pause on one CPU and never sleeps, as another user's job does.
+process computes without a pause on one CPU and never sleeps, as another user's job does.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python experiments/what_teaches.py runs/what-teaches --seeds 0 1 2
 
 The embedder is trained once, by the recipe's contrastive phases. Then each variant trains the policy under it, with
-every seed, from the same number of written profiles. A variant changes one thing of `COMMON`. Its gain is that of
+every seed, from the same number of written profiles. A variant changes one thing of `COMMON`. A profile without an end
+loses nothing, since no one penalty weighs the same in rewards of different units. The gain of a variant is that of
 LangPTune-RLSO over the initial policy with the same embedder, on the same validation sessions, averaged over the seeds
 for each session before it is tested. The test split is not read. Finished runs are kept, and what was interrupted goes
 on. The table is printed after each variant.
@@ -28,7 +29,7 @@ COMMON: dict[str, object] = {
     "objective": "rlso",
     "standardize": "session",
     "epochs": 1,
-    "overlong_penalty": 0.3,
+    "overlong_penalty": 0,
 }
 """Of `rlso`, what every variant has unless it changes it."""
 VARIANTS: dict[str, dict[str, object]] = {
@@ -77,7 +78,8 @@ def overrides(name: str, num_profiles: int, config: str, changes: list[str]) -> 
     batch_size = load_config(config, changes).rlso.batch_size
     num_rollouts = num_profiles // (batch_size * int(str(values["num_profiles"])))
     keys |= {"rlso.steps": num_rollouts * int(str(values["epochs"])), "contrastive.history_steps": 0}
-    return ["method=LangPTune-RLSO", "iterations=1", *(f"{key}={value}" for key, value in keys.items())]
+    fixed = ["method=LangPTune-RLSO", "iterations=1", "evaluation.samples=1", "evaluation.k=20"]
+    return [*fixed, *(f"{key}={value}" for key, value in keys.items())]
 
 
 def header() -> list[str]:

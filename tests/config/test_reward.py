@@ -89,15 +89,14 @@ def test_what_is_written_by_the_grammar_is_read(summands):
     assert parse_reward(text.replace(" ", "")) == terms
 
 
-@pytest.mark.parametrize("reward", ["log_softmax", "ndcg + 0.1 log_rank"])
-def test_an_overlong_reward_above_a_logarithm_is_refused(reward):
-    message = (
-        r"rlso.overlong_reward = 0 is above what log_\w+ .* set rlso.overlong_penalty, such as 0.5, .*or an rlso.over"
-    )
+@pytest.mark.parametrize("gamma", [0, -1])
+@pytest.mark.parametrize("reward", ["log_softmax", "ndcg + 0.1 log_rank", "ndcg - 1.0 copied"])
+def test_a_reward_without_a_lower_limit_needs_a_penalty_of_what_does_not_end(reward, gamma):
+    message = r"(log_\w+|copied) of rlso.reward = .* below rlso.overlong_reward = .* set rlso.overlong_penalty, such"
     with pytest.raises(ConfigError, match=message):
-        load_config("quickstart", [f"rlso.reward={reward}", "rlso.overlong_reward=0"])
-    for way_out in ("rlso.overlong_penalty=0.5", "rlso.overlong_reward=-20", "method=LangPTune-CL"):
-        load_config("quickstart", [f"rlso.reward={reward}", "rlso.overlong_reward=0", way_out])
+        load_config("quickstart", [f"rlso.reward={reward}", f"rlso.overlong_reward={gamma}"])
+    for way_out in ("rlso.overlong_penalty=0.5", "method=LangPTune-CL"):
+        load_config("quickstart", [f"rlso.reward={reward}", f"rlso.overlong_reward={gamma}", way_out])
     load_config("quickstart", ["rlso.reward=ndcg - 0.1 log_rank", "rlso.overlong_reward=0"])
 
 

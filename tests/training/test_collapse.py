@@ -9,7 +9,7 @@ from langptune_rs.training.collapse import CollapseWarning, entropy, signs_of_co
 
 HEALTHY = {"profile/distinct_share": 0.9, "profile/repetition": 0.05, "profile/entropy": 1.2}
 COLLAPSED = {
-    "profile/distinct_share": ("All profiles of a session are the same", 1 / 3),
+    "profile/distinct_share": ("Of a session's 3 profiles only 1.5 differ on average", 0.5),
     "profile/repetition": ("Profiles write 80% of their runs of three words again", 0.8),
     "profile/entropy": ("an entropy of 0.001 nats", 0.001),
 }

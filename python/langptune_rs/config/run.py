@@ -103,11 +103,12 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_overlong(self) -> RunConfig:
         rlso = self.rlso
-        below_zero = [term.title for term in parse_reward(rlso.reward) if term.name in BELOW_ZERO and term.weight > 0]
-        if self.trains_policy and below_zero and rlso.overlong_penalty is None and rlso.overlong_reward >= 0:
+        terms = parse_reward(rlso.reward)
+        below_zero = [term.title for term in terms if (term.name in BELOW_ZERO) == (term.weight > 0)]
+        if self.trains_policy and below_zero and rlso.overlong_penalty is None:
             raise ValueError(
-                f"rlso.overlong_reward = {rlso.overlong_reward:g} is above what {below_zero[0]} of rlso.reward gives "
-                "any profile, so that the policy would learn not to end; set rlso.overlong_penalty, such as 0.5, which "
-                "a profile that does not end loses, or an rlso.overlong_reward below every reward"
+                f"{below_zero[0]} of rlso.reward = {rlso.reward!r} can take a reward below rlso.overlong_reward = "
+                f"{rlso.overlong_reward:g}, which a profile gets that does not end, so that the policy would learn not "
+                "to end; set rlso.overlong_penalty, such as 0.5, which such a profile loses"
             )
         return self

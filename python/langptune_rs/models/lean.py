@@ -14,7 +14,7 @@ from langptune_rs.models.norms import RootMeanSquareNorm
 def make_lean(layer: nn.Module) -> None:
     """Replace the forward passes of a layer's norms and of its feed-forward network, which compute the same as before.
 
-    The layer must be one that `FusedDecoder` knows. What it keeps is a third less.
+    The layer must be one that `FusedDecoder` knows.
     """
     for module in list(layer.modules()):
         norm = RootMeanSquareNorm.of(module)

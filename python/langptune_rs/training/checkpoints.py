@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from langptune_rs.distributed.collectives import barrier, gather_objects, on_first_rank, rank, world_size
 from langptune_rs.distributed.failures import is_about_more_than_files
@@ -127,7 +127,14 @@ def _remove(checkpoint: Path) -> None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The folders of all checkpoints, oldest first; their content is not looked at."""
-    return sorted(folder.glob("step-*"))
+    return sorted(folder.glob("step-*"), key=_place)
+
+
+def _place(checkpoint: Path) -> tuple[str, int]:
+    """Where a checkpoint stands among others: by its step and iteration, then by the order of the phases."""
+    before, _, phase = checkpoint.name.rpartition("-")
+    phases = get_args(Phase)
+    return before, phases.index(phase) if phase in phases else len(phases)
 
 
 def last_checkpoint(folder: Path) -> str:

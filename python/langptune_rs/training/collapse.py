@@ -32,10 +32,11 @@ def entropy(logps_BG: Tensor, num_tokens_BG: Tensor) -> float:
 def signs_of_collapse(metrics: Mapping[str, float], num_profiles: int) -> list[str]:
     """What a rollout's metrics show of a policy that has collapsed, each with its remedy; empty for a healthy one."""
     signs = []
-    if metrics["profile/distinct_share"] * num_profiles < 1 + 1e-9:
+    if metrics["profile/distinct_share"] < (1 + 1 / num_profiles) / 2:
         signs.append(
-            "All profiles of a session are the same, so that no two of them have different rewards: raise "
-            "profile.temperature, or hold the policy near its start by rlso.kl_penalty."
+            f"Of a session's {num_profiles} profiles only {metrics['profile/distinct_share'] * num_profiles:.1f} "
+            "differ on average, and equal ones have equal rewards: raise profile.temperature, or hold the policy near "
+            "its start by rlso.kl_penalty."
         )
     if metrics["profile/repetition"] > MOST_REPETITION:
         signs.append(

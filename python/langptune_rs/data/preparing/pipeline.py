@@ -250,7 +250,7 @@ def _template_now(folder: Path, info: dict[str, Any]) -> str:
 
 def _refuse_options(config: DataConfig, files: Files) -> None:
     """Raise `ConfigError` for options that the published split does not take."""
-    free = {"source", "template", "compat", "max_sessions", "num_targets"}
+    free = {"source", "template", "compat", "max_sessions"}
     changed = [
         name
         for name, field in DataConfig.model_fields.items()

@@ -330,7 +330,7 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             "rlso",
             "reward/mean",
             "Reward",
-            f"{reward}, mean over sampled training profiles, before penalties.",
+            f"{reward}, mean over sampled training profiles, before the KL penalty.",
             dots=None if config.rlso.reward in LOWER_IS_BETTER else f"validation/{config.rlso.reward}",
         ),
         _curve(
