@@ -79,3 +79,11 @@ def test_the_models_of_the_paper_take_a_step(policy):
     numbers = printed("gpu_step.py", "--policy", policy, "--sessions", "8", "--max-tokens", "32")
     assert numbers["tokens_per_profile"] > 16
     assert all(part["share_of_flops"] < 1 for part in numbers["parts"].values())
+
+
+def test_the_kernels_of_decoding_are_measured():
+    rows = [
+        line.strip("|").split("|") for line in run_script(BENCHES / "decoding.py", "--rounds", "1").splitlines()[2:]
+    ]
+    assert len(rows) == 5
+    assert all(float(row[1]) > 0 for row in rows)

@@ -33,3 +33,23 @@ def test_variants_are_trained_from_equally_many_profiles_and_compared_over_seeds
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/results-validation.json")}
     assert run_script(SCRIPT, *arguments, "--profiles", "96").splitlines()[-4:] == table
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what is finished is kept"
+
+
+def test_prompts_are_tried(tmp_path):
+    config = tiny_config(*make_models(tmp_path), write_source(tmp_path / "source"), "LangPTune", {})
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(to_toml(config), encoding="utf-8")
+    sizes = ("--sessions", "2", "--max-tokens", "5", "--over", "5")
+    printed = run_script(
+        SCRIPT.with_name("try_prompts.py"),
+        "One.",
+        "Two.",
+        "--config",
+        str(recipe),
+        "--data",
+        str(tmp_path / "d"),
+        *sizes,
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["One.", "Two."]
+    assert all(1 <= int(row[1]) <= 5 and row[3:] == ["0%", "0%"] for row in rows)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from langptune_rs.data import Catalog, Sessions
-
-_WORD = re.compile(r"\w+")
+from langptune_rs.rollout.words import runs_of, words_of
 
 
 def copied_share(profile: str, history: str, run_length: int = 3) -> float:
@@ -19,12 +17,11 @@ def copied_share(profile: str, history: str, run_length: int = 3) -> float:
 
     Returns 0.0 (nothing copied) to 1.0 (every word); 0.0 for a profile of fewer than `run_length` words.
     """
-    words = _WORD.findall(profile.lower())
-    source = _WORD.findall(history.lower())
-    runs = {tuple(source[i : i + run_length]) for i in range(len(source) - run_length + 1)}
+    words = words_of(profile)
+    runs = set(runs_of(words_of(history), run_length))
     copied = [False] * len(words)
-    for i in range(len(words) - run_length + 1):
-        if tuple(words[i : i + run_length]) in runs:
+    for i, run in enumerate(runs_of(words, run_length)):
+        if run in runs:
             copied[i : i + run_length] = [True] * run_length
     return sum(copied) / len(words) if words else 0.0
 

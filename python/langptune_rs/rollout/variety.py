@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-_WORD = re.compile(r"\w+")
+from langptune_rs.rollout.words import runs_of, words_of
 
 
 def repeated_share(profile: str, run_length: int = 3) -> float:
@@ -16,8 +15,7 @@ def repeated_share(profile: str, run_length: int = 3) -> float:
 
     Returns 0.0 (every run once, or less than a run) to nearly 1.0 (one run again and again).
     """
-    words = _WORD.findall(profile.lower())
-    runs = [tuple(words[i : i + run_length]) for i in range(len(words) - run_length + 1)]
+    runs = runs_of(words_of(profile), run_length)
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
