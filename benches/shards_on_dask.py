@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -79,5 +80,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     dask.config.set({"distributed.scheduler.work-stealing": False})  # opening a shard takes longer than waiting
     connect: Any = Client  # untyped in distributed
-    with connect(arguments.scheduler or local_cluster(arguments.workers)) as client:
-        run(client, arguments.folder.absolute())
+    # A client leaves a cluster as it found it: workers that are not closed here complain of the lost scheduler at exit.
+    with ExitStack() as opened:
+        cluster = arguments.scheduler or opened.enter_context(local_cluster(arguments.workers))
+        run(opened.enter_context(connect(cluster)), arguments.folder.absolute())

@@ -22,7 +22,7 @@ from shards_on_dask import local_cluster, open_catalog
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     users, targets = np.load(folder / "users.npy"), np.load(folder / "targets.npy")
-    with Client(local_cluster(3)) as client:
+    with local_cluster(3) as cluster, Client(cluster) as client:
         catalog = open_catalog(client, sorted(folder.glob("items-*.npy")))
         before = catalog.rank(users, targets)
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
