@@ -42,7 +42,7 @@ def test_100k_of_grouplens(tmp_path):
     source = find_source(tmp_path)
     assert (source.name, source.logs.template) == ("ml-100k", "movies")
     assert items_of(tmp_path).rows() == [
-        ("1", "Usual Suspects, The (1995)", None, ["Action", "Drama"], None, None, 1),
+        ("1", "The Usual Suspects (1995)", None, ["Action", "Drama"], None, None, 1),
         ("2", "Café Müller (1990)", None, [], None, None, 2),
     ]
     assert read_all(source.logs.interactions, INTERACTION_SCHEMA).rows() == [

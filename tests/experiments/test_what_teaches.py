@@ -50,6 +50,7 @@ def test_prompts_are_tried(tmp_path):
         str(tmp_path / "d"),
         *sizes,
     )
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()[-2:]]
-    assert [row[0] for row in rows] == ["One.", "Two."]
-    assert all(1 <= int(row[1]) <= 5 and row[3:] == ["0%", "0%"] for row in rows)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line[:2] == "| "]
+    assert [row[:2] for row in rows[1:]] == [[words, t] for words in ("One.", "Two.") for t in ("greedy", "0.7")]
+    assert all(1 <= int(row[2]) <= int(row[3]) <= 5 and row[4] == "0%" for row in rows[1:])
+    assert all(float(row[5]) < 0 <= float(row[6]) <= 1 for row in rows[1:])

@@ -1,8 +1,8 @@
 """MovieLens 100K, from RecBole's atomic files or from GroupLens' own.
 
 RecBole's files `ml-100k.item` and `ml-100k.inter` come with the package recbole. GroupLens' files are `u.item`
-(Latin-1), `u.data` and `u.genre`. Titles stay as they are there ("Usual Suspects, The (1995)"). RecBole's titles get
-the year behind them.
+(Latin-1), `u.data` and `u.genre`. Articles are moved to the front of titles, see `movielens.with_article_first`.
+RecBole's titles get the year behind them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from langptune_rs.data.readers.reader import Reader
 from langptune_rs.data.readers.separated import SeparatedFile
 from langptune_rs.data.readers.values import interaction_fields
 from langptune_rs.data.sources.files import Files, RawLogs
-from langptune_rs.data.sources.movielens import open_movies
+from langptune_rs.data.sources.movielens import open_movies, with_article_first
 from langptune_rs.data.sources.recbole import divided_log, further, open_atomic, with_year
 from langptune_rs.errors import DataError
 
@@ -82,7 +82,7 @@ def _atomic_items(file: Path) -> Reader:
 
 
 def _title(title: pl.Expr, year: pl.Expr) -> pl.Expr:
-    return with_year(title.fill_null(""), year)
+    return with_year(with_article_first(title), year)
 
 
 def _known(categories: pl.Expr) -> pl.Expr:
@@ -108,11 +108,7 @@ def _own_items(file: Path, genres: Path) -> Reader:
             **{name: (name, "number") for name in names},
         },
     )
-    return Computed(films, {"title": (("title",), _own_title), "categories": (tuple(names), _flagged)})
-
-
-def _own_title(title: pl.Expr) -> pl.Expr:
-    return title.fill_null("")
+    return Computed(films, {"title": (("title",), with_article_first), "categories": (tuple(names), _flagged)})
 
 
 def _flagged(*flags: pl.Expr) -> pl.Expr:
