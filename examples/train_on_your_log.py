@@ -18,11 +18,13 @@ KINDS = ["About dragons and heroes.", "About slow trains.", "About old kitchens.
 BOOKS = (
     "data.template=books",
     "profile.instruction=A user rated these books out of 5, oldest first.",
-    "profile.closing=In one sentence, describe the kind of books the user would like to read next.",
+    "profile.closing=Describe what this user likes, with two of the books, in one short sentence that starts with: The "
+    "user likes",
 )
 SMALL = (
     *("data.windows=all", "data.max_sessions=16", "profile.max_tokens=12"),
-    *("contrastive.steps=2", "contrastive.batch_size=8", "rlso.steps=2", "rlso.batch_size=4"),
+    *("contrastive.history_steps=2", "contrastive.steps=2", "contrastive.batch_size=8"),
+    *("rlso.steps=2", "rlso.batch_size=4"),
     *("evaluation.max_sessions=8", "evaluation.validation_sessions=2"),
 )
 

@@ -77,7 +77,7 @@ def overrides(name: str, num_profiles: int, config: str, changes: list[str]) -> 
     keys = {key if "." in key else f"rlso.{key}": value for key, value in values.items()}
     batch_size = load_config(config, changes).rlso.batch_size
     num_rollouts = num_profiles // (batch_size * int(str(values["num_profiles"])))
-    keys |= {"rlso.steps": num_rollouts * int(str(values["epochs"])), "contrastive.history_steps": 0}
+    keys["rlso.steps"] = num_rollouts * int(str(values["epochs"]))
     fixed = ["method=LangPTune-RLSO", "iterations=1", "evaluation.samples=1", "evaluation.k=20"]
     return [*fixed, *(f"{key}={value}" for key, value in keys.items())]
 

@@ -180,7 +180,6 @@ def test_later_overrides_win():
         ("rlso.eta=inf", r"rlso\.eta.*finite"),
         ("engine.zero_stage=4", r"engine\.zero_stage = 4"),
         ("policy.train=all", "policy.train = 'all'.*lora"),
-        ("contrastive.steps=0", 'method = "LangPTune-RLSO".*contrastive.history_steps'),
         ("data.num_targets=0", "data.num_targets = 0"),
         ("contrastive.history_steps=-1", "contrastive.history_steps = -1"),
         ("rlso.steps=0", 'method = "LangPTune-CL"'),
@@ -217,13 +216,18 @@ def test_one_model_can_be_trained_alone():
     assert not embedder_alone.trains_policy
 
 
-def test_the_embedder_can_train_on_histories_alone_and_only_where_it_trains():
+def test_an_embedder_without_steps_is_refused():
+    with pytest.raises(ConfigError, match='method = "LangPTune-RLSO".*contrastive.history_steps'):
+        load_config("quickstart", ["contrastive.steps=0", "contrastive.history_steps=0"])
+
+
+def test_the_embedder_can_train_on_histories_alone():
     alone = load_config("quickstart", ["contrastive.steps=0", "contrastive.history_steps=9"])
     assert alone.trains_embedder
     assert not alone.trains_on_profiles
     assert load_config("quickstart").trains_on_profiles
-    with pytest.raises(ConfigError, match=r'history_steps = 9 .*"LangPTune-RLSO".*; set contrastive.history_steps = 0'):
-        load_config("quickstart", ["method=LangPTune-RLSO", "contrastive.history_steps=9"])
+    assert alone.trains_on_histories
+    assert not load_config("quickstart", ["method=LangPTune-RLSO", "contrastive.history_steps=9"]).trains_on_histories
 
 
 def test_wrong_recipes_are_named(tmp_path):

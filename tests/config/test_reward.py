@@ -92,12 +92,13 @@ def test_what_is_written_by_the_grammar_is_read(summands):
 @pytest.mark.parametrize("gamma", [0, -1])
 @pytest.mark.parametrize("reward", ["log_softmax", "ndcg + 0.1 log_rank", "ndcg - 1.0 copied"])
 def test_a_reward_without_a_lower_limit_needs_a_penalty_of_what_does_not_end(reward, gamma):
+    without = (f"rlso.reward={reward}", f"rlso.overlong_reward={gamma}", "rlso.overlong_penalty=none")
     message = r"(log_\w+|copied) of rlso.reward = .* below rlso.overlong_reward = .* set rlso.overlong_penalty, such"
     with pytest.raises(ConfigError, match=message):
-        load_config("quickstart", [f"rlso.reward={reward}", f"rlso.overlong_reward={gamma}"])
+        load_config("quickstart", without)
     for way_out in ("rlso.overlong_penalty=0.5", "method=LangPTune-CL"):
-        load_config("quickstart", [f"rlso.reward={reward}", f"rlso.overlong_reward={gamma}", way_out])
-    load_config("quickstart", ["rlso.reward=ndcg - 0.1 log_rank", "rlso.overlong_reward=0"])
+        load_config("quickstart", [*without, way_out])
+    load_config("quickstart", [*without, "rlso.reward=ndcg - 0.1 log_rank", "rlso.overlong_reward=0"])
 
 
 def test_weights_and_temperatures_of_rewards_are_positive():

@@ -24,6 +24,7 @@ SHORTER = {
     "data.max_sessions": 8,
     "profile.max_tokens": 8,
     "embedder.max_tokens": 16,
+    "contrastive.history_steps": 2,
     "contrastive.steps": 2,
     "contrastive.batch_size": 8,
     "rlso.steps": 2,
@@ -74,7 +75,7 @@ def test_the_commands_run_in_order(tmp_path):
     assert results["num_sessions"] == SHORTER["evaluation.max_sessions"]
     assert (mine / "report.html").stat().st_size > 10_000
     steps = [json.loads(line)["step"] for line in (mine / "metrics.jsonl").read_text().splitlines()]
-    assert max(steps) == 4
+    assert max(steps) == 6
 
 
 @pytest.mark.parametrize("page", [README, EVALUATION], ids=["README", "evaluation"])

@@ -156,7 +156,7 @@ def test_a_trained_layer_keeps_what_the_plan_says(precision):
 def test_updates_take_no_more_memory_than_the_plan_says_and_not_much_less(setting):
     """The whole process, as its machine sees it, where large blocks that are freed are given back at once."""
     small = ("rlso.batch_size=6", "policy.last_layers=4", "data.max_history_tokens=384", "profile.max_tokens=96")
-    overrides = ["method=LangPTune-RLSO", "rlso.micro_batch_tokens=2112", *small, setting]
+    overrides = ["method=LangPTune-RLSO", "rlso.micro_batch_tokens=2112", "rlso.num_profiles=2", *small, setting]
     config = load_config("quickstart", overrides)
     shapes = policy_shape(config.policy.model), embedder_shape(config.embedder.model)
     (plan,) = options(config, *shapes, 1)[config.engine.zero_stage].phases

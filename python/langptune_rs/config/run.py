@@ -60,6 +60,11 @@ class RunConfig(Section):
         return self.method != "LangPTune-RLSO"
 
     @property
+    def trains_on_histories(self) -> bool:
+        """Whether the embedder has steps on titles of histories, before the first iteration."""
+        return self.trains_embedder and self.contrastive.history_steps > 0
+
+    @property
     def trains_on_profiles(self) -> bool:
         """Whether the embedder has contrastive phases, for which the policy writes profiles."""
         return self.trains_embedder and self.contrastive.steps > 0
@@ -75,11 +80,6 @@ class RunConfig(Section):
             raise ValueError(
                 'contrastive.steps = 0 trains no embedder; set method = "LangPTune-RLSO" to train only the policy, or '
                 "contrastive.history_steps to train the embedder on titles of histories alone"
-            )
-        if not self.trains_embedder and self.contrastive.history_steps:
-            raise ValueError(
-                f"contrastive.history_steps = {self.contrastive.history_steps} train the embedder, which method = "
-                f'"{self.method}" leaves as it is; set contrastive.history_steps = 0, or method = "LangPTune"'
             )
         if self.trains_policy and not self.rlso.steps:
             raise ValueError('rlso.steps = 0 trains no policy; set method = "LangPTune-CL" to train only the embedder')

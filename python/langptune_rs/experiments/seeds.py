@@ -37,6 +37,34 @@ def compare_seeds(runs: Sequence[Path], split: str = TEST) -> dict[str, Any]:
         RunError: for runs of different recipes, data or sessions, with what differs; for the same seed twice; for a run
             that has not been evaluated on `split`, or whose files are damaged.
     """
+    evaluated = _of_one_recipe(runs, split)
+    users = evaluated[0].sessions["user_id"].to_list()
+    rows = compare_methods(_averaged([run.tables for run in evaluated]), evaluated[0].config.method, users)
+    return {
+        "split": split,
+        "num_sessions": len(users),
+        "num_users": len(set(users)),
+        "runs": [{"run": str(run.run), "seed": run.config.seed} for run in evaluated],
+        "comparisons": [{**row, **_between_seeds(row, evaluated)} for row in rows],
+    }
+
+
+def average_seeds(runs: Sequence[Path], split: str = TEST) -> tuple[pl.DataFrame, dict[str, Scores]]:
+    """The sessions of runs that differ only in their seed, and every score averaged over the runs.
+
+    Returns:
+        A frame with session_id, user_id and target of each session, sorted by session_id, and {table: {method: {metric:
+        (n_sessions,)}}} with the tables of results.json.
+
+    Raises:
+        RunError: see `compare_seeds`.
+    """
+    evaluated = _of_one_recipe(runs, split)
+    return evaluated[0].sessions, _averaged([run.tables for run in evaluated])
+
+
+def _of_one_recipe(runs: Sequence[Path], split: str) -> list[_Evaluated]:
+    """The runs with their scores. Raises the errors of `compare_seeds`."""
     evaluated = [_Evaluated.open(Path(run), split) for run in runs]
     first, *others = evaluated
     for other in others:
@@ -46,15 +74,7 @@ def compare_seeds(runs: Sequence[Path], split: str = TEST) -> dict[str, Any]:
             )
     if same := next(_same_seeds(evaluated), None):
         raise RunError(same)
-    users = first.sessions["user_id"].to_list()
-    rows = compare_methods(_averaged([run.tables for run in evaluated]), first.config.method, users)
-    return {
-        "split": split,
-        "num_sessions": len(users),
-        "num_users": len(set(users)),
-        "runs": [{"run": str(run.run), "seed": run.config.seed} for run in evaluated],
-        "comparisons": [{**row, **_between_seeds(row, evaluated)} for row in rows],
-    }
+    return evaluated
 
 
 @dataclass(frozen=True)

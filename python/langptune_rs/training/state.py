@@ -36,7 +36,7 @@ class TrainingState:
     def __init__(self, config: RunConfig, output: Path, engines: Mapping[str, Engine]):
         """Go on from the newest sound checkpoint in `output`, which fills the engines, or from the beginning."""
         self._config, self._engines, self._folder = config, engines, output / CHECKPOINTS
-        self.position = Position(phase="history" if config.contrastive.history_steps else "contrastive")
+        self.position = Position(phase="history" if config.trains_on_histories else "contrastive")
         checkpoint = newest_checkpoint(self._folder)
         if checkpoint:
             self.position = checkpoint.position

@@ -374,7 +374,7 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
 
 def _history_curve(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]:
     """The loss of the steps on histories, for runs that have them."""
-    if not config.contrastive.history_steps:
+    if not config.trains_on_histories:
         return []
     caption = "InfoNCE (Eq. 7) with titles of histories in place of profiles, before the first iteration."
     return [_curve(metrics, "history", "contrastive/loss", "Contrastive loss on histories", caption)]

@@ -213,7 +213,7 @@ def option(config: RunConfig, policy: Shape, embedder: Shape, num_processes: int
         weights_while_writing += t * both[0].trained + c * both[0].frozen
     phases = []
     for phase, is_there, num_sessions, num_samples in (
-        ("history", config.contrastive.history_steps > 0, config.evaluation.validation_sessions, 1),
+        ("history", config.trains_on_histories, config.evaluation.validation_sessions, 1),
         ("contrastive", config.trains_on_profiles, config.contrastive.batch_size * config.contrastive.steps, 1),
         ("rlso", config.trains_policy, config.rlso.batch_size, config.rlso.num_profiles),
     ):

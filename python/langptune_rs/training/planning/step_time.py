@@ -66,7 +66,7 @@ def step_times(
         trained = embedder_tokens(config)
         passes = 6 if math.ceil(trained / num_processes) <= config.contrastive.micro_batch_tokens else 8
         seconds = passes * embedder.weights * trained / num_processes / flops
-        if config.contrastive.history_steps:
+        if config.trains_on_histories:
             steps.append(Step("history", 0, trained, seconds))
         if config.trains_on_profiles:
             steps.append(Step("contrastive", batch * limit, trained, seconds_to_write(batch, 1) + seconds))

@@ -1,0 +1,85 @@
+"""The rows of the paper's table 1 that LangPTune has: no model trained, each of the two alone, and both.
+
+    python experiments/table_1.py runs/office --config office --seeds 0 1 2
+
+Every method and seed is an ordinary run, in `runs/office/METHOD-SEED`. A session's scores are averaged over the seeds
+before they are tested, see `langptune gains`. Finished runs are kept, and what was interrupted goes on. The table is
+printed after each method. `--split validation` leaves the test split unread.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from try_recipe import trained
+
+from langptune_rs.baselines.method import Decoding
+from langptune_rs.evaluation.summary import compare_sessions
+from langptune_rs.evaluation.tables import markdown_table
+from langptune_rs.experiments.comparisons import scores_of
+from langptune_rs.experiments.evaluate import evaluate_run
+from langptune_rs.experiments.report.tables import comparisons_markdown, label
+from langptune_rs.experiments.seeds import average_seeds
+from langptune_rs.runs.results import results_path
+
+METHODS = ("LangPTune-CL", "LangPTune-RLSO", "LangPTune")
+ROWS = ("MP", "EMB-0", "LangPTune-0", *METHODS)
+PAIRS = (
+    *((method, "LangPTune-0") for method in METHODS),
+    ("LangPTune", "LangPTune-CL"),
+    ("LangPTune", "LangPTune-RLSO"),
+    *(("LangPTune", simple) for simple in ("EMB-0", "MP")),
+)
+"""The orderings of table 1, and the two methods that train nothing."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--config", default="office", help="a recipe's name, or a .toml file")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other values for its keys")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    options = parser.parse_args()
+    done: dict[str, list[Path]] = {}
+    for method in METHODS:
+        for seed in options.seeds:
+            own = [f"method={method}", f"seed={seed}", "evaluation.samples=1"]
+            run = trained(options.output / f"{method}-{seed}", options.config, [*options.set, *own])
+            if not results_path(run, options.split).is_file():
+                evaluate_run(run, split=options.split)
+            done.setdefault(method, []).append(run)
+        print(table(done, options.split), flush=True)
+
+
+def table(runs: Mapping[str, Sequence[Path]], split: str) -> str:
+    """The means of all methods with runs, and the differences of all pairs, in Markdown."""
+    of_method = {method: average_seeds(of_seeds, split) for method, of_seeds in runs.items()}
+    sessions = [sessions for sessions, _ in of_method.values()]
+    assert all(sessions[0].equals(others) for others in sessions), "one data.seed draws the sessions of a split"
+    users = sessions[0]["user_id"].to_list()
+    means: list[list[str]] = []
+    rows = []
+    for decoding in get_args(Decoding):
+        scores: dict[str, Mapping[str, NDArray[np.float64]]] = {}
+        for _, tables in of_method.values():
+            scores |= scores_of(tables, decoding)
+        metrics = list(scores["LangPTune-0"])
+        means += [[name, decoding, *(_mean(scores[name].get(m)) for m in metrics)] for name in ROWS if name in scores]
+        pairs = [pair for pair in PAIRS if set(pair) <= set(scores)]
+        rows += [{**row, "decoding": decoding} for row in compare_sessions(scores, pairs, users)]
+    head = ("method", "profiles", *map(label, metrics))
+    return f"{markdown_table(head, means)}\n\n{comparisons_markdown(rows)}\n\n{len(users)} {split} sessions.\n"
+
+
+def _mean(scores: NDArray[np.float64] | None) -> str:
+    return "–" if scores is None else f"{scores.mean():.4f}"
+
+
+if __name__ == "__main__":
+    main()

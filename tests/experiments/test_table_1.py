@@ -1,0 +1,45 @@
+"""Table 1's rows over seeds, at a size that says nothing."""
+
+from pathlib import Path
+
+import pytest
+from tests.experiments.tiny import make_models, tiny_config, write_source
+from tests.processes import run_script
+
+from langptune_rs.config import to_toml
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "table_1.py"
+
+
+def cells(lines):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+
+
+def test_every_method_is_trained_with_every_seed_and_compared(tmp_path):
+    config = tiny_config(*make_models(tmp_path), write_source(tmp_path / "source"), "LangPTune", {})
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(to_toml(config), encoding="utf-8")
+    output = tmp_path / "output"
+    arguments = (str(output), "--config", str(recipe), "--seeds", "0", "1", "--split", "validation")
+
+    printed = run_script(SCRIPT, *arguments)
+    means, differences = printed.split("validation sessions.\n")[-2].split("\n\n")[:2]
+    assert {path.name for path in output.iterdir()} == {
+        f"{method}-{seed}" for method in ("LangPTune", "LangPTune-CL", "LangPTune-RLSO") for seed in (0, 1)
+    }
+    assert not list(output.glob("*/results.json")), "the test split is not read"
+    table = {(name, decoding): float(first) for name, decoding, first, *_ in cells(means.splitlines())[1:]}
+    assert {name for name, _ in table} == {
+        "MP", "EMB-0", "LangPTune-0", "LangPTune-CL", "LangPTune-RLSO", "LangPTune",
+    }  # fmt: skip
+    rows = cells(differences.splitlines())[1:]
+    assert len(rows) == 2 * 7
+    for method, other, decoding, difference, *_ in rows:
+        expected = table[method, decoding] - table[other, decoding]
+        assert float(difference.split()[0]) == pytest.approx(expected, abs=1.1e-4)
+
+    before = {path: path.stat().st_mtime_ns for path in output.glob("*/results-validation.json")}
+    assert run_script(SCRIPT, *arguments) == printed
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "what is finished is kept"
