@@ -1,8 +1,8 @@
 """The rows of the paper's table 1 that LangPTune has: no model trained, each of the two alone, and both.
 
-    python experiments/table_1.py runs/office --config office --seeds 0 1 2
+    python experiments/table_1.py runs/table-1 --config quickstart --seeds 0 1 2
 
-Every method and seed is an ordinary run, in `runs/office/METHOD-SEED`. A session's scores are averaged over the seeds
+Every method and seed is an ordinary run, in `runs/table-1/METHOD-SEED`. A session's scores are averaged over the seeds
 before they are tested, see `langptune gains`. Finished runs are kept, and what was interrupted goes on. The table is
 printed after each method. `--split validation` leaves the test split unread.
 """
@@ -41,7 +41,7 @@ PAIRS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--config", default="office", help="a recipe's name, or a .toml file")
+    parser.add_argument("--config", default="quickstart", help="a recipe's name, or a .toml file")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other values for its keys")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--split", choices=("test", "validation"), default="test")
