@@ -151,7 +151,7 @@ def main() -> None:
 
 
 def written(options: argparse.Namespace, config: PolicyConfig) -> Batch:
-    """The rollout batch, as a run with this recipe would write it."""
+    """The rollout batch, by the prompts and the temperature of the quickstart."""
     say("writing")
     profile = load_config("quickstart").profile.model_copy(update={"max_tokens": options.max_tokens})
     sizes = (options.source, options.sessions, options.profiles, options.max_tokens, options.last_layers)

@@ -23,7 +23,7 @@ from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.rollout_batches import pack_rollout
 
 OVERRIDES = ("method=LangPTune-RLSO", "data.max_item_tokens=none", "data.max_history_tokens=none")
-SMALL = ("profile.max_tokens=16", "rlso.batch_size=4", "rlso.steps=4", "engine.precision=fp32")
+SMALL = ("profile.max_tokens=16", "rlso.batch_size=4", "rlso.num_profiles=2", "rlso.steps=4", "rlso.epochs=2")
 
 
 def reward(ranks: np.ndarray, texts: list[str], sessions: Sessions, catalog: Catalog) -> np.ndarray:

@@ -29,7 +29,7 @@ SMALL = (
 )
 
 
-def write_log(folder: Path, num_users: int = 40, num_items: int = 40) -> None:
+def write_log(folder: Path, num_users: int = 80, num_items: int = 40) -> None:
     """items.jsonl and interactions.jsonl; ratings, times and reviews may be missing from yours."""
     generator = np.random.default_rng(0)
     items = [{"item_id": f"b{i}", "title": f"Book {i}", "description": KINDS[i % 4]} for i in range(num_items)]

@@ -2,12 +2,12 @@
 
     python experiments/what_teaches.py runs/what-teaches --seeds 0 1 2
 
-The embedder is trained once, by the recipe's contrastive phases. Then each variant trains the policy under it, with
-every seed, from the same number of written profiles. A variant changes one thing of `COMMON`. A profile without an end
-loses nothing, since no one penalty weighs the same in rewards of different units. The gain of a variant is that of
-LangPTune-RLSO over the initial policy with the same embedder, on the same validation sessions, averaged over the seeds
-for each session before it is tested. The test split is not read. Finished runs are kept, and what was interrupted goes
-on. The table is printed after each variant.
+The embedder is trained once, by the recipe's steps on histories and on profiles. Then each variant trains the policy
+under it, with every seed, from the same number of written profiles. A variant changes one thing of `COMMON`. A profile
+without an end loses nothing, since no one penalty weighs the same in rewards of different units. The gain of a variant
+is that of LangPTune-RLSO over the initial policy with the same embedder, on the same validation sessions, averaged over
+the seeds for each session before it is tested. The test split is not read. Finished runs are kept, and what was
+interrupted goes on. The table is printed after each variant.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ COMMON: dict[str, object] = {
     "standardize": "session",
     "epochs": 1,
     "overlong_penalty": 0,
+    "data.num_targets": 6,
 }
-"""Of `rlso`, what every variant has unless it changes it."""
+"""What every variant has unless it changes it: keys of `rlso`, and others by their whole names."""
 VARIANTS: dict[str, dict[str, object]] = {
     "common": {},
     "ndcg": {"reward": "ndcg"},
@@ -44,7 +45,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "batch": {"standardize": "batch"},
     "leave-one-out": {"standardize": "leave-one-out"},
     "2 epochs": {"epochs": 2},
-    "6 targets": {"data.num_targets": 6},
+    "1 target": {"data.num_targets": 1},
 }
 METRICS = ("log_likelihood", "log_rank", "ndcg@20")
 

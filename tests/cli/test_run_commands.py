@@ -28,7 +28,7 @@ def run(tmp_path_factory) -> Path:
     for name, rows in (("items", items), ("interactions", events)):
         (source / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = tmp_path_factory.mktemp("run")
-    overrides = [f"data.source={source}", "profile.max_tokens=8", "engine.precision=fp32", "evaluation.samples=1"]
+    overrides = [f"data.source={source}", "profile.max_tokens=8", "evaluation.samples=1"]
     (run / "config.toml").write_text(to_toml(load_config("quickstart", overrides)))
     link_model(policy_folder("smollm2-135m-instruct"), run / "policy")
     link_model(embedder_folder("all-minilm-l6-v2"), run / "embedder")

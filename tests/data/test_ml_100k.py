@@ -34,6 +34,8 @@ def test_the_whole_set_is_read():
     assert (len(items), len(interactions), interactions["user_id"].n_unique()) == (1682, 100_000, 943)
     toy_story = items.row(by_predicate=pl.col("item_id") == "1", named=True)
     assert (toy_story["title"], toy_story["categories"]) == ("Toy Story (1995)", ["Animation", "Children's", "Comedy"])
+    suspects = items.row(by_predicate=pl.col("item_id") == "12", named=True)
+    assert suspects["title"] == "The Usual Suspects (1995)"
     odd = items.filter(pl.col("item_id").is_in(["1412", "1373"]))
     assert odd["title"].to_list() == [
         "Good Morning (1971)",

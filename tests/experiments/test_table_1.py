@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.experiments.tiny import make_models, tiny_config, write_source
 from tests.processes import run_script
 
 from langptune_rs.config import to_toml
+from langptune_rs.runs.results import read_results
 
 pytestmark = pytest.mark.slow
 
+OWN = {name: name for name in ("LangPTune-CL", "LangPTune-RLSO")}
+"""The runs that a method is read from, where they are not those of LangPTune."""
 SCRIPT = Path(__file__).parents[2] / "experiments" / "table_1.py"
 
 
@@ -22,7 +26,7 @@ def test_every_method_is_trained_with_every_seed_and_compared(tmp_path):
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(to_toml(config), encoding="utf-8")
     output = tmp_path / "output"
-    arguments = (str(output), "--config", str(recipe), "--seeds", "0", "1", "--split", "validation")
+    arguments = (str(output), "--config", str(recipe), "--seeds", "0", "1")
 
     printed = run_script(SCRIPT, *arguments)
     means, differences = printed.split("validation sessions.\n")[-2].split("\n\n")[:2]
@@ -34,10 +38,14 @@ def test_every_method_is_trained_with_every_seed_and_compared(tmp_path):
     assert {name for name, _ in table} == {
         "MP", "EMB-0", "LangPTune-0", "LangPTune-CL", "LangPTune-RLSO", "LangPTune",
     }  # fmt: skip
+    for (name, decoding), mean in table.items():
+        tables = [read_results(output / f"{OWN.get(name, 'LangPTune')}-{seed}", "validation") for seed in (0, 1)]
+        kind = "methods" if decoding == "greedy" else "sampled"
+        assert mean == pytest.approx(np.mean([found[kind][name]["ndcg@20"]["mean"] for found in tables]), abs=1e-4)
     rows = cells(differences.splitlines())[1:]
     assert len(rows) == 2 * 7
     for method, other, decoding, difference, *_ in rows:
-        expected = table[method, decoding] - table[other, decoding]
+        expected = table[method, decoding] - table.get((other, decoding), table[other, "greedy"])
         assert float(difference.split()[0]) == pytest.approx(expected, abs=1.1e-4)
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/results-validation.json")}

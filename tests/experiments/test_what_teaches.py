@@ -1,5 +1,6 @@
 """The experiment on what teaches the policy, at a size that says nothing."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def test_variants_are_trained_from_equally_many_profiles_and_compared_over_seeds
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/results-validation.json")}
     assert run_script(SCRIPT, *arguments, "--profiles", "96").splitlines()[-4:] == table
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what is finished is kept"
+
+
+def test_every_variant_is_another_run_than_the_common_one(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    what_teaches = importlib.import_module("what_teaches")
+    runs = {name: what_teaches.overrides(name, 4608, "quickstart", []) for name in what_teaches.VARIANTS}
+    assert len({tuple(sorted(of_run)) for of_run in runs.values()}) == len(runs)
+    assert len(runs) > 9
 
 
 def test_prompts_are_tried(tmp_path):

@@ -37,6 +37,12 @@ def test_they_come_first_with_a_decay_of_their_own_and_a_validation_after_them(t
     assert of_phase(run, "contrastive")[0]["contrastive/learning_rate"] == 1e-4
 
 
+def test_a_method_that_does_not_train_the_embedder_has_none(train):
+    run = train(*OPTIONS, "method=LangPTune-RLSO", "evaluation.max_sessions=4")
+    assert run.exit_code == 0, run.stderr
+    assert {line["phase"] for line in run.lines} == {"rlso", "validation"}
+
+
 def test_their_loss_is_that_of_the_titles_of_histories_of_all_train_sessions(train):
     """The first one, by the formula in float64."""
     run = train(*ALONE)

@@ -54,8 +54,9 @@ def test_fewer_targets_are_said_once_whatever_the_number_of_processes(train):
     assert two.losses == pytest.approx(one.losses, rel=1e-6)
 
 
-def test_several_targets_without_later_sessions_are_refused_before_training(train):
-    run = train(*OPTIONS, "data.windows=last", "rlso.batch_size=4")
-    assert run.exit_code == 2
-    assert 'Prepare the data with windows = "all"' in run.stderr
-    assert not (run.folder / "policy").exists()
+def test_without_later_sessions_a_reward_has_one_target_and_a_line_says_so(train):
+    options = ("data.windows=last", "rlso.batch_size=4")
+    several, one = train(*OPTIONS, *options), train(*OPTIONS, *options, "data.num_targets=1")
+    assert several.exit_code == 0, several.stderr
+    assert 'Only data prepared with windows = "all" has several sessions of a user.' in several.stderr
+    assert several.losses == one.losses

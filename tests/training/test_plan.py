@@ -151,12 +151,17 @@ def test_a_trained_layer_keeps_what_the_plan_says(precision):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no peak of a process can be measured here")
 @pytest.mark.parametrize(
-    "setting", ["engine.precision=bf16", "engine.precision=fp32", "rlso.gradient_checkpointing=true"]
+    "settings",
+    [
+        ["engine.precision=bf16"],
+        ["engine.precision=fp32"],
+        ["engine.precision=bf16", "rlso.gradient_checkpointing=true"],
+    ],
 )
-def test_updates_take_no_more_memory_than_the_plan_says_and_not_much_less(setting):
+def test_updates_take_no_more_memory_than_the_plan_says_and_not_much_less(settings):
     """The whole process, as its machine sees it, where large blocks that are freed are given back at once."""
     small = ("rlso.batch_size=6", "policy.last_layers=4", "data.max_history_tokens=384", "profile.max_tokens=96")
-    overrides = ["method=LangPTune-RLSO", "rlso.micro_batch_tokens=2112", "rlso.num_profiles=2", *small, setting]
+    overrides = ["method=LangPTune-RLSO", "rlso.micro_batch_tokens=2112", "rlso.num_profiles=2", *small, *settings]
     config = load_config("quickstart", overrides)
     shapes = policy_shape(config.policy.model), embedder_shape(config.embedder.model)
     (plan,) = options(config, *shapes, 1)[config.engine.zero_stage].phases
@@ -196,6 +201,9 @@ def test_steps_on_histories_are_a_phase_that_writes_nothing_and_trains_as_a_cont
     assert 0 < history.seconds < contrastive.seconds
     alone = load_config("gemma-2b", [HISTORY, "method=LangPTune-CL", "contrastive.steps=0"])
     assert [step.phase for step in plan(alone, *shapes).steps] == ["history"]
+    without_embedder = plan(load_config("gemma-2b", [HISTORY, "method=LangPTune-RLSO"]), *shapes)
+    assert [step.phase for step in without_embedder.steps] == ["rlso"]
+    assert all([phase.phase for phase in option.phases] == ["rlso"] for option in without_embedder.options)
     for before, after in zip(without.options, both.options, strict=True):
         assert after.phases[1:] == before.phases
         first = after.phases[0]

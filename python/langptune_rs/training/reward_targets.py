@@ -28,15 +28,16 @@ def reward_targets(config: RunConfig, dataset: Dataset, sessions: Sessions) -> l
 
 
 def tell_of_fewer(targets: Sequence[NDArray[np.int64]], wanted: int) -> None:
-    """Say how many sessions have fewer than `wanted` targets, once, and what gives them more."""
+    """Rank 0 says how many sessions have fewer than `wanted` targets, if any has, and what gives them more."""
     counts = np.array([len(own) for own in targets])
     num_fewer = int((counts < wanted).sum())
     if not num_fewer or rank() > 0:
         return
     message = (
         f"data.num_targets = {wanted}: {num_fewer:,} of {len(counts):,} training sessions have fewer targets, "
-        f"since their users chose no more in later train sessions. A session has {counts.mean():.1f} on average."
+        "since their users chose nothing new in more later train sessions. "
+        f"A session has {counts.mean():.1f} on average."
     )
     if counts.max() == 1:
-        message += ' Prepare the data with windows = "all", which gives users several sessions.'
+        message += ' Only data prepared with windows = "all" has several sessions of a user.'
     print(message, file=sys.stderr)

@@ -172,7 +172,7 @@ class Trainer:
                             metrics = {**metrics, **check.metrics()}
                     self.state.finish_step(k, "rlso", {**values, **metrics}, watch.lap())
                     metrics = {}
-                    advance(note=f"loss {values['rlso/loss']:.4f}")
+                    advance(note=f"reward {rollout.metrics['reward/mean']:.4f}, loss {values['rlso/loss']:.4f}")
                 self._save_if_due(width=config.epochs)
         self._validate(k)
 

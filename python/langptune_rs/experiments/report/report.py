@@ -324,7 +324,7 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
         _curve(
             metrics, "contrastive", "contrastive/loss", "Contrastive loss", "InfoNCE over the global batch (Eq. 7)."
         ),
-        _curve(metrics, "rlso", "rlso/loss", "Policy loss", f"The objective {config.rlso.objective}."),
+        _curve(metrics, "rlso", "rlso/loss", "Policy loss", _caption_of_loss(config)),
         _curve(
             metrics,
             "rlso",
@@ -370,6 +370,16 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             dots="validation/copied_share",
         ),
     ]
+
+
+def _caption_of_loss(config: RunConfig) -> str:
+    caption = f"The objective {config.rlso.objective}."
+    if config.rlso.epochs == 1:
+        caption += (
+            " With rlso.epochs = 1 each step has a rollout of its own, over which no log-ratio has moved yet: look at "
+            "the reward, since this loss says how far rewards are apart and nothing of what is learned."
+        )
+    return caption
 
 
 def _history_curve(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]:
