@@ -12,6 +12,8 @@ from langptune_rs.errors import RunError
 from langptune_rs.models.chat_template import ChatTemplate
 from langptune_rs.runs.folder import CONFIG, opened_run, read_config
 
+BF16 = "engine.precision=bf16"
+"""In which an earlier version also trained."""
 NEW_KEYS = ("item_prompt", "template_arguments", "thinking", "date")
 
 
@@ -77,11 +79,11 @@ def test_a_run_of_before_is_resumed_again_and_again(tmp_path, precision, first):
 )
 @pytest.mark.parametrize("is_second", [False, True])
 def test_what_a_recipe_says_itself_is_compared(tmp_path, override, is_second):
-    run = begun(tmp_path / "run", QWEN_3)
+    run = begun(tmp_path / "run", QWEN_3, (BF16,))
     if is_second:
-        resume(run, load_config("quickstart"))
+        resume(run, load_config("quickstart", [BF16]))
     with pytest.raises(RunError, match="was started with another configuration"):
-        resume(run, load_config("quickstart", [override]))
+        resume(run, load_config("quickstart", [BF16, override]))
 
 
 def test_a_run_of_today_is_not_resumed_without_what_it_was_told(tmp_path):
@@ -101,10 +103,10 @@ def test_a_method_goes_on_with_a_run_of_before(tmp_path, monkeypatch):
         raise ReachedError
 
     monkeypatch.setattr("langptune_rs.baselines.langptune.train", reached)
-    run = begun(tmp_path / "run")
+    run = begun(tmp_path / "run", overrides=(BF16,))
     for _ in range(2):
         with pytest.raises(ReachedError):
-            LangPTune(run).fit(None, load_config("quickstart"), seed=0)
+            LangPTune(run).fit(None, load_config("quickstart", [BF16]), seed=0)
 
 
 @pytest.mark.parametrize(("template", "thinking"), [(QWEN_3, "template"), (CHATML, "off")])
