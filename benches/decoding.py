@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 from langptune_rs.distributed.threads import sleep_while_waiting
 
@@ -18,6 +19,7 @@ sleep_while_waiting(os.environ)
 
 import numpy as np  # noqa: E402  # after the variables that OpenMP reads
 import torch  # noqa: E402
+from hard_cases import least_times  # noqa: E402
 
 from langptune_rs import _core  # noqa: E402
 from langptune_rs.models.memory import keep_freed_memory  # noqa: E402
@@ -32,14 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
+    least = partial(least_times, rounds=options.rounds, clock=time.perf_counter)
     keep_freed_memory()
     print("| work | core, GFLOP/s | torch, GFLOP/s | core / torch |\n|---|---:|---:|---:|")
     for name, (num_inputs, num_outputs) in SHAPES.items():
         flops = 2 * TOKENS * num_inputs * num_outputs
-        core, by_torch = (flops / s / 1e9 for s in best(products(num_inputs, num_outputs), options.rounds))
+        core, by_torch = (flops / s / 1e9 for s in least(*products(num_inputs, num_outputs)))
         print(f"| {name} | {core:.0f} | {by_torch:.0f} | {core / by_torch:.2f} |", flush=True)
     pairs = 4 * PROMPT * (PROMPT + 1) // 2
-    (seconds,) = best([attention(4)], options.rounds)
+    (seconds,) = least(attention(4))
     print(f"| attention of 4 prompts of {PROMPT} tokens | {4 * HEADS * HEAD_DIM * pairs / seconds / 1e9:.0f} | | |")
 
 
@@ -64,17 +67,6 @@ def attention(num_prompts: int) -> Callable[[], object]:
         cache.attend(0, rows, segments, cosines, sines, None, np.arange(num_tokens), HEAD_DIM**-0.5, out)
 
     return attend
-
-
-def best(works: list[Callable[[], object]], rounds: int) -> list[float]:
-    """The least seconds of each kind of work."""
-    seconds = [float("inf")] * len(works)
-    for _ in range(rounds):
-        for number, work in enumerate(works):
-            start = time.perf_counter()
-            work()
-            seconds[number] = min(seconds[number], time.perf_counter() - start)
-    return seconds
 
 
 if __name__ == "__main__":

@@ -17,16 +17,14 @@ from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from try_recipe import trained
+from try_recipe import evaluated, trained
 
 from langptune_rs.baselines.method import Decoding
 from langptune_rs.evaluation.summary import compare_sessions
 from langptune_rs.evaluation.tables import markdown_table
 from langptune_rs.experiments.comparisons import scores_of
-from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.experiments.report.tables import comparisons_markdown, label
 from langptune_rs.experiments.seeds import average_seeds
-from langptune_rs.runs.results import results_path
 
 METHODS = ("LangPTune-CL", "LangPTune-RLSO", "LangPTune")
 SIMPLE = ("MP", "EMB-0")
@@ -53,9 +51,7 @@ def main() -> None:
         for seed in options.seeds:
             own = [f"method={method}", f"seed={seed}", "evaluation.samples=1"]
             run = trained(options.output / f"{method}-{seed}", options.config, [*options.set, *own])
-            if not results_path(run, options.split).is_file():
-                evaluate_run(run, split=options.split)
-            done.setdefault(method, []).append(run)
+            done.setdefault(method, []).append(evaluated(run, options.split))
         print(table(done, options.split), flush=True)
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--config", default="quickstart", help="a recipe's name, or a .toml file")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other values for its keys")
     options = parser.parse_args()
-    run = validated(trained(options.run, options.config, options.set))
+    run = evaluated(trained(options.run, options.config, options.set))
     print(seeds_markdown(compare_seeds([run], SPLIT)))
 
 
@@ -43,10 +43,10 @@ def trained(run: Path, config: str, changes: Sequence[str]) -> Path:
     return run
 
 
-def validated(run: Path) -> Path:
-    """The folder of a run with its results on validation sessions, which are made if they are not there."""
-    if not results_path(run, SPLIT).is_file():
-        evaluate_run(run, split=SPLIT)
+def evaluated(run: Path, split: str = SPLIT) -> Path:
+    """The folder of a run with its results on a split, which are made if they are not there."""
+    if not results_path(run, split).is_file():
+        evaluate_run(run, split=split)
     return run
 
 

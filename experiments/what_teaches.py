@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from try_recipe import SPLIT, trained, validated
+from try_recipe import SPLIT, evaluated, trained
 
 from langptune_rs.config import load_config
 from langptune_rs.experiments.seeds import compare_seeds
@@ -67,7 +67,7 @@ def main() -> None:
         for seed in options.seeds:
             own = [*overrides(name, options.profiles, config, changes), f"embedder.model={embedder}", f"seed={seed}"]
             run = options.output / f"{name.replace(' ', '-')}-{seed}"
-            runs.append(validated(trained(run, config, [*changes, *own])))
+            runs.append(evaluated(trained(run, config, [*changes, *own])))
         rows.append(row(name, runs))
         print("\n".join([*header(), *rows]), flush=True)
 
