@@ -31,7 +31,7 @@ class Emb0(TextMethod):
     def __init__(self, dataset: Dataset | None = None, recommender: Recommender | None = None):
         self._dataset, self._recommender = dataset, recommender
 
-    def fit(self, dataset: Dataset, config: EmbedderConfig, seed: int) -> None:
+    def fit(self, dataset: Dataset, config: EmbedderConfig, seed: int, checkpoint: Path | None = None) -> None:
         """See `Method.fit`; the items are embedded, nothing is learned."""
         self._dataset, self._recommender = dataset, Recommender.of_catalog(Embedder.load(config), dataset.catalog)
 

@@ -59,7 +59,7 @@ class LangPTune(TextMethod):
         assert self._run is not None, "fit or open comes first"
         return self._run
 
-    def fit(self, dataset: Dataset, config: RunConfig, seed: int) -> None:
+    def fit(self, dataset: Dataset, config: RunConfig, seed: int, checkpoint: Path | None = None) -> None:
         """Train a run in the method's folder, or go on with the one there.
 
         `dataset` must be the data that `config.data` names. Raises `DataError` when it is not, and what `train` raises.
@@ -149,7 +149,7 @@ class LangPTune0(LangPTune):
     needs = frozenset({"policy", "embedder"})
     writes_with_trained = reads_with_trained = False
 
-    def fit(self, dataset: Dataset, config: RunConfig, seed: int) -> None:
+    def fit(self, dataset: Dataset, config: RunConfig, seed: int, checkpoint: Path | None = None) -> None:
         """See `Method.fit`; nothing is learned."""
         self._run = TrainedRun(self._folder, config.model_copy(update={"seed": seed}))
         self._run.dataset = dataset

@@ -60,10 +60,12 @@ class Method(ABC):
     """Whether it uses the embedder that a run has trained."""
 
     @abstractmethod
-    def fit(self, dataset: Dataset, config: Any, seed: int) -> None:
+    def fit(self, dataset: Dataset, config: Any, seed: int, checkpoint: Path | None = None) -> None:
         """Learn from the train sessions of `dataset`, and from the histories of the others (footnotes 1 and 2).
 
-        `config` is a `Config`. No target of another split is ever looked at. The same seed gives the same method.
+        `config` is a `Config`. The same seed gives the same method. The targets of validation may decide when to stop,
+        as settings are chosen by them, and nothing else; those of test are never looked at. A method that trains for
+        minutes keeps its state in the file `checkpoint`, and goes on from what it finds there.
         """
 
     @abstractmethod

@@ -27,7 +27,7 @@ class MostPopular(VectorMethod):
     def __init__(self, popularity: NDArray[np.int64] | None = None):
         self._popularity = popularity
 
-    def fit(self, dataset: Dataset, config: Section, seed: int) -> None:
+    def fit(self, dataset: Dataset, config: Section, seed: int, checkpoint: Path | None = None) -> None:
         """See `Method.fit`; nothing is random."""
         self._popularity = dataset.popularity
 

@@ -29,7 +29,7 @@ class Random(Method):
     def __init__(self, num_items: int = 0, seed: int = 0):
         self._num_items, self._seed = num_items, seed
 
-    def fit(self, dataset: Dataset, config: Section, seed: int) -> None:
+    def fit(self, dataset: Dataset, config: Section, seed: int, checkpoint: Path | None = None) -> None:
         """See `Method.fit`; nothing is learned."""
         self._num_items, self._seed = len(dataset.catalog), seed
 
