@@ -271,3 +271,23 @@ def test_reading_a_recipe_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("override", "meaning"),
+    [
+        ("rlso.num_profiles=1", "The loss is the mean over all their pairs"),
+        ("profile.temperature=0", "Evaluation decodes greedily, beside its samples at this temperature"),
+        ("contrastive.history_steps=-1", "read the titles of a history instead of a profile"),
+        ("data.num_targets=0", "averages over this many targets"),
+        ("evaluation.samples=two", "Sampled profiles for each test session"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_with_what_the_key_means(override, meaning):
+    key, _, value = override.partition("=")
+    with pytest.raises(ConfigError) as error:
+        load_config("quickstart", [override])
+    message = str(error.value)
+    assert message.startswith(f"{key} = ")
+    assert value in message
+    assert meaning in message.partition(" It means: ")[2]

@@ -140,6 +140,21 @@ def _initials(key: str) -> tuple[str, str]:
 
 
 def _explain(error: Mapping[str, Any]) -> str:
+    """The key, what was given, why it is refused, and what the key is for unless a check of ours has said what to do."""
     key = ".".join(str(part) for part in error["loc"])
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}" if key else message
+    if not key:
+        return message
+    refused = f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+    about = None if error["type"] == "value_error" else _description(key)
+    return f"{refused}. It means: {about}" if about else refused
+
+
+def _description(key: str) -> str | None:
+    """The docstring of a key in one line, without the dot at its end."""
+    model: type[BaseModel] | None = RunConfig
+    *sections, name = key.split(".")
+    for section in sections:
+        model = _section(model, section) if model and section in model.model_fields else None
+    field = model.model_fields.get(name) if model else None
+    return " ".join(field.description.split()).removesuffix(".") if field and field.description else None
