@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from langptune_cli import config, data, evaluate, gains, plan, profile, profiles, recommend, report, train
+from langptune_cli import compare, config, data, evaluate, gains, plan, profile, profiles, recommend, report, train
 from langptune_rs.distributed.group import end_process
 from langptune_rs.distributed.threads import sleep_while_waiting
 from langptune_rs.errors import LangptuneError
@@ -54,6 +54,7 @@ app.command("profiles")(profiles.profiles)
 app.command("recommend")(recommend.recommend)
 app.command("report")(report.report)
 app.command("gains")(gains.gains)
+app.command("compare")(compare.compare)
 app.add_typer(config.app, name="config")
 
 

@@ -25,6 +25,8 @@ class Emb0(TextMethod):
     """
 
     name = "EMB-0"
+    group = "Text-based"
+    uses_seed = False
     Config = EmbedderConfig
     needs = frozenset({"embedder"})
 

@@ -29,6 +29,7 @@ class LangPTune(TextMethod):
     """
 
     name = "LangPTune"
+    group = "Profile-based"
     Config = RunConfig
     needs = frozenset({"trained policy", "trained embedder"})
     decodings = ("greedy", "sampled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -53,6 +54,12 @@ class Method(ABC):
 
     The evaluation of a run fits with the defaults. Whoever compares methods at other settings passes them to `fit`.
     """
+    group: ClassVar[str] = "ID-based"
+    """Which methods it stands with in a table: Simple, ID-based, Text-based or Profile-based."""
+    grid: ClassVar[Mapping[str, Sequence[object]]] = {}
+    """Settings to try on validation: the values of each field of `Config` that is tuned; their product is the grid."""
+    uses_seed: ClassVar[bool] = True
+    """Whether another seed may rank otherwise."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     decodings: ClassVar[tuple[Decoding, ...]] = ()
     """The ways of writing that it can be ranked in; none for a method that writes nothing."""

@@ -23,6 +23,8 @@ class MostPopular(VectorMethod):
     """
 
     name = "MP"
+    group = "Simple"
+    uses_seed = False
 
     def __init__(self, popularity: NDArray[np.int64] | None = None):
         self._popularity = popularity

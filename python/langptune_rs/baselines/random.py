@@ -25,6 +25,7 @@ class Random(Method):
     """
 
     name = "Random"
+    group = "Simple"
 
     def __init__(self, num_items: int = 0, seed: int = 0):
         self._num_items, self._seed = num_items, seed

@@ -75,10 +75,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise ConfigError(f"The override {override!r} goes below {part!r}, which is a value, not a section.")
-    values[parts[-1]] = _override_value(text.lstrip())
+    values[parts[-1]] = override_value(text.lstrip())
 
 
-def _override_value(text: str) -> Any:
+def override_value(text: str) -> Any:
     """A TOML value; text that is not one is taken as it stands, with a space at its end, as a prompt may have."""
     try:
         parsed = tomllib.loads(f"value = {text.strip()}")
@@ -140,7 +140,7 @@ def _initials(key: str) -> tuple[str, str]:
 
 
 def _explain(error: Mapping[str, Any]) -> str:
-    """The key, what was given, why it is refused, and what the key is for unless a check of ours has said what to do."""
+    """The key, what was given, why it is refused, and what the key means unless a check of ours has said more."""
     key = ".".join(str(part) for part in error["loc"])
     message = error["msg"].removeprefix("Value error, ")
     if not key:

@@ -1,0 +1,178 @@
+"""`langptune compare`: every method on the same data, split and candidates, and the tests between them."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from langptune_rs.config import load_config
+from langptune_rs.config.data import DataConfig
+from langptune_rs.data import open_source
+from langptune_rs.errors import InputError, RunError
+from langptune_rs.evaluation.significance import bootstrap_intervals, holm, paired_permutation_test
+from langptune_rs.evaluation.summary import LOWER_IS_BETTER
+from langptune_rs.experiments.compare.fitting import fit_methods
+from langptune_rs.experiments.compare.from_runs import rows_of_runs
+from langptune_rs.experiments.compare.page import write_pages
+from langptune_rs.experiments.compare.rows import GROUPS, Compared
+from langptune_rs.experiments.compare.settings import find_methods, split_overrides
+from langptune_rs.experiments.compare.task import Ranked
+from langptune_rs.files import locked, write_text
+from langptune_rs.models.tokens import token_counters
+from langptune_rs.runs.results import TEST
+
+COMPARISON = "comparison.json"
+
+
+def compare_methods(
+    data: str,
+    output: Path,
+    *,
+    methods: str = "all",
+    runs: Sequence[Path] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    split: str = TEST,
+) -> dict[str, Any]:
+    """Fit, rank and test methods; write `comparison.json` and its pages into `output`, and return its content.
+
+    What is finished in `output` is kept, and what was interrupted goes on. The test split is ranked once by each method
+    and seed, after its settings have been chosen on validation.
+
+    Args:
+        data: a source name, a folder of files, or a prepared data set.
+        methods: names with commas between, or "all": see `find_methods`.
+        runs: evaluated folders of `langptune train`, whose methods are compared too.
+        seeds: each method that draws anything is fitted with every one; a session's scores are averaged over them.
+        recipe: where the settings of the data and the embedder come from.
+        overrides: `key=value` of the recipe, or `METHOD.key=value`.
+
+    Raises:
+        InputError: for an unknown method, no seeds, or one twice.
+        ConfigError, DataError: for settings or data that cannot be used.
+        RunError: for a folder or a run of other data, split or sessions, with what differs.
+    """
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise InputError(f"seeds are {list(seeds)}; give at least one, none below 0 and none twice")
+    wanted, is_all = find_methods(methods)
+    of_recipe, of_methods = split_overrides(overrides)
+    config = load_config(recipe, [*of_recipe, f"data.source={json.dumps(str(data))}"])
+    output.mkdir(parents=True, exist_ok=True)
+    with locked(output / ".lock", lambda holder: RunError(f"Another comparison{holder} is at work in {output}.")):
+        counters = token_counters(config.embedder.model, config.policy.model)
+        dataset = open_source(config.data, output / "data", counters)
+        ranked = Ranked(
+            data=_folder_of(config.data, output),
+            content=dataset.content,
+            split=split,
+            limit=config.evaluation.max_sessions,
+            data_seed=config.data.seed,
+            k=config.evaluation.k,
+        )
+        ranked.sessions(dataset.sessions)  # a split without sessions is refused before anything is fitted
+        fitted, left_out, sessions = fit_methods(
+            wanted, config, of_methods, ranked, dataset, seeds, output, is_all=is_all
+        )
+        of_runs, sessions = rows_of_runs(runs, ranked, sessions)
+        rows = sorted([*fitted, *of_runs], key=lambda row: GROUPS.index(row.group))
+        if sessions is None:
+            raise InputError("no method is left to compare")
+        users = sessions["user_id"].to_list()
+        comparison = {
+            "data": str(data),
+            "content": ranked.content,
+            "split": split,
+            "num_sessions": len(users),
+            "num_users": len(set(users)),
+            "num_items": len(dataset.catalog),
+            "k": ranked.k,
+            "seeds": list(seeds),
+            "rows": [_summary(row, users) for row in rows],
+            "tests": paired_tests(rows, users, f"ndcg@{ranked.k}"),
+            "left_out": [{"method": out.method, "reason": out.reason} for out in left_out],
+            "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        }
+        write_text(output / COMPARISON, json.dumps(comparison, indent=2, allow_nan=False) + "\n")
+        write_pages(comparison, output)
+    return comparison
+
+
+def _folder_of(config: DataConfig, output: Path) -> Path:
+    """Where the prepared data set is: see `open_source`."""
+    from langptune_rs.data.store.folder import is_prepared
+
+    return Path(config.source) if is_prepared(Path(config.source)) else output / "data"
+
+
+def _summary(row: Compared, users: ArrayLike) -> dict[str, Any]:
+    """A row as comparison.json has it: every metric's mean, 95% interval, and spread between seeds."""
+    intervals = bootstrap_intervals(row.scores, clusters=users)
+    return {
+        "name": row.name,
+        "method": row.method,
+        "group": row.group,
+        "decoding": row.decoding,
+        "seeds": list(row.seeds),
+        "failures": [{"seed": seed, "reason": reason} for seed, reason in row.failures.items()],
+        "settings": dict(row.settings),
+        **row.costs,
+        "metrics": {
+            metric: {
+                "mean": float(scores.mean()),
+                "low": intervals[metric][0],
+                "high": intervals[metric][1],
+                "seed_sd": float(np.std(row.seed_means[metric], ddof=1)) if len(row.seeds) > 1 else None,
+            }
+            for metric, scores in row.scores.items()
+        },
+    }
+
+
+def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> list[dict[str, Any]]:
+    """Paired tests: within each group its best method against every other, then the best of the groups pairwise.
+
+    "Best" is by the mean of `headline`. p-values of one metric and one family (a group, or the best of all groups) are
+    corrected by Holm's method. A row is {"family", "method", "other", "metric", "difference", "interval", "p",
+    "p_holm"}; `difference` is `method` less `other`.
+    """
+    families: dict[str, list[tuple[Compared, Compared]]] = {}
+    leaders: list[Compared] = []
+    for group in GROUPS:
+        own = [row for row in rows if row.group == group]
+        if own:
+            best = max(own, key=lambda row: float(row.scores[headline].mean()))
+            leaders.append(best)
+            families[group] = [(best, other) for other in own if other is not best]
+    families["best of each group"] = [(a, b) for place, a in enumerate(leaders) for b in leaders[place + 1 :]]
+    found: list[dict[str, Any]] = []
+    for family, pairs in families.items():
+        metrics = dict.fromkeys(metric for a, b in pairs for metric in a.scores if metric in b.scores)
+        for metric in metrics:
+            there = [(a, b) for a, b in pairs if metric in a.scores and metric in b.scores]
+            p_values = [paired_permutation_test(a.scores[metric], b.scores[metric], clusters=users) for a, b in there]
+            for (a, b), p, p_holm in zip(there, p_values, holm(p_values), strict=True):
+                found.append(
+                    {
+                        "family": family,
+                        "method": a.name,
+                        "other": b.name,
+                        "metric": metric,
+                        **_difference(a.scores[metric] - b.scores[metric], users),
+                        "p": p,
+                        "p_holm": p_holm,
+                        "higher_is_better": metric not in LOWER_IS_BETTER,
+                    }
+                )
+    return found
+
+
+def _difference(differences: NDArray[np.float64], users: ArrayLike) -> Mapping[str, Any]:
+    low, high = bootstrap_intervals({"difference": differences}, clusters=users)["difference"]
+    return {"difference": float(differences.mean()), "interval": [low, high]}

@@ -1,0 +1,151 @@
+"""Methods that need no run: tuned on validation, then fitted with every seed and ranked once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from langptune_rs.baselines.method import Method
+from langptune_rs.config import RunConfig
+from langptune_rs.data import Dataset
+from langptune_rs.errors import DataError, RunError
+from langptune_rs.experiments.compare.rows import Compared, LeftOut
+from langptune_rs.experiments.compare.settings import grid_of, method_settings
+from langptune_rs.experiments.compare.task import Failure, Outcome, Ranked, Task, run_task
+from langptune_rs.files import write_text
+
+VALIDATION = "validation"
+TUNING_SEED = 0
+
+
+def fit_methods(
+    methods: Sequence[type[Method]],
+    recipe: RunConfig,
+    values: Mapping[str, Mapping[str, Any]],
+    ranked: Ranked,
+    dataset: Dataset,
+    seeds: Sequence[int],
+    output: Path,
+    *,
+    is_all: bool,
+) -> tuple[list[Compared], list[LeftOut], pl.DataFrame | None]:
+    """The rows of methods that need no run, those left out, and the sessions that were ranked (None without a row).
+
+    Each setting of a method's grid is fitted with the seed 0 and ranks the validation split; the one with the best
+    NDCG@k is fitted with every seed and ranks the split of `ranked`. A setting or a seed that fails is said and left
+    out. With `is_all` so is a method for which no seed has worked or whose data are not there.
+
+    Raises:
+        DataError: when the data lack what a method needs that was asked for by name.
+        RunError: when no seed of such a method has worked; see also `run_task`.
+    """
+    rows: list[Compared] = []
+    left_out: list[LeftOut] = []
+    sessions: pl.DataFrame | None = None
+    for number, method in enumerate(methods):
+        print(f"{method.name} ({number + 1}/{len(methods)})", file=sys.stderr, flush=True)
+        try:
+            method.check_data(dataset)
+            settings = _tuned(method, recipe, values.get(method.name, {}), ranked, output)
+            outcomes, failures = _seeds(method, settings, ranked, seeds, output)
+        except (DataError, RunError) as error:
+            if not is_all:
+                raise
+            left_out.append(LeftOut(method.name, str(error)))
+            print(f"  left out: {error}", file=sys.stderr, flush=True)
+            continue
+        sessions = outcomes[0].sessions if sessions is None else sessions
+        if not outcomes[0].sessions.equals(sessions):
+            raise RunError(f"{outcomes[0].task.folder} holds other sessions than the methods before it. Remove it.")
+        rows.append(_row(method, settings, outcomes, failures))
+    return rows, left_out, sessions
+
+
+def _tuned(
+    method: type[Method], recipe: RunConfig, values: Mapping[str, Any], ranked: Ranked, output: Path
+) -> dict[str, Any]:
+    """The settings of a method with the best validation NDCG@k. `tuning.json` in its folder says what was tried."""
+    folder, headline = output / folder_name(method.name), f"ndcg@{ranked.k}"
+    grid = grid_of(method, values)
+    settings = [method_settings(method, recipe, {**values, **choice}).model_dump(mode="json") for choice in grid]
+    if len(grid) == 1:
+        return settings[0]
+    on_validation = replace(ranked, split=VALIDATION, limit=None)
+    tried: list[dict[str, Any]] = []
+    for number, choice in enumerate(grid):
+        task = Task(folder / f"tuning-{number}", method.name, settings[number], TUNING_SEED, on_validation)
+        outcome = run_task(task)
+        if isinstance(outcome, Failure):
+            found, said = {"failed": outcome.reason}, f"failed: {outcome.reason}"
+        else:
+            found = {headline: outcome.results["mean"][headline]}
+            said = f"NDCG@{ranked.k} on validation {found[headline]:.4f}"
+        tried.append({"settings": choice, **found})
+        _say(f"{', '.join(f'{key} = {value}' for key, value in choice.items())}: {said}")
+    worked = [number for number, found in enumerate(tried) if headline in found]
+    if not worked:
+        raise RunError(f"No setting of {method.name} works: {tried[-1]['failed']}")
+    best = max(worked, key=lambda number: (tried[number][headline], -number))
+    write_text(folder / "tuning.json", json.dumps({"tried": tried, "chosen": best}, indent=2) + "\n")
+    return settings[best]
+
+
+def _seeds(
+    method: type[Method], settings: dict[str, Any], ranked: Ranked, seeds: Sequence[int], output: Path
+) -> tuple[list[Outcome], dict[int, str]]:
+    """What a method shows with each seed, one alone if it draws nothing, and why others failed."""
+    outcomes: list[Outcome] = []
+    failures: dict[int, str] = {}
+    for seed in seeds if method.uses_seed else seeds[:1]:
+        outcome = run_task(
+            Task(output / folder_name(method.name) / f"seed-{seed}", method.name, settings, seed, ranked)
+        )
+        if isinstance(outcome, Failure):
+            failures[seed] = outcome.reason
+            _say(f"seed {seed} failed: {outcome.reason}")
+        else:
+            outcomes.append(outcome)
+            _say(f"seed {seed}: NDCG@{ranked.k} {outcome.results['mean'][f'ndcg@{ranked.k}']:.4f}")
+    if not outcomes:
+        raise RunError(f"{method.name} works with no seed: {next(iter(failures.values()))}")
+    return outcomes, failures
+
+
+def _row(
+    method: type[Method], settings: Mapping[str, Any], outcomes: Sequence[Outcome], failures: Mapping[int, str]
+) -> Compared:
+    results = [outcome.results for outcome in outcomes]
+    per_recommendation = [1000 * found["rank_seconds"] / found["num_sessions"] for found in results]
+    return Compared(
+        method=method.name,
+        group=method.group,
+        decoding=None,
+        seeds=tuple(outcome.task.seed for outcome in outcomes),
+        scores={
+            metric: np.mean([outcome.scores[metric] for outcome in outcomes], axis=0) for metric in outcomes[0].scores
+        },
+        seed_means={metric: [found["mean"][metric] for found in results] for metric in outcomes[0].scores},
+        settings=settings,
+        costs={
+            "fit_seconds": float(np.mean([found["fit_seconds"] for found in results])),
+            "milliseconds": float(np.mean(per_recommendation)),
+            "peak_memory": max(found["peak_memory"] for found in results),
+        },
+        failures=failures,
+    )
+
+
+def folder_name(method: str) -> str:
+    """The folder of a method: "Mean of history" -> "mean-of-history"."""
+    return method.lower().replace(" ", "-")
+
+
+def _say(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)

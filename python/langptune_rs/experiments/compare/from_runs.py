@@ -1,0 +1,94 @@
+"""The rows of methods whose models come from training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import polars as pl
+
+from langptune_rs.baselines.method import Decoding
+from langptune_rs.baselines.registry import find_method
+from langptune_rs.errors import RunError
+from langptune_rs.experiments.compare.rows import Compared
+from langptune_rs.experiments.compare.task import Ranked
+from langptune_rs.experiments.comparisons import scores_of
+from langptune_rs.experiments.seeds import average_seeds
+from langptune_rs.runs.folder import read_config
+from langptune_rs.runs.origin import read_origin
+from langptune_rs.runs.results import BASELINE, read_results
+
+
+def rows_of_runs(
+    runs: Sequence[Path], ranked: Ranked, sessions: pl.DataFrame | None
+) -> tuple[list[Compared], pl.DataFrame | None]:
+    """The methods that runs have trained, and LangPTune-0 before them, in both decodings; and the sessions ranked.
+
+    Runs of one method are its seeds. Each must have been evaluated on the split, on at least the `sessions` that the
+    other methods rank (None: those of the first run). Raises `RunError` for a run of other data, split or sessions.
+    """
+    by_method: dict[str, list[Path]] = {}
+    for run in runs:
+        _check_data(run, ranked)
+        by_method.setdefault(read_config(run).method, []).append(run)
+    rows: dict[tuple[str, Decoding], Compared] = {}
+    for method, of_seeds in by_method.items():
+        seeds = tuple(read_config(run).seed for run in of_seeds)
+        own, tables = average_seeds(of_seeds, ranked.split)
+        sessions = own if sessions is None else sessions
+        places = _places(own, sessions, of_seeds[0], ranked)
+        for decoding in get_args(Decoding):
+            scores = scores_of(tables, decoding)
+            singles = [scores_of(average_seeds([run], ranked.split)[1], decoding) for run in of_seeds]
+            for name in (BASELINE, method):
+                if name not in scores or (name, decoding) in rows:
+                    continue
+                taken = {metric: values[places] for metric, values in scores[name].items()}
+                rows[name, decoding] = Compared(
+                    method=name,
+                    group=find_method(name).group,
+                    decoding=decoding,
+                    seeds=seeds,
+                    scores=taken,
+                    seed_means={metric: [float(s[name][metric][places].mean()) for s in singles] for metric in taken},
+                    settings={"runs": [str(run) for run in of_seeds]},
+                    costs={"fit_seconds": None, "milliseconds": None, "peak_memory": None},
+                    failures={},
+                )
+    return list(rows.values()), sessions
+
+
+def _check_data(run: Path, ranked: Ranked) -> None:
+    """Raise `RunError` unless a run was trained on the data set that is compared on."""
+    origin = read_origin(run)
+    if origin is None:
+        raise RunError(
+            f"{run} does not say what data it was trained on: an earlier version trained it. Train it again."
+        )
+    differing = [part for part, found in origin.data.content.items() if ranked.content.get(part) != found]
+    if differing:
+        raise RunError(
+            f"{run} was trained on data with other {', '.join(differing)} than those compared on. Prepare them as "
+            "the run did: give its data as DATA and its recipe as --config."
+        )
+    results = read_results(run, ranked.split)
+    if results["config"]["k"] != ranked.k:
+        raise RunError(
+            f"{run} was evaluated at k = {results['config']['k']}, and the others at {ranked.k}. "
+            "Set evaluation.k to the same."
+        )
+
+
+def _places(own: pl.DataFrame, sessions: pl.DataFrame, run: Path, ranked: Ranked) -> np.ndarray:
+    """Where each of the `sessions` stands among those of a run."""
+    rows = {row: place for place, row in enumerate(own.select("session_id", "user_id", "target").iter_rows())}
+    wanted = list(sessions.select("session_id", "user_id", "target").iter_rows())
+    if missing := sum(row not in rows for row in wanted):
+        raise RunError(
+            f"{run} was evaluated on {len(own)} {ranked.split} sessions; {missing} of the {len(wanted)} that are "
+            f"compared on are not among them. Compare on as many as the run has: "
+            f"--set evaluation.max_sessions={len(own)}."
+        )
+    return np.array([rows[row] for row in wanted])

@@ -1,0 +1,243 @@
+"""A comparison as an HTML page that loads nothing from elsewhere, as Markdown, and as LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from langptune_rs.evaluation.summary import LOWER_IS_BETTER
+from langptune_rs.evaluation.tables import latex_table, markdown_table
+from langptune_rs.experiments.compare.rows import GROUPS
+from langptune_rs.experiments.report.charts import interval_chart
+from langptune_rs.experiments.report.tables import ARROW, label, p_text
+from langptune_rs.files import write_text
+
+PAGES = ("comparison.html", "comparison.md", "comparison.tex")
+
+
+def write_pages(comparison: Mapping[str, Any], output: Path) -> None:
+    """Write `PAGES` into `output`."""
+    for name, text in zip(PAGES, (html(comparison), markdown(comparison), latex(comparison)), strict=True):
+        write_text(output / name, text)
+
+
+def header(comparison: Mapping[str, Any]) -> list[str]:
+    """The names of the columns of `cells`."""
+    return ["method", *map(label, _metrics(comparison)), "p (Holm)", "seeds", "sd of seeds", "fit", "memory", "ms each"]
+
+
+def cells(comparison: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """A row of the table: name, means with their intervals, p against the best of its group, spread, costs."""
+    headline = f"ndcg@{comparison['k']}"
+    p = next(
+        (
+            test["p_holm"]
+            for test in comparison["tests"]
+            if test["family"] == row["group"] and test["other"] == row["name"] and test["metric"] == headline
+        ),
+        None,
+    )
+    spread = row["metrics"][headline]["seed_sd"]
+    return [
+        row["name"],
+        *(_mean(row["metrics"].get(metric)) for metric in _metrics(comparison)),
+        p_text(p),
+        str(len(row["seeds"])) + (f" of {len(row['seeds']) + len(row['failures'])}" if row["failures"] else ""),
+        "–" if spread is None else f"{spread:.4f}",
+        *_costs(row),
+    ]
+
+
+def markdown(comparison: Mapping[str, Any]) -> str:
+    """The table, its notes, and the tests, in Markdown. The best of a column is bold, the next one italic."""
+    rows = []
+    for row in comparison["rows"]:
+        shown = cells(comparison, row)
+        for place, metric in enumerate(_metrics(comparison), start=1):
+            mark = {"best": "**", "next": "_"}.get(_standing(comparison, row, metric), "")
+            shown[place] = f"{mark}{shown[place]}{mark}"
+        rows.append(shown)
+    parts = [
+        markdown_table(header(comparison), rows),
+        " ".join(notes(comparison)),
+        markdown_table(TEST_HEADER, cells_of_tests(comparison)),
+        *(f"{out['method']} is left out: {out['reason']}" for out in comparison["left_out"]),
+        *_failures(comparison),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(comparison: Mapping[str, Any]) -> str:
+    """The means, p and spread as a `tabular` of booktabs, groups by rules, the best bold and the next underlined."""
+    metrics = _metrics(comparison)
+    names = ["method", *map(label, metrics), "p (Holm)"]
+    lines = latex_table(names, [[row["name"], *("0" for _ in metrics), ""] for row in comparison["rows"]]).splitlines()
+    body = []
+    for place, row in enumerate(comparison["rows"]):
+        if place and row["group"] != comparison["rows"][place - 1]["group"]:
+            body.append(r"\midrule")
+        name = lines[3 + place].split(" & ")[0]
+        means = []
+        for metric in metrics:
+            numbers = row["metrics"].get(metric)
+            mean = "--" if numbers is None else f"{numbers['mean']:.4f}"
+            mark = {"best": r"\textbf{%s}", "next": r"\underline{%s}"}.get(_standing(comparison, row, metric), "%s")
+            means.append(mark % mean)
+        p = cells(comparison, row)[len(metrics) + 1].replace("<", "$<$").replace("–", "--")
+        body.append(" & ".join([name, *means, p]) + r" \\")
+    return "\n".join([*lines[:3], *body, *lines[-2:]]) + "\n"
+
+
+TEST_HEADER = ["method", "less", "of", "difference", "p", "p (Holm)"]
+"""The names of the columns of `cells_of_tests`."""
+
+
+def cells_of_tests(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """The paired tests of NDCG at the cutoff."""
+    return [
+        [
+            test["method"],
+            test["other"],
+            test["family"],
+            "{:+.4f} [{:+.4f}, {:+.4f}]".format(test["difference"], *test["interval"]),
+            p_text(test["p"]),
+            p_text(test["p_holm"]),
+        ]
+        for test in comparison["tests"]
+        if test["metric"] == f"ndcg@{comparison['k']}"
+    ]
+
+
+def notes(comparison: Mapping[str, Any]) -> list[str]:
+    """What the numbers are, in sentences."""
+    return [
+        f"{comparison['num_sessions']:,} {comparison['split']} sessions of {comparison['num_users']:,} users; the next "
+        f"item is ranked among all {comparison['num_items']:,} items but those of the history.",
+        "In brackets: 95% bootstrap interval; sessions of one user are drawn together, and swapped together in the "
+        "paired permutation tests.",
+        f"p: NDCG@{comparison['k']} against the best method of the group, corrected by Holm over the group.",
+        "A session's scores are averaged over the seeds; sd of seeds is the standard deviation of their means of "
+        f"NDCG@{comparison['k']}.",
+        "Settings were chosen on the validation split.",
+        "Fit: time for one seed with its settings. Memory: the most that the process held. ms each: to rank one "
+        "session.",
+        f"{ARROW}.",
+    ]
+
+
+def html(comparison: Mapping[str, Any]) -> str:
+    """The page. Every text that comes from data or settings is escaped."""
+    environment = Environment(
+        loader=PackageLoader("langptune_rs.experiments.compare.page", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    headline = f"ndcg@{comparison['k']}"
+    best = max(comparison["rows"], key=lambda row: row["metrics"][headline]["mean"])
+    chart = interval_chart(
+        "ndcg",
+        "; ".join(f"{row['name']}: {_mean(row['metrics'][headline])}" for row in comparison["rows"]),
+        [
+            (row["name"], *(row["metrics"][headline][part] for part in ("mean", "low", "high")))
+            for row in comparison["rows"]
+        ],
+        best["name"],
+    )
+    groups = [
+        {"name": group, "rows": [_shown(comparison, row) for row in comparison["rows"] if row["group"] == group]}
+        for group in GROUPS
+    ]
+    return environment.get_template("page.html.j2").render(
+        title=f"Methods on {Path(comparison['data']).name}",
+        headline=label(headline),
+        verdict=verdict(comparison),
+        chart=Markup(chart),
+        header=header(comparison),
+        num_metrics=len(_metrics(comparison)),
+        groups=[group for group in groups if group["rows"]],
+        notes=notes(comparison),
+        test_header=TEST_HEADER,
+        tests=cells_of_tests(comparison),
+        left_out=comparison["left_out"],
+        failures=_failures(comparison),
+        settings=[(row["name"], row["settings"]) for row in comparison["rows"] if row["settings"]],
+        machine=comparison["machine"],
+    )
+
+
+def verdict(comparison: Mapping[str, Any]) -> str:
+    """Which method is ahead, and of which others that can be told from chance, in one sentence or two."""
+    headline = f"ndcg@{comparison['k']}"
+    rows = sorted(comparison["rows"], key=lambda row: -row["metrics"][headline]["mean"])
+    first = rows[0]
+    said = f"{first['name']} has the highest {label(headline)}, {first['metrics'][headline]['mean']:.4f}."
+    tests = [
+        test
+        for test in comparison["tests"]
+        if test["metric"] == headline and first["name"] in (test["method"], test["other"])
+    ]
+    level = [
+        test["other"] if test["method"] == first["name"] else test["method"] for test in tests if test["p_holm"] >= 0.05
+    ]
+    if not tests:
+        return said
+    if not level:
+        return f"{said} It is ahead of the best of every other group, and of its own, with p < 0.05 (Holm)."
+    return f"{said} It cannot be told from {', '.join(dict.fromkeys(level))} (p ≥ 0.05, Holm)."
+
+
+def _shown(comparison: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The cells of a row as text, interval and standing."""
+    texts = cells(comparison, row)
+    standings = ["", *(_standing(comparison, row, metric) for metric in _metrics(comparison))]
+    standings += [""] * (len(texts) - len(standings))
+    found = []
+    for text, standing in zip(texts, standings, strict=True):
+        mean, bracket, interval = text.partition(" [")
+        found.append({"text": mean, "interval": f"[{interval}" if bracket else "", "standing": standing})
+    return found
+
+
+def _metrics(comparison: Mapping[str, Any]) -> list[str]:
+    """The metrics of the table: those of the paper, cut at k."""
+    return [metric for metric in comparison["rows"][0]["metrics"] if "@" in metric]
+
+
+def _standing(comparison: Mapping[str, Any], row: Mapping[str, Any], metric: str) -> str:
+    """`best` or `next` for the two highest means of a column, else nothing. Equal means stand alike."""
+    means = {other["metrics"][metric]["mean"] for other in comparison["rows"] if metric in other["metrics"]}
+    ordered = sorted(means, reverse=metric not in LOWER_IS_BETTER)[:2]
+    own = row["metrics"].get(metric)
+    place = ordered.index(own["mean"]) if own and own["mean"] in ordered else 2
+    return ("best", "next", "")[place]
+
+
+def _mean(numbers: Mapping[str, Any] | None) -> str:
+    return "–" if numbers is None else "{mean:.4f} [{low:.4f}, {high:.4f}]".format(**numbers)
+
+
+def _costs(row: Mapping[str, Any]) -> list[str]:
+    seconds, memory, each = row["fit_seconds"], row["peak_memory"], row["milliseconds"]
+    return [
+        "–" if seconds is None else _duration(seconds),
+        "–" if memory is None else f"{memory / 2**30:.1f} GiB",
+        "–" if each is None else f"{each:.2g}",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _failures(comparison: Mapping[str, Any]) -> Sequence[str]:
+    return [
+        f"{row['name']}, seed {failure['seed']}, failed: {failure['reason']}"
+        for row in comparison["rows"]
+        for failure in row["failures"]
+    ]

@@ -1,0 +1,48 @@
+"""A row of the table, whether its method was fitted here or comes from runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langptune_rs.baselines.method import Decoding
+
+GROUPS = ("Simple", "ID-based", "Text-based", "Profile-based")
+"""The groups of methods, as in section 4.2; the paper calls those that read texts without a profile LLM-based."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of the table: a method in one decoding, its scores averaged over seeds, and what it cost."""
+
+    method: str
+    group: str
+    decoding: Decoding | None
+    """How its profiles were written; None for a method that writes none."""
+    seeds: tuple[int, ...]
+    scores: Mapping[str, NDArray[np.float64]]
+    """{metric: (n_sessions,)}, the mean over seeds."""
+    seed_means: Mapping[str, Sequence[float]]
+    """{metric: the mean of each seed}"""
+    settings: Mapping[str, Any]
+    costs: Mapping[str, float | None]
+    """"fit_seconds" and "milliseconds" a recommendation, means over seeds; "peak_memory" in bytes, the largest."""
+    failures: Mapping[int, str]
+    """Why a seed is missing."""
+
+    @property
+    def name(self) -> str:
+        """The method's name, with the decoding where profiles are sampled."""
+        return f"{self.method}, sampled" if self.decoding == "sampled" else self.method
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A method of "all" that has no row, and why."""
+
+    method: str
+    reason: str

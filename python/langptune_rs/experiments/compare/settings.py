@@ -1,0 +1,102 @@
+"""What each method is fitted with: the recipe's models, what the user sets, and the grid for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from pydantic import ValidationError
+
+from langptune_rs.baselines.method import Method
+from langptune_rs.baselines.registry import METHODS, find_method
+from langptune_rs.config import RunConfig
+from langptune_rs.config.embedder import EmbedderConfig
+from langptune_rs.config.loading import override_value
+from langptune_rs.config.section import Section
+from langptune_rs.errors import ConfigError, InputError, nearest
+
+ALL = "all"
+"""The name of all methods that need no training run."""
+_OF_RUNS = frozenset({"policy", "trained policy", "trained embedder"})
+"""What only a run has."""
+
+
+def comes_from_runs(method: type[Method]) -> bool:
+    """Whether a method's models are in the folder of a run, since a comparison trains no policy."""
+    return bool(_OF_RUNS & method.needs)
+
+
+def find_methods(names: str) -> tuple[list[type[Method]], bool]:
+    """The methods that a list such as "EASE,MP" or "all" names, in the order of the registry; whether it said "all".
+
+    A name counts in any case. Raises `InputError` for a method that does not exist, with all there are, and for one
+    that comes from runs.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise InputError(f"no method is named; write {ALL}, or some of {', '.join(METHODS)}")
+    by_lower_case = {name.lower(): method for name, method in METHODS.items()}
+    found = {by_lower_case.get(name.lower()) or find_method(name) for name in wanted if name.lower() != ALL}
+    for method in found:
+        if comes_from_runs(method):
+            raise InputError(
+                f"{method.name} is trained by `langptune train`: give the folder of its run with --run, and leave it "
+                "out of --methods"
+            )
+    has_all = ALL in (name.lower() for name in wanted)
+    return [m for m in METHODS.values() if m in found or (has_all and not comes_from_runs(m))], has_all
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """The overrides of the recipe, and those of methods by the method's name: `EASE.l2=100`.
+
+    Raises `ConfigError` for one that is not of the form key=value.
+    """
+    of_recipe: list[str] = []
+    of_methods: dict[str, dict[str, Any]] = {}
+    by_lower_case = {name.lower(): name for name in METHODS}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        method, dot, field = key.strip().partition(".")
+        name = by_lower_case.get(method.lower())
+        if name is None or name.lower() in RunConfig.model_fields:
+            of_recipe.append(override)
+        elif separator and dot and field:
+            of_methods.setdefault(name, {})[field] = override_value(text.lstrip())
+        else:
+            raise ConfigError(f"The override {override!r} is not of the form METHOD.key=value, such as EASE.l2=100.")
+    return of_recipe, of_methods
+
+
+def method_settings(method: type[Method], recipe: RunConfig, values: Mapping[str, Any]) -> Section:
+    """The settings of a method: its defaults (appendix C), the recipe's embedder where it reads texts, then `values`.
+
+    Raises `ConfigError` with the method's keys for an unknown one, and for a value that a key cannot have.
+    """
+    fields = method.Config.model_fields
+    for key in values:
+        if key not in fields:
+            raise ConfigError(
+                f"There is no key {key!r} of {method.name}.{nearest(key, fields)} "
+                + (f"It has {', '.join(fields)}." if fields else "It has nothing to set.")
+            )
+    given = dict(values)
+    if method.Config is EmbedderConfig:
+        given = recipe.embedder.model_dump() | given
+    elif "embedder" in fields and "embedder" not in given:
+        given["embedder"] = recipe.embedder
+    try:
+        return method.Config.model_validate(given)
+    except ValidationError as error:
+        faults = (f"{method.name}.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
+        raise ConfigError("; ".join(faults)) from error
+
+
+def grid_of(method: type[Method], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings that validation chooses from, each as the fields it sets; one empty setting if nothing is tuned.
+
+    What the user has set is not tuned.
+    """
+    tuned = {field: choices for field, choices in method.grid.items() if field not in values}
+    return [dict(zip(tuned, chosen, strict=True)) for chosen in product(*tuned.values())]

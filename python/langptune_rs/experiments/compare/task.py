@@ -1,0 +1,264 @@
+"""One method, fitted with one seed and one setting, and the sessions of a split ranked by it, in a folder of its own.
+
+The folder is that of a run in small: `task.json` says what it is of, `results.json` what came out, `per_user.parquet`
+the ranks and scores of every session, `model/` what `Method.save` wrote. `results.json` is written last: a task with
+that file is done, any other is begun again, where its method left off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import multiprocessing
+import shutil
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from langptune_rs.baselines.method import ScoredSessions
+from langptune_rs.baselines.registry import find_method
+from langptune_rs.data import Sessions, load
+from langptune_rs.data.store.tables import read_whole_parquet, write_parquet
+from langptune_rs.errors import LangptuneError, RunError
+from langptune_rs.evaluation.summary import score_sessions
+from langptune_rs.experiments.compare.peak_memory import peak_memory, start_of_peak
+from langptune_rs.files import write_atomically, write_text
+
+TASK, RESULTS, PER_USER = "task.json", "results.json", "per_user.parquet"
+MODEL, CHECKPOINT, FAILURE = "model", "checkpoint.pt", "failure.txt"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The sessions of a split that methods rank: which they are, and the cutoff of their metrics."""
+
+    data: Path
+    """The folder of the prepared data set."""
+    content: dict[str, str]
+    """A hash of each part of the data set: see `Dataset.content`."""
+    split: str
+    limit: int | None
+    """Sessions at most, drawn with the seed of the data."""
+    data_seed: int
+    k: int
+
+    def sessions(self, of: Sessions) -> Sessions:
+        """The sessions to rank among all sessions of the data set."""
+        return of.select(self.split).sample(self.limit, self.data_seed)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two methods to have ranked the same."""
+        return {"data": self.content, "split": self.split, "limit": self.limit, "seed": self.data_seed, "k": self.k}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A method with its settings and its seed, what it ranks, and the folder of all of that."""
+
+    folder: Path
+    method: str
+    settings: dict[str, Any]
+    """The fields of the method's Config."""
+    seed: int
+    ranked: Ranked
+
+    def identity(self) -> dict[str, Any]:
+        """What the task is of. A folder with another identity is not this task's."""
+        return {
+            "method": self.method,
+            "settings": self.settings,
+            "seed": self.seed,
+            "ranked": self.ranked.identity(),
+        }
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its results are there."""
+        return (self.folder / RESULTS).is_file()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task has shown."""
+
+    task: Task
+    results: dict[str, Any]
+    """"fit_seconds", "rank_seconds", "peak_memory" in bytes (None where the system does not tell), "mean" by metric."""
+    sessions: pl.DataFrame
+    """session_id, user_id and target of each session, in the order of the split."""
+    scores: dict[str, NDArray[np.float64]]
+    """{metric: (n_sessions,)}"""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that did not end."""
+
+    task: Task
+    reason: str
+
+
+def run_task(task: Task) -> Outcome | Failure:
+    """The outcome of a task: read if it is there, else computed in a process of its own, so that its memory is its own.
+
+    What fails there, or is killed there, is a `Failure`; it is tried again the next time. Raises `RunError` for a
+    folder of another task, and what interrupts this process.
+    """
+    check_folder(task)
+    if not task.is_done:
+        write_text(task.folder / TASK, json.dumps(task.identity(), indent=2) + "\n")
+        (task.folder / FAILURE).unlink(missing_ok=True)
+        process = _CONTEXT.Process(target=_work, args=(task,), name=f"{task.method} {task.seed}")
+        process.start()
+        _wait(process)
+        if not task.is_done:
+            return Failure(task, _reason(task.folder, process.exitcode))
+    return read_outcome(task)
+
+
+def check_folder(task: Task) -> None:
+    """Raise `RunError` where the folder is of another method, setting, seed, data set or split, with what differs."""
+    path = task.folder / TASK
+    if not path.is_file():
+        return
+    wanted = json.loads(json.dumps(task.identity()))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in wanted if found[key] != wanted[key]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged. Remove {task.folder}, and it is made again.") from error
+    if differing:
+        raise RunError(
+            f"{task.folder} holds {task.method} with another {' and '.join(differing)}: "
+            + "; ".join(f"{key} is {_short(found[key])}, not {_short(wanted[key])}" for key in differing)
+            + ". Give another --output, or remove that folder."
+        )
+
+
+def read_outcome(task: Task) -> Outcome:
+    """What the files of a task that is done hold. Raises `RunError` for a damaged one."""
+    path = task.folder / PER_USER
+    try:
+        results = json.loads((task.folder / RESULTS).read_text(encoding="utf-8"))
+        table = read_whole_parquet(path)
+        scores = {metric: table[metric].to_numpy() for metric in results["mean"]}
+        for metric, mean in results["mean"].items():
+            if not math.isclose(float(scores[metric].mean()), mean, rel_tol=1e-9, abs_tol=1e-12):
+                raise RunError(f"{path} has another mean of {metric} than {RESULTS}.")
+        return Outcome(task, results, table.select("session_id", "user_id", "target"), scores)
+    except (LangptuneError, OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        raise RunError(f"{task.folder} is damaged: {error} Remove that folder, and it is made again.") from error
+
+
+def _work(task: Task) -> None:
+    """Fit, rank and write, in a process of its own; why it failed is left in a file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
+    try:
+        _fit_and_rank(task)
+    except Exception as error:
+        known = isinstance(error, LangptuneError)
+        said = str(error) if known else "".join(traceback.format_exception_only(error)).strip()
+        if not known:
+            traceback.print_exc()
+        with suppress(OSError):
+            write_text(task.folder / FAILURE, said + "\n")
+        sys.exit(1)
+
+
+def _fit_and_rank(task: Task) -> None:
+    dataset = load(task.ranked.data)
+    sessions = task.ranked.sessions(dataset.sessions)
+    method = find_method(task.method)()
+    method.check_data(dataset)
+    settings = method.Config.model_validate(task.settings)
+    start_of_peak()
+    started = time.perf_counter()
+    method.fit(dataset, settings, task.seed, task.folder / CHECKPOINT)
+    fitted = time.perf_counter()
+    ranked = method.score_targets(sessions)
+    done = time.perf_counter()
+    scores = score_sessions(*ranked, k=task.ranked.k)
+    _save(task, method, per_session(sessions, dataset.catalog.item_ids, ranked, scores.per_user))
+    results = {
+        "fit_seconds": fitted - started,
+        "rank_seconds": done - fitted,
+        "peak_memory": peak_memory(),
+        "num_sessions": len(sessions),
+        "mean": scores.mean,
+    }
+    write_text(task.folder / RESULTS, json.dumps(results, indent=2, allow_nan=False) + "\n")
+    (task.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def per_session(
+    sessions: Sessions, item_ids: Any, ranked: ScoredSessions, scores: dict[str, NDArray[np.float64]]
+) -> pl.DataFrame:
+    """One row for each session: who, what came next, its ranks and its scores."""
+    return pl.DataFrame(
+        {
+            "session_id": sessions.session_ids,
+            "user_id": sessions.user_ids.to_list(),
+            "target": [item_ids[target] for target in sessions.targets],
+            "ranks": ranked.ranks.tolist(),
+            **scores,
+        }
+    )
+
+
+def _save(task: Task, method: Any, table: pl.DataFrame) -> None:
+    unfinished = task.folder / f".{MODEL}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    method.save(unfinished)
+    shutil.rmtree(task.folder / MODEL, ignore_errors=True)
+    unfinished.rename(task.folder / MODEL)
+    write_atomically(task.folder / PER_USER, partial(write_parquet, table))
+
+
+def _wait(process: BaseProcess) -> None:
+    """Wait for the end of a process, and end it if this one is told to end."""
+    try:
+        process.join()
+    finally:
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _reason(folder: Path, exit_code: int | None) -> str:
+    """Why a task failed."""
+    with suppress(OSError):
+        return (folder / FAILURE).read_text(encoding="utf-8").strip()
+    if exit_code is not None and exit_code < 0:
+        return f"its process was ended by {signal.Signals(-exit_code).name}, as when memory runs out"
+    return f"its process ended with exit code {exit_code} and could not say why, as on a full disk"
+
+
+def _short(value: Any) -> str:
+    """A value for a message; the hashes of data as one short hash."""
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"…{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _context() -> Any:
+    """Processes that are forked from one that has imported the libraries; new interpreters where that cannot be."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+_CONTEXT = _context()
