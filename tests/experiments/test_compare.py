@@ -19,7 +19,6 @@ from langptune_rs.experiments.compare.page import latex
 from langptune_rs.experiments.compare.settings import find_methods, grid_of, method_settings
 from langptune_rs.experiments.compare.task import Failure, Ranked, Task, run_task
 from langptune_rs.runs.folder import open_dataset, read_config
-from langptune_rs.runs.origin import Data, write_origin
 from langptune_rs.runs.results import read_results, read_scores
 
 METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20", "ndcg", "log_rank"]
@@ -37,21 +36,12 @@ def compare(run, output, *options, methods="Random,MP,EMB-0"):
 
 
 @pytest.fixture(scope="module")
-def run(evaluated_run, tmp_path_factory):
-    """An evaluated run that has noted what its data held."""
-    run = tmp_path_factory.mktemp("run") / "run"
-    shutil.copytree(evaluated_run, run)
-    write_origin(run, Data.of(open_dataset(read_config(run), run)))
-    return run
-
-
-@pytest.fixture(scope="module")
-def compared(run, tmp_path_factory):
+def compared(noted_run, tmp_path_factory):
     """A comparison on the data of a run, and the run."""
     output = tmp_path_factory.mktemp("compared")
-    result = compare(run, output)
+    result = compare(noted_run, output)
     assert result.exit_code == 0, result.output
-    return json.loads((output / "comparison.json").read_text()), output, run
+    return json.loads((output / "comparison.json").read_text()), output, noted_run
 
 
 def row(comparison, name):
@@ -107,7 +97,7 @@ def test_p_values_are_corrected_within_their_family(compared):
     for family in {test["family"] for test in comparison["tests"]}:
         for metric in METRICS:
             tests = [t for t in comparison["tests"] if t["family"] == family and t["metric"] == metric]
-            assert [t["p_holm"] for t in tests] == pytest.approx(holm([t["p"] for t in tests]).tolist())
+            assert [t["p_holm"] for t in tests] == pytest.approx(holm([t["p"] for t in tests]))
     of_profiles = [t for t in comparison["tests"] if t["family"] == "Profile-based" and t["metric"] == "ndcg@20"]
     assert len(of_profiles) == 3
     best = max(
@@ -189,8 +179,8 @@ def test_texts_are_escaped(compared):
     assert latex(hostile)
 
 
-def test_a_method_that_does_not_exist_is_refused_with_all_there_are(run, tmp_path):
-    result = compare(run, tmp_path, methods="EMB-0,Randon")
+def test_a_method_that_does_not_exist_is_refused_with_all_there_are(noted_run, tmp_path):
+    result = compare(noted_run, tmp_path, methods="EMB-0,Randon")
     assert result.exit_code == 2
     assert "there is no method 'Randon'. Did you mean 'Random'?" in result.output
     for name in METHODS:
@@ -210,26 +200,26 @@ def test_a_method_that_does_not_exist_is_refused_with_all_there_are(run, tmp_pat
         (("--set", "evaluation.k=10"), "MP", "was evaluated at k = 20, and the others at 10"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_the_way_out(run, tmp_path, options, methods, message):
-    result = compare(run, tmp_path / "new", *options, methods=methods)
+def test_what_cannot_be_compared_is_refused_with_the_way_out(noted_run, tmp_path, options, methods, message):
+    result = compare(noted_run, tmp_path / "new", *options, methods=methods)
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.output.split())
 
 
-def test_a_run_of_other_data_is_refused(run, tmp_path):
+def test_a_run_of_other_data_is_refused(noted_run, tmp_path):
     other = tmp_path / "other"
-    shutil.copytree(run, other)
+    shutil.copytree(noted_run, other)
     origin = json.loads((other / "origin.json").read_text())
     origin["data"]["content"] = dict.fromkeys(origin["data"]["content"], "0" * 64)
     (other / "origin.json").write_text(json.dumps(origin))
-    result = compare(run, tmp_path / "new", "--run", str(other), methods="MP")
+    result = compare(noted_run, tmp_path / "new", "--run", str(other), methods="MP")
     assert result.exit_code == 2
     assert f"{other} was trained on data with other" in " ".join(result.output.split())
 
 
-def test_a_run_with_fewer_sessions_is_refused(run, tmp_path):
+def test_a_run_with_fewer_sessions_is_refused(noted_run, tmp_path):
     fewer = tmp_path / "fewer"
-    shutil.copytree(run, fewer)
+    shutil.copytree(noted_run, fewer)
     scores, results = pl.read_parquet(fewer / "per_user.parquet"), read_results(fewer)
     left = scores.filter(pl.col("session_id") != scores["session_id"][0])
     left.write_parquet(fewer / "per_user.parquet")
@@ -237,8 +227,8 @@ def test_a_run_with_fewer_sessions_is_refused(run, tmp_path):
     result = CliRunner().invoke(
         app,
         [
-            *("compare", str(run / "data"), "--output", str(tmp_path / "new"), "--methods", "MP"),
-            *("--run", str(fewer), "--config", str(run / "config.toml")),
+            *("compare", str(noted_run / "data"), "--output", str(tmp_path / "new"), "--methods", "MP"),
+            *("--run", str(fewer), "--config", str(noted_run / "config.toml")),
         ],
     )
     assert result.exit_code == 2
@@ -259,20 +249,20 @@ def ranked_of(run):
     return Ranked(run / "data", dataset.content, "test", None, 0, 20)
 
 
-def test_a_task_that_fails_says_why_and_is_tried_again(run, tmp_path):
-    ranked = ranked_of(run)
+def test_a_task_that_fails_says_why_and_is_tried_again(noted_run, tmp_path):
+    ranked = ranked_of(noted_run)
     gone = Ranked(tmp_path / "gone", ranked.content, "test", None, 0, 20)
     failure = run_task(Task(tmp_path / "task", "MP", {}, 0, gone))
     assert isinstance(failure, Failure)
     assert "gone" in failure.reason
-    shutil.copytree(run / "data", tmp_path / "gone")
+    shutil.copytree(noted_run / "data", tmp_path / "gone")
     outcome = run_task(Task(tmp_path / "task", "MP", {}, 0, gone))
     assert not isinstance(outcome, Failure)
     assert outcome.results["peak_memory"] > 1 << 20
 
 
-def test_a_seed_that_fails_is_said_and_the_others_go_on(run, tmp_path, monkeypatch):
-    ranked = ranked_of(run)
+def test_a_seed_that_fails_is_said_and_the_others_go_on(noted_run, tmp_path, monkeypatch):
+    ranked = ranked_of(noted_run)
 
     def run_most(task):
         return Failure(task, "out of memory") if task.seed == 1 else run_task(task)
@@ -280,10 +270,10 @@ def test_a_seed_that_fails_is_said_and_the_others_go_on(run, tmp_path, monkeypat
     monkeypatch.setattr(fitting, "run_task", run_most)
     rows, left_out, _ = fitting.fit_methods(
         [find_method("Random")],
-        read_config(run),
+        read_config(noted_run),
         {},
         ranked,
-        open_dataset(read_config(run), run),
+        open_dataset(read_config(noted_run), noted_run),
         (0, 1, 2),
         tmp_path,
         is_all=False,

@@ -9,6 +9,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from tests.experiments.tiny import NUM_ITEMS, make_run
 
+from langptune_rs.config import load_config, to_toml
 from langptune_rs.data import open_source
 from langptune_rs.errors import DataError, RunError
 from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
@@ -16,7 +17,7 @@ from langptune_rs.evaluation.summary import compare_sessions, score_sessions, su
 from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.models.tokens import token_counters
 from langptune_rs.runs.folder import read_config
-from langptune_rs.runs.results import read_results
+from langptune_rs.runs.results import per_user_path, profiles_path, read_results, results_path
 
 METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20", "ndcg", "log_likelihood", "log_rank"]
 TABLES = ("methods", "sampled", "parts", "sampled_parts")
@@ -293,3 +294,32 @@ def test_a_metric_that_a_method_lacks_is_none_and_in_no_comparison():
     assert table["MP"]["log_rank"]["p_value"] == table["MP"]["log_rank"]["p_holm"]
     rows = compare_sessions({"LangPTune": ours.per_user, "MP": popular.per_user}, [("LangPTune", "MP")], users)
     assert [row["metric"] for row in rows] == [metric for metric in METRICS if metric != "log_likelihood"]
+
+
+def test_the_untrained_policys_profiles_are_taken_from_another_run(noted_run, tmp_path):
+    other, run = tmp_path / "other", tmp_path / "run"
+    shutil.copytree(noted_run, run)
+    shutil.copytree(noted_run, other)
+    for path in (results_path(run), per_user_path(run), profiles_path(run)):
+        path.unlink()
+    results = evaluate_run(run, progress=False, initial_from=other)
+    known = read_results(noted_run)
+    assert {k: v for k, v in results.items() if k != "seconds"} == {k: v for k, v in known.items() if k != "seconds"}
+
+    profiles = pl.read_parquet(profiles_path(other))
+    marked = pl.when(pl.col("policy") == "LangPTune-0").then(pl.lit("loud cats")).otherwise(pl.col("text"))
+    profiles.with_columns(marked.alias("text")).write_parquet(profiles_path(other))
+    evaluate_run(run, progress=False, initial_from=other)
+    texts = pl.read_parquet(profiles_path(run)).filter(pl.col("policy") == "LangPTune-0")["text"]
+    assert set(texts) == {"loud cats"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", 1), ("profile.temperature", 0.5), ("evaluation.max_sessions", 5)])
+def test_profiles_of_another_policy_prompt_seed_or_session_are_not_taken(noted_run, tmp_path, key, value):
+    run = tmp_path / "run"
+    shutil.copytree(noted_run, run)
+    config = to_toml(load_config(run / "config.toml", [f"{key}={value}"]))
+    (run / "config.toml").write_text(config)
+    what = {"seed": "seed", "profile.temperature": "profile", "evaluation.max_sessions": "sessions"}[key]
+    with pytest.raises(RunError, match=f"they differ in {what}"):
+        evaluate_run(run, progress=False, initial_from=noted_run)

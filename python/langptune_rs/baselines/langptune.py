@@ -83,7 +83,7 @@ class LangPTune(TextMethod):
     def texts(self, sessions: Sessions) -> list[str]:
         """The profiles of the sessions."""
         if self._profiles is not None:
-            return self._profiles.profiles.texts
+            return self._profiles.texts
         writer = self.run.writer(trained=self.writes_with_trained)
         return writer.write(writer.prompts(sessions), greedy=True).texts
 

@@ -23,15 +23,26 @@ from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.data.store.tables import write_parquet
 from langptune_rs.distributed.collectives import rank
+from langptune_rs.errors import RunError
 from langptune_rs.evaluation import Result
 from langptune_rs.evaluation.summary import metric_names, score_sessions, summarize
 from langptune_rs.experiments.comparisons import compare_methods
 from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.progress import progress as show_progress
-from langptune_rs.rollout.profile_sets import Bar, ProfileSets, write_profile_sets
+from langptune_rs.rollout.profile_sets import Bar, ProfileSets, WrittenProfiles, write_profile_sets
+from langptune_rs.runs.folder import read_config
 from langptune_rs.runs.model_card import write_model_cards
-from langptune_rs.runs.results import BASELINE, TABLES, TEST, per_user_path, profiles_path, results_path
+from langptune_rs.runs.origin import read_origin
+from langptune_rs.runs.results import (
+    BASELINE,
+    TABLES,
+    TEST,
+    per_user_path,
+    profiles_path,
+    read_profiles,
+    results_path,
+)
 from langptune_rs.runs.trained import TrainedRun
 
 PACKAGES = ("langptune-rs", "torch", "transformers", "peft", "deepspeed", "sentence-transformers", "numpy", "polars")
@@ -43,11 +54,16 @@ Scores = dict[str, Result]
 """The metrics of each method, for every session."""
 
 
-def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict[str, Any]:
+def evaluate_run(
+    run: Path, *, split: str = TEST, progress: bool = True, initial_from: Path | None = None
+) -> dict[str, Any]:
     """Compare the trained models with the untrained ones and with the baselines, on every session of a split.
 
     Writes the split's results, per-user scores and profiles into `run`; on the test split also both model cards.
     With several processes each writes the profiles of its share of the sessions, and rank 0 does the rest.
+
+    The untrained policy writes the same profiles for every run of one recipe and seed, so that they can be taken from
+    `initial_from`, a run that has been evaluated on the same sessions.
 
     Returns:
         The content of results.json, or an empty dictionary on ranks other than 0. "methods" has one greedy profile per
@@ -57,7 +73,8 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
         "comparisons" has the rows of `compare_methods`.
 
     Raises:
-        RunError: when `run` is no run or has not finished training.
+        RunError: when `run` is no run or has not finished training, and when the untrained policy of `initial_from`
+            wrote other profiles, with what differs.
         DataError: when the data set has no session in `split`.
     """
     started = time.monotonic()
@@ -67,7 +84,8 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     sessions = dataset.sessions.select(split).sample(config.evaluation.max_sessions, config.data.seed)
     bar = show_progress if progress else _no_progress
 
-    run_profiles = _write_profiles(trained_run, sessions, bar)
+    initial = None if initial_from is None else read_initial_profiles(trained_run, sessions, initial_from, split)
+    run_profiles = _write_profiles(trained_run, sessions, bar, initial)
     profiles = {BASELINE: run_profiles.initial, config.method: run_profiles.trained}
     if rank() > 0:
         return {}
@@ -103,7 +121,7 @@ def evaluate_run(run: Path, *, split: str = TEST, progress: bool = True) -> dict
     return results
 
 
-def _write_profiles(run: TrainedRun, sessions: Sessions, bar: Bar) -> RunProfiles:
+def _write_profiles(run: TrainedRun, sessions: Sessions, bar: Bar, initial: ProfileSets | None) -> RunProfiles:
     """The profiles of the initial and of the trained policy. Only one policy is in memory at a time."""
 
     def write(name: str, *, trained: bool) -> ProfileSets:
@@ -112,8 +130,49 @@ def _write_profiles(run: TrainedRun, sessions: Sessions, bar: Bar) -> RunProfile
             run.writer(trained=trained), sessions, num_samples=num_samples, seed=seed, bar=bar, name=name
         )
 
-    initial = write(BASELINE, trained=False)
+    initial = initial or write(BASELINE, trained=False)
     return RunProfiles(initial, write(run.config.method, trained=True) if run.config.trains_policy else initial)
+
+
+_WRITING = ("policy", "profile", "engine.precision", "evaluation.samples", "seed")
+"""What of a recipe decides what the untrained policy writes for given sessions."""
+
+
+def read_initial_profiles(run: TrainedRun, sessions: Sessions, other: Path, split: str) -> ProfileSets:
+    """What the untrained policy of `run` would write for `sessions`, from the evaluation of the run `other`.
+
+    Raises `RunError` when `other` has another policy, prompt, decoding, seed or data, or other sessions.
+    """
+    theirs, origin, own_origin = read_config(other), read_origin(other), read_origin(run.folder)
+    differing = [key for key in _WRITING if _value(theirs, key) != _value(run.config, key)]
+    if origin is None or own_origin is None or origin.data.content != own_origin.data.content:
+        differing.append("data")
+    written = read_profiles(other, split).filter(pl.col("policy") == BASELINE)
+    wanted = {"greedy": sessions.session_ids, "sampled": sessions.session_ids.repeat(run.config.evaluation.samples)}
+    sets = {decoding: written.filter(pl.col("decoding") == decoding) for decoding in wanted}
+    if any(not np.array_equal(sets[decoding]["session_id"].to_numpy(), ids) for decoding, ids in wanted.items()):
+        differing.append("sessions")
+    if differing:
+        raise RunError(
+            f"The untrained policy of {other} wrote other profiles than that of {run.folder} would: they differ in "
+            f"{', '.join(differing)}. Evaluate {run.folder} without them."
+        )
+
+    def read(decoding: str, num_samples: int) -> WrittenProfiles:
+        table = sets[decoding]
+        numbers = (table[column].to_numpy() for column in ("tokens", "finished", "copied_share"))
+        return WrittenProfiles(table["text"].to_list(), *numbers, num_samples=num_samples)
+
+    num_samples = run.config.evaluation.samples
+    return ProfileSets(read("greedy", 1), read("sampled", num_samples) if num_samples else None)
+
+
+def _value(config: RunConfig, key: str) -> Any:
+    """The value of a dotted key, or the section of that name."""
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
 
 
 @dataclass(frozen=True)
@@ -200,9 +259,9 @@ def _profiles_frame(sessions: Sessions, profiles: dict[str, ProfileSets]) -> pl.
                         "session_id": np.repeat(sessions.session_ids, written.num_samples),
                         "user_id": [user for user in sessions.user_ids for _ in range(written.num_samples)],
                         "sample": np.tile(np.arange(written.num_samples), len(sessions)),
-                        "text": written.profiles.texts,
-                        "tokens": [len(tokens) for tokens in written.profiles.tokens],
-                        "finished": written.profiles.finished,
+                        "text": written.texts,
+                        "tokens": written.num_tokens,
+                        "finished": written.finished,
                         "copied_share": written.copied_shares,
                     }
                 )

@@ -23,15 +23,20 @@ Bar = Callable[[int, str], AbstractContextManager[Callable[..., None]]]
 class WrittenProfiles:
     """Profiles of one policy and one way of decoding: `num_samples` for each session, one session after the other."""
 
-    profiles: Profiles
+    texts: list[str]
+    num_tokens: np.ndarray
+    """int64 (n,), the end-of-turn token counted"""
+    finished: np.ndarray
+    """bool (n,): ended within the limit"""
     copied_shares: np.ndarray
+    """float64 (n,)"""
     num_samples: int = 1
 
     def statistics(self) -> dict[str, float]:
         """Mean number of tokens, share of profiles that are overlong, and mean share of copied words."""
         return {
-            "tokens": float(np.mean([len(tokens) for tokens in self.profiles.tokens])),
-            "overlong_rate": float(1 - self.profiles.finished.mean()),
+            "tokens": float(self.num_tokens.mean()),
+            "overlong_rate": float(1 - self.finished.mean()),
             "copied_share": float(self.copied_shares.mean()),
         }
 
@@ -69,7 +74,9 @@ def write_profile_sets(
 
     def at(rows: np.ndarray) -> WrittenProfiles:
         """The profiles at `rows` (sessions, samples)."""
-        return WrittenProfiles(profiles.take(rows.ravel()), copied[rows.ravel()], rows.shape[1])
+        taken = profiles.take(rows.ravel())
+        num_tokens = np.array([len(tokens) for tokens in taken.tokens])
+        return WrittenProfiles(taken.texts, num_tokens, taken.finished, copied[rows.ravel()], rows.shape[1])
 
     rows = np.arange(len(profiles)).reshape(len(sessions), num_profiles)
     return ProfileSets(at(rows[:, :1]), at(rows[:, 1:]) if num_samples else None)

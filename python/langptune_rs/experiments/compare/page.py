@@ -80,7 +80,7 @@ def latex(comparison: Mapping[str, Any]) -> str:
     for place, row in enumerate(comparison["rows"]):
         if place and row["group"] != comparison["rows"][place - 1]["group"]:
             body.append(r"\midrule")
-        name = lines[3 + place].split(" & ")[0]
+        name = lines[4 + place].split(" & ")[0]
         means = []
         for metric in metrics:
             numbers = row["metrics"].get(metric)
@@ -89,7 +89,7 @@ def latex(comparison: Mapping[str, Any]) -> str:
             means.append(mark % mean)
         p = cells(comparison, row)[len(metrics) + 1].replace("<", "$<$").replace("–", "--")
         body.append(" & ".join([name, *means, p]) + r" \\")
-    return "\n".join([*lines[:3], *body, *lines[-2:]]) + "\n"
+    return "\n".join([*lines[:4], *body, *lines[-2:]]) + "\n"
 
 
 TEST_HEADER = ["method", "less", "of", "difference", "p", "p (Holm)"]
