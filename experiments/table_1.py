@@ -4,8 +4,11 @@
 
 Every method and seed is an ordinary run, in `runs/table-1/METHOD-SEED`. A session's scores are averaged over the seeds
 before they are tested, see `langptune gains`. Finished runs are kept, and what was interrupted goes on. The table is
-printed after each method. The test split is read with `--split test` alone. A recipe with `contrastive.history_steps`
+printed after each seed. The test split is read with `--split test` alone. A recipe with `contrastive.history_steps`
 has them in both methods that train the embedder, which the paper has not.
+
+With one iteration LangPTune-CL is not trained: the embedder of LangPTune is trained before the policy is, on the same
+profiles, so that it is the same to the bit, and LangPTune's evaluation has it with the initial policy's profiles.
 """
 
 from __future__ import annotations
@@ -20,17 +23,21 @@ from numpy.typing import NDArray
 from try_recipe import evaluated, trained
 
 from langptune_rs.baselines.method import Decoding
+from langptune_rs.config import load_config
 from langptune_rs.evaluation.summary import compare_sessions
 from langptune_rs.evaluation.tables import markdown_table
 from langptune_rs.experiments.comparisons import scores_of
 from langptune_rs.experiments.report.tables import comparisons_markdown, label
 from langptune_rs.experiments.seeds import average_seeds
+from langptune_rs.runs.results import PARTS
 
-METHODS = ("LangPTune-CL", "LangPTune-RLSO", "LangPTune")
+METHODS = ("LangPTune", "LangPTune-RLSO", "LangPTune-CL")
+"""In the order in which they are trained."""
 SIMPLE = ("MP", "EMB-0")
-ROWS = (*SIMPLE, "LangPTune-0", *METHODS)
+TRAINED = ("LangPTune-CL", "LangPTune-RLSO", "LangPTune")
+ROWS = (*SIMPLE, "LangPTune-0", *TRAINED)
 PAIRS = (
-    *((method, "LangPTune-0") for method in METHODS),
+    *((method, "LangPTune-0") for method in TRAINED),
     ("LangPTune", "LangPTune-CL"),
     ("LangPTune", "LangPTune-RLSO"),
     *(("LangPTune", simple) for simple in SIMPLE),
@@ -46,12 +53,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     options = parser.parse_args()
+    config = load_config(options.config, options.set)
+    methods = [method for method in METHODS if config.iterations > 1 or method != "LangPTune-CL"]
     done: dict[str, list[Path]] = {}
-    for method in METHODS:
-        for seed in options.seeds:
+    for seed in options.seeds:
+        first: Path | None = None
+        for method in methods:
             own = [f"method={method}", f"seed={seed}", "evaluation.samples=1"]
             run = trained(options.output / f"{method}-{seed}", options.config, [*options.set, *own])
-            done.setdefault(method, []).append(evaluated(run, options.split))
+            done.setdefault(method, []).append(evaluated(run, options.split, first))
+            first = first or run  # whose untrained policy has written for the methods after it
         print(table(done, options.split), flush=True)
 
 
@@ -61,13 +72,15 @@ def table(runs: Mapping[str, Sequence[Path]], split: str) -> str:
     sessions = [sessions for sessions, _ in of_method.values()]
     assert all(sessions[0].equals(others) for others in sessions), "one data.seed draws the sessions of a split"
     users = sessions[0]["user_id"].to_list()
-    metrics = list(of_method["LangPTune-CL"][1]["methods"]["LangPTune-0"])
+    metrics = list(of_method["LangPTune"][1]["methods"]["LangPTune-0"])
     means: list[list[str]] = []
     rows = []
     for decoding in get_args(Decoding):
         scores: dict[str, Mapping[str, NDArray[np.float64]]] = {}
         for _, tables in of_method.values():
-            scores |= scores_of(tables, decoding)
+            scores = {**scores_of(tables, decoding), **scores}
+        if "LangPTune-CL" not in runs:
+            scores["LangPTune-CL"] = scores[PARTS["contrastive"]]
         shown = [name for name in ROWS if name in scores and (decoding == "greedy" or name not in SIMPLE)]
         means += [[name, decoding, *(_mean(scores[name].get(metric)) for metric in metrics)] for name in shown]
         pairs = [pair for pair in PAIRS if set(pair) <= set(scores)]

@@ -43,10 +43,13 @@ def trained(run: Path, config: str, changes: Sequence[str]) -> Path:
     return run
 
 
-def evaluated(run: Path, split: str = SPLIT) -> Path:
-    """The folder of a run with its results on a split, which are made if they are not there."""
+def evaluated(run: Path, split: str = SPLIT, initial_from: Path | None = None) -> Path:
+    """The folder of a run with its results on a split, which are made if they are not there.
+
+    The untrained policy's profiles are those of the run `initial_from`, if there is one.
+    """
     if not results_path(run, split).is_file():
-        evaluate_run(run, split=split)
+        evaluate_run(run, split=split, initial_from=initial_from)
     return run
 
 

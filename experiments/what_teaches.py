@@ -62,12 +62,14 @@ def main() -> None:
     config, changes = options.config, options.set
     embedder = trained(options.output / "embedder", config, [*changes, "method=LangPTune-CL"]) / "embedder"
     rows = []
+    first: dict[int, Path] = {}
     for name in options.variants:
         runs = []
         for seed in options.seeds:
             own = [*overrides(name, options.profiles, config, changes), f"embedder.model={embedder}", f"seed={seed}"]
             run = options.output / f"{name.replace(' ', '-')}-{seed}"
-            runs.append(evaluated(trained(run, config, [*changes, *own])))
+            runs.append(evaluated(trained(run, config, [*changes, *own]), initial_from=first.get(seed)))
+            first.setdefault(seed, run)  # whose untrained policy has written for the variants after it
         rows.append(row(name, runs))
         print("\n".join([*header(), *rows]), flush=True)
 

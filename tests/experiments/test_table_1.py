@@ -51,3 +51,22 @@ def test_every_method_is_trained_with_every_seed_and_compared(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/results-validation.json")}
     assert run_script(SCRIPT, *arguments) == printed
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what is finished is kept"
+
+
+def test_with_one_iteration_the_embedder_of_langptune_is_that_of_langptune_cl(tmp_path):
+    config = tiny_config(*make_models(tmp_path), write_source(tmp_path / "source"), "LangPTune", {})
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(to_toml(config), encoding="utf-8")
+    output, alone = tmp_path / "output", tmp_path / "alone"
+    once = ("--config", str(recipe), "--set", "iterations=1", "contrastive.history_steps=2")
+
+    printed = run_script(SCRIPT, str(output), *once, "--seeds", "0")
+    assert {path.name for path in output.iterdir()} == {"LangPTune-0", "LangPTune-RLSO-0"}
+    run_script(SCRIPT.with_name("try_recipe.py"), str(alone), *once, "method=LangPTune-CL", "evaluation.samples=1")
+
+    results, of_cl = read_results(output / "LangPTune-0", "validation"), read_results(alone, "validation")
+    for table, parts in (("methods", "parts"), ("sampled", "sampled_parts")):
+        for metric, numbers in of_cl[table]["LangPTune-CL"].items():
+            assert results[parts]["contrastive"][metric]["mean"] == numbers["mean"], metric
+    shown = {(row[0], row[1]): row[2] for row in cells(printed.split("\n\n")[0].splitlines())}
+    assert shown["LangPTune-CL", "greedy"] == f"{of_cl['methods']['LangPTune-CL']['ndcg@20']['mean']:.4f}"

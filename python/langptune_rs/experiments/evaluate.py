@@ -160,8 +160,8 @@ def read_initial_profiles(run: TrainedRun, sessions: Sessions, other: Path, spli
 
     def read(decoding: str, num_samples: int) -> WrittenProfiles:
         table = sets[decoding]
-        numbers = (table[column].to_numpy() for column in ("tokens", "finished", "copied_share"))
-        return WrittenProfiles(table["text"].to_list(), *numbers, num_samples=num_samples)
+        tokens, finished, copied = (table[column].to_numpy() for column in ("tokens", "finished", "copied_share"))
+        return WrittenProfiles(table["text"].to_list(), tokens, finished, copied, num_samples)
 
     num_samples = run.config.evaluation.samples
     return ProfileSets(read("greedy", 1), read("sampled", num_samples) if num_samples else None)
