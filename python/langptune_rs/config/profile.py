@@ -20,6 +20,7 @@ class ProfileConfig(Section):
     closing: str = ""
     """Asked again after the history, for small models that need the reminder. Empty in the paper."""
     history_text: Literal["full", "brief"] = "full"
-    """Show the policy each history item's whole text (appendix B), or one line: title, categories, rating, review."""
+    """Show the policy each history item's whole text (appendix B), or one line: title (of a product its name alone),
+    categories, rating, review."""
     token_budget: PositiveInt = 32768
     """Tokens of prompts and profiles decoded together, an upper bound on the key-value cache."""
