@@ -82,7 +82,7 @@ def method_settings(method: type[Method], recipe: RunConfig, values: Mapping[str
                 + (f"It has {', '.join(fields)}." if fields else "It has nothing to set.")
             )
     given = dict(values)
-    if method.Config is EmbedderConfig:
+    if issubclass(method.Config, EmbedderConfig):
         given = recipe.embedder.model_dump() | given
     elif "embedder" in fields and "embedder" not in given:
         given["embedder"] = recipe.embedder
