@@ -92,9 +92,10 @@ class GraphWalk(ScoreMethod):
         """All items, best first, int64 (n_items,); those of `history` (H,), oldest item first, are at the end."""
         transitions, item_vectors, config = self._parts
         sources = history[::-1][: config.num_sources]
-        excluded = np.unique(history)
         listed: list[NDArray[np.int64]] = []
         left_over: list[NDArray[np.int64]] = []
+        is_open = np.ones(self.num_items, dtype=np.bool_)
+        is_open[history] = False
         for source, places in zip(sources, PLACES[config.num_sources], strict=False):
             similarities = item_vectors @ item_vectors[source]
             picked = []
@@ -103,13 +104,14 @@ class GraphWalk(ScoreMethod):
                 if distance == 0:
                     values = values + config.edge_weight * _bonus(transitions, int(source))
                 ranked = ring[np.argsort(-values, kind="stable")]
-                picked.append(ranked[~np.isin(ranked, np.concatenate([excluded, *listed]))])
+                picked.append(ranked[is_open[ranked]])
             taken, rest = fill(picked, places)
+            is_open[taken] = False
             listed.append(taken)
             left_over.append(rest)
         by_similarity = np.argsort(-(item_vectors @ item_vectors[sources[0]]), kind="stable")
-        others = by_similarity[~np.isin(by_similarity, excluded)]
-        return _first_places(np.concatenate([*listed, *left_over, others, excluded]))
+        others = by_similarity[is_open[by_similarity]]
+        return _first_places(np.concatenate([*listed, *left_over, others, history]))
 
     @property
     def _parts(self) -> tuple[csr_array, NDArray[np.float32], GraphWalkConfig]:
@@ -150,10 +152,14 @@ def count_transitions(sequences: Sequence[NDArray[np.int32]], num_items: int) ->
 
 def rings(transitions: csr_array, source: int, num_rings: int) -> Iterator[NDArray[np.int64]]:
     """The items that are exactly one step from `source`, exactly two and so on, int64 and ascending in each ring."""
-    seen = ring = np.array([source])
+    ring = np.array([source])
+    is_new = np.ones(transitions.shape[0], dtype=np.bool_)
+    is_new[source] = False
     for _ in range(num_rings):
-        ring = np.setdiff1d(transitions[ring].indices, seen).astype(np.int64)
-        seen = np.concatenate([seen, ring])
+        is_reached = np.zeros_like(is_new)
+        is_reached[transitions[ring].indices] = True
+        ring = np.flatnonzero(is_reached & is_new)
+        is_new[ring] = False
         yield ring
 
 
@@ -177,8 +183,8 @@ def fill(picked: Sequence[NDArray[np.int64]], places: Sequence[int]) -> tuple[ND
 def _bonus(transitions: csr_array, source: int) -> NDArray[np.float64]:
     """ln(1 + count) over its maximum, for each item one step from `source`."""
     counts = transitions.data[transitions.indptr[source] : transitions.indptr[source + 1]].astype(np.float64)
-    logs = np.log1p(counts)
-    return logs / logs.max(initial=1e-9)
+    logs: NDArray[np.float64] = np.log1p(counts)
+    return np.divide(logs, logs.max(initial=1e-9))
 
 
 def _first_places(items: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,4 +16,5 @@ class LastItem(ItemTextMethod):
 
     def session_vectors(self, sessions: Sessions) -> NDArray[np.float32]:
         """See `VectorMethod.session_vectors`; unit rows."""
-        return self.item_vectors[sessions.histories[:, -1]]
+        vectors: NDArray[np.float32] = self.item_vectors[sessions.histories[:, -1]]
+        return vectors

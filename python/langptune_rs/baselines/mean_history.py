@@ -26,4 +26,5 @@ class MeanHistory(ItemTextMethod):
         for items in np.sort(sessions.histories, axis=1).T:
             sums += self.item_vectors[items]
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        return np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0).astype(np.float32)
+        vectors: NDArray[np.float64] = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
+        return vectors.astype(np.float32)

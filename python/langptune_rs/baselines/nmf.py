@@ -158,5 +158,4 @@ def non_negative_solution(gram: NDArray[np.float64], product: NDArray[np.float64
 
 def _solve(gram: NDArray[np.float64], product: NDArray[np.float64], used: list[int]) -> NDArray[np.float64]:
     """The unconstrained solution with the components `used` alone."""
-    solved: NDArray[np.float64] = np.linalg.solve(gram[np.ix_(used, used)], product[used])
-    return solved
+    return np.asarray(np.linalg.solve(gram[np.ix_(used, used)], product[used]), dtype=np.float64)

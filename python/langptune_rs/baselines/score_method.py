@@ -63,7 +63,8 @@ def ranks_of(
     is_before = np.arange(scores.shape[1]) < targets[:, None]
     is_ahead = (scores > of_target) | (is_before & (scores == of_target))
     is_ahead[rows[:, None], histories] = False
-    return 1 + is_ahead.sum(axis=1, dtype=np.int64)
+    ranks: NDArray[np.int64] = 1 + is_ahead.sum(axis=1, dtype=np.int64)
+    return ranks
 
 
 def check_sessions(sessions: Sessions, num_items: int) -> None:
