@@ -1,6 +1,7 @@
 """Every method by the one interface: fitted, saved, opened again."""
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from tests.processes import Forked
 
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneRlso
 from langptune_rs.baselines.method import Method
+from langptune_rs.baselines.nmf import Nmf
 from langptune_rs.baselines.registry import METHODS, find_method, methods_of_run, parts_of_run
 from langptune_rs.config import RunConfig, load_config
+from langptune_rs.config.embedder import EmbedderConfig
+from langptune_rs.config.section import Section
 from langptune_rs.distributed.group import end_process
 from langptune_rs.errors import DataError, InputError
 from langptune_rs.runs.trained import TrainedRun
@@ -28,9 +32,17 @@ def ready(method: type[Method], run: TrainedRun, folder: Path) -> Method:
     if issubclass(method, LangPTune) and method is not LangPTune0:
         return method.open(run.folder, run.dataset)
     made = method(folder) if method is LangPTune0 else method()
-    config = {"EMB-0": run.config.embedder, "LangPTune-0": run.config}.get(method.name, method.Config())
-    made.fit(run.dataset, config, seed=3)
+    made.fit(run.dataset, config_of(method, run.config), seed=3)
     return made
+
+
+def config_of(method: type[Method], config: RunConfig) -> Section:
+    """The method's defaults with the embedder of the run, and no more components than its data allow."""
+    if method is LangPTune0:
+        return config
+    if issubclass(method.Config, EmbedderConfig):
+        return method.Config(**config.embedder.model_dump())
+    return method.Config(components=8) if method is Nmf else method.Config()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -46,13 +58,24 @@ def test_a_method_ranks_the_same_after_it_was_saved_and_opened(run, tmp_path, na
     saved.mkdir()
     method.save(saved)
     opened = METHODS[name].open(saved, run.dataset)
-    assert (log_probs is None) == (name in {"Random", "MP"})
+    no_similarities = {"Random", "MP", "ItemKNN", "EASE", "Graph walk", "NMF"}
+    assert (log_probs is None) == (name in no_similarities)
     if log_probs is not None:
         assert log_probs.shape == ranks.shape
         assert log_probs.max() <= 0
     again = opened.score_targets(sessions)
     assert again.ranks.tolist() == ranks.tolist()
     assert again.log_probs is None if log_probs is None else again.log_probs.tolist() == log_probs.tolist()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_grid_is_small_and_each_of_its_settings_is_valid(name):
+    method = METHODS[name]
+    settings = [dict(zip(method.grid, values, strict=True)) for values in product(*method.grid.values())]
+    assert len(settings) <= 6
+    if method.grid:
+        for changed in settings:
+            method.Config(**changed)
 
 
 def test_what_a_run_is_compared_with_depends_on_what_it_trained():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from langptune_rs.baselines.ease import Ease
 from langptune_rs.baselines.emb_0 import Emb0
+from langptune_rs.baselines.graph_walk import GraphWalk
+from langptune_rs.baselines.item_knn import ItemKnn
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneCl, LangPTuneRlso
+from langptune_rs.baselines.last_item import LastItem
+from langptune_rs.baselines.mean_history import MeanHistory
 from langptune_rs.baselines.method import Method
 from langptune_rs.baselines.most_popular import MostPopular
+from langptune_rs.baselines.nmf import Nmf
 from langptune_rs.baselines.random import Random
 from langptune_rs.config import RunConfig
 from langptune_rs.errors import InputError, nearest
@@ -13,6 +19,12 @@ from langptune_rs.errors import InputError, nearest
 _ALL: tuple[type[Method], ...] = (
     Random,
     MostPopular,
+    LastItem,
+    MeanHistory,
+    ItemKnn,
+    Ease,
+    GraphWalk,
+    Nmf,
     Emb0,
     LangPTune0,
     LangPTuneCl,
