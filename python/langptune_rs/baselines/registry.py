@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from langptune_rs.baselines.emb_0 import Emb0
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneCl, LangPTuneRlso
+from langptune_rs.baselines.lightgcn import LightGCN
+from langptune_rs.baselines.mcl import MCL
 from langptune_rs.baselines.method import Method
 from langptune_rs.baselines.most_popular import MostPopular
 from langptune_rs.baselines.random import Random
@@ -13,6 +15,8 @@ from langptune_rs.errors import InputError, nearest
 _ALL: tuple[type[Method], ...] = (
     Random,
     MostPopular,
+    LightGCN,
+    MCL,
     Emb0,
     LangPTune0,
     LangPTuneCl,
