@@ -9,6 +9,8 @@ from langptune_rs.baselines.item_knn import ItemKnn
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneCl, LangPTuneRlso
 from langptune_rs.baselines.last_item import LastItem
 from langptune_rs.baselines.mean_history import MeanHistory
+from langptune_rs.baselines.lightgcn import LightGCN
+from langptune_rs.baselines.mcl import MCL
 from langptune_rs.baselines.method import Method
 from langptune_rs.baselines.most_popular import MostPopular
 from langptune_rs.baselines.nmf import Nmf
@@ -25,6 +27,8 @@ _ALL: tuple[type[Method], ...] = (
     Ease,
     GraphWalk,
     Nmf,
+    LightGCN,
+    MCL,
     Emb0,
     LangPTune0,
     LangPTuneCl,
