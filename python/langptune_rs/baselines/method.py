@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -53,6 +54,8 @@ class Method(ABC):
 
     The evaluation of a run fits with the defaults. Whoever compares methods at other settings passes them to `fit`.
     """
+    grid: ClassVar[Mapping[str, Sequence[object]]] = {}
+    """Settings to try on validation: the values of each field of `Config` that is tuned; their product is the grid."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     decodings: ClassVar[tuple[Decoding, ...]] = ()
     """The ways of writing that it can be ranked in; none for a method that writes nothing."""

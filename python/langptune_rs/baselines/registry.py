@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from langptune_rs.baselines.bert4rec import Bert4Rec
 from langptune_rs.baselines.emb_0 import Emb0
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneCl, LangPTuneRlso
+from langptune_rs.baselines.llm2bert4rec import Llm2Bert4Rec
 from langptune_rs.baselines.method import Method
 from langptune_rs.baselines.most_popular import MostPopular
 from langptune_rs.baselines.random import Random
+from langptune_rs.baselines.sasrec import SasRec
 from langptune_rs.config import RunConfig
 from langptune_rs.errors import InputError, nearest
 
 _ALL: tuple[type[Method], ...] = (
     Random,
     MostPopular,
+    SasRec,
+    Bert4Rec,
+    Llm2Bert4Rec,
     Emb0,
     LangPTune0,
     LangPTuneCl,
