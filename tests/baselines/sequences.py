@@ -23,7 +23,12 @@ def dataset_of(rows: np.ndarray, splits: Sequence[str], num_items: int) -> Datas
         splits=splits,
     )
     names = [str(i) for i in range(num_items)]
-    return Dataset(Catalog(names, names, names, names), sessions, make_template("generic"), {})
+    return Dataset(
+        Catalog(names, names, names, names),
+        sessions,
+        make_template("generic", has_ratings=False, has_reviews=False),
+        {},
+    )
 
 
 def split_of(num_train: int, num_validation: int, num_test: int) -> list[str]:
@@ -31,11 +36,11 @@ def split_of(num_train: int, num_validation: int, num_test: int) -> list[str]:
     return ["train"] * num_train + ["validation"] * num_validation + ["test"] * num_test
 
 
-def circles(num_items: int = 30, seed: int = 0) -> Dataset:
-    """200 sessions that go round all items by steps of 1 or of 7: what follows depends on the last two items."""
+def circles(num_items: int = 30, steps: Sequence[int] = (1,), seed: int = 0) -> Dataset:
+    """200 sessions that go round all items, each by one of the `steps`."""
     draws = np.random.default_rng(seed)
-    starts, steps = draws.integers(num_items, size=200), draws.choice([1, 7], size=200)
-    rows = (starts[:, None] + steps[:, None] * np.arange(HISTORY + 1)) % num_items
+    starts, step = draws.integers(num_items, size=200), draws.choice(steps, size=200)
+    rows = (starts[:, None] + step[:, None] * np.arange(HISTORY + 1)) % num_items
     return dataset_of(rows, split_of(140, 30, 30), num_items)
 
 

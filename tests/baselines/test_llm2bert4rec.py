@@ -72,7 +72,7 @@ def test_items_start_as_their_texts_at_the_spread_of_random_weights(monkeypatch)
 def test_where_texts_decide_it_needs_the_right_texts(monkeypatch):
     dataset = kinds_dataset()
     test = dataset.sessions.select("test")
-    settings = {"hidden": 16, "num_heads": 2, "num_blocks": 1, "batch_size": 32, "max_epochs": 15, "patience": 15}
+    settings = {"hidden": 16, "num_heads": 2, "num_blocks": 1, "batch_size": 32, "max_epochs": 15}
 
     def ndcg(method):
         method.fit(dataset, method.Config(**settings), seed=0)
