@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from langptune_rs.baselines.bert4rec import Bert4Rec
 from langptune_rs.baselines.ease import Ease
 from langptune_rs.baselines.emb_0 import Emb0
 from langptune_rs.baselines.graph_walk import GraphWalk
 from langptune_rs.baselines.item_knn import ItemKnn
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneCl, LangPTuneRlso
 from langptune_rs.baselines.last_item import LastItem
-from langptune_rs.baselines.mean_history import MeanHistory
 from langptune_rs.baselines.lightgcn import LightGCN
+from langptune_rs.baselines.llm2bert4rec import Llm2Bert4Rec
 from langptune_rs.baselines.mcl import MCL
+from langptune_rs.baselines.mean_history import MeanHistory
 from langptune_rs.baselines.method import Method
 from langptune_rs.baselines.most_popular import MostPopular
 from langptune_rs.baselines.nmf import Nmf
 from langptune_rs.baselines.random import Random
+from langptune_rs.baselines.sasrec import SasRec
 from langptune_rs.config import RunConfig
 from langptune_rs.errors import InputError, nearest
 
@@ -29,6 +32,9 @@ _ALL: tuple[type[Method], ...] = (
     Nmf,
     LightGCN,
     MCL,
+    SasRec,
+    Bert4Rec,
+    Llm2Bert4Rec,
     Emb0,
     LangPTune0,
     LangPTuneCl,
