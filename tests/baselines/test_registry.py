@@ -9,6 +9,7 @@ from tests.baselines.test_baselines import make_dataset
 from tests.experiments.tiny import make_run
 from tests.processes import Forked
 
+from langptune_rs.baselines.emb_cl import EmbClConfig
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneRlso
 from langptune_rs.baselines.method import Method
 from langptune_rs.baselines.registry import METHODS, find_method, methods_of_run, parts_of_run
@@ -28,7 +29,12 @@ def ready(method: type[Method], run: TrainedRun, folder: Path) -> Method:
     if issubclass(method, LangPTune) and method is not LangPTune0:
         return method.open(run.folder, run.dataset)
     made = method(folder) if method is LangPTune0 else method()
-    config = {"EMB-0": run.config.embedder, "LangPTune-0": run.config}.get(method.name, method.Config())
+    configs = {
+        "EMB-0": run.config.embedder,
+        "EMB-CL": EmbClConfig(embedder=run.config.embedder, batch_size=8, iterations=1, steps=2),
+        "LangPTune-0": run.config,
+    }
+    config = configs.get(method.name, method.Config())
     made.fit(run.dataset, config, seed=3)
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from langptune_rs.baselines.emb_0 import Emb0
+from langptune_rs.baselines.emb_cl import EmbCl
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneCl, LangPTuneRlso
 from langptune_rs.baselines.method import Method
 from langptune_rs.baselines.most_popular import MostPopular
@@ -14,6 +15,7 @@ _ALL: tuple[type[Method], ...] = (
     Random,
     MostPopular,
     Emb0,
+    EmbCl,
     LangPTune0,
     LangPTuneCl,
     LangPTuneRlso,
