@@ -42,6 +42,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "4 profiles": {"num_profiles": 4},
     "8 profiles": {"num_profiles": 8},
     "rloo": {"objective": "rloo"},
+    "grpo": {"objective": "grpo"},
+    "dpo": {"objective": "dpo"},
     "batch": {"standardize": "batch"},
     "leave-one-out": {"standardize": "leave-one-out"},
     "2 epochs": {"epochs": 2},

@@ -11,6 +11,7 @@ from tests.experiments.tiny import make_run
 from tests.processes import Forked
 
 from langptune_rs.baselines.bert4rec import Bert4Rec
+from langptune_rs.baselines.emb_cl import EmbCl
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneRlso
 from langptune_rs.baselines.lightgcn import LightGCN
 from langptune_rs.baselines.llm2bert4rec import Llm2Bert4Rec
@@ -47,12 +48,15 @@ def config_of(method: type[Method], config: RunConfig) -> Section:
         return config
     if issubclass(method.Config, EmbedderConfig):
         return method.Config(**config.embedder.model_dump())
+    of_transformer: dict[str, object] = {"hidden": 8, "num_heads": 2, "max_epochs": 2}
     small: dict[type[Method], dict[str, object]] = {
         Nmf: {"components": 8},
         LightGCN: {"dim": 8, "max_epochs": 2},
         MCL: {"dim": 8, "max_epochs": 2},
-        **dict.fromkeys((Bert4Rec, SasRec), {"hidden": 8, "num_heads": 2, "max_epochs": 2}),
-        Llm2Bert4Rec: {"hidden": 8, "num_heads": 2, "max_epochs": 2, "embedder": config.embedder},
+        SasRec: of_transformer,
+        Bert4Rec: of_transformer,
+        Llm2Bert4Rec: {**of_transformer, "embedder": config.embedder},
+        EmbCl: {"embedder": config.embedder, "batch_size": 8, "iterations": 1, "steps": 2},
     }
     return method.Config(**small.get(method, {}))
 

@@ -122,13 +122,15 @@ REWARD = "rlso.reward=log_softmax + mrr@5 + log_rank - 0.5 length - copied - 2 *
     [
         ("rlso.standardize=session", "rlso.objective=rloo", "rlso.num_profiles=3"),
         ("rlso.standardize=leave-one-out", "rlso.kl_penalty=0.1"),
+        ("rlso.objective=grpo", "rlso.num_profiles=3", "rlso.clip_epsilon=0.1"),
+        ("rlso.objective=dpo", "rlso.num_profiles=3"),
     ],
 )
 def test_a_reward_of_many_terms_trains_alike_on_two_processes(train, options):
     options = (REWARD, "rlso.overlong_penalty=0.5", *options)
     one, two = train(*options), train(*options, nproc=2)
     assert one.exit_code == two.exit_code == 0, one.stderr + two.stderr
-    assert two.losses == pytest.approx(one.losses, rel=1e-5, abs=1e-6)  # that of RLOO is near 0
+    assert two.losses == pytest.approx(one.losses, rel=1e-5, abs=1e-6)  # those of RLOO and GRPO are near 0
     rollouts = [[line for line in run.lines if "reward/mean" in line] for run in (one, two)]
     assert rollouts[0]
     for line, other in zip(*rollouts, strict=True):

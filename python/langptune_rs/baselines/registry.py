@@ -5,6 +5,7 @@ from __future__ import annotations
 from langptune_rs.baselines.bert4rec import Bert4Rec
 from langptune_rs.baselines.ease import Ease
 from langptune_rs.baselines.emb_0 import Emb0
+from langptune_rs.baselines.emb_cl import EmbCl
 from langptune_rs.baselines.graph_walk import GraphWalk
 from langptune_rs.baselines.item_knn import ItemKnn
 from langptune_rs.baselines.langptune import LangPTune, LangPTune0, LangPTuneCl, LangPTuneRlso
@@ -36,6 +37,7 @@ _ALL: tuple[type[Method], ...] = (
     Bert4Rec,
     Llm2Bert4Rec,
     Emb0,
+    EmbCl,
     LangPTune0,
     LangPTuneCl,
     LangPTuneRlso,

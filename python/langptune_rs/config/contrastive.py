@@ -5,14 +5,9 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from langptune_rs.config.section import Section
 
 
-class ContrastiveConfig(Section):
-    """Contrastive training of the embedder (section 3.2, Eq. 7)."""
+class ContrastiveStepConfig(Section):
+    """A step of contrastive training (section 3.2, Eq. 7), whatever text stands for a user."""
 
-    history_steps: NonNegativeInt = 0
-    """Steps before the first iteration that read the titles of a history instead of a profile, over all train sessions.
-    They cost no writing. The paper has none."""
-    steps: NonNegativeInt = 800
-    """J: optimizer steps in each iteration."""
     batch_size: PositiveInt = 256
     """Profiles in the global batch. The targets of the other profiles are the negatives."""
     micro_batch_tokens: PositiveInt = 8192
@@ -24,3 +19,13 @@ class ContrastiveConfig(Section):
     popularity_correction: bool = False
     """Correct for popular items being negatives more often than others. The paper does not."""
     weight_decay: NonNegativeFloat = 1e-6
+
+
+class ContrastiveConfig(ContrastiveStepConfig):
+    """Contrastive training of the embedder (section 3.2, Eq. 7)."""
+
+    history_steps: NonNegativeInt = 0
+    """Steps before the first iteration that read the titles of a history instead of a profile, over all train sessions.
+    They cost no writing. The paper has none."""
+    steps: NonNegativeInt = 800
+    """J: optimizer steps in each iteration."""

@@ -28,10 +28,12 @@ class RlsoConfig(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the layers that train and of log-probabilities, whatever `engine.precision` is. A step changes a
     log-ratio by hundredths of a nat, and bf16 rounds it by tenths."""
-    objective: Literal["rlso", "rloo"] = "rlso"
+    objective: Literal["rlso", "rloo", "grpo", "dpo"] = "rlso"
     """The loss of a step, named after its file in `training/objectives`; `rlso` is Eq. 6."""
     eta: PositiveFloat = 1.0
-    """Of Eq. 6: how far a step of rewards moves the log-ratio."""
+    """Of Eq. 6: how far a step of rewards moves the log-ratio. `dpo` has the beta 1/eta."""
+    clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
+    """Of `grpo`: how far from 1 the ratio of a profile's probabilities earns anything. 0.2 is PPO's."""
     kl_penalty: NonNegativeFloat = 0.0
     """gamma of Eq. 8."""
     kl_reference: Literal["initial", "iteration"] = "initial"

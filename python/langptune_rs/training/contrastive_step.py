@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langptune_rs.config.contrastive import ContrastiveConfig
-from langptune_rs.data import Dataset
+from langptune_rs.config.contrastive import ContrastiveStepConfig
+from langptune_rs.data import Dataset, Sessions
 from langptune_rs.distributed.collectives import gather_objects, gather_rows, shard, world_size
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.models.embedder_prompts import Prompted
@@ -53,8 +53,26 @@ class ContrastiveBatch:
     """The popularity correction of `info_nce`, float32 (B,)."""
 
 
+def contrastive_batch(
+    dataset: Dataset,
+    sessions: Sessions,
+    rows: NDArray[np.int64],
+    texts: Sequence[str],
+    log_shares: Tensor | None = None,
+) -> ContrastiveBatch:
+    """The `texts` of the sessions at `rows`, with their targets. `log_shares` are those of `log_target_shares`."""
+    items = sessions.targets[rows]
+    targets = torch.from_numpy(items).long()
+    return ContrastiveBatch(
+        texts,
+        [dataset.catalog.texts[item] for item in items],
+        targets,
+        None if log_shares is None else log_shares[targets],
+    )
+
+
 def contrastive_step(
-    engine: Engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveConfig, learning_rate: float
+    engine: Engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveStepConfig, learning_rate: float
 ) -> dict[str, float]:
     """One optimizer step over the global batch; returns what to log."""
     loss, accuracy = accumulate_gradients(engine, embedder, batch, config)
@@ -69,7 +87,7 @@ def contrastive_step(
 
 
 def accumulate_gradients(
-    engine: Engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveConfig
+    engine: Engine, embedder: Embedder, batch: ContrastiveBatch, config: ContrastiveStepConfig
 ) -> tuple[float, float]:
     """The loss of the global batch and the share of profiles nearest to their target; gradients are left in `engine`.
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from langptune_rs.config import RunConfig
@@ -21,7 +20,12 @@ from langptune_rs.seeds import derive_seed
 from langptune_rs.training.checkpoints import Phase
 from langptune_rs.training.checks import check_precision, check_prompts, check_reward, check_sizes
 from langptune_rs.training.collapse import CollapseWarning, entropy
-from langptune_rs.training.contrastive_step import ContrastiveBatch, contrastive_step, log_target_shares
+from langptune_rs.training.contrastive_step import (
+    ContrastiveBatch,
+    contrastive_batch,
+    contrastive_step,
+    log_target_shares,
+)
 from langptune_rs.training.interruption import Interrupted, InterruptibleWriter, Interruption, Stopped
 from langptune_rs.training.log_ratios import LogRatioCheck
 from langptune_rs.training.models import Models
@@ -182,14 +186,7 @@ class Trainer:
 
     def _contrastive_batch(self, sessions: Sessions, rows: NDArray[np.int64], texts: Sequence[str]) -> ContrastiveBatch:
         """The `texts` of the sessions at `rows`, with their targets."""
-        items = sessions.targets[rows]
-        targets = torch.from_numpy(items).long()
-        return ContrastiveBatch(
-            texts,
-            [self.dataset.catalog.texts[item] for item in items],
-            targets,
-            None if self.log_shares is None else self.log_shares[targets],
-        )
+        return contrastive_batch(self.dataset, sessions, rows, texts, self.log_shares)
 
     @during(WRITING)
     def _validate(self, k: int) -> None:

@@ -377,7 +377,7 @@ def _caption_of_loss(config: RunConfig) -> str:
     if config.rlso.epochs == 1:
         caption += (
             " With rlso.epochs = 1 each step has a rollout of its own, over which no log-ratio has moved yet: look at "
-            "the reward, since this loss says how far rewards are apart and nothing of what is learned."
+            "the reward, since this loss says nothing of what is learned."
         )
     return caption
 
