@@ -38,6 +38,7 @@ class Ease(ScoreMethod):
     """An item's score is the sum of its coefficients for the items of the history."""
 
     name = "EASE"
+    uses_seed = False
     Config = EaseConfig
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"l2": (10.0, 50.0, 200.0, 500.0, 1000.0, 3000.0)}
 

@@ -36,6 +36,7 @@ class ItemKnn(ScoreMethod):
     """An item's score is the sum of its similarities to the items of the history whose neighbour it is."""
 
     name = "ItemKNN"
+    uses_seed = False
     Config = ItemKnnConfig
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"neighbours": (20, 100, 500), "shrinkage": (0.0, 10.0)}
 

@@ -13,6 +13,8 @@ class LastItem(ItemTextMethod):
     """A session's vector is the embedding of the newest item in its history."""
 
     name = "Last item"
+    group = "Simple"
+    uses_seed = False
 
     def session_vectors(self, sessions: Sessions) -> NDArray[np.float32]:
         """See `VectorMethod.session_vectors`; unit rows."""

@@ -52,6 +52,7 @@ class Llm2Bert4Rec(Bert4Rec):
     """
 
     name = "LLM2BERT4Rec"
+    group = "Text-based"
     Config = Llm2Bert4RecConfig
     needs = frozenset({"embedder"})
 

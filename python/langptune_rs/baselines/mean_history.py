@@ -16,6 +16,8 @@ class MeanHistory(ItemTextMethod):
     """
 
     name = "Mean of history"
+    group = "Simple"
+    uses_seed = False
 
     def session_vectors(self, sessions: Sessions) -> NDArray[np.float32]:
         """See `VectorMethod.session_vectors`; unit rows, or a row of zeros where a history's embeddings cancel out.
