@@ -321,3 +321,13 @@ def test_scores_of_runs_are_those_of_their_files(compared):
     assert row(comparison, "LangPTune")["metrics"]["log_likelihood"]["mean"] == pytest.approx(
         own["log_likelihood"].mean()
     )
+
+
+def test_the_embedder_alone_is_trained_as_long_as_within_langptune():
+    emb_cl = find_method("EMB-CL")
+    paper = method_settings(emb_cl, load_config("gemma-2b"), {})
+    assert (paper.iterations, paper.steps, paper.batch_size, paper.temperature) == (5, 800, 256, 0.1)
+    assert paper.embedder.model == "mixedbread-ai/mxbai-embed-large-v1"
+    small = method_settings(emb_cl, load_config("quickstart"), {"learning_rate": 1e-4})
+    assert (small.iterations, small.steps, small.batch_size, small.learning_rate) == (1, 119, 128, 1e-4)
+    assert small.popularity_correction

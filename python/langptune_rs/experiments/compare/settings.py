@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from langptune_rs.baselines.method import Method
 from langptune_rs.baselines.registry import METHODS, find_method
 from langptune_rs.config import RunConfig
+from langptune_rs.config.contrastive import ContrastiveStepConfig
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.config.loading import override_value
 from langptune_rs.config.section import Section
@@ -70,7 +71,10 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, dict
 
 
 def method_settings(method: type[Method], recipe: RunConfig, values: Mapping[str, Any]) -> Section:
-    """The settings of a method: its defaults (appendix C), the recipe's embedder where it reads texts, then `values`.
+    """The settings of a method: its defaults (appendix C), the recipe's models and steps, then `values`.
+
+    A method that reads texts has the recipe's embedder. One that trains it by contrastive steps takes as many as
+    LangPTune does, on histories and on profiles together, in the manner of the recipe's section `contrastive`.
 
     Raises `ConfigError` with the method's keys for an unknown one, and for a value that a key cannot have.
     """
@@ -84,13 +88,22 @@ def method_settings(method: type[Method], recipe: RunConfig, values: Mapping[str
     given = dict(values)
     if issubclass(method.Config, EmbedderConfig):
         given = recipe.embedder.model_dump() | given
-    elif "embedder" in fields and "embedder" not in given:
-        given["embedder"] = recipe.embedder
+    if issubclass(method.Config, ContrastiveStepConfig):
+        given = _contrastive_of(recipe) | given
+    if "embedder" in fields:
+        given = {"embedder": recipe.embedder} | given
     try:
         return method.Config.model_validate(given)
     except ValidationError as error:
         faults = (f"{method.name}.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
         raise ConfigError("; ".join(faults)) from error
+
+
+def _contrastive_of(recipe: RunConfig) -> dict[str, Any]:
+    """The recipe's contrastive settings as those of a method that trains the embedder alone."""
+    section, iterations = recipe.contrastive, recipe.iterations
+    manner = {name: getattr(section, name) for name in ContrastiveStepConfig.model_fields}
+    return {**manner, "iterations": iterations, "steps": section.steps + -(-section.history_steps // iterations)}
 
 
 def grid_of(method: type[Method], values: Mapping[str, Any]) -> list[dict[str, Any]]:
