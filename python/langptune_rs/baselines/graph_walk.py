@@ -184,8 +184,8 @@ def fill(picked: Sequence[NDArray[np.int64]], places: Sequence[int]) -> tuple[ND
 def _bonus(transitions: csr_array, source: int) -> NDArray[np.float64]:
     """ln(1 + count) over its maximum, for each item one step from `source`."""
     counts = transitions.data[transitions.indptr[source] : transitions.indptr[source + 1]].astype(np.float64)
-    logs: NDArray[np.float64] = np.log1p(counts)
-    return np.divide(logs, logs.max(initial=1e-9))
+    bonus: NDArray[np.float64] = np.log1p(counts) / np.log1p(counts.max(initial=1.0))
+    return bonus
 
 
 def _first_places(items: NDArray[np.int64]) -> NDArray[np.int64]:
