@@ -93,7 +93,7 @@ def test_an_unknown_item_is_masked_and_never_asked_for():
 def test_the_learning_rate_falls_in_steps():
     config = Bert4RecConfig(learning_rate=1e-2, decay_step=3, decay=0.5)
     assert [config.learning_rate_in(epoch) for epoch in (0, 2, 3, 5, 6)] == [1e-2, 1e-2, 5e-3, 5e-3, 2.5e-3]
-    assert Bert4RecConfig(decay=1.0).learning_rate_in(99) == 1e-3
+    assert Bert4RecConfig().learning_rate_in(99) == 1e-3
 
 
 def test_the_settings_are_those_of_the_paper():

@@ -28,7 +28,9 @@ def embed(monkeypatch, vectors: np.ndarray) -> None:
 def vectors_of_kinds(seed: int = 0) -> np.ndarray:
     """Text vectors of items, item i of the kind i % NUM_KINDS: its kind's direction, and noise."""
     draws = np.random.default_rng(seed)
-    return draws.normal(size=(NUM_KINDS, DIM))[np.arange(NUM_ITEMS) % NUM_KINDS] + draws.normal(size=(NUM_ITEMS, DIM))
+    return draws.normal(size=(NUM_KINDS, DIM))[np.arange(NUM_ITEMS) % NUM_KINDS] + 0.3 * draws.normal(
+        size=(NUM_ITEMS, DIM)
+    )
 
 
 def kinds_dataset(seed: int = 0):

@@ -32,11 +32,15 @@ class Bert4RecConfig(ItemTransformerConfig):
     """How often an item of a session is masked."""
     decay_step: PositiveInt = 25
     """Epochs after which the learning rate is multiplied by `decay`, again and again."""
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """The paper does not say how the rate falls every 25 epochs. 0.1 is what the PyTorch implementation that has a
-    "decay step" (BERT4Rec-VAE-Pytorch) multiplies by unless told otherwise; its template sets 1.0."""
-    max_epochs: PositiveInt = 100
+    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The paper does not say how the rate falls every 25 epochs. All its values but `hidden` and `mask_probability` are
+    those of the template in BERT4Rec-VAE-Pytorch, in which 1.0 goes with a decay step of 25: a constant rate. The
+    default of that program's option is 0.1. The grid has both."""
+    max_epochs: PositiveInt = 400
+    """The paper has 100. This is no more than a bound: after 100 epochs BERT4Rec may still learn (Petrov and Macdonald,
+    RecSys 2022)."""
     patience: PositiveInt = 20
+    """Ours: scores of single epochs are noisy, and BERT4Rec learns slowly, as only masked items teach it."""
 
     def learning_rate_in(self, epoch: int) -> float:
         """See `ItemTransformerConfig.learning_rate_in`; it falls in steps."""
@@ -115,7 +119,7 @@ class Bert4Rec(ItemTransformer):
 
     name = "BERT4Rec"
     Config = Bert4RecConfig
-    grid: ClassVar[Mapping[str, Sequence[object]]] = {"learning_rate": (1e-3, 1e-4)}
+    grid: ClassVar[Mapping[str, Sequence[object]]] = {"learning_rate": (1e-3, 1e-4), "decay": (1.0, 0.1)}
 
     def make_network(self, config: Bert4RecConfig, dataset: Dataset) -> Bert4RecNetwork:
         """See `ItemTransformer.make_network`."""

@@ -24,7 +24,8 @@ class SasRecConfig(ItemTransformerConfig):
     hidden: PositiveInt = 64
     num_heads: PositiveInt = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    max_epochs: PositiveInt = 100
+    max_epochs: PositiveInt = 400
+    """A bound that is not meant to be reached; theirs is 100."""
     patience: PositiveInt = 10
 
 
