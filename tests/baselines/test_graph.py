@@ -220,3 +220,9 @@ def test_another_catalog_is_refused(method, tmp_path):
     fitted(method, tastes(30), config=QUICK[method.name].model_copy(update={"max_epochs": 1})).save(tmp_path)
     with pytest.raises(DataError, match="was fitted to 96 items, but this data set has 24"):
         method.open(tmp_path, tastes(30, num_tastes=2))
+
+
+@METHODS
+def test_the_grid_has_the_papers_setting(method):
+    for name, values in method.grid.items():
+        assert getattr(method.Config(), name) in values

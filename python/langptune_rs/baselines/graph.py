@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -97,8 +97,9 @@ class Graph:
         twice over. `users` are among `learnable`.
         """
         draws = rng.integers(0, self.num_items - self._degrees[users][:, None], size=(len(users), number))
-        chosen_below = np.searchsorted(self._keys, users[:, None] * self.num_items + draws, side="right")
-        return draws + chosen_below - self._starts[users][:, None]
+        edges_before = np.searchsorted(self._keys, users[:, None] * self.num_items + draws, side="right")
+        chosen_below: NDArray[np.int64] = edges_before - self._starts[users][:, None]
+        return draws + chosen_below
 
     def adjacency(self) -> torch.Tensor:
         """The adjacency with each edge divided by the roots of its degrees, sparse CSR float32 (U + I, U + I)."""
@@ -218,6 +219,8 @@ class GraphMethod(VectorMethod):
     A subclass says what a batch is and what its loss is, in `losses`.
     """
 
+    grid: ClassVar[Mapping[str, Sequence[object]]] = {"num_layers": (1, 3)}
+    """The paper's 3 layers, and 1: how far to spread depends on how dense the data are."""
     layer_weight: ClassVar[float | None] = None
     """The weight of each layer. None: their mean."""
 
