@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-START, DATA, TRAINING, DISTRIBUTED, REPORT, EVALUATION = (
+START, DATA, TRAINING, DISTRIBUTED, REPORT, EVALUATION, COMPARE = (
     (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    for page in ("index", "data", "training", "distributed", "report", "evaluation")
+    for page in ("index", "data", "training", "distributed", "report", "evaluation", "compare")
 )
 
 SHORTER = {
@@ -60,14 +60,21 @@ def python(code: str, folder: Path) -> str:
     return done.stdout
 
 
+def shorter(line: str) -> dict[str, int | str]:
+    """What makes a line take seconds, and a comparison rank the sessions that the shorter training has ranked."""
+    if line.startswith("langptune train "):
+        return dict(SHORTER)
+    key = "evaluation.max_sessions"
+    return {key: SHORTER[key]} if line.startswith("langptune compare ") else {}
+
+
 def test_the_commands_run_in_order(tmp_path):
     lines = ['{"title": "Fargo (1996)", "rating": 5}', '{"title": "Babe (1995)", "rating": 4}']
     (tmp_path / "my-films.jsonl").write_text("\n".join(lines) + "\n")
     assert len(commands()) >= 10
     on_the_run_of_the_readme = [line for line in commands(REPORT) if line not in commands()]
     for line in commands() + on_the_run_of_the_readme:
-        is_training = line.startswith("langptune train ")
-        assert langptune(line, tmp_path, *(overrides(SHORTER) if is_training else ())).strip(), line
+        assert langptune(line, tmp_path, *overrides(shorter(line))).strip(), line
     mine = tmp_path / "runs" / "mine"
     results = json.loads((mine / "results.json").read_text())
     assert list(results["methods"]) == ["Random", "MP", "EMB-0", "LangPTune-0", "LangPTune"]
@@ -75,6 +82,10 @@ def test_the_commands_run_in_order(tmp_path):
     assert (mine / "report.html").stat().st_size > 10_000
     steps = [json.loads(line)["step"] for line in (mine / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == 6
+    compared = json.loads((tmp_path / "runs" / "compared" / "comparison.json").read_text())
+    assert [row["name"] for row in compared["rows"] if row["group"] == "Profile-based"] == [
+        *("LangPTune-0", "LangPTune", "LangPTune-0, sampled", "LangPTune, sampled")
+    ]
 
 
 @pytest.mark.parametrize("page", [README, EVALUATION], ids=["README", "evaluation"])
@@ -114,6 +125,14 @@ def test_the_page_on_data_is_true(tmp_path):
     shown = langptune("langptune data inspect mine --prompts 1 --no-plots", tmp_path)
     assert "played the following board games" in shown
     assert shown.count("Title: Item") >= 4
+
+
+def test_the_page_on_comparisons_is_true(tmp_path):
+    (line,) = commands(COMPARE)
+    assert "| EASE " in langptune(line, tmp_path, *overrides(shorter(line)))
+    for name in ("comparison.html", "comparison.md", "comparison.tex", "comparison.json"):
+        assert f"`{name}`" in COMPARE
+        assert (tmp_path / "runs" / "compared" / name).is_file()
 
 
 @pytest.mark.parametrize("page", [START, TRAINING, DISTRIBUTED], ids=["index", "training", "distributed"])
