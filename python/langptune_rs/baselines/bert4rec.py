@@ -69,7 +69,8 @@ class Bert4RecNetwork(ItemNetwork):
                 type_vocab_size=1,
                 initializer_range=INITIAL_SPREAD,
                 pad_token_id=None,
-                attn_implementation="eager",  # as fast for five tokens, and its gradients have one order of summing
+                # As fast for five tokens, and its gradients have one order of summing. Known to the class above it.
+                attn_implementation="eager",  # type: ignore[call-arg]
             )
         )
 
@@ -90,7 +91,8 @@ class Bert4RecNetwork(ItemNetwork):
     @property
     def embeddings(self) -> Tensor:
         """The embeddings of the items and of the mask, (n_items + 1, hidden)."""
-        weights: Tensor = self.bert.get_input_embeddings().weight
+        weights = self.bert.get_input_embeddings().weight
+        assert isinstance(weights, Tensor)
         return weights
 
 

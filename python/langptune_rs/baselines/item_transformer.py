@@ -184,7 +184,8 @@ class ItemTransformer(VectorMethod):
             of_batch = slice(batch, batch + config.batch_size)
             loss = network.loss(inputs[of_batch], labels[of_batch])
             optimizer.zero_grad()
-            (loss / (labels[of_batch] != UNKNOWN).sum().clamp(min=1)).backward()
+            mean = loss / (labels[of_batch] != UNKNOWN).sum().clamp(min=1)
+            mean.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
             total += loss.item()
         if not np.isfinite(total):
@@ -213,7 +214,7 @@ class ItemTransformer(VectorMethod):
     def session_vectors(self, sessions: Sessions) -> NDArray[np.float32]:
         """See `VectorMethod.session_vectors`."""
         inputs = self._tensor(self.inputs_of(sessions.histories.astype(np.int64)))
-        blocks = [self.network.next_items(block) for block in inputs.split(_SESSIONS_PER_BLOCK)]
+        blocks = [self.network.next_items(block) for block in torch.split(inputs, _SESSIONS_PER_BLOCK)]
         return torch.cat(blocks).cpu().numpy()
 
     def save(self, folder: Path) -> None:

@@ -41,7 +41,8 @@ def principal_components(vectors: NDArray[np.float32], num_components: int) -> N
     """Vectors (n, dim) minus their mean, on the axes of their largest variance, float64 (n, num_components)."""
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)  # by rising variance
-    return centred @ axes[:, : -num_components - 1 : -1]
+    components: NDArray[np.float64] = centred @ axes[:, : -num_components - 1 : -1]
+    return components
 
 
 class Llm2Bert4Rec(Bert4Rec):
