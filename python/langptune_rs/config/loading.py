@@ -142,7 +142,7 @@ def _initials(key: str) -> tuple[str, str]:
 def _explain(error: Mapping[str, Any]) -> str:
     """The key, what was given, why it is refused, and what the key means unless a check of ours has said more."""
     key = ".".join(str(part) for part in error["loc"])
-    message = error["msg"].removeprefix("Value error, ")
+    message: str = error["msg"].removeprefix("Value error, ")
     if not key:
         return message
     refused = f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
