@@ -20,6 +20,7 @@ from langptune_rs.evaluation.significance import paired_permutation_test
 from langptune_rs.experiments.compare import guards as module
 from langptune_rs.experiments.compare.from_runs import rows_of_runs
 from langptune_rs.experiments.compare.guards import derangement, guard_rows, scrub, title_words
+from langptune_rs.experiments.compare.page import cells_of_guards, doubts, guard_header
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.models.policy import Policy
@@ -265,6 +266,35 @@ def test_one_user_has_no_other_to_swap_with(tmp_path):
     assert list(rows) == ["LangPTune-0", "LangPTune-RLSO"]
     assert all(row.guards.swapped is None for row in rows.values())
     assert all(len(row.guards.memorised) == 1 for row in rows.values())
+
+
+def guards_of(difference, p):
+    numbers = {"mean": 0.1, "low": 0.05, "high": 0.15}
+    swapped = None if p is None else {**numbers, "difference": difference, "interval": [-1, 1], "p": p}
+    return {
+        "scrubbed": numbers,
+        "changed_share": 0.25,
+        "copied_share": 0.5,
+        "swapped": swapped,
+        "memorised": numbers,
+        "without_history": ["Likes films."],
+    }
+
+
+def test_profiles_that_another_user_could_have_are_said_to_be_such():
+    measured = {"MP": None, "good": guards_of(0.1, 0.0001), "chance": guards_of(0.1, 0.2)}
+    measured |= {"worse": guards_of(-0.1, 0.001), "alone": guards_of(None, None)}
+    own = {"ndcg@20": {"mean": 0.2}}
+    rows = [{"name": name, "metrics": own, "guards": guards} for name, guards in measured.items()]
+    comparison = {"k": 20, "rows": rows}
+    said = doubts(comparison)
+    assert [sentence.split(" ")[0].rstrip(":") for sentence in said] == ["chance", "worse", "alone"]
+    assert "(difference -0.1000, p = 0.001)" in said[1]
+    shown = cells_of_guards(comparison)
+    mean = "0.1000 [0.0500, 0.1500]"
+    assert shown[0] == ["good", "0.2000", mean, "25%", "50%", mean, "< 0.001", mean]
+    assert shown[3][5:7] == ["–", "–"]
+    assert {len(row) for row in shown} == {len(guard_header(comparison))}
 
 
 def compare(run, output, *options):

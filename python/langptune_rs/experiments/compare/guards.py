@@ -21,6 +21,7 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ DEFINITION = 1
 """Counts up when a measure changes its meaning, so that what is kept of an earlier one is computed again."""
 TEXTS_PER_STEP = 1024
 """Profiles embedded between two steps of the progress."""
+Texts = Sequence[Sequence[str]]
+"""S texts for each of N sessions."""
 _COLUMNS = pl.Schema(
     {
         "decoding": pl.String(),
@@ -226,20 +229,22 @@ def _guards(
     run: TrainedRun, name: str, profiles: pl.DataFrame, recommender: Recommender, without_history: str, ranked: Ranked
 ) -> pl.DataFrame:
     """The guards of one method, with the columns `_COLUMNS`, from the `profiles` of its policy."""
-    sets: list[tuple[str, Sessions, NDArray[np.object_], NDArray[np.float64]]] = []
+    sets: list[tuple[str, Sessions, Texts, NDArray[np.float64]]] = []
     for (decoding,), written in profiles.group_by("decoding", maintain_order=True):
         sessions, num_samples = _sessions_of(written, run, ranked)
-        shape = len(sessions), num_samples
-        texts_NS = np.array(written["text"].to_list(), dtype=object).reshape(shape)
-        sets.append((str(decoding), sessions, texts_NS, written["copied_share"].to_numpy().reshape(shape)))
+        own = written["text"].to_list()
+        texts_NS: Texts = [own[start : start + num_samples] for start in range(0, len(own), num_samples)]
+        sets.append((str(decoding), sessions, texts_NS, written["copied_share"].to_numpy().reshape(-1, num_samples)))
     if not sets:
         raise unlike_results(profiles_path(run.folder, ranked.split), f"has no profiles of {name}", run.folder)
 
     titles = run.dataset.catalog.titles
     scrubbed = [_scrubbed(texts_NS, [titles[item] for item in sessions.targets]) for _, sessions, texts_NS, _ in sets]
-    texts = [without_history, *(text for _, _, texts_NS, _ in sets for text in texts_NS.flat)]
-    texts += [text for texts_NS in scrubbed for text in texts_NS.flat]
-    embedded = _Embedded(recommender, texts, f"{name}: profiles")
+    all_NS = [
+        *(row for _, _, texts_NS, _ in sets for row in texts_NS),
+        *(row for texts_NS in scrubbed for row in texts_NS),
+    ]
+    embedded = _Embedded(recommender, [without_history, *chain.from_iterable(all_NS)], f"{name}: profiles")
 
     frames = []
     for (decoding, sessions, texts_NS, copied_NS), scrubbed_NS in zip(sets, scrubbed, strict=True):
@@ -249,21 +254,21 @@ def _guards(
         except InputError:
             swapped = None
         else:
-            swapped = ndcg(texts_NS[donors])
-        frames.append(
-            pl.DataFrame(
-                {
-                    "decoding": decoding,
-                    "session_id": sessions.session_ids,
-                    "scrubbed": ndcg(scrubbed_NS),
-                    "changed": (scrubbed_NS != texts_NS).mean(axis=1, dtype=np.float64),
-                    "copied": copied_NS.mean(axis=1),
-                    "swapped": swapped,
-                    "memorised": ndcg(np.full((len(sessions), 1), without_history, dtype=object)),
-                    "without_history": without_history,
-                }
-            ).cast(dict(_COLUMNS))
-        )
+            swapped = ndcg([texts_NS[donor] for donor in donors])
+        changed_NS = [
+            [ours != left for ours, left in zip(*rows, strict=True)] for rows in zip(texts_NS, scrubbed_NS, strict=True)
+        ]
+        columns = {
+            "decoding": decoding,
+            "session_id": sessions.session_ids,
+            "scrubbed": ndcg(scrubbed_NS),
+            "changed": np.mean(changed_NS, axis=1),
+            "copied": copied_NS.mean(axis=1),
+            "swapped": swapped,
+            "memorised": ndcg([[without_history]] * len(sessions)),
+            "without_history": without_history,
+        }
+        frames.append(pl.DataFrame(columns).cast(_COLUMNS))
     return pl.concat(frames)
 
 
@@ -280,13 +285,10 @@ def _sessions_of(written: pl.DataFrame, run: TrainedRun, ranked: Ranked) -> tupl
     return sessions.take([places[session] for session in own]), num_samples
 
 
-def _scrubbed(texts_NS: NDArray[np.object_], titles: Sequence[str]) -> NDArray[np.object_]:
+def _scrubbed(texts_NS: Texts, titles: Sequence[str]) -> Texts:
     """The profiles of N sessions without the words of their targets' titles."""
-    found = np.empty_like(texts_NS)
-    for row, title in enumerate(titles):
-        words = title_words(title)
-        found[row] = [scrub(text, words) for text in texts_NS[row]]
-    return found
+    words = map(title_words, titles)
+    return [[scrub(text, of_title) for text in texts] for texts, of_title in zip(texts_NS, words, strict=True)]
 
 
 class _Embedded:
@@ -303,14 +305,14 @@ class _Embedded:
                 advance(len(parts[-1]))
         self._embeddings = np.concatenate(parts)
 
-    def ndcg(self, texts_NS: NDArray[np.object_], sessions: Sessions, k: int) -> NDArray[np.float64]:
+    def ndcg(self, texts_NS: Texts, sessions: Sessions, k: int) -> NDArray[np.float64]:
         """NDCG@k of each session, (N,): its target ranked by each of S texts among all items outside its history."""
-        num_texts = texts_NS.shape[1]
-        users = self._embeddings[[self._numbers[text] for text in texts_NS.flat]]
+        num_texts = len(texts_NS[0])
+        users = self._embeddings[[self._numbers[text] for text in chain.from_iterable(texts_NS)]]
         targets, histories = (np.repeat(x, num_texts, axis=0) for x in (sessions.targets, sessions.histories))
         ranks = self._index.rank(users, targets, exclude=histories)
         assert isinstance(ranks, np.ndarray)  # one target for each text
-        return score_sessions(ranks.reshape(texts_NS.shape), None, k).per_user[f"ndcg@{k}"]
+        return score_sessions(ranks.reshape(-1, num_texts), None, k).per_user[f"ndcg@{k}"]
 
 
 def _identity(run: TrainedRun, name: str, ranked: Ranked) -> str:
