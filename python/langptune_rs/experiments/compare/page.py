@@ -185,8 +185,8 @@ def doubts(comparison: Mapping[str, Any]) -> list[str]:
         elif swapped["difference"] <= 0 or swapped["p"] >= 0.05:
             said.append(
                 f"{row['name']} does not rank better by a user's own profile than by another user's "
-                f"(difference {swapped['difference']:+.4f}, p {_equals(p_text(swapped['p']))}): its profiles do not show "
-                "what users differ in."
+                f"(difference {swapped['difference']:+.4f}, p {_equals(p_text(swapped['p']))}): its profiles do not "
+                "show what users differ in."
             )
     return said
 
