@@ -23,6 +23,12 @@ def compare(
     ] = None,
     set_: Overrides = None,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    guards: Annotated[
+        bool,
+        typer.Option(
+            help="Measure what the profiles of the runs rest on, which loads their models and embeds them again."
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Fit every method, rank the same sessions by each, and test them against each other.
@@ -41,6 +47,7 @@ def compare(
         recipe=config,
         overrides=set_ or [],
         split=split,
+        guards=guards,
     )
     if as_json:
         typer.echo(json.dumps(compared))

@@ -136,8 +136,9 @@ def test_the_pages_say_what_the_numbers_say(compared):
         assert mean in line
         assert any(line.startswith(shown["name"]) and mean in line for line in tex.splitlines())
         assert mean in page
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
-    assert len({line.count(" & ") for line in tex.splitlines() if " & " in line}) == 1
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 2  # with what the profiles rest on
+    for table in tex.split(r"\end{tabular}"):
+        assert len({line.count(" & ") for line in table.splitlines() if " & " in line}) <= 1
     assert rf"\textbf{{{max(map(ndcg, comparison['rows'])):.4f}}}" in tex
 
 
@@ -161,7 +162,7 @@ def test_the_page_has_the_structure_that_a_screen_reader_goes_by(compared):
     found = _Structure()
     found.feed((output / "comparison.html").read_text())
     assert found.tags.count("h1") == 1
-    assert found.tags.count("caption") == found.tags.count("table") == 2
+    assert found.tags.count("caption") == found.tags.count("table") == 3
     assert "main" in found.tags
     assert set(found.scopes) <= {"col", "row", "rowgroup"}
     assert found.scopes.count("row") >= len(comparison["rows"])

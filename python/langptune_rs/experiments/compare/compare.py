@@ -19,15 +19,16 @@ from langptune_rs.evaluation.significance import bootstrap_intervals, holm, pair
 from langptune_rs.evaluation.summary import LOWER_IS_BETTER
 from langptune_rs.experiments.compare.fitting import fit_methods
 from langptune_rs.experiments.compare.from_runs import rows_of_runs
+from langptune_rs.experiments.compare.guards import guard_rows
 from langptune_rs.experiments.compare.page import write_pages
-from langptune_rs.experiments.compare.rows import GROUPS, Compared
+from langptune_rs.experiments.compare.rows import GROUPS, Compared, Guards
 from langptune_rs.experiments.compare.settings import find_methods, split_overrides
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.files import locked, write_text
 from langptune_rs.models.tokens import token_counters
 from langptune_rs.runs.results import TEST
 
-COMPARISON = "comparison.json"
+COMPARISON, GUARDS = "comparison.json", "guards"
 
 
 def compare_methods(
@@ -40,6 +41,7 @@ def compare_methods(
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     split: str = TEST,
+    guards: bool = True,
 ) -> dict[str, Any]:
     """Fit, rank and test methods; write `comparison.json` and its pages into `output`, and return its content.
 
@@ -53,6 +55,8 @@ def compare_methods(
         seeds: each method that draws anything is fitted with every one; a session's scores are averaged over them.
         recipe: where the settings of the data and the embedder come from.
         overrides: `key=value` of the recipe, or `METHOD.key=value`.
+        guards: whether to measure what the profiles of the runs rest on. It loads their models, each once, and embeds
+            the catalog and all profiles again; without it their results are enough.
 
     Raises:
         InputError: for an unknown method, no seeds, or one twice.
@@ -81,10 +85,12 @@ def compare_methods(
             wanted, config, of_methods, ranked, dataset, seeds, output, is_all=is_all
         )
         of_runs, sessions = rows_of_runs(runs, ranked, sessions)
+        if guards and sessions is not None:
+            of_runs = guard_rows(of_runs, sessions, ranked, dataset, output / GUARDS)
         rows = sorted([*fitted, *of_runs], key=lambda row: GROUPS.index(row.group))
         if sessions is None:
             raise InputError("no method is left to compare")
-        users = sessions["user_id"].to_list()
+        users, headline = sessions["user_id"].to_list(), f"ndcg@{ranked.k}"
         comparison = {
             "data": str(data),
             "content": ranked.content,
@@ -94,8 +100,8 @@ def compare_methods(
             "num_items": len(dataset.catalog),
             "k": ranked.k,
             "seeds": list(seeds),
-            "rows": [_summary(row, users) for row in rows],
-            "tests": paired_tests(rows, users, f"ndcg@{ranked.k}"),
+            "rows": [_summary(row, users, headline) for row in rows],
+            "tests": paired_tests(rows, users, headline),
             "left_out": [{"method": out.method, "reason": out.reason} for out in left_out],
             "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         }
@@ -111,8 +117,8 @@ def _folder_of(config: DataConfig, output: Path) -> Path:
     return Path(config.source) if is_prepared(Path(config.source)) else output / "data"
 
 
-def _summary(row: Compared, users: ArrayLike) -> dict[str, Any]:
-    """A row as comparison.json has it: every metric's mean, 95% interval, and spread between seeds."""
+def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:
+    """A row as comparison.json has it: every metric's mean, 95% interval, spread between seeds, and the guards."""
     intervals = bootstrap_intervals(row.scores, clusters=users)
     return {
         "name": row.name,
@@ -132,6 +138,33 @@ def _summary(row: Compared, users: ArrayLike) -> dict[str, Any]:
             }
             for metric, scores in row.scores.items()
         },
+        "guards": None if row.guards is None else _guards(row.scores[headline], row.guards, users),
+    }
+
+
+def _guards(own: NDArray[np.float64], guards: Guards, users: ArrayLike) -> dict[str, Any]:
+    """Guards as comparison.json has them: means, 95% intervals, and how far another user's profile falls behind.
+
+    "difference" is the method's `own` score less the swapped one, and "p" that of the paired permutation test.
+    """
+    rankings = {"scrubbed": guards.scrubbed, "memorised": guards.memorised}
+    if guards.swapped is not None:
+        rankings["swapped"] = guards.swapped
+    intervals = bootstrap_intervals(rankings, clusters=users)
+    means: dict[str, dict[str, Any]] = {
+        name: {"mean": float(scores.mean()), "low": intervals[name][0], "high": intervals[name][1]}
+        for name, scores in rankings.items()
+    }
+    if guards.swapped is not None:
+        p = paired_permutation_test(own, guards.swapped, clusters=users)
+        means["swapped"] |= {**_difference(own - guards.swapped, users), "p": p}
+    return {
+        "scrubbed": means["scrubbed"],
+        "changed_share": float(guards.changed.mean()),
+        "copied_share": float(guards.copied.mean()),
+        "swapped": means.get("swapped"),
+        "memorised": means["memorised"],
+        "without_history": list(guards.without_history),
     }
 
 

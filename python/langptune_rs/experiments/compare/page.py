@@ -66,14 +66,26 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         markdown_table(header(comparison), rows),
         " ".join(notes(comparison)),
         markdown_table(TEST_HEADER, cells_of_tests(comparison)),
+        *_guards_markdown(comparison),
         *(f"{out['method']} is left out: {out['reason']}" for out in comparison["left_out"]),
         *_failures(comparison),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _guards_markdown(comparison: Mapping[str, Any]) -> list[str]:
+    rows = cells_of_guards(comparison)
+    if not rows:
+        return []
+    table = markdown_table(guard_header(comparison), rows)
+    return [f"{GUARD_TITLE}:", table, " ".join(guard_notes(comparison)), *doubts(comparison)]
+
+
 def latex(comparison: Mapping[str, Any]) -> str:
-    """The means, p and spread as a `tabular` of booktabs, groups by rules, the best bold and the next underlined."""
+    """The means, p and spread as a `tabular` of booktabs, groups by rules, the best bold and the next underlined.
+
+    A second one has what the profiles rest on, where that was measured.
+    """
     metrics = _metrics(comparison)
     names = ["method", *map(label, metrics), "p (Holm)"]
     lines = latex_table(names, [[row["name"], *("0" for _ in metrics), ""] for row in comparison["rows"]]).splitlines()
@@ -90,7 +102,9 @@ def latex(comparison: Mapping[str, Any]) -> str:
             means.append(mark % mean)
         p = cells(comparison, row)[len(metrics) + 1].replace("<", "$<$").replace("–", "--")
         body.append(" & ".join([name, *means, p]) + r" \\")
-    return "\n".join([*lines[:4], *body, *lines[-2:]]) + "\n"
+    guards = cells_of_guards(comparison)
+    second = ["", f"% {GUARD_TITLE}", latex_table(guard_header(comparison), guards)] if guards else []
+    return "\n".join([*lines[:4], *body, *lines[-2:], *second]) + "\n"
 
 
 TEST_HEADER = ["method", "less", "of", "difference", "p", "p (Holm)"]
@@ -111,6 +125,75 @@ def cells_of_tests(comparison: Mapping[str, Any]) -> list[list[str]]:
         for test in comparison["tests"]
         if test["metric"] == f"ndcg@{comparison['k']}"
     ]
+
+
+GUARD_TITLE = "What the profiles rest on"
+
+
+def guard_header(comparison: Mapping[str, Any]) -> list[str]:
+    """The names of the columns of `cells_of_guards`."""
+    own = label(f"ndcg@{comparison['k']}")
+    return ["method", own, "title out", "changed", "copied", "another's profile", "p", "no history"]
+
+
+def cells_of_guards(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each method whose guards were measured: see `guards.py`."""
+    found, headline = [], f"ndcg@{comparison['k']}"
+    for row in comparison["rows"]:
+        if (guards := row["guards"]) is None:
+            continue
+        swapped = guards["swapped"]
+        found.append(
+            [
+                row["name"],
+                f"{row['metrics'][headline]['mean']:.4f}",
+                _mean(guards["scrubbed"]),
+                f"{guards['changed_share']:.0%}",
+                f"{guards['copied_share']:.0%}",
+                _mean(swapped),
+                p_text(None if swapped is None else swapped["p"]),
+                _mean(guards["memorised"]),
+            ]
+        )
+    return found
+
+
+def guard_notes(comparison: Mapping[str, Any]) -> list[str]:
+    """What the columns of `cells_of_guards` are, in sentences."""
+    ndcg = label(f"ndcg@{comparison['k']}")
+    return [
+        f"Title out: {ndcg} without the words of the target's own title in the profile, but function words, single "
+        "characters and years in brackets; changed: the share of profiles that had such words.",
+        "Copied: the share of words in runs of three or more from titles of the history.",
+        f"Another's profile: {ndcg} by the profile of another user, drawn by the seed; p: of the paired permutation "
+        "test against the method itself, not corrected.",
+        f"No history: {ndcg} by one greedy profile that the policy wrote for an empty history.",
+    ]
+
+
+def doubts(comparison: Mapping[str, Any]) -> list[str]:
+    """What speaks against a method's profiles, or could not be measured, in sentences."""
+    said = []
+    for row in comparison["rows"]:
+        if (guards := row["guards"]) is None:
+            continue
+        swapped = guards["swapped"]
+        if swapped is None:
+            said.append(
+                f"{row['name']}: one user has more than half of the sessions, so no swap of profiles between users "
+                "reaches all."
+            )
+        elif swapped["difference"] <= 0 or swapped["p"] >= 0.05:
+            said.append(
+                f"{row['name']} does not rank better by a user's own profile than by another user's "
+                f"(difference {swapped['difference']:+.4f}, p {_equals(p_text(swapped['p']))}): its profiles do not "
+                "show what users differ in."
+            )
+    return said
+
+
+def _equals(p: str) -> str:
+    return p if p.startswith("<") else f"= {p}"
 
 
 def notes(comparison: Mapping[str, Any]) -> list[str]:
@@ -167,6 +250,17 @@ def html(comparison: Mapping[str, Any]) -> str:
         notes=notes(comparison),
         test_header=TEST_HEADER,
         tests=cells_of_tests(comparison),
+        guard_title=GUARD_TITLE,
+        guard_header=guard_header(comparison),
+        guards=[list(map(_cell, row)) for row in cells_of_guards(comparison)],
+        guard_notes=guard_notes(comparison),
+        doubts=doubts(comparison),
+        without_history=[
+            (row["name"], seed, profile)
+            for row in comparison["rows"]
+            if row["guards"] and row["decoding"] == "greedy"
+            for seed, profile in zip(row["seeds"], row["guards"]["without_history"], strict=True)
+        ],
         left_out=comparison["left_out"],
         failures=_failures(comparison),
         settings=[(row["name"], row["settings"]) for row in comparison["rows"] if row["settings"]],
@@ -200,11 +294,13 @@ def _shown(comparison: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[s
     texts = cells(comparison, row)
     standings = ["", *(_standing(comparison, row, metric) for metric in _metrics(comparison))]
     standings += [""] * (len(texts) - len(standings))
-    found = []
-    for text, standing in zip(texts, standings, strict=True):
-        mean, bracket, interval = text.partition(" [")
-        found.append({"text": mean, "interval": f"[{interval}" if bracket else "", "standing": standing})
-    return found
+    return [{**_cell(text), "standing": standing} for text, standing in zip(texts, standings, strict=True)]
+
+
+def _cell(text: str) -> dict[str, str]:
+    """The text of a cell, and its interval apart."""
+    mean, bracket, interval = text.partition(" [")
+    return {"text": mean, "interval": f"[{interval}" if bracket else ""}
 
 
 def _metrics(comparison: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,24 @@ GROUPS = ("Simple", "ID-based", "Text-based", "Profile-based")
 
 
 @dataclass(frozen=True)
+class Guards:
+    """What the profiles of a method rest on, for each of n sessions and averaged over seeds: see `guards.py`."""
+
+    scrubbed: NDArray[np.float64]
+    """NDCG@k without the words of the target's title, (n,)."""
+    changed: NDArray[np.float64]
+    """The share of profiles that had such words, (n,)."""
+    copied: NDArray[np.float64]
+    """The share of words in runs of three or more that are copied from titles of the history, (n,)."""
+    swapped: NDArray[np.float64] | None
+    """NDCG@k by the profiles of another user, (n,); None where one user has more than half of the sessions."""
+    memorised: NDArray[np.float64]
+    """NDCG@k by the profile that was written without a history, (n,)."""
+    without_history: Sequence[str]
+    """That profile, for each seed."""
+
+
+@dataclass(frozen=True)
 class Compared:
     """A row of the table: a method in one decoding, its scores averaged over seeds, and what it cost."""
 
@@ -33,6 +51,8 @@ class Compared:
     """"fit_seconds" and "milliseconds" a recommendation, means over seeds; "peak_memory" in bytes, the largest."""
     failures: Mapping[int, str]
     """Why a seed is missing."""
+    guards: Guards | None = None
+    """What its profiles rest on; None for a method without profiles, or where nobody asked."""
 
     @property
     def name(self) -> str:
