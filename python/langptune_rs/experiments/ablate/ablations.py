@@ -26,7 +26,8 @@ class Ablation:
     """What the values are, for the axis of a figure."""
     kind: Literal["whole", "percent", "text"]
     """A whole number; a share that is written in percent; or a text."""
-    defaults: tuple[Value, ...]
+    defaults: tuple[Value, ...] = ()
+    """Values where the user names none. Without them: the recipe's own, and three times half of the one before."""
     lowest: int = 1
     choices: tuple[str, ...] = ()
     """All texts that there are. Without them a text is whatever the recipe takes."""
@@ -53,7 +54,6 @@ _ALL = (
         title="Profile length",
         axis="tokens of a profile, at most",
         kind="whole",
-        defaults=(64, 32, 16, 8),
         is_log=True,
         falls=True,
         note="A profile that does not end within the limit is cut there. Table 3 of the paper has 512 to 64 tokens.",
@@ -190,7 +190,7 @@ def values_of(ablation: Ablation, text: str | None, config: RunConfig, limits: L
     """
     own = own_value(ablation, config)
     if text is None:
-        given = [value for value in ablation.defaults if limits.hold(value)]
+        given = [value for value in ablation.defaults or _halves(own) if limits.hold(value)]
     else:
         given = [_parsed(ablation, part, limits) for part in text.split(",")]
     if twice := next((value for place, value in enumerate(given) if value in given[:place]), None):
@@ -204,6 +204,12 @@ def values_of(ablation: Ablation, text: str | None, config: RunConfig, limits: L
     if ablation.kind != "text":
         values = sorted(values, key=float, reverse=ablation.falls)
     return values, own
+
+
+def _halves(own: Value) -> list[Value]:
+    """512 -> 512, 256, 128, 64, as in table 3."""
+    assert isinstance(own, int), "only whole numbers have no defaults of their own"
+    return [own // 2**times for times in range(4)]
 
 
 def own_value(ablation: Ablation, config: RunConfig) -> Value:

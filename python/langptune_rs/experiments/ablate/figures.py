@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,7 +31,7 @@ class Colours:
 PAGE = Colours(INK, GRID, (FIRST, SECOND, INK, INK))
 """Placeholders, which the page replaces by its own colours, light or dark."""
 PAPER = Colours("#000000", "#d0d0d0", ("#000000", "#b24a00", "#555555", "#555555"))
-LOOKS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
+LOOKS: tuple[tuple[Literal["-", "--", ":", "-."], str], ...] = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 """The line and the marker of each series."""
 FORMATS = ("png", "svg")
 HEADLINE, ALL = "ablation", "ablation-all"
@@ -126,11 +125,11 @@ def _numbers(
     values = [float(row["value"]) for row in ablation["rows"]]
     if kind.is_log:
         axes.set_xscale("log")
-    gap = min(abs(a - b) for a, b in pairwise(values))
+    low, high = min(values), max(values)
     drawn = []
     for number, of_series in enumerate(series):
-        aside = number - (len(series) - 1) / 2
-        places = [value * 1.025**aside if kind.is_log else value + 0.035 * gap * aside for value in values]
+        aside = 0.018 * (number - (len(series) - 1) / 2)  # a share of the axis
+        places = [value * (high / low) ** aside if kind.is_log else value + (high - low) * aside for value in values]
         means = [mean for mean, _, _ in of_series.points]
         drawn.append(axes.errorbar(places, means, yerr=_bars(of_series), **_look(number, of_series, colours)))
     axes.xaxis.set_major_locator(FixedLocator(values))
