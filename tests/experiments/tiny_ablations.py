@@ -9,9 +9,9 @@ from langptune_cli.app import app
 from langptune_rs.config import to_toml
 
 LIVELY = (
-    "profile.temperature=20",
+    "profile.temperature=8",
     "rlso.overlong_penalty=0",
-    "rlso.learning_rate=0.02",
+    "rlso.learning_rate=0.1",
     "contrastive.learning_rate=0.01",
 )
 """What makes tiny models write other profiles every time, and learn within a step."""
