@@ -14,22 +14,27 @@ profiles, so that it is the same to the bit, and LangPTune's evaluation has it w
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-from numpy.typing import NDArray
-from try_recipe import evaluated, trained
+from langptune_rs.distributed.threads import sleep_while_waiting
 
-from langptune_rs.baselines.method import Decoding
-from langptune_rs.config import load_config
-from langptune_rs.evaluation.summary import compare_sessions
-from langptune_rs.evaluation.tables import markdown_table
-from langptune_rs.experiments.comparisons import scores_of
-from langptune_rs.experiments.report.tables import comparisons_markdown, label
-from langptune_rs.experiments.seeds import average_seeds
-from langptune_rs.runs.results import PARTS
+sleep_while_waiting(os.environ)
+
+import numpy as np  # noqa: E402  # after the variables that OpenMP reads
+from numpy.typing import NDArray  # noqa: E402
+
+from langptune_rs.baselines.method import Decoding  # noqa: E402
+from langptune_rs.config import load_config  # noqa: E402
+from langptune_rs.evaluation.summary import compare_sessions  # noqa: E402
+from langptune_rs.evaluation.tables import markdown_table  # noqa: E402
+from langptune_rs.experiments.comparisons import scores_of  # noqa: E402
+from langptune_rs.experiments.report.tables import comparisons_markdown, label  # noqa: E402
+from langptune_rs.experiments.seeds import average_seeds  # noqa: E402
+from langptune_rs.experiments.trained_runs import evaluated, trained  # noqa: E402
+from langptune_rs.runs.results import PARTS  # noqa: E402
 
 METHODS = ("LangPTune", "LangPTune-RLSO", "LangPTune-CL")
 """In the order in which they are trained."""
@@ -60,7 +65,7 @@ def main() -> None:
         first: Path | None = None
         for method in methods:
             own = [f"method={method}", f"seed={seed}", "evaluation.samples=1"]
-            run = trained(options.output / f"{method}-{seed}", options.config, [*options.set, *own])
+            run = trained(options.output / f"{method}-{seed}", load_config(options.config, [*options.set, *own]))
             done.setdefault(method, []).append(evaluated(run, options.split, first))
             first = first or run  # whose untrained policy has written for the methods after it
         print(table(done, options.split), flush=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from langptune_rs.distributed.threads import sleep_while_waiting
@@ -17,11 +16,9 @@ from langptune_rs.distributed.threads import sleep_while_waiting
 sleep_while_waiting(os.environ)
 
 from langptune_rs.config import load_config  # noqa: E402  # after the variables that OpenMP reads
-from langptune_rs.experiments.evaluate import evaluate_run  # noqa: E402
 from langptune_rs.experiments.report.tables import seeds_markdown  # noqa: E402
 from langptune_rs.experiments.seeds import compare_seeds  # noqa: E402
-from langptune_rs.runs.results import results_path  # noqa: E402
-from langptune_rs.training.start import started_run, train  # noqa: E402
+from langptune_rs.experiments.trained_runs import evaluated, trained  # noqa: E402
 
 SPLIT = "validation"
 
@@ -32,25 +29,8 @@ def main() -> None:
     parser.add_argument("--config", default="quickstart", help="a recipe's name, or a .toml file")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other values for its keys")
     options = parser.parse_args()
-    run = evaluated(trained(options.run, options.config, options.set))
+    run = evaluated(trained(options.run, load_config(options.config, options.set)), SPLIT)
     print(seeds_markdown(compare_seeds([run], SPLIT)))
-
-
-def trained(run: Path, config: str, changes: Sequence[str]) -> Path:
-    """The folder of a run that is trained as far as it was not yet."""
-    with started_run(load_config(config, changes), run, resume=(run / "config.toml").is_file()):
-        train(run)
-    return run
-
-
-def evaluated(run: Path, split: str = SPLIT, initial_from: Path | None = None) -> Path:
-    """The folder of a run with its results on a split, which are made if they are not there.
-
-    The untrained policy's profiles are those of the run `initial_from`, if there is one.
-    """
-    if not results_path(run, split).is_file():
-        evaluate_run(run, split=split, initial_from=initial_from)
-    return run
 
 
 if __name__ == "__main__":

@@ -8,7 +8,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from langptune_cli import compare, config, data, evaluate, gains, plan, profile, profiles, recommend, report, train
+from langptune_cli import (
+    ablate,
+    compare,
+    config,
+    data,
+    evaluate,
+    gains,
+    plan,
+    profile,
+    profiles,
+    recommend,
+    report,
+    train,
+)
 from langptune_rs.distributed.group import end_process
 from langptune_rs.distributed.threads import sleep_while_waiting
 from langptune_rs.errors import LangptuneError
@@ -55,6 +68,7 @@ app.command("recommend")(recommend.recommend)
 app.command("report")(report.report)
 app.command("gains")(gains.gains)
 app.command("compare")(compare.compare)
+app.command("ablate")(ablate.ablate)
 app.add_typer(config.app, name="config")
 
 

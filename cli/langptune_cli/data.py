@@ -27,7 +27,10 @@ class _Prepare(TyperCommand):
 
 @app.command(cls=_Prepare)
 @options_from(
-    DataConfig, leave_out=("source", "max_sessions", "num_targets"), template="NAME|FILE", rating_scale="LOW-HIGH"
+    DataConfig,
+    leave_out=("source", "max_sessions", "train_share", "num_targets"),
+    template="NAME|FILE",
+    rating_scale="LOW-HIGH",
 )
 def prepare(
     source: Annotated[

@@ -55,3 +55,11 @@ def test_a_reward_of_scores_needs_a_recommender_with_scores() -> None:
     with pytest.raises(ConfigError, match=r"rlso.reward has log_softmax, .* Write log_rank instead"):
         check_reward(config, gives_scores=False)
     check_reward(load_config("quickstart", ["rlso.reward=ndcg"]), gives_scores=False)
+
+
+def test_a_share_of_the_sessions_that_fills_no_batch_is_told_from_a_limit():
+    config = load_config("quickstart", ["data.train_share=0.01", "data.max_sessions=none"])
+    with pytest.raises(
+        ConfigError, match=r"only 5 training sessions \(data.train_share = 0.01\)\. .* raise data\.train_"
+    ):
+        check_sizes(config, 5, 5)

@@ -81,6 +81,9 @@ class DataConfig(Section):
     the scale of files where this is unset, and so are the items' average ratings."""
     max_sessions: PositiveInt | None = None
     """Train on this many sessions at most, drawn with the run's seed."""
+    train_share: float = Field(default=1.0, gt=0, le=1)
+    """Train as though there were only this share of the train sessions, drawn with the run's seed: steps on histories,
+    targets, popularity and `max_sessions` are of these."""
     num_targets: PositiveInt = 1
     """The reward of a train session averages over this many targets: its own, and the items that its user chose next
     in later train sessions. A user with fewer has fewer. None is a target of the user in validation or test."""

@@ -144,7 +144,7 @@ def read_initial_profiles(run: TrainedRun, sessions: Sessions, other: Path, spli
     Raises `RunError` when `other` has another policy, prompt, decoding, seed or data, or other sessions.
     """
     theirs, origin, own_origin = read_config(other), read_origin(other), read_origin(run.folder)
-    differing = [key for key in _WRITING if _value(theirs, key) != _value(run.config, key)]
+    differing = writes_unlike(theirs, run.config)
     if origin is None or own_origin is None or origin.data.content != own_origin.data.content:
         differing.append("data")
     written = read_profiles(other, split).filter(pl.col("policy") == BASELINE)
@@ -165,6 +165,11 @@ def read_initial_profiles(run: TrainedRun, sessions: Sessions, other: Path, spli
 
     num_samples = run.config.evaluation.samples
     return ProfileSets(read("greedy", 1), read("sampled", num_samples) if num_samples else None)
+
+
+def writes_unlike(config: RunConfig, other: RunConfig) -> list[str]:
+    """The sections and keys by which the untrained policies of two recipes write other profiles for a session."""
+    return [key for key in _WRITING if _value(config, key) != _value(other, key)]
 
 
 def _value(config: RunConfig, key: str) -> Any:

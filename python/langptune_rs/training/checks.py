@@ -37,8 +37,8 @@ def check_reward(config: RunConfig, *, gives_scores: bool) -> None:
 def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None:
     """Raise `ConfigError` when the number of training sessions does not suit the processes or the batch sizes.
 
-    `num_in_split` counts the whole train split; `data.max_sessions` may leave some of its sessions out, of which only
-    the steps on histories make use.
+    `num_in_split` counts the train split after `data.train_share`; `data.max_sessions` may leave some of its sessions
+    out, of which only the steps on histories make use.
     """
     num_processes = world_size()
     cause, more = _limit(config, num_sessions, num_in_split)
@@ -71,6 +71,8 @@ def _limit(config: RunConfig, num_sessions: int, num_in_split: int) -> tuple[str
     """Why there are no more sessions, in brackets where the recipe says so, and what gives more."""
     if num_sessions < num_in_split:
         return f" (data.max_sessions = {config.data.max_sessions} of {num_in_split})", "raise data.max_sessions"
+    if config.data.train_share < 1:
+        return f" (data.train_share = {config.data.train_share:g})", "raise data.train_share"
     return "", "prepare more data"
 
 

@@ -44,6 +44,7 @@ class Trainer:
     """Both models, and the parts of a run that use them in turn."""
 
     def __init__(self, config: RunConfig, output: Path, dataset: Dataset):
+        dataset = dataset.with_train_share(config.data.train_share, derive_seed(config.seed, "train-share"))
         self.config, self.output, self.dataset = config, output, dataset
         self.sessions = dataset.sessions.select("train").sample(config.data.max_sessions, config.seed)
         self.log_shares = log_target_shares(dataset) if config.contrastive.popularity_correction else None

@@ -250,7 +250,7 @@ def _template_now(folder: Path, info: dict[str, Any]) -> str:
 
 def _refuse_options(config: DataConfig, files: Files) -> None:
     """Raise `ConfigError` for options that the published split does not take."""
-    free = {"source", "template", "compat", "max_sessions"}
+    free = {"source", "template", "compat", "max_sessions", "train_share"}
     changed = [
         name
         for name, field in DataConfig.model_fields.items()

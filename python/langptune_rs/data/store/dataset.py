@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from langptune_rs.data.store.catalog import Catalog
 from langptune_rs.data.store.content import content_in, content_of, wording_of
 from langptune_rs.data.store.sessions import Sessions
 from langptune_rs.data.wording.templates import PAPER_STYLE, HistoryText, PromptOptions, Template
+from langptune_rs.seeds import generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,18 @@ class Dataset:
         is_train = self.sessions.splits.mask("train")
         seen = np.concatenate([self.sessions.histories.ravel(), self.sessions.targets[is_train]])
         return np.bincount(seen, minlength=len(self.catalog)).astype(np.int64)
+
+    def with_train_share(self, share: float, seed: int) -> Dataset:
+        """This data set with a share of its train sessions, at least one; the sessions of the other splits stay.
+
+        They are drawn without replacement and keep their order. With one seed a smaller share is part of a larger one.
+        """
+        if share == 1:
+            return self
+        is_train = self.sessions.splits.mask("train")
+        drawn = generator(seed).permutation(np.flatnonzero(is_train))
+        kept = drawn[: train_sessions_in(share, len(drawn))]
+        return replace(self, sessions=self.sessions.take(np.sort(np.concatenate([np.flatnonzero(~is_train), kept]))))
 
     def prompt(self, sessions: Sessions, i: int, style: PromptOptions = PAPER_STYLE) -> str:
         """The message to the policy for row i of `sessions`: the instruction, then the history, oldest item first."""
@@ -95,3 +108,8 @@ class Dataset:
             )
             for item, rating, review in zip(items, ratings, reviews, strict=True)
         ]
+
+
+def train_sessions_in(share: float, num_train: int) -> int:
+    """How many of `num_train` sessions a share of them is: the nearest whole number, at least 1."""
+    return max(1, round(share * num_train))

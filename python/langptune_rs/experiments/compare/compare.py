@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langptune_rs.config import load_config
-from langptune_rs.config.data import DataConfig
-from langptune_rs.data import open_source
 from langptune_rs.errors import InputError, RunError
 from langptune_rs.evaluation.significance import bootstrap_intervals, holm, paired_permutation_test
 from langptune_rs.evaluation.summary import LOWER_IS_BETTER
@@ -24,8 +22,8 @@ from langptune_rs.experiments.compare.page import write_pages
 from langptune_rs.experiments.compare.rows import GROUPS, Compared, Guards
 from langptune_rs.experiments.compare.settings import find_methods, split_overrides
 from langptune_rs.experiments.compare.task import Ranked
+from langptune_rs.experiments.prepared import prepared
 from langptune_rs.files import locked, write_text
-from langptune_rs.models.tokens import token_counters
 from langptune_rs.runs.results import TEST
 
 COMPARISON, GUARDS = "comparison.json", "guards"
@@ -70,10 +68,9 @@ def compare_methods(
     config = load_config(recipe, [*of_recipe, f"data.source={json.dumps(str(data))}"])
     output.mkdir(parents=True, exist_ok=True)
     with locked(output / ".lock", lambda holder: RunError(f"Another comparison{holder} is at work in {output}.")):
-        counters = token_counters(config.embedder.model, config.policy.model)
-        dataset = open_source(config.data, output / "data", counters)
+        dataset, folder = prepared(config, output)
         ranked = Ranked(
-            data=_folder_of(config.data, output),
+            data=folder,
             content=dataset.content,
             split=split,
             limit=config.evaluation.max_sessions,
@@ -108,13 +105,6 @@ def compare_methods(
         write_text(output / COMPARISON, json.dumps(comparison, indent=2, allow_nan=False) + "\n")
         write_pages(comparison, output)
     return comparison
-
-
-def _folder_of(config: DataConfig, output: Path) -> Path:
-    """Where the prepared data set is: see `open_source`."""
-    from langptune_rs.data.store.folder import is_prepared
-
-    return Path(config.source) if is_prepared(Path(config.source)) else output / "data"
 
 
 def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:

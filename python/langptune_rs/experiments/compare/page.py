@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from langptune_rs.evaluation.summary import LOWER_IS_BETTER
 from langptune_rs.evaluation.tables import latex_table, markdown_table
 from langptune_rs.experiments.compare.fitting import VALIDATION
 from langptune_rs.experiments.compare.rows import GROUPS
+from langptune_rs.experiments.pages import render
 from langptune_rs.experiments.report.charts import interval_chart
 from langptune_rs.experiments.report.tables import ARROW, label, p_text
 from langptune_rs.files import write_text
@@ -217,13 +217,6 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
 
 def html(comparison: Mapping[str, Any]) -> str:
     """The page. Every text that comes from data or settings is escaped."""
-    environment = Environment(
-        loader=PackageLoader("langptune_rs.experiments.compare.page", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
     headline = f"ndcg@{comparison['k']}"
     best = max(comparison["rows"], key=lambda row: row["metrics"][headline]["mean"])
     chart = interval_chart(
@@ -239,7 +232,8 @@ def html(comparison: Mapping[str, Any]) -> str:
         {"name": group, "rows": [_shown(comparison, row) for row in comparison["rows"] if row["group"] == group]}
         for group in GROUPS
     ]
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "compare/page.html.j2",
         title=f"Methods on {Path(comparison['data']).name}",
         headline=label(headline),
         verdict=verdict(comparison),

@@ -16,25 +16,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-_INK, _GRID, _FIRST, _SECOND = "#010101", "#010102", "#010103", "#010104"
-_PAGE_COLOURS = {_INK: "var(--muted)", _GRID: "var(--line)", _FIRST: "var(--accent)", _SECOND: "var(--second)"}
+INK, GRID, FIRST, SECOND = "#010101", "#010102", "#010103", "#010104"
+_PAGE_COLOURS = {INK: "var(--muted)", GRID: "var(--line)", FIRST: "var(--accent)", SECOND: "var(--second)"}
 """Placeholder colours that matplotlib draws with, and the page's variables that replace them."""
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "grid.color": _GRID,
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
 }
@@ -56,44 +56,44 @@ def line_chart(
     `borders` are the steps where an iteration begins. `name` keeps the ids of several charts on one page apart.
     `description` is the text for screen readers.
     """
-    with _style({"svg.hashsalt": name}):
+    with style({"svg.hashsalt": name}):
         figure = Figure(figsize=(4.6, 2.5), layout="constrained")
         axes = figure.add_subplot()
         for border in borders:
-            axes.axvline(border, color=_GRID, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.axvline(border, color=GRID, linewidth=0.8, linestyle=(0, (4, 3)))
         smooth = running_mean(line.values)
         many = len(line.values) >= 2 * _WINDOWS
         axes.plot(
-            line.steps, line.values, color=_FIRST, linewidth=1, alpha=0.3 if many else 1, marker="" if many else "."
+            line.steps, line.values, color=FIRST, linewidth=1, alpha=0.3 if many else 1, marker="" if many else "."
         )
         if many:
-            axes.plot(line.steps, smooth, color=_FIRST, linewidth=2)
+            axes.plot(line.steps, smooth, color=FIRST, linewidth=2)
         if dots and len(dots.steps):
-            axes.plot(dots.steps, dots.values, color=_SECOND, linestyle="", marker="o", markersize=6)
+            axes.plot(dots.steps, dots.values, color=SECOND, linestyle="", marker="o", markersize=6)
         axes.set_xlabel("optimizer step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.margins(x=0.02)
-        return _inline(figure, name, description)
+        return inline(figure, name, description)
 
 
 def interval_chart(name: str, description: str, rows: Sequence[tuple[str, float, float, float]], marked: str) -> str:
     """An SVG of (label, mean, low, high) rows, each a dot on its interval; the row `marked` stands out."""
-    with _style({"svg.hashsalt": name, "axes.grid.axis": "x", "axes.spines.left": False, "ytick.major.pad": 9}):
+    with style({"svg.hashsalt": name, "axes.grid.axis": "x", "axes.spines.left": False, "ytick.major.pad": 9}):
         figure = Figure(figsize=(9.4, 0.5 + 0.36 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         for place, (label, mean, low, high) in enumerate(rows):
-            colour = _FIRST if label == marked else _INK
+            colour = FIRST if label == marked else INK
             axes.plot([low, high], [place, place], color=colour, linewidth=2.5, alpha=0.5, solid_capstyle="round")
             axes.plot([mean], [place], color=colour, marker="o", markersize=8, clip_on=False, zorder=3)
         axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        return _inline(figure, name, description)
+        return inline(figure, name, description)
 
 
-def _style(settings: Mapping[str, Any]) -> AbstractContextManager[None]:
+def style(settings: Mapping[str, Any]) -> AbstractContextManager[None]:
     """matplotlib's settings for all charts, with those of one chart, inside the block."""
     return matplotlib.rc_context(cast(Any, {**_STYLE, **settings}))
 
@@ -111,7 +111,7 @@ def running_mean(values: Sequence[float]) -> NDArray[np.float64]:
     return means
 
 
-def _inline(figure: Figure, name: str, description: str) -> str:
+def inline(figure: Figure, name: str, description: str) -> str:
     """The figure as one <svg> in the page's font, without metadata or a fixed size; `name` makes its ids unique."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

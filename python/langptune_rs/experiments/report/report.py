@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.data import Dataset
+from langptune_rs.data.store.dataset import train_sessions_in
 from langptune_rs.data.wording.excerpts import shorten
 from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE, LOG_LIKELIHOOD, LOG_RANK, LOWER_IS_BETTER
 from langptune_rs.experiments.report.charts import Series, interval_chart, line_chart
@@ -293,8 +294,8 @@ def _facts(
 ) -> list[tuple[str, str]]:
     """The facts beside the title, as (name, value)."""
     counts = {split: dataset.sessions.splits.count(split) for split in ("train", "validation", "test")}
-    limit = config.data.max_sessions
-    used = f"{limit:,} of " if limit and limit < counts["train"] else ""
+    known = train_sessions_in(config.data.train_share, counts["train"])
+    used = f"{number:,} of " if (number := min(known, config.data.max_sessions or known)) < counts["train"] else ""
     training = sum(line.get("time/seconds", 0.0) for line in metrics)
     return [
         ("catalog", f"{len(dataset.catalog):,} items"),

@@ -1,0 +1,164 @@
+"""`langptune ablate`: what one key of a recipe does."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from langptune_rs.config import load_config
+from langptune_rs.config.loading import DEFAULT_RECIPE
+from langptune_rs.data import Dataset
+from langptune_rs.errors import InputError, RunError
+from langptune_rs.experiments.ablate.ablations import (
+    EQUAL_PROFILES,
+    Value,
+    check_suits,
+    find_ablation,
+    folders_of,
+    label,
+    limits_of,
+    overrides_of,
+    values_of,
+)
+from langptune_rs.experiments.ablate.examples import examples_of
+from langptune_rs.experiments.ablate.figures import write_figures
+from langptune_rs.experiments.ablate.page import write_pages
+from langptune_rs.experiments.ablate.rows import rows_of
+from langptune_rs.experiments.ablate.running import Plan, check_values, run_all
+from langptune_rs.experiments.prepared import prepared
+from langptune_rs.files import locked, write_text
+from langptune_rs.runs.folder import read_config
+
+ABLATION = "ablation.json"
+VALIDATION = "validation"
+
+
+def ablate(
+    what: str,
+    output: Path,
+    *,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    values: str | None = None,
+    seeds: Sequence[int] = (0,),
+    split: str = VALIDATION,
+    policy_only: bool = False,
+) -> dict[str, Any]:
+    """Train and evaluate a run for each value and seed; write `ablation.json`, its pages and figures into `output`.
+
+    They are written after each seed, and the last content of `ablation.json` is returned. What is finished in `output`
+    is kept, and what was interrupted goes on.
+
+    Args:
+        what: the name of an ablation, see `ABLATIONS`.
+        output: the folder of the runs, in VALUE/seed-N.
+        recipe: a recipe's name, or a .toml file.
+        overrides: `key=value` of the recipe.
+        values: with commas between; the recipe's own is always one of them. None: see `values_of`.
+        seeds: of the runs; a session's scores are averaged over them.
+        split: the sessions that are ranked. The test split is read only if it is named here.
+        policy_only: train every policy under one embedder, which is trained first.
+
+    Raises:
+        InputError: for an ablation or a value that cannot be, no seeds, or one twice.
+        ConfigError, DataError: for settings or data that cannot be used.
+        RunError: for a folder that holds something else.
+    """
+    ablation = find_ablation(what)
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise InputError(f"seeds are {list(seeds)}; give at least one, none below 0 and none twice")
+    config = load_config(recipe, overrides)
+    check_suits(ablation, config, policy_only=policy_only)
+    output.mkdir(parents=True, exist_ok=True)
+    with locked(output / ".lock", lambda holder: RunError(f"Another ablation{holder} is at work in {output}.")):
+        dataset, folder = prepared(config, output)
+        dataset.sessions.select(split)  # a split without sessions is refused before anything is trained
+        limits = limits_of(ablation, config, dataset.sessions.splits.count("train"))
+        found, own = values_of(ablation, values, config, limits)
+        folders_of(found)
+        data = f"data.source={json.dumps(str(folder.absolute()))}"
+        plan = Plan(
+            ablation=ablation,
+            recipe=recipe,
+            overrides=(*overrides, data),
+            config=config,
+            values=tuple(found),
+            own=own,
+            seeds=tuple(seeds),
+            split=split,
+            policy_only=policy_only,
+        )
+        check_values(plan, output)
+        summary: dict[str, Any] = {}
+
+        def after_seed(runs: Mapping[Value, Sequence[Path]]) -> None:
+            nonlocal summary
+            summary = _summary(plan, runs, output, dataset, list(overrides))
+            write_text(output / ABLATION, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+            write_figures(summary, output)
+            write_pages(summary, output)
+
+        run_all(plan, output, after_seed)
+    return summary
+
+
+def _summary(
+    plan: Plan, runs: Mapping[Value, Sequence[Path]], output: Path, dataset: Dataset, overrides: list[str]
+) -> dict[str, Any]:
+    """The content of ablation.json."""
+    ablation = plan.ablation
+    labels = {value: label(ablation, value) for value in plan.values}
+    own = labels[plan.own]
+    by_label = {labels[value]: of_value for value, of_value in runs.items()}
+    sessions, rows = rows_of(by_label, own, plan.split)
+    users = sessions["user_id"].to_list()
+    config = read_config(by_label[own][0])
+    return {
+        "name": ablation.name,
+        "key": ablation.key,
+        "title": ablation.title,
+        "method": config.method,
+        "own": own,
+        "data": plan.config.data.source,
+        "content": dataset.content,
+        "split": plan.split,
+        "num_sessions": len(users),
+        "num_users": len(set(users)),
+        "k": config.evaluation.k,
+        "seeds": rows[0]["seeds"],
+        "policy_only": plan.policy_only,
+        "recipe": plan.recipe or DEFAULT_RECIPE,
+        "overrides": overrides,
+        "notes": _notes(plan),
+        "rows": [
+            {
+                "value": value,
+                "settings": _settings(plan, value),
+                "runs": [str(run.relative_to(output)) for run in runs[value]],
+                **row,
+            }
+            for value, row in zip(plan.values, rows, strict=True)
+        ],
+        "examples": examples_of({name: of_value[0] for name, of_value in by_label.items()}, own, dataset, plan.split),
+        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+    }
+
+
+def _settings(plan: Plan, value: Value) -> list[str]:
+    """What a value's runs have beside the recipe and the user's settings."""
+    fixed = [f"{key}={json.dumps(setting)}" for key, setting in plan.ablation.with_all.items()]
+    alone = ["method=LangPTune-RLSO"] if plan.policy_only else []
+    return [*fixed, *overrides_of(plan.ablation, value, plan.config), *alone]
+
+
+def _notes(plan: Plan) -> list[str]:
+    """What is special about these runs, in sentences."""
+    notes = [plan.ablation.note] if plan.ablation.note else []
+    if plan.ablation.key.startswith("rlso."):
+        notes.append(EQUAL_PROFILES)
+    if plan.policy_only:
+        notes.append("One embedder was trained first, and every policy learns under it.")
+    return notes
