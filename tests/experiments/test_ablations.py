@@ -91,7 +91,7 @@ def test_defaults_are_those_of_the_paper_scaled_and_hold_the_recipes_own():
     assert found["num-profiles"] == ([2, 4, 6, 8], 6)
     assert found["epochs"] == ([1, 2, 4], 1)
     assert found["num-targets"] == ([1, 3, 6], 6)
-    assert found["objective"] == (["rlso", "rloo"], "rlso")
+    assert found["objective"] == (["rlso", "rloo", "grpo", "dpo"], "rlso")
     assert found["standardize"] == (["batch", "session", "leave-one-out"], "session")
     values, own = found["reward"]
     assert own == values[0] == config.rlso.reward
@@ -128,7 +128,7 @@ def test_a_default_that_the_data_are_too_few_for_is_left_out():
         ("train-ratio", "0.5", "it is a percentage from 0.79 to 100: the largest batch has 128 of the 16,377 train"),
         ("train-ratio", "101", "it is a percentage from 0.79 to 100"),
         ("train-ratio", "nan%", "it is a percentage from 0.79 to 100"),
-        ("objective", "rlso,ppo", "objective cannot be 'ppo': it is one of rlso, rloo."),
+        ("objective", "rlso,ppo", "objective cannot be 'ppo': it is one of rlso, rloo, grpo, dpo."),
         ("standardize", "all", "it is one of batch, session, leave-one-out."),
         ("iterations", "2,2", "--values has 2 twice"),
         ("iterations", "1", "has no value but the recipe's own, 1. Give others with --values"),
