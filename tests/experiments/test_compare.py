@@ -99,11 +99,11 @@ def test_p_values_are_corrected_within_their_family(compared):
             tests = [t for t in comparison["tests"] if t["family"] == family and t["metric"] == metric]
             assert [t["p_holm"] for t in tests] == pytest.approx(holm([t["p"] for t in tests]))
     of_profiles = [t for t in comparison["tests"] if t["family"] == "Profile-based" and t["metric"] == "ndcg@20"]
-    assert len(of_profiles) == 3
-    best = max(
-        (r for r in comparison["rows"] if r["group"] == "Profile-based"), key=lambda r: r["metrics"]["ndcg@20"]["mean"]
-    )
-    assert {t["method"] for t in of_profiles} == {best["name"]}
+    assert len(of_profiles) == 6  # all pairs: the best is chosen by the same scores
+    own = [r for r in comparison["rows"] if r["group"] == "Profile-based"]
+    best = max(own, key=lambda r: r["metrics"]["ndcg@20"]["mean"])
+    assert {t["method"] for t in of_profiles if t["is_best"]} == {best["name"]}
+    assert all(t["difference"] >= 0 for t in of_profiles)
 
 
 def test_what_is_done_is_kept_and_what_was_killed_goes_on(compared, tmp_path):
@@ -198,6 +198,9 @@ def test_a_method_that_does_not_exist_is_refused_with_all_there_are(noted_run, t
         (("--set", "EMB-0.dimm=3"), "EMB-0", "There is no key 'dimm' of EMB-0. Did you mean 'dim'?"),
         (("--set", "EMB-0=3"), "EMB-0", "is not of the form METHOD.key=value"),
         (("--split", "tests"), "MP", "There are no sessions in the split 'tests'"),
+        (("--split", "train"), "MP", "methods have learned from the targets of the train split"),
+        (("--set", "EASE.l2=3"), "MP", "EASE has settings, but is not among the methods that are fitted"),
+        (("--set", "EASE.l2=-3"), "MP,EASE", "EASE.l2 = -3"),
         (("--set", "evaluation.k=10"), "MP", "was evaluated at k = 20, and the others at 10"),
     ],
 )
@@ -216,6 +219,13 @@ def test_a_run_of_other_data_is_refused(noted_run, tmp_path):
     result = compare(noted_run, tmp_path / "new", "--run", str(other), methods="MP")
     assert result.exit_code == 2
     assert f"{other} was trained on data with other" in " ".join(result.output.split())
+
+
+def test_a_run_twice_is_refused_before_anything_is_fitted(noted_run, tmp_path):
+    result = compare(noted_run, tmp_path / "new", "--run", str(noted_run))
+    assert result.exit_code == 2
+    assert "are both LangPTune with the seed 0" in " ".join(result.output.split())
+    assert not (tmp_path / "new" / "mp").exists()
 
 
 def test_a_run_with_fewer_sessions_is_refused(noted_run, tmp_path):
@@ -242,7 +252,13 @@ def test_a_folder_of_another_comparison_is_refused(compared, tmp_path):
     shutil.copytree(output, other)
     result = compare(run, other, "--split", "validation", methods="MP")
     assert result.exit_code == 2
-    assert "holds MP with another ranked" in result.output
+    assert f"{run} has no results on the validation split" in " ".join(result.output.split())
+    task = other / "mp" / "seed-0" / "task.json"
+    task.write_text(task.read_text().replace('"k": 20', '"k": 10'))
+    for methods in ("MP", "MP,all"):
+        result = compare(run, other, methods=methods)
+        assert result.exit_code == 2
+        assert "holds MP with another ranked" in result.output
 
 
 def ranked_of(run):
@@ -260,6 +276,25 @@ def test_a_task_that_fails_says_why_and_is_tried_again(noted_run, tmp_path):
     outcome = run_task(Task(tmp_path / "task", "MP", {}, 0, gone))
     assert not isinstance(outcome, Failure)
     assert outcome.results["peak_memory"] > 1 << 20
+
+
+def test_nothing_is_chosen_before_every_setting_was_tried(noted_run, tmp_path, monkeypatch):
+    """A setting that fails for a passing reason may be the best one."""
+    ranked, config = ranked_of(noted_run), read_config(noted_run)
+    failing = {50.0}
+
+    def run_most(task):
+        return Failure(task, "out of memory") if task.settings["l2"] in failing else run_task(task)
+
+    monkeypatch.setattr(fitting, "run_task", run_most)
+    arguments = ([find_method("EASE")], config, {}, ranked, open_dataset(config, noted_run), (0,), tmp_path)
+    rows, left_out, _ = fitting.fit_methods(*arguments, is_all=True)
+    assert not rows
+    assert "l2 = 50.0 failed on validation: out of memory" in left_out[0].reason
+    assert not (tmp_path / "ease" / "seed-0").exists()
+    failing.clear()
+    rows, left_out, _ = fitting.fit_methods(*arguments, is_all=True)
+    assert [row.method for row in rows] == ["EASE"]
 
 
 def test_a_seed_that_fails_is_said_and_the_others_go_on(noted_run, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from langptune_rs.errors import InputError, RunError
 from langptune_rs.evaluation.significance import bootstrap_intervals, holm, paired_permutation_test
 from langptune_rs.evaluation.summary import LOWER_IS_BETTER
 from langptune_rs.experiments.compare.fitting import fit_methods
-from langptune_rs.experiments.compare.from_runs import rows_of_runs
+from langptune_rs.experiments.compare.from_runs import check_runs, rows_of_runs
 from langptune_rs.experiments.compare.guards import guard_rows
 from langptune_rs.experiments.compare.page import write_pages
 from langptune_rs.experiments.compare.rows import GROUPS, Compared, Guards
-from langptune_rs.experiments.compare.settings import find_methods, split_overrides
+from langptune_rs.experiments.compare.settings import find_methods, grid_of, method_settings, split_overrides
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.prepared import prepared
 from langptune_rs.files import locked, write_text
@@ -63,8 +64,12 @@ def compare_methods(
     """
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(f"seeds are {list(seeds)}; give at least one, none below 0 and none twice")
+    if split == "train":
+        raise InputError("methods have learned from the targets of the train split; compare on validation or test")
     wanted, is_all = find_methods(methods)
     of_recipe, of_methods = split_overrides(overrides)
+    if idle := of_methods.keys() - {method.name for method in wanted}:
+        raise InputError(f"{', '.join(sorted(idle))} has settings, but is not among the methods that are fitted")
     config = load_config(recipe, [*of_recipe, f"data.source={json.dumps(str(data))}"])
     output.mkdir(parents=True, exist_ok=True)
     with locked(output / ".lock", lambda holder: RunError(f"Another comparison{holder} is at work in {output}.")):
@@ -78,6 +83,11 @@ def compare_methods(
             k=config.evaluation.k,
         )
         ranked.sessions(dataset.sessions)  # a split without sessions is refused before anything is fitted
+        check_runs(runs, ranked)
+        for method in wanted:
+            values = of_methods.get(method.name, {})
+            for choice in grid_of(method, values):
+                method_settings(method, config, {**values, **choice})
         fitted, left_out, sessions = fit_methods(
             wanted, config, of_methods, ranked, dataset, seeds, output, is_all=is_all
         )
@@ -159,21 +169,22 @@ def _guards(own: NDArray[np.float64], guards: Guards, users: ArrayLike) -> dict[
 
 
 def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> list[dict[str, Any]]:
-    """Paired tests: within each group its best method against every other, then the best of the groups pairwise.
+    """Paired tests of all pairs within each group, then of the best of the groups.
 
-    "Best" is by the mean of `headline`. p-values of one metric and one family (a group, or the best of all groups) are
-    corrected by Holm's method. A row is {"family", "method", "other", "metric", "difference", "interval", "p",
-    "p_holm"}; `difference` is `method` less `other`.
+    The first of a pair has the higher mean of `headline`, and "is_best" says that it is the best of its group. p-values
+    of one metric and one family (a group, or the best of all groups) are corrected by Holm's method over all pairs:
+    which method is best is chosen by the same scores, so that the pairs that are not shown count too. A row is
+    {"family", "is_best", "method", "other", "metric", "difference", "interval", "p", "p_holm"}; `difference` is
+    `method` less `other`.
     """
     families: dict[str, list[tuple[Compared, Compared]]] = {}
     leaders: list[Compared] = []
     for group in GROUPS:
-        own = [row for row in rows if row.group == group]
-        if own:
-            best = max(own, key=lambda row: float(row.scores[headline].mean()))
-            leaders.append(best)
-            families[group] = [(best, other) for other in own if other is not best]
-    families["best of each group"] = [(a, b) for place, a in enumerate(leaders) for b in leaders[place + 1 :]]
+        own = _best_first([row for row in rows if row.group == group], headline)
+        leaders += own[:1]
+        families[group] = list(combinations(own, 2))
+    families["best of each group"] = list(combinations(_best_first(leaders, headline), 2))
+    names_of_leaders = {leader.name for leader in leaders}
     found: list[dict[str, Any]] = []
     for family, pairs in families.items():
         metrics = dict.fromkeys(metric for a, b in pairs for metric in a.scores if metric in b.scores)
@@ -184,6 +195,7 @@ def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> l
                 found.append(
                     {
                         "family": family,
+                        "is_best": a.name in names_of_leaders,
                         "method": a.name,
                         "other": b.name,
                         "metric": metric,
@@ -194,6 +206,10 @@ def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> l
                     }
                 )
     return found
+
+
+def _best_first(rows: Sequence[Compared], headline: str) -> list[Compared]:
+    return sorted(rows, key=lambda row: -float(row.scores[headline].mean()))
 
 
 def _difference(differences: NDArray[np.float64], users: ArrayLike) -> Mapping[str, Any]:

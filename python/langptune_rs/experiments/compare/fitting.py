@@ -18,7 +18,7 @@ from langptune_rs.data import Dataset
 from langptune_rs.errors import DataError, RunError
 from langptune_rs.experiments.compare.rows import Compared, LeftOut
 from langptune_rs.experiments.compare.settings import grid_of, method_settings
-from langptune_rs.experiments.compare.task import Failure, Outcome, Ranked, Task, run_task
+from langptune_rs.experiments.compare.task import Failure, MethodFailedError, Outcome, Ranked, Task, run_task
 from langptune_rs.files import write_text
 
 VALIDATION = "validation"
@@ -39,12 +39,14 @@ def fit_methods(
     """The rows of methods that need no run, those left out, and the sessions that were ranked (None without a row).
 
     Each setting of a method's grid is fitted with the seed 0 and ranks the validation split; the one with the best
-    NDCG@k is fitted with every seed and ranks the split of `ranked`. A setting or a seed that fails is said and left
-    out. With `is_all` so is a method for which no seed has worked or whose data are not there.
+    NDCG@k is fitted with every seed and ranks the split of `ranked`. A setting that the method refuses and a seed that
+    fails are said and left out. Where a setting fails otherwise, as when memory runs out, the method ranks nothing this
+    time, since its choice is not made. With `is_all` such a method is left out, and one whose data are not there.
 
     Raises:
         DataError: when the data lack what a method needs that was asked for by name.
-        RunError: when no seed of such a method has worked; see also `run_task`.
+        MethodFailedError: when no seed of such a method has worked, or a setting failed.
+        RunError: see `run_task`.
     """
     rows: list[Compared] = []
     left_out: list[LeftOut] = []
@@ -55,7 +57,7 @@ def fit_methods(
             method.check_data(dataset)
             settings = _tuned(method, recipe, values.get(method.name, {}), ranked, output)
             outcomes, failures = _seeds(method, settings, ranked, seeds, output)
-        except (DataError, RunError) as error:
+        except (DataError, MethodFailedError) as error:
             if not is_all:
                 raise
             left_out.append(LeftOut(method.name, str(error)))
@@ -83,15 +85,20 @@ def _tuned(
         task = Task(folder / f"tuning-{number}", method.name, settings[number], TUNING_SEED, on_validation)
         outcome = run_task(task)
         if isinstance(outcome, Failure):
-            found, said = {"failed": outcome.reason}, f"failed: {outcome.reason}"
+            if not outcome.is_refusal:
+                raise MethodFailedError(
+                    f"{method.name} with {_shown(choice)} failed on validation: {outcome.reason}. Nothing is chosen "
+                    "before every setting has been tried: run the command again, or set the values yourself."
+                )
+            found, said = {"failed": outcome.reason}, f"refused: {outcome.reason}"
         else:
             found = {headline: outcome.results["mean"][headline]}
             said = f"NDCG@{ranked.k} on validation {found[headline]:.4f}"
         tried.append({"settings": choice, **found})
-        _say(f"{', '.join(f'{key} = {value}' for key, value in choice.items())}: {said}")
+        _say(f"{_shown(choice)}: {said}")
     worked = [number for number, found in enumerate(tried) if headline in found]
     if not worked:
-        raise RunError(f"No setting of {method.name} works: {tried[-1]['failed']}")
+        raise MethodFailedError(f"No setting of {method.name} works: {tried[-1]['failed']}")
     best = max(worked, key=lambda number: (tried[number][headline], -number))
     write_text(folder / "tuning.json", json.dumps({"tried": tried, "chosen": best}, indent=2) + "\n")
     return settings[best]
@@ -114,7 +121,7 @@ def _seeds(
             outcomes.append(outcome)
             _say(f"seed {seed}: NDCG@{ranked.k} {outcome.results['mean'][f'ndcg@{ranked.k}']:.4f}")
     if not outcomes:
-        raise RunError(f"{method.name} works with no seed: {next(iter(failures.values()))}")
+        raise MethodFailedError(f"{method.name} works with no seed: {next(iter(failures.values()))}")
     return outcomes, failures
 
 
@@ -145,6 +152,10 @@ def _row(
 def folder_name(method: str) -> str:
     """The folder of a method: "Mean of history" -> "mean-of-history"."""
     return method.lower().replace(" ", "-")
+
+
+def _shown(choice: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in choice.items())
 
 
 def _say(text: str) -> None:

@@ -29,9 +29,9 @@ def rows_of_runs(
     Runs of one method are its seeds. Each must have been evaluated on the split, on at least the `sessions` that the
     other methods rank (None: those of the first run). Raises `RunError` for a run of other data, split or sessions.
     """
+    check_runs(runs, ranked)
     by_method: dict[str, list[Path]] = {}
     for run in runs:
-        _check_data(run, ranked)
         by_method.setdefault(read_config(run).method, []).append(run)
     rows: dict[tuple[str, Decoding], Compared] = {}
     for method, of_seeds in by_method.items():
@@ -58,6 +58,20 @@ def rows_of_runs(
                     failures={},
                 )
     return list(rows.values()), sessions
+
+
+def check_runs(runs: Sequence[Path], ranked: Ranked) -> None:
+    """Raise `RunError` for a run of other data, split or cutoff, or of the method and seed of one before it."""
+    seen: dict[tuple[str, int], Path] = {}
+    for run in runs:
+        _check_data(run, ranked)
+        config = read_config(run)
+        if other := seen.get((config.method, config.seed)):
+            raise RunError(
+                f"{other} and {run} are both {config.method} with the seed {config.seed}. Give one of them, or "
+                "train one with another --set seed=N."
+            )
+        seen[config.method, config.seed] = run
 
 
 def _check_data(run: Path, ranked: Ranked) -> None:

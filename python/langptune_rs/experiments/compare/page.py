@@ -38,7 +38,10 @@ def cells(comparison: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
         (
             test["p_holm"]
             for test in comparison["tests"]
-            if test["family"] == row["group"] and test["other"] == row["name"] and test["metric"] == headline
+            if test["family"] == row["group"]
+            and test["is_best"]
+            and test["other"] == row["name"]
+            and test["metric"] == headline
         ),
         None,
     )
@@ -123,7 +126,7 @@ def cells_of_tests(comparison: Mapping[str, Any]) -> list[list[str]]:
             p_text(test["p_holm"]),
         ]
         for test in comparison["tests"]
-        if test["metric"] == f"ndcg@{comparison['k']}"
+        if test["is_best"] and test["metric"] == f"ndcg@{comparison['k']}"
     ]
 
 
@@ -204,11 +207,16 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
         f"item is ranked among all {comparison['num_items']:,} items but those of the history.",
         "In brackets: 95% bootstrap interval; sessions of one user are drawn together, and swapped together in the "
         "paired permutation tests.",
-        f"p: NDCG@{comparison['k']} against the best method of the group, corrected by Holm over the group.",
+        f"p: NDCG@{comparison['k']} against the best method of the group, corrected by Holm over all pairs of the "
+        "group.",
         "A session's scores are averaged over the seeds; sd of seeds is the standard deviation of their means of "
         f"NDCG@{comparison['k']}.",
         "Settings were chosen on the validation split"
-        + (", on these very sessions: tuned methods look better here than they are." if is_validation else "."),
+        + (
+            ", on these very sessions, and so was when to stop: such methods look better here than they are."
+            if is_validation
+            else "."
+        ),
         "Fit: time for one seed with its settings. Memory: the most that the process held. ms each: to rank one "
         "session.",
         f"{ARROW}.",

@@ -38,6 +38,8 @@ from langptune_rs.files import write_atomically, write_text
 
 TASK, RESULTS, PER_USER = "task.json", "results.json", "per_user.parquet"
 MODEL, CHECKPOINT, FAILURE = "model", "checkpoint.pt", "failure.txt"
+REFUSED = 2
+"""The exit code of a process whose method refused its data or settings."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,12 @@ class Failure:
 
     task: Task
     reason: str
+    is_refusal: bool = False
+    """The method refused its data or settings, as it will again; anything else may work the next time."""
+
+
+class MethodFailedError(RunError):
+    """A method that has no row this time."""
 
 
 def run_task(task: Task) -> Outcome | Failure:
@@ -124,7 +132,7 @@ def run_task(task: Task) -> Outcome | Failure:
         process.start()
         _wait(process)
         if not task.is_done:
-            return Failure(task, _reason(task.folder, process.exitcode))
+            return Failure(task, _reason(task.folder, process.exitcode), process.exitcode == REFUSED)
     return read_outcome(task)
 
 
@@ -174,7 +182,7 @@ def _work(task: Task) -> None:
             traceback.print_exc()
         with suppress(OSError):
             write_text(task.folder / FAILURE, said + "\n")
-        sys.exit(1)
+        sys.exit(REFUSED if known else 1)
 
 
 def _fit_and_rank(task: Task) -> None:
