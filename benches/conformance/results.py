@@ -183,7 +183,7 @@ def theirs(comparison: Comparison, data: Path, seed: int, answer: Path) -> None:
     """Let the library's script write `answer`. Raises `CalledProcessError` when it fails."""
     settings = json.dumps({**comparison.settings, **comparison.theirs_alone})
     script = HERE / f"with_{comparison.library}.py"
-    options = ["--data", data, "--settings", settings, "--seed", str(seed), "--answer", answer]
+    options = ["--data", str(data), "--settings", settings, "--seed", str(seed), "--answer", str(answer)]
     subprocess.run(
         [WORK / comparison.library / "bin" / "python", script, comparison.model, *options],
         check=True,
@@ -224,7 +224,10 @@ def answers_to(comparison: Comparison, dataset: Dataset, data: Path, seed: int) 
 
 def scores_of(answers: Iterable[Answer]) -> NDArray[np.floating]:
     """The NDCG@20 of each session, (T,), as the mean over the seeds' answers."""
-    return np.mean([evaluate(answer.ranks, [METRIC]).per_user[METRIC] for answer in answers], axis=0)
+    scores: NDArray[np.floating] = np.mean(
+        [evaluate(answer.ranks, [METRIC]).per_user[METRIC] for answer in answers], axis=0
+    )
+    return scores
 
 
 @dataclass(frozen=True)
@@ -285,13 +288,11 @@ def table(measured: Iterable[Measured]) -> str:
 def report(measured: list[Measured], data: Exchange, seeds: list[int]) -> str:
     """The file of results."""
     today = datetime.date.today().isoformat()
-    versions = {library: number for row in measured for library, number in row.versions.items()}
     libraries = {
         row.comparison.library: ", ".join(f"{name} {number}" for name, number in row.versions.items())
         for row in measured
         if row.versions
     }
-    assert versions or not libraries
     here = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "torch-geometric", "transformers", "numpy", "scipy")
     )
