@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -197,7 +197,7 @@ Fit = Callable[[Exchange, dict[str, Any], int], tuple[Score, dict[str, Any]]]
 """Trains a model on the data with settings and a seed; how it scores, and what is worth knowing of the training."""
 
 
-def answer_with(models: dict[str, Fit], libraries: tuple[str, ...]) -> None:
+def answer_with(models: Mapping[str, Fit], libraries: tuple[str, ...]) -> None:
     """The main function of every library's script: fit the model that the command line names, write its answer.
 
     Arguments: MODEL --data FILE --settings JSON --seed N --answer FILE.

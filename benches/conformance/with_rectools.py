@@ -49,7 +49,7 @@ def score_by(model: Any, lightning: Any, data: Exchange) -> Score:
 
     def score(users: NDArray[np.int64], histories: NDArray[np.int64]) -> NDArray[np.floating]:
         numbers = of_item[histories]
-        rows = [(inner[row[row >= 0]].tolist(), [], {}) for row in numbers]
+        rows: list[Any] = [(inner[row[row >= 0]].tolist(), [], {}) for row in numbers]
         network = lightning.torch_model
         was_training = network.training
         network.eval()
