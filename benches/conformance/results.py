@@ -125,15 +125,17 @@ COMPARISONS = (
         {**SASREC, **EPOCHS},
         "rectools",
         "SASRec",
-        "The same loss. RecTools' blocks have one linear layer as their queries' residual and drop item embeddings.",
+        "The same loss. RecTools' blocks add to their normalised input, as the authors' code does, ours to the "
+        "input, as the paper does. RecTools does not scale what it embeds.",
     ),
     Comparison(
         "SASRec",
         {**SASREC, **EPOCHS},
         "cornac",
         "SASRec",
-        "cornac's cross-entropy is over the batch's targets and 2,048 items drawn by the root of their popularity, and "
-        "each prefix of a session is an example: a batch of 4 x 128 examples is one of 128 sessions.",
+        "cornac's blocks add to their normalised input. Its cross-entropy is over the batch's targets and 2,048 items "
+        "drawn by the root of their popularity, and each prefix of a session is an example: a batch of 4 x 128 "
+        "examples is one of 128 sessions.",
         theirs_alone={"num_sampled": 2048},
     ),
     Comparison(
@@ -141,7 +143,8 @@ COMPARISONS = (
         {**BERT4REC, "max_epochs": 50, "patience": 15},
         "rectools",
         "BERT4Rec",
-        "RecTools' blocks normalise first, and a tenth of its masked items are others and a tenth themselves.",
+        "The same loss. RecTools' blocks normalise before each layer, ours after it, as BERT does. Of RecTools' masked "
+        "items a tenth are replaced by others and a tenth stay; ours are all replaced by the mask.",
         ours_alone={"decay": 1.0},
     ),
 )
@@ -246,14 +249,14 @@ def describe(side: str, answers: Iterable[Answer]) -> str:
     """What one side's answers say of their training, in a line."""
     texts = []
     for answer in answers:
-        about = {name: value for name, value in answer.about.items() if name != "versions"}
+        about = {name: value for name, value in answer.about.items() if name not in ("versions", "seconds")}
         texts.append(
             ", ".join(
                 f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
                 for name, value in about.items()
             )
         )
-    return f"{side}: {'; '.join(texts)}"
+    return f" {side.capitalize()}: {'; '.join(texts)}." if any(texts) else ""
 
 
 def measure(comparison: Comparison, dataset: Dataset, data: Path, seeds: Iterable[int]) -> Measured:
@@ -266,7 +269,7 @@ def measure(comparison: Comparison, dataset: Dataset, data: Path, seeds: Iterabl
     own, other = zip(*pairs, strict=True)
     users = exchange_of(dataset).test_users
     outcome = compare_scores(scores_of(own), scores_of(other), users)
-    about = f"{describe('here', own)}. {describe(comparison.library, other)}."
+    about = (describe("here", own) + describe("there", other)).strip()
     return Measured(comparison, outcome, about, other[0].about["versions"])
 
 
@@ -307,7 +310,7 @@ def report(measured: list[Measured], data: Exchange, seeds: list[int]) -> str:
                 f"Written by `make conformance`, with the seeds {', '.join(map(str, seeds))}. MovieLens-100K: "
                 f"{len(data.sequences):,} sessions of {data.num_users} users, 4 items and a target, 84/8/8 by session. "
                 f"All models learn from the train sessions and from the histories of the others, and rank each of the "
-                f"{len(data.test_targets):,} test targets among all of {data.num_items:,} items outside its history. "
+                f"{len(data.test_targets):,} test targets among all items outside its history, of {data.num_items:,}. "
                 "What trains in epochs keeps that of the best NDCG@20 on validation, by the same rule on both sides.",
                 f"Here: {here}, Python {platform.python_version()}. Environments of the others, with the same torch: "
                 + "; ".join(f"{library}: {text}" for library, text in sorted(libraries.items()))

@@ -164,7 +164,7 @@ def test_a_comparison_from_end_to_end(modules, dataset, data, monkeypatch, tmp_p
     assert measured.outcome.ours > 0.4
     assert measured.outcome.verdict == "as good"
     assert measured.versions == {"numpy": np.__version__}
-    assert "seed 3" in measured.about
+    assert measured.about == "There: seed 3."
     text = results.report([measured], data, [3])
     assert "| 1. EASE" in text
     assert "there alone weight 1.0" in text
