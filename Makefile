@@ -4,7 +4,7 @@
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
 
-.PHONY: env train test test-fast test-aarch64 miri lint lint-aarch64 docs bench wheel clean tools
+.PHONY: env train test test-fast test-aarch64 miri lint lint-aarch64 docs bench conformance wheel clean tools
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -79,6 +79,21 @@ miri:
 bench: env
 	$(BIN)/python -m pip install --quiet --no-deps --requirement benches/peers/requirements.txt
 	$(BIN)/python benches/peers/results.py
+
+# The methods beside the same models of other libraries, each in an environment of its own that shares this torch.
+PEERS := cornac recbole rectools
+CONFORMANCE := benches/conformance
+environment_of = target/conformance/$(1)/packages-$(call hash,$(CONFORMANCE)/requirements-$(1).txt constraints.txt)
+PEER_ENVIRONMENTS := $(foreach peer,$(PEERS),$(call environment_of,$(peer)))
+conformance: env $(PEER_ENVIRONMENTS)
+	nice $(BIN)/python $(CONFORMANCE)/results.py
+
+$(PEER_ENVIRONMENTS): | env
+	$(BIN)/python -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement $(CONFORMANCE)/requirements-$(notdir $(@D)).txt
+	$(BIN)/python $(CONFORMANCE)/share_torch.py $(@D)
+	@touch $@
 
 # One wheel for every Python from 3.11 on.
 wheel: env
