@@ -300,7 +300,7 @@ def report(measured: list[Measured], data: Exchange, seeds: list[int]) -> str:
         f"{name} {version(name)}" for name in ("torch", "torch-geometric", "transformers", "numpy", "scipy")
     )
     notes = [
-        f"{number}. {row.comparison.notes} Settings: {settings_text(row.comparison)}. {row.about}"
+        f"{number}. {row.comparison.notes} Settings: {settings_text(row.comparison)}. {row.about}".rstrip()
         for number, row in enumerate(measured, start=1)
     ]
     return (
