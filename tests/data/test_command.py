@@ -53,7 +53,7 @@ def test_the_keys_of_the_configuration_are_options_with_the_same_defaults():
     command = typer.main.get_command(app).commands["data"].commands["prepare"]
     options = {option.name: option for option in command.params}
     for key, field in DataConfig.model_fields.items():
-        if key not in ("source", "max_sessions", "num_targets"):
+        if key not in ("source", "max_sessions", "train_share", "num_targets"):
             assert (options[key].opts, options[key].default) == ([f"--{key.replace('_', '-')}"], field.default)
             assert options[key].help.startswith(field.description.replace("`", "").split()[0])
 
