@@ -91,7 +91,8 @@ def table(runs: Mapping[str, Sequence[Path]], split: str) -> str:
         pairs = [pair for pair in PAIRS if set(pair) <= set(scores)]
         rows += [{**row, "decoding": decoding} for row in compare_sessions(scores, pairs, users)]
     head = ("method", "profiles", *map(label, metrics))
-    return f"{markdown_table(head, means)}\n\n{comparisons_markdown(rows)}\n\n{len(users)} {split} sessions.\n"
+    note = f"p is not corrected for the number of pairs. {len(users)} {split} sessions."
+    return f"{markdown_table(head, means)}\n\n{comparisons_markdown(rows)}\n\n{note}\n"
 
 
 def _mean(scores: NDArray[np.float64] | None) -> str:

@@ -22,7 +22,7 @@ def compare(
         str | None, typer.Option(help="Recipe of the data's and the embedder's settings, by name or as a .toml file.")
     ] = None,
     set_: Overrides = None,
-    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     guards: Annotated[
         bool,
         typer.Option(
@@ -35,10 +35,10 @@ def compare(
 
     A method's own settings are overridden as --set EASE.l2=100, and are then not chosen on validation.
     """
-    from langptune_rs.experiments.compare.compare import compare_methods
+    from langptune_rs.experiments.compare.compare import compare as run_comparison
     from langptune_rs.experiments.compare.page import PAGES, markdown
 
-    compared = compare_methods(
+    compared = run_comparison(
         data,
         output,
         methods=methods,

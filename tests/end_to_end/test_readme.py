@@ -64,8 +64,8 @@ def shorter(line: str) -> dict[str, int | str]:
     """What makes a line take seconds, and a comparison rank the sessions that the shorter training has ranked."""
     if line.startswith("langptune train "):
         return dict(SHORTER)
-    key = "evaluation.max_sessions"
-    return {key: SHORTER[key]} if line.startswith("langptune compare ") else {}
+    keys = ("evaluation.max_sessions", "embedder.max_tokens") if line.startswith("langptune compare ") else ()
+    return {key: SHORTER[key] for key in keys}
 
 
 def test_the_commands_run_in_order(tmp_path):

@@ -3,15 +3,18 @@
 import html.parser
 import json
 import shutil
+import time
+from functools import partial
 
 import numpy as np
 import polars as pl
 import pytest
+from tests.processes import Forked
 from typer.testing import CliRunner
 
 from langptune_cli.app import app
 from langptune_rs.baselines.registry import METHODS, find_method
-from langptune_rs.config import load_config
+from langptune_rs.config import load_config, to_toml
 from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
 from langptune_rs.experiments.compare import fitting
 from langptune_rs.experiments.compare.page import html as page_of
@@ -219,6 +222,54 @@ def test_a_run_of_other_data_is_refused(noted_run, tmp_path):
     result = compare(noted_run, tmp_path / "new", "--run", str(other), methods="MP")
     assert result.exit_code == 2
     assert f"{other} was trained on data with other" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("profile.temperature", "0.5", "began with another profile, so that they have no LangPTune-0 in common"),
+        ("embedder.max_tokens", "64", "began with another embedder"),
+    ],
+)
+def test_runs_that_began_otherwise_are_refused(noted_run, tmp_path, key, value, message):
+    other = tmp_path / "other"
+    shutil.copytree(noted_run, other)
+    (other / "config.toml").write_text(to_toml(load_config(other / "config.toml", ["seed=1", f"{key}={value}"])))
+    result = compare(noted_run, tmp_path / "new", "--run", str(other), methods="MP")
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_other_methods_read_with_the_embedder_of_the_runs(noted_run, tmp_path):
+    result = compare(noted_run, tmp_path / "new", "--set", "embedder.max_tokens=64", methods="EMB-0")
+    assert result.exit_code == 2
+    assert f"Give the recipe of the run: --config {noted_run / 'config.toml'}" in " ".join(result.output.split())
+    assert compare(noted_run, tmp_path / "new", "--set", "embedder.max_tokens=64", methods="MP").exit_code == 0
+
+
+def long_task(run, folder):
+    """A method that trains for hours."""
+    settings = {"hidden": 8, "num_heads": 1, "max_epochs": 10**6, "patience": 10**6}
+    config = find_method("SASRec").Config(**settings).model_dump(mode="json")
+    return Task(folder, "SASRec", config, 0, ranked_of(run))
+
+
+def test_a_method_ends_with_the_command_that_was_killed(noted_run, tmp_path):
+    """Else it would go on writing into the folder in which the next one works."""
+    checkpoint = tmp_path / "task" / "checkpoint.pt"
+    parent = Forked(partial(run_task, long_task(noted_run, tmp_path / "task")), {}, tmp_path / "log")
+    try:
+        deadline = time.monotonic() + 120
+        while not checkpoint.is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert checkpoint.is_file(), (tmp_path / "log").read_text()
+    finally:
+        parent.kill()
+        parent.wait(30)
+    time.sleep(1)
+    before = checkpoint.stat().st_mtime_ns
+    time.sleep(1)
+    assert checkpoint.stat().st_mtime_ns == before
 
 
 def test_a_run_twice_is_refused_before_anything_is_fitted(noted_run, tmp_path):

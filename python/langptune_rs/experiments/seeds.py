@@ -12,7 +12,7 @@ import polars as pl
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data.store.content import PARTS as DATA_PARTS
-from langptune_rs.errors import RunError
+from langptune_rs.errors import InputError, RunError
 from langptune_rs.experiments.comparisons import Scores, compare_methods, scores_of
 from langptune_rs.runs.folder import read_config
 from langptune_rs.runs.origin import Data, read_origin
@@ -75,6 +75,12 @@ def _of_one_recipe(runs: Sequence[Path], split: str) -> list[_Evaluated]:
     if same := next(_same_seeds(evaluated), None):
         raise RunError(same)
     return evaluated
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise `InputError` for no seeds, one below 0, or one twice."""
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise InputError(f"seeds are {list(seeds)}; give at least one, none below 0 and none twice")
 
 
 @dataclass(frozen=True)

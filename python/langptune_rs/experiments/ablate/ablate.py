@@ -11,7 +11,7 @@ from typing import Any
 from langptune_rs.config import load_config
 from langptune_rs.config.loading import DEFAULT_RECIPE
 from langptune_rs.data import Dataset
-from langptune_rs.errors import InputError, RunError
+from langptune_rs.errors import RunError
 from langptune_rs.experiments.ablate.ablations import (
     EQUAL_PROFILES,
     Value,
@@ -29,6 +29,7 @@ from langptune_rs.experiments.ablate.page import write_pages
 from langptune_rs.experiments.ablate.rows import rows_of
 from langptune_rs.experiments.ablate.running import Plan, check_values, run_all
 from langptune_rs.experiments.prepared import prepared
+from langptune_rs.experiments.seeds import check_seeds
 from langptune_rs.files import locked, write_text
 from langptune_rs.runs.folder import read_config
 
@@ -68,8 +69,7 @@ def ablate(
         RunError: for a folder that holds something else.
     """
     ablation = find_ablation(what)
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise InputError(f"seeds are {list(seeds)}; give at least one, none below 0 and none twice")
+    check_seeds(seeds)
     config = load_config(recipe, overrides)
     check_suits(ablation, config, policy_only=policy_only)
     output.mkdir(parents=True, exist_ok=True)

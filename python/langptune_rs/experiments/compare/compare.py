@@ -24,13 +24,14 @@ from langptune_rs.experiments.compare.rows import GROUPS, Compared, Guards
 from langptune_rs.experiments.compare.settings import find_methods, grid_of, method_settings, split_overrides
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.prepared import prepared
+from langptune_rs.experiments.seeds import check_seeds
 from langptune_rs.files import locked, write_text
 from langptune_rs.runs.results import TEST
 
 COMPARISON, GUARDS = "comparison.json", "guards"
 
 
-def compare_methods(
+def compare(
     data: str,
     output: Path,
     *,
@@ -62,8 +63,7 @@ def compare_methods(
         ConfigError, DataError: for settings or data that cannot be used.
         RunError: for a folder or a run of other data, split or sessions, with what differs.
     """
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise InputError(f"seeds are {list(seeds)}; give at least one, none below 0 and none twice")
+    check_seeds(seeds)
     if split == "train":
         raise InputError("methods have learned from the targets of the train split; compare on validation or test")
     wanted, is_all = find_methods(methods)
@@ -83,7 +83,7 @@ def compare_methods(
             k=config.evaluation.k,
         )
         ranked.sessions(dataset.sessions)  # a split without sessions is refused before anything is fitted
-        check_runs(runs, ranked)
+        check_runs(runs, ranked, config.embedder if any("embedder" in method.needs for method in wanted) else None)
         for method in wanted:
             values = of_methods.get(method.name, {})
             for choice in grid_of(method, values):

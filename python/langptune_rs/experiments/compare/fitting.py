@@ -129,6 +129,7 @@ def _row(
     method: type[Method], settings: Mapping[str, Any], outcomes: Sequence[Outcome], failures: Mapping[int, str]
 ) -> Compared:
     results = [outcome.results for outcome in outcomes]
+    fit_seconds = [found["fit_seconds"] for found in results if found["fit_seconds"] is not None]
     per_recommendation = [1000 * found["rank_seconds"] / found["num_sessions"] for found in results]
     return Compared(
         method=method.name,
@@ -141,7 +142,7 @@ def _row(
         seed_means={metric: [found["mean"][metric] for found in results] for metric in outcomes[0].scores},
         settings=settings,
         costs={
-            "fit_seconds": float(np.mean([found["fit_seconds"] for found in results])),
+            "fit_seconds": float(np.mean(fit_seconds)) if fit_seconds else None,
             "milliseconds": float(np.mean(per_recommendation)),
             "peak_memory": max(found["peak_memory"] for found in results),
         },

@@ -11,12 +11,14 @@ import polars as pl
 
 from langptune_rs.baselines.method import Decoding
 from langptune_rs.baselines.registry import find_method
+from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import RunError
 from langptune_rs.experiments.compare.rows import Compared
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.comparisons import scores_of
+from langptune_rs.experiments.evaluate import writes_unlike
 from langptune_rs.experiments.seeds import average_seeds
-from langptune_rs.runs.folder import read_config
+from langptune_rs.runs.folder import CONFIG, read_config
 from langptune_rs.runs.origin import read_origin
 from langptune_rs.runs.results import BASELINE, read_results
 
@@ -29,7 +31,6 @@ def rows_of_runs(
     Runs of one method are its seeds. Each must have been evaluated on the split, on at least the `sessions` that the
     other methods rank (None: those of the first run). Raises `RunError` for a run of other data, split or sessions.
     """
-    check_runs(runs, ranked)
     by_method: dict[str, list[Path]] = {}
     for run in runs:
         by_method.setdefault(read_config(run).method, []).append(run)
@@ -60,8 +61,12 @@ def rows_of_runs(
     return list(rows.values()), sessions
 
 
-def check_runs(runs: Sequence[Path], ranked: Ranked) -> None:
-    """Raise `RunError` for a run of other data, split or cutoff, or of the method and seed of one before it."""
+def check_runs(runs: Sequence[Path], ranked: Ranked, embedder: EmbedderConfig | None) -> None:
+    """Raise `RunError` for a run that does not belong into one table with the others.
+
+    It is of other data, split or cutoff, of the method and seed of one before it, or began with another policy, prompt
+    or embedder; or with another embedder than `embedder`, which other methods of the table read with, if any does.
+    """
     seen: dict[tuple[str, int], Path] = {}
     for run in runs:
         _check_data(run, ranked)
@@ -72,6 +77,20 @@ def check_runs(runs: Sequence[Path], ranked: Ranked) -> None:
                 "train one with another --set seed=N."
             )
         seen[config.method, config.seed] = run
+        first = read_config(runs[0])
+        differing = [key for key in writes_unlike(first, config) if key != "seed"]
+        if config.embedder != first.embedder:
+            differing.append("embedder")
+        if differing:
+            raise RunError(
+                f"{runs[0]} and {run} began with another {', '.join(differing)}, so that they have no LangPTune-0 in "
+                "common. Compare them one by one."
+            )
+        if embedder is not None and config.embedder != embedder:
+            raise RunError(
+                f"{run} began with another embedder than the recipe's, with which the other methods read. Give the "
+                f"recipe of the run: --config {run / CONFIG}."
+            )
 
 
 def _check_data(run: Path, ranked: Ranked) -> None:

@@ -61,7 +61,7 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, dict
         key, separator, text = override.partition("=")
         method, dot, field = key.strip().partition(".")
         name = by_lower_case.get(method.lower())
-        if name is None or name.lower() in RunConfig.model_fields:
+        if name is None:
             of_recipe.append(override)
         elif separator and dot and field:
             of_methods.setdefault(name, {})[field] = override_value(text.lstrip())

@@ -11,9 +11,11 @@ import hashlib
 import json
 import math
 import multiprocessing
+import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from contextlib import suppress
@@ -97,7 +99,8 @@ class Outcome:
 
     task: Task
     results: dict[str, Any]
-    """"fit_seconds", "rank_seconds", "peak_memory" in bytes (None where the system does not tell), "mean" by metric."""
+    """"fit_seconds" (None after an interruption), "rank_seconds", "peak_memory" in bytes, "num_sessions",
+    "mean" by metric."""
     sessions: pl.DataFrame
     """session_id, user_id and target of each session, in the order of the split."""
     scores: dict[str, NDArray[np.float64]]
@@ -173,6 +176,7 @@ def read_outcome(task: Task) -> Outcome:
 def _work(task: Task) -> None:
     """Fit, rank and write, in a process of its own; why it failed is left in a file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _fit_and_rank(task)
     except Exception as error:
@@ -185,12 +189,21 @@ def _work(task: Task) -> None:
         sys.exit(REFUSED if known else 1)
 
 
+def _end_with_parent() -> None:
+    """End this process at once when its parent has ended, however: the next one works in the same folder."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _fit_and_rank(task: Task) -> None:
     dataset = load(task.ranked.data)
     sessions = task.ranked.sessions(dataset.sessions)
     method = find_method(task.method)()
     method.check_data(dataset)
     settings = method.Config.model_validate(task.settings)
+    goes_on = (task.folder / CHECKPOINT).is_file()
     start_of_peak()
     started = time.perf_counter()
     method.fit(dataset, settings, task.seed, task.folder / CHECKPOINT)
@@ -200,7 +213,7 @@ def _fit_and_rank(task: Task) -> None:
     scores = score_sessions(*ranked, k=task.ranked.k)
     _save(task, method, per_session(sessions, dataset.catalog.item_ids, ranked, scores.per_user))
     results = {
-        "fit_seconds": fitted - started,
+        "fit_seconds": None if goes_on else fitted - started,
         "rank_seconds": done - fitted,
         "peak_memory": peak_memory(),
         "num_sessions": len(sessions),
