@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import chain
@@ -219,6 +220,24 @@ class Embedder:
     def encode_profiles(self, texts: Sequence[str]) -> np.ndarray:
         """Unit-length embeddings of profiles, each after the query prompt, float32 (len(texts), dim)."""
         return self._encode(self.queries(texts))
+
+    def unread_profile(self, text: str) -> str:
+        """The end of a profile that is cut off because it is longer than `max_tokens`; empty where all of it is read.
+
+        A tokenizer that cuts at the left leaves the beginning unread.
+        """
+        assert self.model.max_seq_length is not None, "it is set when the embedder is made"
+        read = self.tokens([text], self.query_prompt)[0]
+        if len(read) < self.model.max_seq_length:
+            return ""
+        from_left = self.model.tokenizer.truncation_side == "left"
+
+        def is_enough(length: int) -> bool:
+            part = text[len(text) - length :] if from_left else text[:length]
+            return self.tokens([part], self.query_prompt)[0] == read
+
+        enough = bisect_left(range(len(text)), True, key=is_enough)
+        return (text[: len(text) - enough] if from_left else text[enough:]).strip()
 
     @torch.inference_mode()
     def _encode(self, texts: Sequence[Prompted]) -> np.ndarray:

@@ -12,6 +12,11 @@ from langptune_rs.arrays import Ragged, rows_of
 from langptune_rs.data import Catalog
 from langptune_rs.errors import InputError
 from langptune_rs.models.embedder import Embedder
+from langptune_rs.recommending.edits import Edit, Profile
+from langptune_rs.recommending.explaining import Explanation, explain
+from langptune_rs.recommending.sentences import By
+from langptune_rs.recommending.steering import Steering, steer
+from langptune_rs.recommending.vectors import profile_vectors
 
 
 class Recommender:
@@ -77,21 +82,43 @@ class Recommender:
         assert isinstance(log_probs, Ragged)
         return ranks, log_probs
 
-    def recommend(self, profile: str, k: int = 20, exclude: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    def recommend(
+        self, profile: str | Profile, k: int = 20, exclude: Sequence[int] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The k items nearest to a profile, best first: indexes int64 (k,) and cosine similarities float32 (k,).
 
         `exclude` holds item indexes that are left out, such as the user's history.
         Raises `InputError` for an empty profile, an index out of range, or more items than the catalog has left.
         """
         check_request(profile, k, exclude, self.num_items)
-        user = self.embedder.encode_profiles([profile])
+        user = profile_vectors(self.embedder, [Profile.of(profile)])
         scores, items = self.index.search(user, k, exclude=np.array([list(exclude)], dtype=np.int64))
         return items[0], scores[0]
 
+    def explain(
+        self, profile: str | Profile, item: int, history: Sequence[int] = (), by: By = "sentence"
+    ) -> Explanation:
+        """What every sentence (or word) of a profile does to an item's score and rank, see `Explanation`.
 
-def check_request(profile: str, k: int, exclude: Sequence[int], num_items: int) -> None:
+        Raises `InputError` for an empty profile, an index out of range, or an item of the history.
+        """
+        check_items([item], self.num_items, "item")
+        check_request(profile, 1, history, self.num_items)
+        return explain(self.embedder, self.index, Profile.of(profile), item, history, by)
+
+    def steer(self, profile: str | Profile, *edits: Edit, exclude: Sequence[int] = ()) -> Steering:
+        """The ranking before and after edits of a profile, see `Steering`.
+
+        Raises `InputError` for an empty profile, an edit that cannot be made or changes nothing, or an index out of
+        range.
+        """
+        check_request(profile, 1, exclude, self.num_items)
+        return steer(self.embedder, self.index, Profile.of(profile), edits, exclude)
+
+
+def check_request(profile: str | Profile, k: int, exclude: Sequence[int], num_items: int) -> None:
     """Raise the errors of `Recommender.recommend`, before any model is loaded."""
-    if not profile.strip():
+    if not Profile.of(profile).text.strip():
         raise InputError(
             "the profile is empty: write at least a word about what the user likes (a policy that thinks and writes "
             "none needs a higher profile.max_tokens, or policy.template_arguments that tell it not to think)"

@@ -11,10 +11,23 @@ from pathlib import Path
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Catalog, Dataset
-from langptune_rs.errors import DataError, InputError, nearest
+from langptune_rs.errors import DataError, InputError, RunError, nearest
+from langptune_rs.recommending.edits import Edit, Profile
+from langptune_rs.recommending.explaining import Explanation
 from langptune_rs.recommending.recommender import Recommender, check_items, check_request
+from langptune_rs.recommending.sentences import By
+from langptune_rs.recommending.steering import Steering
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.trained import TrainedRun
+
+REWRITE = """Here is what a user likes:
+
+{profile}
+
+The user asks for a change: {instruction}
+
+Write what the user likes again, with this change. Keep all else as it is. Write nothing else."""
+"""What the policy is told for `ProfileService.propose`."""
 
 
 class ProfileService:
@@ -25,8 +38,8 @@ class ProfileService:
 
     @classmethod
     def open(cls, folder: str | Path) -> ProfileService:
-        """The service of a finished run. Raises `RunError` when `folder` holds none."""
-        return cls(TrainedRun.open(folder))
+        """The service of a finished run, which may have an embedder alone. Raises `RunError` when `folder` holds none."""
+        return cls(TrainedRun.open(folder, models=["embedder"]))
 
     @property
     def config(self) -> RunConfig:
@@ -85,7 +98,48 @@ class ProfileService:
         prompt = self._writer.history_prompt(history, known, reviews)
         return self._writer.write([prompt], greedy=True).texts[0]
 
-    def recommend(self, profile: str, k: int = 20, exclude: Sequence[int] = ()) -> list[tuple[str, str, float]]:
+    def propose(self, profile: str, instruction: str) -> str:
+        """The profile as the policy rewrites it by an instruction, such as "less horror", decoded greedily.
+
+        It is a proposal: a person reads it before it takes the place of the profile (`Rewrite`).
+        Raises `InputError` for an empty profile or instruction, `RunError` for a run without a policy, and `ModelError`
+        when both are longer than the policy's context.
+        """
+        check_request(profile, 1, (), len(self.catalog))
+        if not instruction.strip():
+            raise InputError('the instruction is empty: say what to change, such as "less horror"')
+        message = REWRITE.format(profile=profile, instruction=instruction)
+        return self._writer.write([self._writer.policy.encode_prompt(message)], greedy=True).texts[0]
+
+    def item_of(self, name: str) -> int:
+        """The index of an item by its id or, where no item has that id, its title.
+
+        Raises `DataError` with what is nearest where there is neither.
+        """
+        try:
+            return self.catalog.index_of(name)
+        except DataError:
+            try:
+                return self.catalog.index_of_title(name)
+            except DataError:
+                near = nearest(name, [*self.catalog.item_ids.near(name), *self.catalog.titles.near(name)])
+                raise DataError(
+                    f"No item of the catalog ({len(self.catalog)} items) has the id or the title {name!r}.{near}"
+                ) from None
+
+    def explain(
+        self, profile: str | Profile, item: int, history: Sequence[int] = (), by: By = "sentence"
+    ) -> Explanation:
+        """What every sentence (or word) of a profile does to an item; the errors are those of `Recommender.explain`."""
+        return self._recommender.explain(profile, item, history, by)
+
+    def steer(self, profile: str | Profile, *edits: Edit, exclude: Sequence[int] = ()) -> Steering:
+        """The ranking before and after edits; the errors are those of `Recommender.steer`."""
+        return self._recommender.steer(profile, *edits, exclude=exclude)
+
+    def recommend(
+        self, profile: str | Profile, k: int = 20, exclude: Sequence[int] = ()
+    ) -> list[tuple[str, str, float]]:
         """The k items nearest to a profile as (item_id, title, score), best first; score is the cosine similarity.
 
         `exclude` and the errors are those of `Recommender.recommend`.
@@ -99,6 +153,11 @@ class ProfileService:
 
     @cached_property
     def _writer(self) -> ProfileWriter:
+        if not (self.run.folder / "policy").is_dir():
+            raise RunError(
+                f"{self.run.folder} has no trained policy, so it writes no profiles: it trained an embedder alone. "
+                "Pass a profile that a person or another run wrote: `--profile TEXT`."
+            )
         return self.run.writer()
 
     @cached_property
