@@ -18,7 +18,7 @@ def profile_vectors(embedder: Embedder, profiles: Sequence[Profile]) -> NDArray[
 
     The vector of a profile whose text has the embedding e, and e_i without sentence i, is the direction of
     `e + sum_i (w_i - 1) (e - e_i) + sum_r w_r e_r`, where w_i are the weights of sentences and r the requests. So a
-    weight scales what leaving the sentence out takes away: 0 is the vector without the sentence, and 1 that of the text.
+    weight scales what leaving the sentence out takes away: 0 is the vector without it, and 1 that of the text.
 
     Raises `InputError` when weights and requests leave no direction.
     """
@@ -39,8 +39,11 @@ def profile_vectors(embedder: Embedder, profiles: Sequence[Profile]) -> NDArray[
 def _moved(profile: Profile, parts: Sequence[Part], embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
     text, left, requests = np.split(embeddings, [1, 1 + len(parts)])
     weights = np.array([profile.weights[part.text] - 1 for part in parts])
-    vector = text[0] + weights @ (text - left) + np.array(list(profile.requests.values())) @ requests
+    vector: NDArray[np.float64] = (
+        text[0] + weights @ (text - left) + np.array(list(profile.requests.values())) @ requests
+    )
     length = float(np.linalg.norm(vector))
     if length < 1e-6:
         raise InputError("the weights and requests cancel the profile, so no item is nearer than another: change one")
-    return vector / length
+    vector /= length
+    return vector

@@ -38,7 +38,7 @@ class ProfileService:
 
     @classmethod
     def open(cls, folder: str | Path) -> ProfileService:
-        """The service of a finished run, which may have an embedder alone. Raises `RunError` when `folder` holds none."""
+        """The service of a finished run, with or without a policy. Raises `RunError` when `folder` holds none."""
         return cls(TrainedRun.open(folder, models=["embedder"]))
 
     @property
