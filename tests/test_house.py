@@ -57,7 +57,7 @@ LIBRARIES = {
         *("datasets", "filelock", "huggingface_hub", "jinja2", "matplotlib", "numpy", "orjson", "polars", "pyarrow"),
         *("rich", "tokenizers", "torch"),
     },
-    "langptune_rs.serving": {"numpy"},
+    "langptune_rs.serving": {"numpy", "rich"},
     "langptune_cli": {"click", "typer"},
 }
 """What a room may import beside the standard library. Rooms that are not named here take what they need."""

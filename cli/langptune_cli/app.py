@@ -14,12 +14,14 @@ from langptune_cli import (
     config,
     data,
     evaluate,
+    explain,
     gains,
     plan,
     profile,
     profiles,
     recommend,
     report,
+    steer,
     train,
 )
 from langptune_rs.distributed.group import end_process
@@ -65,6 +67,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("profile")(profile.profile)
 app.command("profiles")(profiles.profiles)
 app.command("recommend")(recommend.recommend)
+app.command("explain")(explain.explain)
+app.command("steer")(steer.steer)
 app.command("report")(report.report)
 app.command("gains")(gains.gains)
 app.command("compare")(compare.compare)

@@ -20,6 +20,10 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 User = Annotated[str | None, typer.Option(metavar="ID", help="A user of the data set, by the newest session.")]
 
+ProfileText = Annotated[
+    str | None, typer.Option("--profile", metavar="TEXT", help="A profile, as the policy or you wrote it.")
+]
+
 
 def exactly_one(**options: object) -> None:
     """Refuse anything but one given option, in the command's own words."""

@@ -13,8 +13,9 @@ def langptune(monkeypatch, tmp_path) -> Callable[..., Result]:
     """`langptune("config", "list")` in an empty working folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    def run(*arguments: object, input: str | None = None) -> Result:
+        typed = [str(argument) for argument in arguments]
+        return CliRunner().invoke(app, typed, input=input, catch_exceptions=False)
 
     return run
 

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,113 @@ def test_wrong_users_files_and_numbers_are_named(error_of, run, tmp_path):
     assert "empty" in error_of("recommend", run, "--profile", " ")
 
 
+PROFILE = "Films about sharks, such as Jaws. Boxing, such as Rocky."
+
+
+def test_explain_says_what_each_sentence_does(langptune, run):
+    found = json.loads(langptune("explain", run, "--profile", PROFILE, "--item", "jaws", "--json").stdout)
+    assert (found["item_id"], found["title"], found["num_ranked"], found["unread"]) == ("i3", "Jaws", len(FILMS), "")
+    assert [part["text"] for part in found["parts"]] == PROFILE.replace(". B", ".|B").split("|")
+    sharks, boxing = found["parts"]
+    assert sharks["effect"] > 0 > boxing["effect"]
+    shown = langptune("explain", run, "--profile", PROFILE, "--item", "i3").stdout
+    assert "Jaws  [i3]" in shown
+    assert f"{sharks['effect']:+.3f}" in shown
+    assert "Films about sharks" in shown
+
+
+def test_explain_a_user_shows_the_history(langptune, run):
+    found = json.loads(langptune("explain", run, "--user", "u3", "--item", "Alien", "--by", "word", "--json").stdout)
+    assert found["num_ranked"] == 6
+    assert {item["title"] for item in found["history"]} == {"Jaws", "Brazil", "Fargo", "Psycho"}
+    assert [part["text"] for part in found["parts"]] == found["profile"].split()
+
+
+def test_steer_shows_the_list_after_the_edits_and_the_moves(langptune, run):
+    arguments = ("steer", run, "--profile", PROFILE, "--remove", "1", "--request", "elephants=-0.5", "-k", "3")
+    found = json.loads(langptune(*arguments, "--json").stdout)
+    assert found["before"] == {"text": PROFILE, "weights": {}, "requests": {}}
+    assert found["after"] == {"text": "Boxing, such as Rocky.", "weights": {}, "requests": {"elephants": -0.5}}
+    assert found["items"][0]["title"] == "Rocky"
+    assert [item["rank"] for item in found["items"]] == [1, 2, 3]
+    assert all(item["rank"] > 3 >= item["rank_before"] for item in found["left"])
+    shown = langptune(*arguments).stdout
+    assert "- 0.5 × elephants" in shown
+    assert all(item["title"] in shown for item in [*found["items"], *found["left"]])
+
+
+def test_steer_by_an_instruction_asks_first(langptune, run):
+    arguments = ("steer", run, "--profile", PROFILE, "--instruct", "more cartoons", "-k", "3")
+    refused = langptune(*arguments, input="n\n")
+    assert refused.exit_code == 1
+    proposal = refused.stdout.partition("The policy proposes:\n\n")[2].partition("\n\nTake it?")[0]
+    assert proposal
+    assert "score" not in refused.stdout  # no ranking
+    taken = langptune(*arguments, "--yes", "--json")
+    if proposal == PROFILE:
+        assert "changes nothing" in taken.stderr
+    else:
+        assert json.loads(taken.stdout)["after"]["text"] == proposal
+
+
+def test_wrong_edits_and_items_are_named(error_of, run):
+    assert "'jawz'" in (said := error_of("explain", run, "--profile", PROFILE, "--item", "jawz"))
+    assert "Did you mean 'Jaws'?" in said
+    assert "begin so: 'Amadeus'" in error_of("explain", run, "--profile", PROFILE, "--item", "ama")
+    assert "sentence or word" in error_of("explain", run, "--profile", PROFILE, "--item", "Jaws", "--by", "line")
+    assert "is in the history" in error_of("explain", run, "--user", "u3", "--item", "Jaws")
+    assert "2 sentences" in error_of("steer", run, "--profile", PROFILE, "--remove", "3")
+    assert "NUMBER=WEIGHT" in error_of("steer", run, "--profile", PROFILE, "--weigh", "2")
+    assert "no edit" in error_of("steer", run, "--profile", PROFILE)
+    assert "changes nothing" in error_of("steer", run, "--profile", PROFILE, "--rewrite", PROFILE)
+    assert "empty" in error_of("steer", run, "--profile", PROFILE, "--rewrite", " ")
+    assert "there is no file" in error_of("recommend", run, "--watch", "none.txt")
+    assert "there is no folder" in error_of("recommend", run, "--watch", "none/profile.txt")
+
+
+def test_a_run_without_a_policy_ranks_and_says_what_it_cannot_do(langptune, error_of, run, tmp_path):
+    alone = tmp_path / "alone"
+    shutil.copytree(run, alone, symlinks=True, ignore=shutil.ignore_patterns("policy"))
+    assert "Jaws" in langptune("recommend", alone, "--profile", "the film Jaws", "-k", "1").stdout
+    assert "has no trained policy" in error_of("recommend", alone, "--user", "u3")
+    assert "has no trained policy" in error_of("profile", alone, "--user", "u3")
+
+
+def watched(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from langptune_cli.app import main; main()", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_watch_ranks_again_when_the_file_is_saved(run, tmp_path):
+    file = tmp_path / "profile.txt"
+    with watched("recommend", run, "--profile", PROFILE, "--watch", file, "-k", "3", "--json") as watching:
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        assert first["profile"] == file.read_text().strip() == PROFILE
+        for text in ("Boxing, such as Rocky.", "Elephants and Gandhi."):
+            saved = tmp_path / "profile.txt~"
+            saved.write_text(text)
+            saved.replace(file)  # as editors save
+            found = json.loads(watching.stdout.readline())
+            assert found["after"]["text"] == text
+            assert found["items"][0]["title"] in text
+        file.write_text("")  # an editor that empties the file first
+        file.write_bytes("Ä".encode("latin-1"))
+        assert watching.wait(60) == 2
+        assert watching.stderr is not None
+        assert "is not UTF-8 text" in watching.stderr.read()
+
+
+def test_watch_ends_with_an_interruption(run, tmp_path):
+    with watched("recommend", run, "--profile", PROFILE, "--watch", tmp_path / "profile.txt", "-k", "1") as watching:
+        assert watching.stdout is not None
+        assert "[i" in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(60) == 0
+        assert watching.stderr is not None
+        assert "Traceback" not in watching.stderr.read()
+
+
 def test_evaluate_prints_the_table_and_writes_the_results(langptune, error_of, run):
     shown = langptune("evaluate", run, "--split", "validation")
     assert shown.exit_code == 0
@@ -93,7 +203,7 @@ def test_evaluate_prints_the_table_and_writes_the_results(langptune, error_of, r
 
 
 def test_evaluate_and_report_as_json(langptune, monkeypatch, tmp_path):
-    monkeypatch.setattr("langptune_rs.experiments.evaluate.evaluate_run", lambda run, *, split: {"split": split})
+    monkeypatch.setattr("langptune_rs.experiments.evaluate.evaluate_run", lambda run, *, split, **_: {"split": split})
     assert json.loads(langptune("evaluate", tmp_path, "--split", "train", "--json").stdout) == {"split": "train"}
     monkeypatch.setattr("langptune_rs.experiments.report.report.write_report", lambda run: run / "report.html")
     assert json.loads(langptune("report", tmp_path, "--json").stdout) == {"report": str(tmp_path / "report.html")}

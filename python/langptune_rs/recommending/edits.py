@@ -6,7 +6,7 @@ edit is taking the profile before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from langptune_rs.errors import InputError
@@ -119,3 +119,53 @@ class Request:
 
 
 Edit = Rewrite | Remove | Weigh | Request
+
+
+def edits_of(
+    *,
+    rewrite: str | None = None,
+    instruct: str | None = None,
+    remove: Sequence[int] | None = None,
+    weigh: Sequence[str] | None = None,
+    request: Sequence[str] | None = None,
+) -> list[Edit]:
+    """Edits as a person types them: sentence numbers, `NUMBER=WEIGHT`, and `TEXT=WEIGHT` or a text that weighs 1.
+
+    All numbers are those of the profile before the edits, so there are none with a new text. `instruct` is only
+    counted: what it makes of the profile is a rewrite.
+
+    Raises `InputError` for no edit, edits that exclude each other, or a text that has not this form.
+    """
+    new_text = [name for name, text in (("rewrite", rewrite), ("instruct", instruct)) if text is not None]
+    numbered = [name for name, given in (("remove", remove), ("weigh", weigh)) if given]
+    if not new_text and not numbered and not request:
+        raise InputError("there is no edit: give a text, an instruction, a sentence to remove or weigh, or a request")
+    if len(new_text) > 1 or (new_text and numbered):
+        raise InputError(
+            f"{' and '.join([*new_text, *numbered])} do not go together: sentences are counted in the profile "
+            "before it has a new text. Give one of them, and the other on what comes out of it"
+        )
+    return [
+        *([] if rewrite is None else [Rewrite(rewrite)]),
+        *(_weigh(text) for text in weigh or ()),
+        *(Remove(number) for number in sorted(set(remove or ()), reverse=True)),
+        *(_request(text) for text in request or ()),
+    ]
+
+
+def _weigh(text: str) -> Weigh:
+    number, _, weight = text.partition("=")
+    try:
+        return Weigh(int(number), float(weight))
+    except ValueError:
+        raise InputError(f"{text!r} is no weight of a sentence: write NUMBER=WEIGHT, such as 2=0.5") from None
+
+
+def _request(text: str) -> Request:
+    wish, equals, weight = text.rpartition("=")
+    if not equals:
+        return Request(text)
+    try:
+        return Request(wish, float(weight))
+    except ValueError:
+        return Request(text)  # an = of the text's own

@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from sentencex import segment
 
 from langptune_rs.errors import InputError
 
 By = Literal["sentence", "word"]
+
+
+def by_name(name: str) -> By:
+    """A kind of part by its name. Raises `InputError` for another name."""
+    if name not in get_args(By):
+        raise InputError(f"a profile has no parts called {name!r}: choose {' or '.join(get_args(By))}")
+    return cast(By, name)
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,16 @@ class ProfileService:
         prompt = self._writer.history_prompt(history, known, reviews)
         return self._writer.write([prompt], greedy=True).texts[0]
 
+    def text_and_history(self, user: str | None, profile: str | None) -> tuple[str, list[int]]:
+        """The profile given, or the one that the policy writes for a user, and the history that is not ranked for it.
+
+        A profile given without a user has no history. The errors are those of `history_of` and `profile`.
+        """
+        if user is None:
+            return profile or "", []
+        history, ratings, reviews = self.history_of(user)
+        return (self.profile(history, ratings, reviews) if profile is None else profile), history
+
     def propose(self, profile: str, instruction: str) -> str:
         """The profile as the policy rewrites it by an instruction, such as "less horror", decoded greedily.
 
@@ -122,7 +132,10 @@ class ProfileService:
             try:
                 return self.catalog.index_of_title(name)
             except DataError:
-                near = nearest(name, [*self.catalog.item_ids.near(name), *self.catalog.titles.near(name)])
+                titles = self.catalog.titles.near(name)
+                begin = [title for title in titles if title.casefold().startswith(name.casefold())][:3]
+                begin_so = f" Titles that begin so: {', '.join(map(repr, begin))}."
+                near = begin_so if begin else nearest(name, [*self.catalog.item_ids.near(name), *titles])
                 raise DataError(
                     f"No item of the catalog ({len(self.catalog)} items) has the id or the title {name!r}.{near}"
                 ) from None
