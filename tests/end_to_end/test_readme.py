@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-START, DATA, TRAINING, DISTRIBUTED, REPORT, EVALUATION, COMPARE = (
+START, DATA, TRAINING, DISTRIBUTED, REPORT, EVALUATION, COMPARE, STEERING = (
     (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    for page in ("index", "data", "training", "distributed", "report", "evaluation", "compare")
+    for page in ("index", "data", "training", "distributed", "report", "evaluation", "compare", "steering")
 )
 
 SHORTER = {
@@ -72,9 +72,11 @@ def test_the_commands_run_in_order(tmp_path):
     lines = ['{"title": "Fargo (1996)", "rating": 5}', '{"title": "Babe (1995)", "rating": 4}']
     (tmp_path / "my-films.jsonl").write_text("\n".join(lines) + "\n")
     assert len(commands()) >= 10
-    on_the_run_of_the_readme = [line for line in commands(REPORT) if line not in commands()]
+    on_the_run_of_the_readme = [line for line in commands(REPORT) + commands(STEERING) if line not in commands()]
     for line in commands() + on_the_run_of_the_readme:
         assert langptune(line, tmp_path, *overrides(shorter(line))).strip(), line
+    (example,) = blocks("python", STEERING)
+    assert "Slow science fiction." in python(example, tmp_path)
     mine = tmp_path / "runs" / "mine"
     results = json.loads((mine / "results.json").read_text())
     assert list(results["methods"]) == ["Random", "MP", "EMB-0", "LangPTune-0", "LangPTune"]
