@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from langptune_rs.config import load_config
 from langptune_rs.errors import InputError, RunError
-from langptune_rs.evaluation.significance import bootstrap_intervals, holm, paired_permutation_test
-from langptune_rs.evaluation.summary import LOWER_IS_BETTER
+from langptune_rs.evaluation.significance import bootstrap_intervals, paired_permutation_test
+from langptune_rs.evaluation.summary import LOWER_IS_BETTER, compare_sessions, with_holm
 from langptune_rs.experiments.compare.fitting import fit_methods
 from langptune_rs.experiments.compare.from_runs import check_runs, rows_of_runs
 from langptune_rs.experiments.compare.guards import guard_rows
@@ -185,27 +185,17 @@ def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> l
         families[group] = list(combinations(own, 2))
     families["best of each group"] = list(combinations(_best_first(leaders, headline), 2))
     names_of_leaders = {leader.name for leader in leaders}
-    found: list[dict[str, Any]] = []
-    for family, pairs in families.items():
-        metrics = dict.fromkeys(metric for a, b in pairs for metric in a.scores if metric in b.scores)
-        for metric in metrics:
-            there = [(a, b) for a, b in pairs if metric in a.scores and metric in b.scores]
-            p_values = [paired_permutation_test(a.scores[metric], b.scores[metric], clusters=users) for a, b in there]
-            for (a, b), p, p_holm in zip(there, p_values, holm(p_values), strict=True):
-                found.append(
-                    {
-                        "family": family,
-                        "is_best": a.name in names_of_leaders,
-                        "method": a.name,
-                        "other": b.name,
-                        "metric": metric,
-                        **_difference(a.scores[metric] - b.scores[metric], users),
-                        "p": p,
-                        "p_holm": p_holm,
-                        "higher_is_better": metric not in LOWER_IS_BETTER,
-                    }
-                )
-    return found
+    scores = {row.name: row.scores for row in rows}
+    return [
+        {
+            "family": family,
+            "is_best": test["method"] in names_of_leaders,
+            **test,
+            "higher_is_better": test["metric"] not in LOWER_IS_BETTER,
+        }
+        for family, pairs in families.items()
+        for test in with_holm(compare_sessions(scores, [(a.name, b.name) for a, b in pairs], users))
+    ]
 
 
 def _best_first(rows: Sequence[Compared], headline: str) -> list[Compared]:
