@@ -28,7 +28,7 @@ from numpy.typing import NDArray  # noqa: E402
 
 from langptune_rs.baselines.method import Decoding  # noqa: E402
 from langptune_rs.config import load_config  # noqa: E402
-from langptune_rs.evaluation.summary import compare_sessions  # noqa: E402
+from langptune_rs.evaluation.summary import compare_sessions, with_holm  # noqa: E402
 from langptune_rs.evaluation.tables import markdown_table  # noqa: E402
 from langptune_rs.experiments.comparisons import scores_of  # noqa: E402
 from langptune_rs.experiments.report.tables import comparisons_markdown, label  # noqa: E402
@@ -89,9 +89,9 @@ def table(runs: Mapping[str, Sequence[Path]], split: str) -> str:
         shown = [name for name in ROWS if name in scores and (decoding == "greedy" or name not in SIMPLE)]
         means += [[name, decoding, *(_mean(scores[name].get(metric)) for metric in metrics)] for name in shown]
         pairs = [pair for pair in PAIRS if set(pair) <= set(scores)]
-        rows += [{**row, "decoding": decoding} for row in compare_sessions(scores, pairs, users)]
+        rows += [{**row, "decoding": decoding} for row in with_holm(compare_sessions(scores, pairs, users))]
     head = ("method", "profiles", *map(label, metrics))
-    note = f"p is not corrected for the number of pairs. {len(users)} {split} sessions."
+    note = f"p (Holm): corrected over the pairs of one decoding and metric. {len(users)} {split} sessions."
     return f"{markdown_table(head, means)}\n\n{comparisons_markdown(rows)}\n\n{note}\n"
 
 

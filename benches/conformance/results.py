@@ -83,7 +83,7 @@ COMPARISONS = (
         {"neighbours": 100, "shrinkage": 10.0},
         "recbole",
         "ItemKNN",
-        "RecBole keeps the 100 nearest of the item that is scored; ours are the 100 nearest of an item of the history.",
+        "The same model: the 100 nearest of the item that is scored.",
     ),
     Comparison(
         "ItemKNN",

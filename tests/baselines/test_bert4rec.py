@@ -37,6 +37,21 @@ def test_scores_are_those_of_the_masked_language_model():
         assert network.loss(inputs, labels).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_states_of_some_places_are_those_of_the_whole_model_with_their_gradients():
+    inputs = torch.tensor([[3, 8, 1, 29, 30], [30, 2, 30, 4, 5], [1, 2, 3, 4, 5]])
+    places = torch.tensor([[0, 0, 0, 0, 1], [1, 0, 1, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
+    weights = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    found = []
+    for whole in (False, True):
+        network = small_network()
+        states = network.states(inputs)[places] if whole else network.states_at(inputs, places)
+        (states * weights).sum().backward()
+        found.append([states, *(w.grad for w in network.parameters() if w.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 30
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
 def test_a_history_is_ranked_by_the_model_at_the_mask_after_it():
     dataset = circles()
     method = Bert4Rec(Bert4RecConfig(hidden=16), small_network())

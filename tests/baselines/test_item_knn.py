@@ -62,11 +62,20 @@ def test_ranks_are_those_of_the_summed_similarities():
     method = fitted(dataset, neighbours=6, shrinkage=1.0)
     sessions = dataset.sessions.select("test")
     similarities = method.similarities.toarray()
-    scores = np.array([[similarities[list(history), j].sum() for j in range(120)] for history in sessions.histories])
+    scores = np.array([[similarities[j, list(history)].sum() for j in range(120)] for history in sessions.histories])
     np.testing.assert_allclose(method.scores(sessions.histories), scores, rtol=1e-6)
     assert method.score_targets(sessions).ranks[:, 0].tolist() == ranks_by_sorting(
         method.scores(sessions.histories), sessions
     )
+
+
+def test_neighbours_are_those_of_the_item_that_is_scored():
+    """The nearest item of 0 is 1, and that of 1 is 2, since two of its three users chose both."""
+    dataset = dataset_of(np.array([[0, 1], [1, 2], [1, 2]]), ["train"] * 3, 3)
+    scores = fitted(dataset, neighbours=1, shrinkage=0.0).scores(np.array([[0], [1], [2]], dtype=np.int32))
+    of_zero_and_one, of_one_and_two = 1 / math.sqrt(3), 2 / math.sqrt(6)
+    expected = [[0, 0, 0], [of_zero_and_one, 0, of_one_and_two], [0, of_one_and_two, 0]]
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
 def test_what_is_asked_of_every_method(tmp_path):

@@ -9,10 +9,12 @@ from sklearn.decomposition import PCA
 from tests.baselines.sequences import HISTORY, dataset_of, random_rows, split_of
 
 from langptune_rs import evaluate
+from langptune_rs.baselines import llm2bert4rec
 from langptune_rs.baselines.bert4rec import Bert4Rec
 from langptune_rs.baselines.item_transformer import INITIAL_SPREAD
 from langptune_rs.baselines.llm2bert4rec import Embedder, Llm2Bert4Rec, principal_components
 from langptune_rs.errors import DataError
+from langptune_rs.models.embedder import EncoderSize
 
 NUM_ITEMS, NUM_KINDS, DIM = 240, 6, 24
 
@@ -106,6 +108,13 @@ def test_more_dimensions_than_the_texts_have_are_refused(monkeypatch, num_items,
     with pytest.raises(DataError, match=found):
         Llm2Bert4Rec().fit(dataset, Llm2Bert4Rec.Config(hidden=36), seed=0)
     Llm2Bert4Rec().fit(dataset, Llm2Bert4Rec.Config(hidden=32, max_epochs=1), seed=0)
+
+
+@pytest.mark.parametrize(("dim", "heads", "hidden"), [(1024, 4, 512), (384, 4, 384), (50, 4, 48), (385, 8, 384)])
+def test_a_comparison_takes_as_many_dimensions_as_the_embedder_has(monkeypatch, dim, heads, hidden):
+    monkeypatch.setattr(llm2bert4rec, "encoder_size", lambda config: EncoderSize(dim, 256))
+    choices = Llm2Bert4Rec.choices(Llm2Bert4Rec.Config(num_heads=heads))
+    assert choices == {**Bert4Rec.grid, "hidden": (hidden,)}
 
 
 def test_texts_that_are_all_the_same_are_refused(monkeypatch):

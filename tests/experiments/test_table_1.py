@@ -8,6 +8,7 @@ from tests.experiments.tiny import make_models, tiny_config, write_source
 from tests.processes import run_script
 
 from langptune_rs.config import to_toml
+from langptune_rs.evaluation.significance import holm
 from langptune_rs.runs.results import read_results
 
 pytestmark = pytest.mark.slow
@@ -47,6 +48,14 @@ def test_every_method_is_trained_with_every_seed_and_compared(tmp_path):
     for method, other, decoding, difference, *_ in rows:
         expected = table[method, decoding] - table.get((other, decoding), table[other, "greedy"])
         assert float(difference.split()[0]) == pytest.approx(expected, abs=1.1e-4)
+    assert cells(differences.splitlines())[0][3:6] == ["NDCG@20", "p", "p (Holm)"]
+    for decoding in ("greedy", "sampled"):
+        shown = [(row[4], row[5]) for row in rows if row[2] == decoding]
+        p_values = [0.0005 if p == "< 0.001" else float(p) for p, _ in shown]
+        corrected = [float(p_holm) for p, p_holm in shown if p != "< 0.001" and p_holm != "< 0.001"]
+        expected = [h for (p, p_holm), h in zip(shown, holm(p_values), strict=True) if "<" not in p + p_holm]
+        assert corrected == pytest.approx(expected, abs=7 * 0.0011), "over the seven pairs of a decoding"
+    assert "not corrected" not in printed
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/results-validation.json")}
     assert run_script(SCRIPT, *arguments) == printed

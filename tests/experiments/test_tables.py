@@ -6,6 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
+from langptune_rs.evaluation.summary import with_holm
 from langptune_rs.experiments.report.tables import comparisons_markdown, markdown, p_text, print_results
 from langptune_rs.runs.results import PARTS, TABLES, read_results
 
@@ -71,6 +72,22 @@ def test_the_markdown_table_of_comparisons_has_a_row_for_each_pair(evaluated_run
         cells = [by_metric.get(metric, ("–", "–")) for metric in ("ndcg@20", "log_likelihood", "log_rank")]
         assert line == [*names, *(text for cell in cells for text in cell)]
         assert ("log_likelihood" in by_metric) == (names[1] != "MP")
+
+
+def test_corrected_p_values_stand_beside_the_others():
+    rows = [
+        {"method": name, "other": "Z", "decoding": "greedy", "metric": metric, "difference": 0.1, "interval": [0, 1]}
+        for name in "AB"
+        for metric in ("ndcg@20", "log_rank")
+    ]
+    p_values = dict(zip([0, 1, 2, 3], [0.02, 0.5, 0.03, 0.01], strict=True))
+    corrected = with_holm([{**row, "p": p_values[place]} for place, row in enumerate(rows)])
+    assert [row["p_holm"] for row in corrected] == [0.04, 0.5, 0.04, 0.02]  # over two rows of each metric
+    header, _, first, second = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in comparisons_markdown(corrected).splitlines()
+    )
+    assert header[3:] == ["NDCG@20", "p", "p (Holm)", "log-rank ↓", "p", "p (Holm)"]
+    assert [first[4:6], second[4:6]] == [["0.020", "0.040"], ["0.030", "0.040"]]
 
 
 def test_p_values_are_never_rounded_to_nothing():

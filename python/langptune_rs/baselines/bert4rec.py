@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,12 +35,12 @@ class Bert4RecConfig(ItemTransformerConfig):
     decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The paper does not say how the rate falls every 25 epochs. All its values but `hidden` and `mask_probability` are
     those of the template in BERT4Rec-VAE-Pytorch, in which 1.0 goes with a decay step of 25: a constant rate. The
-    default of that program's option is 0.1. The grid has both."""
+    default of that program's option is 0.1. No trial lasts until the rate falls, so that the grid leaves it out."""
     max_epochs: PositiveInt = 400
     """The paper has 100. This is no more than a bound: after 100 epochs BERT4Rec may still learn (Petrov and Macdonald,
     RecSys 2022)."""
-    patience: PositiveInt = 20
-    """Ours: scores of single epochs are noisy, and BERT4Rec learns slowly, as only masked items teach it."""
+    patience: PositiveInt = 10
+    """Ours, as for SASRec."""
 
     def learning_rate_in(self, epoch: int) -> float:
         """See `ItemTransformerConfig.learning_rate_in`; it falls in steps."""
@@ -78,6 +78,17 @@ class Bert4RecNetwork(ItemNetwork):
         """See `ItemNetwork.states`."""
         states: Tensor = self.bert.bert(input_ids=inputs_BL).last_hidden_state
         return states
+
+    def states_at(self, inputs_BL: Tensor, places_BL: Tensor) -> Tensor:
+        """See `ItemNetwork.states_at`. The last block feeds forward these places alone: a sixth of a step is saved."""
+        states = self.bert.bert.embeddings(input_ids=inputs_BL)
+        blocks: list[Any] = list(self.bert.bert.encoder.layer)
+        last = blocks.pop()
+        for block in blocks:
+            states = block(states)
+        attended = last.attention.self(states)[0]
+        found: Tensor = last.feed_forward_chunk(last.attention.output(attended[places_BL], states[places_BL]))
+        return found
 
     def queries(self, states_NH: Tensor) -> Tensor:
         """See `ItemNetwork.queries`: through the layer before the output, then 1 for the bias, (N, hidden + 1)."""
@@ -121,7 +132,9 @@ class Bert4Rec(ItemTransformer):
 
     name = "BERT4Rec"
     Config = Bert4RecConfig
-    grid: ClassVar[Mapping[str, Sequence[object]]] = {"learning_rate": (1e-3, 1e-4), "decay": (1.0, 0.1)}
+    grid: ClassVar[Mapping[str, Sequence[object]]] = {"learning_rate": (1e-3, 1e-4)}
+    trial: ClassVar[Mapping[str, object]] = {"max_epochs": 10}
+    """Enough to see which learning rate learns; a whole fit takes several times as many."""
 
     def make_network(self, config: Bert4RecConfig, dataset: Dataset) -> Bert4RecNetwork:
         """See `ItemTransformer.make_network`."""

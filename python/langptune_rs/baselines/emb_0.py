@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from langptune_rs.baselines.method import Decoding
 from langptune_rs.baselines.run_models import RunModels
-from langptune_rs.baselines.text_method import TextMethod
+from langptune_rs.baselines.text_method import TextMethod, history_limits
 from langptune_rs.config import RunConfig
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.data import Dataset, Sessions
@@ -36,6 +37,11 @@ class Emb0(TextMethod):
     def fit(self, dataset: Dataset, config: EmbedderConfig, seed: int, checkpoint: Path | None = None) -> None:
         """See `Method.fit`; the items are embedded, nothing is learned."""
         self._dataset, self._recommender = dataset, Recommender.of_catalog(Embedder.load(config), dataset.catalog)
+
+    @classmethod
+    def choices(cls, config: EmbedderConfig) -> Mapping[str, Sequence[object]]:
+        """See `Method.choices`: how much of a history is read."""
+        return {"max_tokens": history_limits(config)}
 
     @property
     def recommender(self) -> Recommender:

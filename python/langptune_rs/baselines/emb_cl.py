@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from langptune_rs.baselines.epochs import train_epochs
-from langptune_rs.baselines.text_method import TextMethod
+from langptune_rs.baselines.text_method import TextMethod, history_limits
 from langptune_rs.config.contrastive import ContrastiveStepConfig
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.config.engine import EngineConfig
@@ -60,6 +60,7 @@ class EmbCl(TextMethod):
     group = "Text-based"
     Config = EmbClConfig
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"learning_rate": (1e-5, 5e-5)}
+    stops_on_validation = True
     needs = frozenset({"embedder"})
 
     def __init__(
@@ -121,6 +122,11 @@ class EmbCl(TextMethod):
             checkpoint=checkpoint,
         )
         self._recommender = Recommender.of_catalog(embedder, dataset.catalog)
+
+    @classmethod
+    def choices(cls, config: EmbClConfig) -> Mapping[str, Sequence[object]]:
+        """See `Method.choices`: with the grid, how much of a history is read."""
+        return {**cls.grid, "embedder.max_tokens": history_limits(config.embedder)}
 
     @property
     def recommender(self) -> Recommender:

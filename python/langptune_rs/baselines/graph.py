@@ -221,6 +221,7 @@ class GraphMethod(VectorMethod):
 
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"num_layers": (1, 3)}
     """The paper's 3 layers, and 1: how far to spread depends on how dense the data are."""
+    stops_on_validation = True
     layer_weight: ClassVar[float | None] = None
     """The weight of each layer. None: their mean."""
 

@@ -1,4 +1,4 @@
-"""ItemKNN: the items that the same users chose as those of the history (Deshpande and Karypis, 2004)."""
+"""ItemKNN: the items that the same users chose as those of the history (Sarwar et al., WWW 2001)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ class ItemKnnConfig(Section):
 
 
 class ItemKnn(ScoreMethod):
-    """An item's score is the sum of its similarities to the items of the history whose neighbour it is."""
+    """An item's score is the sum of its similarities to those items of the history that are its neighbours.
+
+    The neighbours are those of the item that is scored, as with Sarwar et al. and in RecBole. Deshpande and Karypis
+    (2004) keep those of the items of the history instead, another model wherever an item has more than k neighbours.
+    """
 
     name = "ItemKNN"
     uses_seed = False
@@ -60,8 +64,8 @@ class ItemKnn(ScoreMethod):
         return int(self.similarities.shape[0])
 
     def scores(self, histories: NDArray[np.int32]) -> NDArray[np.float32]:
-        """See `ScoreMethod.scores`; an item that is no neighbour of the history scores 0."""
-        scores: NDArray[np.float32] = (histories_as_rows(histories, self.num_items) @ self.similarities).toarray()
+        """See `ScoreMethod.scores`; an item without a neighbour in the history scores 0."""
+        scores: NDArray[np.float32] = (histories_as_rows(histories, self.num_items) @ self.similarities.T).toarray()
         return scores
 
     def save(self, folder: Path) -> None:

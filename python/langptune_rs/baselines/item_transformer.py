@@ -78,6 +78,10 @@ class ItemNetwork(nn.Module):
     def states(self, inputs_BL: Tensor) -> Tensor:
         """What the transformer makes of input tokens, int64 (B, L): hidden states, float32 (B, L, hidden)."""
 
+    def states_at(self, inputs_BL: Tensor, places_BL: Tensor) -> Tensor:
+        """The `states` of the places that are true, bool (B, L), in the order of the rows: (N, hidden)."""
+        return self.states(inputs_BL)[places_BL]
+
     @abstractmethod
     def queries(self, states_NH: Tensor) -> Tensor:
         """The vectors that are compared with the items', (N, dim), of the hidden states (N, hidden) of N places."""
@@ -89,7 +93,7 @@ class ItemNetwork(nn.Module):
     def loss(self, inputs_BL: Tensor, labels_BL: Tensor) -> Tensor:
         """Cross-entropy over the whole catalog, summed over the places whose label, int64 (B, L), is not `UNKNOWN`."""
         predicted = labels_BL != UNKNOWN
-        logits_NV = self.queries(self.states(inputs_BL)[predicted]) @ self.items().T
+        logits_NV = self.queries(self.states_at(inputs_BL, predicted)) @ self.items().T
         return nn.functional.cross_entropy(logits_NV, labels_BL[predicted], reduction="sum")
 
     def next_items(self, inputs_BL: Tensor) -> Tensor:
@@ -117,6 +121,7 @@ class ItemTransformer(VectorMethod):
     """
 
     Config: ClassVar[type[ItemTransformerConfig]]
+    stops_on_validation = True
 
     def __init__(self, config: Any = None, network: ItemNetwork | None = None, epochs: Epochs | None = None):
         """`config` is a `Config`, and `epochs` is what training has shown."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,13 +13,14 @@ from langptune_rs.baselines.item_transformer import INITIAL_SPREAD, ItemNetwork
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.data import Dataset
 from langptune_rs.errors import DataError
-from langptune_rs.models.embedder import Embedder
+from langptune_rs.models.embedder import Embedder, encoder_size
 
 
 class Llm2Bert4RecConfig(Bert4RecConfig):
     """BERT4Rec's settings, and the embedder whose vectors the items start from.
 
     `hidden` of appendix C, 512, needs an embedder of as many dimensions, such as the paper's mxbai-embed-large (1,024).
+    A comparison takes the embedder's where it has fewer: see `Llm2Bert4Rec.choices`.
     """
 
     embedder: EmbedderConfig = EmbedderConfig()
@@ -56,6 +59,16 @@ class Llm2Bert4Rec(Bert4Rec):
     group = "Text-based"
     Config = Llm2Bert4RecConfig
     needs = frozenset({"embedder"})
+
+    @classmethod
+    def choices(cls, config: Llm2Bert4RecConfig) -> Mapping[str, Sequence[object]]:
+        """See `Method.choices`: the grid of BERT4Rec, and one value of `hidden`.
+
+        It is the paper's 512, or as many dimensions as the embedder has where these are fewer, rounded down to a
+        multiple of `num_heads`. The paper's own embedder has more.
+        """
+        dim = encoder_size(config.embedder).dim
+        return {**cls.grid, "hidden": (min(config.hidden, max(1, dim // config.num_heads) * config.num_heads),)}
 
     def start_network(self, network: ItemNetwork, config: Llm2Bert4RecConfig, dataset: Dataset) -> None:
         """See `ItemTransformer.start_network`. Raises `DataError` when there are less components than `hidden`."""

@@ -58,6 +58,11 @@ class Method(ABC):
     """Which methods it stands with in a table: Simple, ID-based, Text-based or Profile-based."""
     grid: ClassVar[Mapping[str, Sequence[object]]] = {}
     """Settings to try on validation: the values of each field of `Config` that is tuned; their product is the grid."""
+    trial: ClassVar[Mapping[str, object]] = {}
+    """Settings that make a fit short, for a method whose whole fits take too long to choose by: the grid is tried with
+    them, and the best of it is fitted without. None where the grid is tried with whole fits."""
+    stops_on_validation: ClassVar[bool] = False
+    """Whether `fit` chooses by the validation sessions when to stop, so that it needs some."""
     uses_seed: ClassVar[bool] = True
     """Whether another seed may rank otherwise."""
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -87,6 +92,16 @@ class Method(ABC):
     @abstractmethod
     def open(cls, folder: Path, dataset: Dataset) -> Self:
         """The method that `save` wrote, for the data set that it was fitted to."""
+
+    @classmethod
+    def choices(cls, config: Any) -> Mapping[str, Sequence[object]]:
+        """What is tried on validation where a comparison would fit with `config`, a `Config`: fields and their values.
+
+        It is `grid`, and what depends on the models that `config` names; a field of an inner section is named with a
+        dot. One value alone is what the field has unless somebody sets it. Raises `ModelError` for a model that cannot
+        be found.
+        """
+        return cls.grid
 
     @classmethod
     def accompanies(cls, config: RunConfig) -> bool:

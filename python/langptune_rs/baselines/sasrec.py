@@ -79,6 +79,7 @@ class SasRec(ItemTransformer):
     name = "SASRec"
     Config = SasRecConfig
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"hidden": (64, 256), "dropout": (0.1, 0.5)}
+    trial: ClassVar[Mapping[str, object]] = {"max_epochs": 10}
 
     def make_network(self, config: SasRecConfig, dataset: Dataset) -> SasRecNetwork:
         """See `ItemTransformer.make_network`."""

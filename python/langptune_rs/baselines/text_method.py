@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from langptune_rs.baselines.method import Method, ScoredSessions
+from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.data import Sessions
 from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE
+from langptune_rs.models.embedder import encoder_size
 from langptune_rs.recommending.recommender import Recommender
 
 
@@ -29,3 +31,13 @@ class TextMethod(Method):
         )
         shape = len(sessions), -1
         return ScoredSessions(ranks.values.reshape(shape), log_probs.values.reshape(shape))
+
+
+def history_limits(embedder: EmbedderConfig) -> tuple[int, ...]:
+    """The tokens of a text to try for a method that reads histories: the recipe's, and the encoder's own limit.
+
+    A recipe may have a low limit, since profiles are short. There is one value where the encoder reads no more, or has
+    no limit.
+    """
+    own = encoder_size(embedder).max_tokens or 0
+    return (embedder.max_tokens, own) if own > embedder.max_tokens else (embedder.max_tokens,)

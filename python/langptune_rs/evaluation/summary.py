@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,3 +101,19 @@ def compare_sessions(
             for metric in shared
         ]
     return rows
+
+
+def with_holm(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, such as those of `compare_sessions`, each with "p_holm": its p after Holm's correction (1979).
+
+    The correction is over all `rows` of the same metric.
+    """
+    of_metric: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        of_metric.setdefault(row["metric"], []).append(place)
+    corrected = {
+        place: p_holm
+        for places in of_metric.values()
+        for place, p_holm in zip(places, holm([rows[place]["p"] for place in places]), strict=True)
+    }
+    return [{**row, "p_holm": corrected[place]} for place, row in enumerate(rows)]

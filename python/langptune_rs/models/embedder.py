@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -248,6 +250,23 @@ class Embedder:
                 batch = self.embed(self.model, [tokens[row] for row in rows])
                 embeddings[start + np.array(rows)] = batch.cpu().numpy()
         return embeddings
+
+
+class EncoderSize(NamedTuple):
+    """What an encoder can do."""
+
+    dim: int
+    """Numbers in an embedding, or fewer where `EmbedderConfig.dim` says so."""
+    max_tokens: int | None
+    """The most tokens of a text that it reads; None for one without a limit."""
+
+
+@cache
+def encoder_size(config: EmbedderConfig) -> EncoderSize:
+    """What the encoder of a recipe can do, whatever the recipe's own limit. Raises `ModelError` as `Embedder.load`."""
+    embedder = Embedder.load(config.model_copy(update={"max_tokens": sys.maxsize}))
+    limit = embedder.model.max_seq_length
+    return EncoderSize(embedder.dim, None if limit == sys.maxsize else limit)
 
 
 def _first_position(embeddings: nn.Module) -> int:

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from langptune_rs.baselines.method import Decoding
 from langptune_rs.errors import RunError
-from langptune_rs.evaluation.significance import bootstrap_intervals, holm
-from langptune_rs.evaluation.summary import compare_sessions
+from langptune_rs.evaluation.significance import bootstrap_intervals
+from langptune_rs.evaluation.summary import compare_sessions, with_holm
 from langptune_rs.experiments.comparisons import Scores, scores_of
 from langptune_rs.experiments.seeds import average_seeds, compare_seeds
 from langptune_rs.runs.folder import read_config
@@ -104,12 +104,9 @@ def _differences(
         there = {label: of_value for label, of_value in scores.items() if of_value is not None}
         if own not in there:
             continue
-        rows = compare_sessions(there, [(label, own) for label in there if label != own], users)
-        for metric in there[own]:
-            of_metric = [row for row in rows if row["metric"] == metric]
-            for row, p_holm in zip(of_metric, holm([row["p"] for row in of_metric]), strict=True):
-                numbers = {key: row[key] for key in ("difference", "interval", "p")}
-                found[row["method"]].setdefault(decoding, {})[metric] = {**numbers, "p_holm": p_holm}
+        for row in with_holm(compare_sessions(there, [(label, own) for label in there if label != own], users)):
+            numbers = {key: row[key] for key in ("difference", "interval", "p", "p_holm")}
+            found[row["method"]].setdefault(decoding, {})[row["metric"]] = numbers
     return found
 
 

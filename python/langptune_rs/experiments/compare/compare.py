@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from langptune_rs.config import load_config
-from langptune_rs.errors import InputError, RunError
-from langptune_rs.evaluation.significance import bootstrap_intervals, holm, paired_permutation_test
-from langptune_rs.evaluation.summary import LOWER_IS_BETTER
-from langptune_rs.experiments.compare.fitting import fit_methods
-from langptune_rs.experiments.compare.from_runs import check_runs, rows_of_runs
+from langptune_rs.baselines.method import Method
+from langptune_rs.config import RunConfig, load_config
+from langptune_rs.data import Dataset
+from langptune_rs.errors import DataError, InputError, ModelError, RunError
+from langptune_rs.evaluation.significance import bootstrap_intervals, paired_permutation_test
+from langptune_rs.evaluation.summary import LOWER_IS_BETTER, compare_sessions, with_holm
+from langptune_rs.experiments.compare.fitting import VALIDATION, fit_methods
+from langptune_rs.experiments.compare.from_runs import check_budget, check_runs, rows_of_runs
 from langptune_rs.experiments.compare.guards import guard_rows
 from langptune_rs.experiments.compare.page import write_pages
-from langptune_rs.experiments.compare.rows import GROUPS, Compared, Guards
-from langptune_rs.experiments.compare.settings import find_methods, grid_of, method_settings, split_overrides
+from langptune_rs.experiments.compare.rows import GROUPS, Compared, Guards, LeftOut
+from langptune_rs.experiments.compare.settings import Plan, find_methods, plan_of, split_overrides
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.prepared import prepared
 from langptune_rs.experiments.seeds import check_seeds
@@ -84,19 +86,18 @@ def compare(
         )
         ranked.sessions(dataset.sessions)  # a split without sessions is refused before anything is fitted
         check_runs(runs, ranked, config.embedder if any("embedder" in method.needs for method in wanted) else None)
-        for method in wanted:
-            values = of_methods.get(method.name, {})
-            for choice in grid_of(method, values):
-                method_settings(method, config, {**values, **choice})
-        fitted, left_out, sessions = fit_methods(
-            wanted, config, of_methods, ranked, dataset, seeds, output, is_all=is_all
-        )
+        plans, left_out = _plans(wanted, config, of_methods, is_all=is_all)
+        for plan in plans:
+            check_budget(runs, plan, config, of_methods.get(plan.method.name, {}))
+        check_validation(data, dataset, plans)
+        fitted, failed, sessions = fit_methods(plans, ranked, dataset, seeds, output, is_all=is_all)
+        left_out += failed
         of_runs, sessions = rows_of_runs(runs, ranked, sessions)
         if guards and sessions is not None:
             of_runs = guard_rows(of_runs, sessions, ranked, dataset, output / GUARDS)
         rows = sorted([*fitted, *of_runs], key=lambda row: GROUPS.index(row.group))
         if sessions is None:
-            raise InputError("no method is left to compare")
+            raise InputError(" ".join(["no method is left to compare.", *(out.reason for out in left_out)]))
         users, headline = sessions["user_id"].to_list(), f"ndcg@{ranked.k}"
         comparison = {
             "data": str(data),
@@ -115,6 +116,36 @@ def compare(
         write_text(output / COMPARISON, json.dumps(comparison, indent=2, allow_nan=False) + "\n")
         write_pages(comparison, output)
     return comparison
+
+
+def _plans(
+    methods: Sequence[type[Method]], recipe: RunConfig, values: Mapping[str, Mapping[str, Any]], *, is_all: bool
+) -> tuple[list[Plan], list[LeftOut]]:
+    """What is tried of each method; with `is_all` one whose models cannot be found is left out."""
+    plans: list[Plan] = []
+    left_out: list[LeftOut] = []
+    for method in methods:
+        try:
+            plans.append(plan_of(method, recipe, values.get(method.name, {})))
+        except ModelError as error:
+            if not is_all:
+                raise
+            left_out.append(LeftOut(method.name, str(error)))
+    return plans, left_out
+
+
+def check_validation(data: str, dataset: Dataset, plans: Sequence[Plan]) -> None:
+    """Raise `DataError` where the data have no validation sessions and a plan needs some."""
+    needy = [plan.method.name for plan in plans if plan.needs_validation]
+    if not needy or dataset.sessions.splits.count(VALIDATION):
+        return
+    counts = ", ".join(f"{dataset.sessions.splits.count(split)} {split}" for split in ("train", VALIDATION, TEST))
+    others = ",".join(plan.method.name for plan in plans if not plan.needs_validation)
+    raise DataError(
+        f"{data} has no validation sessions ({counts}), by which {', '.join(needy)} are tuned, or stopped in time. "
+        "Prepare the data again with sessions held out for validation, as `langptune data prepare` does"
+        + (f", or compare --methods {others} alone." if others else ".")
+    )
 
 
 def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:
@@ -185,27 +216,17 @@ def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> l
         families[group] = list(combinations(own, 2))
     families["best of each group"] = list(combinations(_best_first(leaders, headline), 2))
     names_of_leaders = {leader.name for leader in leaders}
-    found: list[dict[str, Any]] = []
-    for family, pairs in families.items():
-        metrics = dict.fromkeys(metric for a, b in pairs for metric in a.scores if metric in b.scores)
-        for metric in metrics:
-            there = [(a, b) for a, b in pairs if metric in a.scores and metric in b.scores]
-            p_values = [paired_permutation_test(a.scores[metric], b.scores[metric], clusters=users) for a, b in there]
-            for (a, b), p, p_holm in zip(there, p_values, holm(p_values), strict=True):
-                found.append(
-                    {
-                        "family": family,
-                        "is_best": a.name in names_of_leaders,
-                        "method": a.name,
-                        "other": b.name,
-                        "metric": metric,
-                        **_difference(a.scores[metric] - b.scores[metric], users),
-                        "p": p,
-                        "p_holm": p_holm,
-                        "higher_is_better": metric not in LOWER_IS_BETTER,
-                    }
-                )
-    return found
+    scores = {row.name: row.scores for row in rows}
+    return [
+        {
+            "family": family,
+            "is_best": test["method"] in names_of_leaders,
+            **test,
+            "higher_is_better": test["metric"] not in LOWER_IS_BETTER,
+        }
+        for family, pairs in families.items()
+        for test in with_holm(compare_sessions(scores, [(a.name, b.name) for a, b in pairs], users))
+    ]
 
 
 def _best_first(rows: Sequence[Compared], headline: str) -> list[Compared]:

@@ -13,11 +13,10 @@ import numpy as np
 import polars as pl
 
 from langptune_rs.baselines.method import Method
-from langptune_rs.config import RunConfig
 from langptune_rs.data import Dataset
 from langptune_rs.errors import DataError, RunError
 from langptune_rs.experiments.compare.rows import Compared, LeftOut
-from langptune_rs.experiments.compare.settings import grid_of, method_settings
+from langptune_rs.experiments.compare.settings import Plan
 from langptune_rs.experiments.compare.task import Failure, MethodFailedError, Outcome, Ranked, Task, run_task
 from langptune_rs.files import write_text
 
@@ -26,9 +25,7 @@ TUNING_SEED = 0
 
 
 def fit_methods(
-    methods: Sequence[type[Method]],
-    recipe: RunConfig,
-    values: Mapping[str, Mapping[str, Any]],
+    plans: Sequence[Plan],
     ranked: Ranked,
     dataset: Dataset,
     seeds: Sequence[int],
@@ -38,27 +35,31 @@ def fit_methods(
 ) -> tuple[list[Compared], list[LeftOut], pl.DataFrame | None]:
     """The rows of methods that need no run, those left out, and the sessions that were ranked (None without a row).
 
-    Each setting of a method's grid is fitted with the seed 0 and ranks the validation split; the one with the best
-    NDCG@k is fitted with every seed and ranks the split of `ranked`. A setting that the method refuses and a seed that
-    fails are said and left out. Where a setting fails otherwise, as when memory runs out, the method ranks nothing this
-    time, since its choice is not made. With `is_all` such a method is left out, and one whose data are not there.
+    Each setting of a plan is fitted with the seed 0 and ranks the validation split, with the values of the plan's trial
+    if it has one. The one with the best NDCG@k is fitted with every seed and ranks the split of `ranked`. What was
+    fitted with the seed 0 and no trial is not fitted again.
+
+    A setting that the method refuses and a seed that fails are said and left out. Where a setting fails otherwise, as
+    when memory runs out, the method ranks nothing this time, since its choice is not made. Such a method is left out,
+    and so is one of which no seed has worked; the others go on. With `is_all` one is left out too whose data are not
+    there.
 
     Raises:
         DataError: when the data lack what a method needs that was asked for by name.
-        MethodFailedError: when no seed of such a method has worked, or a setting failed.
         RunError: see `run_task`.
     """
     rows: list[Compared] = []
     left_out: list[LeftOut] = []
     sessions: pl.DataFrame | None = None
-    for number, method in enumerate(methods):
-        print(f"{method.name} ({number + 1}/{len(methods)})", file=sys.stderr, flush=True)
+    for number, plan in enumerate(plans):
+        method = plan.method
+        print(f"{method.name} ({number + 1}/{len(plans)})", file=sys.stderr, flush=True)
         try:
             method.check_data(dataset)
-            settings = _tuned(method, recipe, values.get(method.name, {}), ranked, output)
-            outcomes, failures = _seeds(method, settings, ranked, seeds, output)
+            settings, fitted_in = _tuned(plan, ranked, output)
+            outcomes, failures = _seeds(method, settings, ranked, seeds, output, fitted_in)
         except (DataError, MethodFailedError) as error:
-            if not is_all:
+            if not is_all and not isinstance(error, MethodFailedError):
                 raise
             left_out.append(LeftOut(method.name, str(error)))
             print(f"  left out: {error}", file=sys.stderr, flush=True)
@@ -70,24 +71,30 @@ def fit_methods(
     return rows, left_out, sessions
 
 
-def _tuned(
-    method: type[Method], recipe: RunConfig, values: Mapping[str, Any], ranked: Ranked, output: Path
-) -> dict[str, Any]:
-    """The settings of a method with the best validation NDCG@k. `tuning.json` in its folder says what was tried."""
-    folder, headline = output / folder_name(method.name), f"ndcg@{ranked.k}"
-    grid = grid_of(method, values)
-    settings = [method_settings(method, recipe, {**values, **choice}).model_dump(mode="json") for choice in grid]
-    if len(grid) == 1:
-        return settings[0]
-    on_validation = replace(ranked, split=VALIDATION, limit=None)
+def _tuned(plan: Plan, ranked: Ranked, output: Path) -> tuple[dict[str, Any], Path | None]:
+    """The settings of a method with the best validation NDCG@k, and the folder where they were fitted, if any.
+
+    `tuning.json` in the method's folder says what was tried, and by which trial.
+    """
+    name, headline = plan.method.name, f"ndcg@{ranked.k}"
+    if len(plan.settings) == 1:
+        if plan.choices[0]:
+            _say(_shown(plan.choices[0]))
+        return plan.settings[0], None
+    folder, on_validation = output / folder_name(name), replace(ranked, split=VALIDATION, limit=None)
+    tasks = [
+        Task(folder / f"tuning-{number}", name, settings | plan.trial, TUNING_SEED, on_validation)
+        for number, settings in enumerate(plan.settings)
+    ]
+    if plan.trial:
+        _say(f"tried with {_shown(plan.trial)}:")
     tried: list[dict[str, Any]] = []
-    for number, choice in enumerate(grid):
-        task = Task(folder / f"tuning-{number}", method.name, settings[number], TUNING_SEED, on_validation)
+    for task, choice in zip(tasks, plan.choices, strict=True):
         outcome = run_task(task)
         if isinstance(outcome, Failure):
             if not outcome.is_refusal:
                 raise MethodFailedError(
-                    f"{method.name} with {_shown(choice)} failed on validation: {outcome.reason}. Nothing is chosen "
+                    f"{name} with {_shown(choice)} failed on validation: {outcome.reason}. Nothing is chosen "
                     "before every setting has been tried: run the command again, or set the values yourself."
                 )
             found, said = {"failed": outcome.reason}, f"refused: {outcome.reason}"
@@ -98,22 +105,31 @@ def _tuned(
         _say(f"{_shown(choice)}: {said}")
     worked = [number for number, found in enumerate(tried) if headline in found]
     if not worked:
-        raise MethodFailedError(f"No setting of {method.name} works: {tried[-1]['failed']}")
+        raise MethodFailedError(f"No setting of {name} works: {tried[-1]['failed']}")
     best = max(worked, key=lambda number: (tried[number][headline], -number))
-    write_text(folder / "tuning.json", json.dumps({"tried": tried, "chosen": best}, indent=2) + "\n")
-    return settings[best]
+    tuning = {"trial": plan.trial, "tried": tried, "chosen": best}
+    write_text(folder / "tuning.json", json.dumps(tuning, indent=2) + "\n")
+    return plan.settings[best], None if plan.trial else tasks[best].folder
 
 
 def _seeds(
-    method: type[Method], settings: dict[str, Any], ranked: Ranked, seeds: Sequence[int], output: Path
+    method: type[Method],
+    settings: dict[str, Any],
+    ranked: Ranked,
+    seeds: Sequence[int],
+    output: Path,
+    fitted_in: Path | None,
 ) -> tuple[list[Outcome], dict[int, str]]:
-    """What a method shows with each seed, one alone if it draws nothing, and why others failed."""
+    """What a method shows with each seed, one alone if it draws nothing, and why others failed.
+
+    `fitted_in` is the folder where it was fitted with these settings and the `TUNING_SEED`, if any.
+    """
     outcomes: list[Outcome] = []
     failures: dict[int, str] = {}
     for seed in seeds if method.uses_seed else seeds[:1]:
-        outcome = run_task(
-            Task(output / folder_name(method.name) / f"seed-{seed}", method.name, settings, seed, ranked)
-        )
+        folder = output / folder_name(method.name) / f"seed-{seed}"
+        is_fitted = seed == TUNING_SEED or not method.uses_seed
+        outcome = run_task(Task(folder, method.name, settings, seed, ranked, fitted_in if is_fitted else None))
         if isinstance(outcome, Failure):
             failures[seed] = outcome.reason
             _say(f"seed {seed} failed: {outcome.reason}")

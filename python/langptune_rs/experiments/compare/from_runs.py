@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 
 from langptune_rs.baselines.method import Decoding
 from langptune_rs.baselines.registry import find_method
+from langptune_rs.config import RunConfig
+from langptune_rs.config.contrastive import ContrastiveStepConfig
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import RunError
 from langptune_rs.experiments.compare.rows import Compared
+from langptune_rs.experiments.compare.settings import Plan, method_settings
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.comparisons import scores_of
 from langptune_rs.experiments.evaluate import writes_unlike
@@ -90,6 +93,38 @@ def check_runs(runs: Sequence[Path], ranked: Ranked, embedder: EmbedderConfig | 
             raise RunError(
                 f"{run} began with another embedder than the recipe's, with which the other methods read. Give the "
                 f"recipe of the run: --config {run / CONFIG}."
+            )
+
+
+_ANY_VALUE = ("embedder", "micro_batch_tokens")
+"""Fields that `check_runs` compares, or that change no result."""
+
+
+def check_budget(runs: Sequence[Path], plan: Plan, recipe: RunConfig, values: Mapping[str, Any]) -> None:
+    """Raise `RunError` for a run that trained its embedder by other steps than the method of `plan` would take.
+
+    A method that trains the embedder alone, such as EMB-CL, stands beside LangPTune and LangPTune-CL to show what
+    profiles add: with more or other steps it would show the steps. What validation chooses may differ, and what the
+    user has set, `values`, is the user's choice. Nothing is checked for a method that takes no contrastive steps.
+    """
+    method = plan.method
+    if not issubclass(method.Config, ContrastiveStepConfig):
+        return
+    own = method_settings(method, recipe, values)
+    fields = [name for name in method.Config.model_fields if name not in (*_ANY_VALUE, *plan.choices[0])]
+    for run in runs:
+        config = read_config(run)
+        if not config.trains_embedder:
+            continue
+        theirs = method_settings(method, config, values)
+        differing = [name for name in fields if getattr(theirs, name) != getattr(own, name)]
+        if differing:
+            was, would = (", ".join(f"{name} = {getattr(s, name)}" for name in differing) for s in (theirs, own))
+            raise RunError(
+                f"{run} trained its embedder as {method.name} would with {was}, and the recipe given makes that "
+                f"{would}: what profiles add could not be told from what the steps do. Give the recipe of the run, "
+                f"--config {run / CONFIG}, set {method.name}'s yourself, such as --set {method.name}.{differing[0]}="
+                f"{getattr(theirs, differing[0])}, or compare without {method.name}."
             )
 
 

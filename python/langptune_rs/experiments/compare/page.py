@@ -265,9 +265,20 @@ def html(comparison: Mapping[str, Any]) -> str:
         ],
         left_out=comparison["left_out"],
         failures=_failures(comparison),
-        settings=[(row["name"], row["settings"]) for row in comparison["rows"] if row["settings"]],
+        settings=[(row["name"], _flat(row["settings"])) for row in comparison["rows"] if row["settings"]],
         machine=comparison["machine"],
     )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings with the keys of inner sections behind a dot, and lists as their elements with commas between."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": text for inner, text in _flat(value).items()}
+        else:
+            flat[key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat
 
 
 def verdict(comparison: Mapping[str, Any]) -> str:

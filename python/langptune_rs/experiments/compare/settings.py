@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -70,28 +71,74 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, dict
     return of_recipe, of_methods
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A method, and the settings of it that validation chooses from; one alone is not tuned."""
+
+    method: type[Method]
+    choices: list[dict[str, Any]]
+    """The fields that each of them sets; those of an inner section with a dot."""
+    settings: list[dict[str, Any]]
+    """All fields of the method's Config in each of them."""
+    trial: dict[str, Any]
+    """Other values, with which they are compared: see `Method.trial`."""
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether the method cannot be fitted without validation sessions."""
+        return len(self.settings) > 1 or self.method.stops_on_validation
+
+
+def plan_of(method: type[Method], recipe: RunConfig, values: Mapping[str, Any]) -> Plan:
+    """What is tried of a method with the recipe's models, where the user has set `values`.
+
+    Raises what `method_settings` and `Method.choices` raise.
+    """
+    choices = grid_of(method, recipe, values)
+    settings = [method_settings(method, recipe, {**values, **choice}).model_dump(mode="json") for choice in choices]
+    trial = {key: value for key, value in method.trial.items() if key not in values}
+    return Plan(method, choices, settings, trial)
+
+
+def grid_of(method: type[Method], recipe: RunConfig, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings that validation chooses from, each as the fields it sets; one empty setting if nothing is tuned.
+
+    What the user has set is not tuned.
+    """
+    given = method.choices(method_settings(method, recipe, values))
+    tuned = {field: choices for field, choices in given.items() if field not in values}
+    return [dict(zip(tuned, chosen, strict=True)) for chosen in product(*tuned.values())]
+
+
 def method_settings(method: type[Method], recipe: RunConfig, values: Mapping[str, Any]) -> Section:
     """The settings of a method: its defaults (appendix C), the recipe's models and steps, then `values`.
 
     A method that reads texts has the recipe's embedder. One that trains it by contrastive steps takes as many as
-    LangPTune does, on histories and on profiles together, in the manner of the recipe's section `contrastive`.
+    LangPTune does, on histories and on profiles together, in the manner of the recipe's section `contrastive`. A key
+    of the embedder of such a method is "embedder.max_tokens".
 
     Raises `ConfigError` with the method's keys for an unknown one, and for a value that a key cannot have.
     """
-    fields = method.Config.model_fields
+    keys = _keys(method.Config)
     for key in values:
-        if key not in fields:
+        if key not in keys:
             raise ConfigError(
-                f"There is no key {key!r} of {method.name}.{nearest(key, fields)} "
-                + (f"It has {', '.join(fields)}." if fields else "It has nothing to set.")
+                f"There is no key {key!r} of {method.name}.{nearest(key, keys)} "
+                + (f"It has {', '.join(keys)}." if keys else "It has nothing to set.")
             )
-    given = dict(values)
+    given: dict[str, Any] = {}
     if issubclass(method.Config, EmbedderConfig):
-        given = recipe.embedder.model_dump() | given
+        given = recipe.embedder.model_dump()
     if issubclass(method.Config, ContrastiveStepConfig):
-        given = _contrastive_of(recipe) | given
-    if "embedder" in fields:
-        given = {"embedder": recipe.embedder} | given
+        given = _contrastive_of(recipe)
+    if "embedder" in method.Config.model_fields:
+        given["embedder"] = recipe.embedder.model_dump()
+    for key, value in values.items():
+        section, dot, field = key.partition(".")
+        if dot:
+            given[section][field] = value
+        else:
+            given[key] = value
     try:
         return method.Config.model_validate(given)
     except ValidationError as error:
@@ -99,17 +146,14 @@ def method_settings(method: type[Method], recipe: RunConfig, values: Mapping[str
         raise ConfigError("; ".join(faults)) from error
 
 
+def _keys(config: type[Section]) -> list[str]:
+    """The keys of a section, those of the embedder within it with a dot."""
+    of_embedder = [f"embedder.{key}" for key in EmbedderConfig.model_fields]
+    return [key for name in config.model_fields for key in (of_embedder if name == "embedder" else [name])]
+
+
 def _contrastive_of(recipe: RunConfig) -> dict[str, Any]:
     """The recipe's contrastive settings as those of a method that trains the embedder alone."""
     section, iterations = recipe.contrastive, recipe.iterations
     manner = {name: getattr(section, name) for name in ContrastiveStepConfig.model_fields}
     return {**manner, "iterations": iterations, "steps": section.steps + -(-section.history_steps // iterations)}
-
-
-def grid_of(method: type[Method], values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings that validation chooses from, each as the fields it sets; one empty setting if nothing is tuned.
-
-    What the user has set is not tuned.
-    """
-    tuned = {field: choices for field, choices in method.grid.items() if field not in values}
-    return [dict(zip(tuned, chosen, strict=True)) for chosen in product(*tuned.values())]

@@ -7,11 +7,13 @@ that file is done, any other is begun again, where its method left off.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -29,9 +31,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from langptune_rs.baselines.method import ScoredSessions
+from langptune_rs.baselines.method import Method, ScoredSessions
 from langptune_rs.baselines.registry import find_method
-from langptune_rs.data import Sessions, load
+from langptune_rs.data import Dataset, Sessions, load
 from langptune_rs.data.store.tables import read_whole_parquet, write_parquet
 from langptune_rs.errors import LangptuneError, RunError
 from langptune_rs.evaluation.summary import score_sessions
@@ -40,8 +42,10 @@ from langptune_rs.files import write_atomically, write_text
 
 TASK, RESULTS, PER_USER = "task.json", "results.json", "per_user.parquet"
 MODEL, CHECKPOINT, FAILURE = "model", "checkpoint.pt", "failure.txt"
-REFUSED = 2
-"""The exit code of a process whose method refused its data or settings."""
+REFUSED, NO_ROOM = 2, 3
+"""The exit codes of a process whose method refused its data or settings, and of one that found a disk full."""
+_OF_A_FULL_DISK = re.compile(r"No space left|Disk quota exceeded|requested and \d+ written|iostream error")
+"""Words of what is raised where a file cannot be written: the system's, numpy's and torch's."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class Task:
     """The fields of the method's Config."""
     seed: int
     ranked: Ranked
+    fitted_in: Path | None = None
+    """The folder of another task that is done and differs in what is ranked alone: its model ranks here too."""
 
     def identity(self) -> dict[str, Any]:
         """What the task is of. A folder with another identity is not this task's."""
@@ -125,7 +131,7 @@ def run_task(task: Task) -> Outcome | Failure:
     """The outcome of a task: read if it is there, else computed in a process of its own, so that its memory is its own.
 
     What fails there, or is killed there, is a `Failure`; it is tried again the next time. Raises `RunError` for a
-    folder of another task, and what interrupts this process.
+    folder of another task and for a full disk, where no other task could end either, and what interrupts this process.
     """
     check_folder(task)
     if not task.is_done:
@@ -135,7 +141,10 @@ def run_task(task: Task) -> Outcome | Failure:
         process.start()
         _wait(process)
         if not task.is_done:
-            return Failure(task, _reason(task.folder, process.exitcode), process.exitcode == REFUSED)
+            reason = _reason(task.folder, process.exitcode)
+            if process.exitcode == NO_ROOM:
+                raise RunError(_no_room(task.folder, reason))
+            return Failure(task, reason, process.exitcode == REFUSED)
     return read_outcome(task)
 
 
@@ -180,13 +189,33 @@ def _work(task: Task) -> None:
     try:
         _fit_and_rank(task)
     except Exception as error:
-        known = isinstance(error, LangptuneError)
+        known, full = isinstance(error, LangptuneError), _is_of_full_disk(error)
         said = str(error) if known else "".join(traceback.format_exception_only(error)).strip()
-        if not known:
+        if not known and not full:
             traceback.print_exc()
         with suppress(OSError):
             write_text(task.folder / FAILURE, said + "\n")
-        sys.exit(REFUSED if known else 1)
+        sys.exit(NO_ROOM if full else REFUSED if known else 1)
+
+
+def _is_of_full_disk(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, is that of a disk without room."""
+    chain = [error]
+    while before := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(before)
+    return any(
+        (isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT)) or _OF_A_FULL_DISK.search(str(link))
+        for link in chain
+    )
+
+
+def _no_room(folder: Path, reason: str) -> str:
+    """What is said of a full disk, in one line."""
+    free = shutil.disk_usage(folder).free
+    return (
+        f"{folder} could not be written: {' '.join(reason.split())}. With the unfinished file deleted, its disk has "
+        f"{free / 1e6:,.1f} MB free. Make room and run the same command again: what is finished is kept."
+    )
 
 
 def _end_with_parent() -> None:
@@ -200,27 +229,41 @@ def _end_with_parent() -> None:
 def _fit_and_rank(task: Task) -> None:
     dataset = load(task.ranked.data)
     sessions = task.ranked.sessions(dataset.sessions)
-    method = find_method(task.method)()
-    method.check_data(dataset)
-    settings = method.Config.model_validate(task.settings)
-    goes_on = (task.folder / CHECKPOINT).is_file()
     start_of_peak()
+    method, fit_seconds, peak = (_opened if task.fitted_in else _fitted)(task, dataset)
     started = time.perf_counter()
-    method.fit(dataset, settings, task.seed, task.folder / CHECKPOINT)
-    fitted = time.perf_counter()
     ranked = method.score_targets(sessions)
     done = time.perf_counter()
     scores = score_sessions(*ranked, k=task.ranked.k)
     _save(task, method, per_session(sessions, dataset.catalog.item_ids, ranked, scores.per_user))
     results = {
-        "fit_seconds": None if goes_on else fitted - started,
-        "rank_seconds": done - fitted,
-        "peak_memory": peak_memory(),
+        "fit_seconds": fit_seconds,
+        "rank_seconds": done - started,
+        "peak_memory": max(peak, peak_memory()),
         "num_sessions": len(sessions),
         "mean": scores.mean,
     }
     write_text(task.folder / RESULTS, json.dumps(results, indent=2, allow_nan=False) + "\n")
     (task.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _fitted(task: Task, dataset: Dataset) -> tuple[Method, float | None, int]:
+    """The method, the seconds that its fit took (None after an interruption), and 0 bytes held before now."""
+    method = find_method(task.method)()
+    method.check_data(dataset)
+    settings = method.Config.model_validate(task.settings)
+    goes_on = (task.folder / CHECKPOINT).is_file()
+    started = time.perf_counter()
+    method.fit(dataset, settings, task.seed, task.folder / CHECKPOINT)
+    return method, None if goes_on else time.perf_counter() - started, 0
+
+
+def _opened(task: Task, dataset: Dataset) -> tuple[Method, float | None, int]:
+    """The same for the model of `task.fitted_in`, with the time and the memory of its fit."""
+    assert task.fitted_in is not None
+    results = json.loads((task.fitted_in / RESULTS).read_text(encoding="utf-8"))
+    method = find_method(task.method).open(task.fitted_in / MODEL, dataset)
+    return method, results["fit_seconds"], results["peak_memory"]
 
 
 def per_session(
@@ -242,9 +285,12 @@ def _save(task: Task, method: Any, table: pl.DataFrame) -> None:
     unfinished = task.folder / f".{MODEL}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    method.save(unfinished)
-    shutil.rmtree(task.folder / MODEL, ignore_errors=True)
-    unfinished.rename(task.folder / MODEL)
+    try:
+        method.save(unfinished)
+        shutil.rmtree(task.folder / MODEL, ignore_errors=True)
+        unfinished.rename(task.folder / MODEL)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)  # a full disk has room again
     write_atomically(task.folder / PER_USER, partial(write_parquet, table))
 
 
@@ -264,7 +310,9 @@ def _reason(folder: Path, exit_code: int | None) -> str:
         return (folder / FAILURE).read_text(encoding="utf-8").strip()
     if exit_code is not None and exit_code < 0:
         return f"its process was ended by {signal.Signals(-exit_code).name}, as when memory runs out"
-    return f"its process ended with exit code {exit_code} and could not say why, as on a full disk"
+    if exit_code == NO_ROOM:
+        return "No space left on device"
+    return f"its process ended with exit code {exit_code} and could not say why"
 
 
 def _short(value: Any) -> str:

@@ -75,27 +75,35 @@ def compared_metrics(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return [*metrics[:1], *(metric for metric in metrics[1:] if metric in (LOG_LIKELIHOOD, LOG_RANK))]
 
 
-def comparison_header(metrics: Sequence[str]) -> list[str]:
+_P_NAMES = {"p": "p", "p_holm": "p (Holm)"}
+"""The p-values that a row of a comparison may have, and their columns."""
+
+
+def comparison_header(metrics: Sequence[str], p_values: Sequence[str] = ("p",)) -> list[str]:
     """The names of the columns of `comparison_rows`."""
-    return ["method", "compared with", "profiles", *(name for metric in metrics for name in (label(metric), "p"))]
+    of_p = [_P_NAMES[p] for p in p_values]
+    return ["method", "compared with", "profiles", *(name for metric in metrics for name in (label(metric), *of_p))]
 
 
-def comparison_rows(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[list[str]]:
-    """One row of cells for each pair and decoding: the names, then the difference with its interval, and p.
+def comparison_rows(
+    rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], p_values: Sequence[str] = ("p",)
+) -> list[list[str]]:
+    """One row of cells for each pair and decoding: the names, then the difference with its interval, and `p_values`.
 
     Behind the interval stands the standard deviation over seeds, where there are several. A dash stands for a metric
     that one of the two lacks.
     """
     return [
-        [*names, *(text for metric in metrics for text in _compared(by_metric.get(metric)))]
+        [*names, *(text for metric in metrics for text in _compared(by_metric.get(metric), p_values))]
         for names, by_metric in _by_pair(rows).items()
     ]
 
 
 def comparisons_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of "comparisons" as a table in Markdown."""
+    """Rows of "comparisons" as a table in Markdown, p corrected by Holm beside p where the rows have it."""
     metrics = compared_metrics(rows)
-    return markdown_table(comparison_header(metrics), comparison_rows(rows, metrics))
+    p_values = [p for p in _P_NAMES if all(p in row for row in rows)]
+    return markdown_table(comparison_header(metrics, p_values), comparison_rows(rows, metrics, p_values))
 
 
 def seeds_markdown(compared: Mapping[str, Any]) -> str:
@@ -121,12 +129,12 @@ def _by_pair(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], di
     return found
 
 
-def _compared(row: Mapping[str, Any] | None) -> tuple[str, str]:
+def _compared(row: Mapping[str, Any] | None, p_values: Sequence[str]) -> list[str]:
     if row is None:
-        return "–", "–"
+        return ["–"] * (1 + len(p_values))
     low, high = row["interval"]
     spread = "" if row.get("seed_sd") is None else f", sd {row['seed_sd']:.4f}"
-    return f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]{spread}", p_text(row["p"])
+    return [f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]{spread}", *(p_text(row[p]) for p in p_values)]
 
 
 def print_results(results: dict[str, Any], console: Console | None = None) -> None:
