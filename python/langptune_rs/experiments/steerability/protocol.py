@@ -16,8 +16,8 @@ Texts = Literal["as is", "scrubbed"]
 AS_IS: Texts = "as is"
 SCRUBBED: Texts = "scrubbed"
 STRENGTHS = (1, 2, 3)
-REQUEST_WEIGHTS = {1: 0.25, 2: 0.5, 3: 1.0}
-"""The weight of a request's embedding beside the profile's, for each strength."""
+REQUEST_WEIGHTS = {1: 0.2, 2: 0.4, 3: 0.8}
+"""The weight of a request's embedding beside the profile's, for each strength. Below 1 it cannot cancel the profile."""
 POOL_SIZE = 50
 """Items with the tag, and as many without, in the pool of SteerEval (arXiv 2601.21105)."""
 

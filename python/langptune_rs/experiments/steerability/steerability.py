@@ -248,9 +248,11 @@ class _Measurement:
         sessions: dict[str, list[pl.DataFrame]] = {variant.name: [] for variant in self.variants}
         models = {model: identity(self.runs, model) for model in dict.fromkeys(v.embedder for v in self.variants)}
         jobs = [(v, part) for model in models for v in self.variants if v.embedder == model for part in self.parts]
-        done = sum(self.kept.has("sessions", self._decides(v, part, models[v.embedder])) for v, part in jobs)
+        done = sum(
+            len(part) for v, part in jobs if self.kept.has("sessions", self._decides(v, part, models[v.embedder]))
+        )
         opened: _Opened | None = None
-        with progress(len(jobs), f"tens of sessions × {len(self.variants)} variants", done) as advance:
+        with progress(sum(len(part) for _, part in jobs), "sessions", done) as advance:
             for variant, part in jobs:
                 if opened is None or opened.model != variant.embedder:
                     opened = None  # its memory is free before the next one is loaded
@@ -259,7 +261,8 @@ class _Measurement:
                 is_new = not self.kept.has("sessions", decides)
                 edits[variant.name].append(self.kept.table("edits", decides, partial(opened.edits, cases)))
                 sessions[variant.name].append(self.kept.table("sessions", decides, partial(opened.sessions, cases)))
-                advance(int(is_new), variant.name)
+                if is_new:
+                    advance(len(part), variant.name)
         return {name: pl.concat(own) for name, own in edits.items()}, {
             name: pl.concat(own) for name, own in sessions.items()
         }
