@@ -97,10 +97,7 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
             )
             if test is None:
                 continue
-            is_more = numbers["mean"] > before["mean"]
-            word = (
-                "no difference shown" if test["p_holm"] >= 0.05 else "steers further" if is_more else "steers less far"
-            )
+            word = "no difference shown" if test["p_holm"] >= 0.05 else _changed(before["mean"], numbers["mean"])
             parts.append(f"{variant} {numbers['mean']:+.3f} ({word}, p {_p(test['p_holm'])})")
         wish = "More" if direction == "increase" else "Less"
         sentences.append(
@@ -109,6 +106,13 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
             + "."
         )
     return sentences
+
+
+def _changed(before: float, after: float) -> str:
+    """How an effect differs from that of LangPTune-0; below 0, an edit does the opposite of what was wanted."""
+    if before < 0 and after < 0:
+        return "less far the wrong way" if after > before else "further the wrong way"
+    return "steers further" if after > before else "steers less far"
 
 
 def facts(results: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from langptune_rs.experiments.compare.guards import FUNCTION_WORDS, scrub, title
 from langptune_rs.seeds import generator
 
 STRATA = ("rare", "medium", "common")
-LEAST_RECURRENCE = 1 / 3
+LEAST_RECURRENCE = 0.4
 """How many of the items that have a word must have it twice."""
 UNRELATED = 0.1
 """Two tags are unrelated when the correlation of having them, over the items, is nearer to 0 than this."""
@@ -71,8 +71,9 @@ def all_tags(items: pl.DataFrame) -> dict[str, Tag]:
     """Every category of the items, and every word that recurs in its items, by name.
 
     A word has four letters or more, and is no function word. It recurs: of the items that have it in their title or
-    description, at least a third have it twice. Words that say what an item is do that, such as binder, and words that
-    any item may have do not, such as perfect (Church, 2000, calls it adaptation). Singular and plural are one word.
+    description, at least two in five have it twice. Words that say what an item is do that, such as binder, and words
+    that any item may have do not, such as perfect (Church, 2000, calls it adaptation). Singular and plural are one
+    word.
 
     Args:
         items: title, description and categories of each item, in the order of the catalog.
