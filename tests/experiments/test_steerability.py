@@ -26,6 +26,7 @@ from langptune_rs.experiments.steerability.figures import comparisons, edit_valu
 from langptune_rs.experiments.steerability.judge import Judge, find_judge
 from langptune_rs.experiments.steerability.kept import Kept
 from langptune_rs.experiments.steerability.measuring import ANOTHER_USER, Case, measure_edits
+from langptune_rs.experiments.steerability.page import markdown
 from langptune_rs.experiments.steerability.protocol import AS_IS, SCRUBBED, Protocol
 from langptune_rs.experiments.steerability.readability import choices, recognised, repeated_sentences
 from langptune_rs.experiments.steerability.tags import all_tags, draw_tags, named_tags, unrelated
@@ -438,6 +439,35 @@ def test_the_report_shows_it(steered):
     (run / "steerability.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RunError, match="steerability.json is damaged"):
         write_report(run)
+
+
+def test_another_run_stands_beside_and_the_same_models_give_the_same_numbers(noted_run, evaluated_run, tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    for folder in (run, other):
+        shutil.copytree(noted_run, folder)
+    protocol = Protocol(num_users=3, tags=("dragons",), min_items=5, judge=str(evaluated_run / "embedder"))
+    results = module.measure_steerability(run, others=[other], protocol=protocol)
+    assert [variant["name"] for variant in results["variants"]][3:] == ["LangPTune", "LangPTune (other)"]
+    own, same = (
+        [
+            {**row, "variant": ""}
+            for row in results["figures"]
+            if row["variant"] == name and row["section"] != "readability"
+        ]
+        for name in ("LangPTune", "LangPTune (other)")
+    )
+    assert own == same
+    assert results["policies"] == ["initial policy", "trained policy", "trained policy of LangPTune (other)"]
+    assert "trained policy of LangPTune (other)" in markdown(results)
+
+
+def test_the_profiles_of_one_user_are_too_few(noted_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(noted_run, run)
+    profiles = pl.read_parquet(run / "profiles.parquet")
+    profiles.filter(pl.col("session_id") == profiles["session_id"][0]).write_parquet(run / "profiles.parquet")
+    with pytest.raises(RunError, match="are of 1 user.* need at least two"):
+        module.measure_steerability(run, protocol=Protocol(min_items=5))
 
 
 @pytest.mark.parametrize(

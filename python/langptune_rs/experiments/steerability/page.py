@@ -16,7 +16,7 @@ from langptune_rs.experiments.report.charts import GRID, INK, inline, style
 from langptune_rs.experiments.report.tables import p_text
 from langptune_rs.experiments.steerability.figures import GROUPS, HEADLINES
 from langptune_rs.experiments.steerability.measuring import ANOTHER_USER
-from langptune_rs.experiments.steerability.protocol import AS_IS, SCRUBBED
+from langptune_rs.experiments.steerability.protocol import AS_IS, SCRUBBED, STRENGTHS
 from langptune_rs.runs.results import BASELINE
 
 MORE_OR_LESS = {"increase": "more", "decrease": "less"}
@@ -279,7 +279,7 @@ def _recognised_tests(results: Mapping[str, Any]) -> list[list[Cell]]:
     return [
         [
             Cell(f"recognised, {test['first']} less {test['second']}"),
-            _interval(test["difference"], *test["interval"], ".1%"),
+            _interval(test["difference"], *test["interval"], form=".1%"),
             Cell(f"p {_p(test['p_holm'])}"),
             *(Cell("") for _ in results["policies"][2:]),
         ]
@@ -356,7 +356,7 @@ def _strengths_chart(results: Mapping[str, Any]) -> str:
                 if rows:
                     spoken.append(f"{edit}, {MORE_OR_LESS[direction]}, {variant}: {rows[-1]['mean']:+.3f}")
             axes.set_title(f"{edit}, {MORE_OR_LESS[direction]}", fontsize=10, color=INK, loc="left")
-            axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+            axes.set_xticks((0, *STRENGTHS))
             axes.yaxis.set_major_locator(MaxNLocator(4))
         for axes in grid[-1]:
             axes.set_xlabel("strength")

@@ -53,7 +53,7 @@ def variants_of(run: TrainedRun, others: Sequence[TrainedRun]) -> list[Variant]:
     for other in others:
         if any(other.folder.resolve() == known.resolve() for known in (run.folder, *_folders(found[4:]))):
             raise InputError(f"{other.folder} is given twice: name other runs with --with")
-        name = other.config.method
+        name: str = other.config.method
         if any(name == there.name for there in found):
             name = f"{name} ({other.folder.name})"
         found.append(variant(name, other, other.config.trains_policy, other.config.trains_embedder))
