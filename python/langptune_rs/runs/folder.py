@@ -50,6 +50,7 @@ WRITTEN = (
     *("results.json", "results-train.json", "results-validation.json"),
     *("per_user.parquet", "per_user-train.parquet", "per_user-validation.parquet"),
     *("profiles.parquet", "profiles-train.parquet", "profiles-validation.parquet"),
+    *("steerability.json", "steerability-train.json", "steerability-validation.json", "steerability"),
     ORIGIN,
 )
 """All that a run writes beside its configuration, in the order in which it is deleted: first what shows that there is
@@ -195,6 +196,11 @@ def open_dataset(config: RunConfig, run: Path) -> Dataset:
     dataset = load(place) if is_prepared(place) else _opened(config, own)
     check_data(run, origin.data, dataset, place)
     return dataset
+
+
+def data_folder(config: RunConfig, run: Path) -> Path:
+    """The folder of a run's prepared data set, as `open_dataset` opens it."""
+    return Path(config.data.source) if _names_prepared(config) else run / DATA
 
 
 def resolved_data(config: RunConfig) -> RunConfig:

@@ -36,6 +36,39 @@ def profiles_path(run: Path, split: str = TEST) -> Path:
     return run / f"profiles{_suffix(split)}.parquet"
 
 
+def steerability_path(run: Path, split: str = TEST) -> Path:
+    """Path of the JSON file with what edits of profiles do to rankings."""
+    return run / f"steerability{_suffix(split)}.json"
+
+
+def read_steerability(run: Path, split: str = TEST) -> dict[str, Any] | None:
+    """The content of `steerability_path`, None where it was not measured. Raises `RunError` for a damaged file."""
+    path = steerability_path(run, split)
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        is_whole = isinstance(found, dict) and all(
+            isinstance(found.get(key), kind) for key, kind in _STEERABILITY.items()
+        )
+    except (ValueError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        raise RunError(
+            f"{path} is damaged. `langptune evaluate {run} --split {split} --steerability` writes it again, from what "
+            "it has kept."
+        )
+    whole: dict[str, Any] = found
+    return whole
+
+
+_STEERABILITY: dict[str, type] = {
+    **dict.fromkeys(("num_users", "num_items", "num_sessions_read", "k"), int),
+    **dict.fromkeys(("tags", "variants", "policies", "figures", "comparisons", "strengths"), list),
+    **dict.fromkeys(("protocol", "judge", "units"), dict),
+}
+
+
 def read_results(run: Path, split: str = TEST) -> dict[str, Any]:
     """The content of `results_path`. "comparisons" is None where an earlier version wrote it.
 

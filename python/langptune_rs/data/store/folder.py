@@ -21,11 +21,12 @@ import polars as pl
 
 from langptune_rs.config.data import make_config
 from langptune_rs.config.toml import is_beyond_toml
+from langptune_rs.data.store.catalog import Catalog
 from langptune_rs.data.store.content import written_content
 from langptune_rs.data.store.dataset import Dataset
 from langptune_rs.data.store.mapped import ARROW, Tables, make_tables, open_tables, table_files, write_tables
-from langptune_rs.data.store.schema import ITEM_COLUMNS, SESSION_COLUMNS
-from langptune_rs.data.store.tables import write_parquet
+from langptune_rs.data.store.schema import ITEM_COLUMNS, ITEM_FIELDS, SESSION_COLUMNS
+from langptune_rs.data.store.tables import explained, read_parquet, write_parquet
 from langptune_rs.data.wording.templates import make_template
 from langptune_rs.errors import ConfigError, DataError
 from langptune_rs.files import file_hash, write_atomically, write_text
@@ -144,6 +145,17 @@ def load(path: str | Path) -> Dataset:
         source=template_source(folder, info),
     )
     return Dataset(tables.catalog, tables.sessions, template, info)
+
+
+def read_item_fields(folder: Path, catalog: Catalog) -> pl.DataFrame:
+    """The columns of `ITEM_FIELDS` of the prepared data set in `folder`, one row for each item in the catalog's order.
+
+    Raises `DataError` for a file that cannot be read.
+    """
+    with explained(folder / ITEMS):
+        fields = read_parquet(folder / ITEMS, list(ITEM_FIELDS))
+    order = pl.DataFrame({"item_id": catalog.item_ids.to_list()})
+    return order.join(fields, on="item_id", how="left", maintain_order="left")
 
 
 def template_source(folder: Path, info: dict[str, Any]) -> str | None:

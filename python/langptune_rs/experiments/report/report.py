@@ -28,6 +28,7 @@ from langptune_rs.experiments.report.tables import (
     label,
     p_text,
 )
+from langptune_rs.experiments.steerability.page import section
 from langptune_rs.files import write_text
 from langptune_rs.runs.folder import open_dataset, read_config
 from langptune_rs.runs.metrics_log import read_metrics
@@ -40,6 +41,7 @@ from langptune_rs.runs.results import (
     read_per_user,
     read_profiles,
     read_results,
+    read_steerability,
     results_path,
     unlike_results,
 )
@@ -65,7 +67,7 @@ def write_report(run: Path) -> Path:
     _check_together(run, config, results, dataset, per_user, profiles)
     metrics = read_metrics(run)
     path = run / "report.html"
-    write_text(path, render(config, results, metrics, dataset, per_user, profiles))
+    write_text(path, render(config, results, metrics, dataset, per_user, profiles, read_steerability(run)))
     return path
 
 
@@ -76,8 +78,12 @@ def render(
     dataset: Dataset,
     per_user: pl.DataFrame,
     profiles: pl.DataFrame,
+    steerability: dict[str, Any] | None = None,
 ) -> str:
-    """The report as HTML. Every text that comes from data, models or configuration is escaped."""
+    """The report as HTML. Every text that comes from data, models or configuration is escaped.
+
+    It has a section about edits of profiles where `steerability` is what `measure_steerability` returns.
+    """
     environment = Environment(
         loader=PackageLoader("langptune_rs.experiments.report.report", "."),
         autoescape=True,
@@ -106,6 +112,7 @@ def render(
         results=results,
         config_text=to_toml(config),
         leakage=dataset.info.get("leakage", {}),
+        steerability=section(steerability) if steerability else None,
     )
 
 

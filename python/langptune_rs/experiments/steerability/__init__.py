@@ -1,0 +1,1 @@
+"""What edits of profiles do to rankings, before and after training, with controls."""
