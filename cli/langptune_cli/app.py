@@ -20,6 +20,7 @@ from langptune_cli import (
     profiles,
     recommend,
     report,
+    serve,
     train,
 )
 from langptune_rs.distributed.group import end_process
@@ -66,6 +67,7 @@ app.command("profile")(profile.profile)
 app.command("profiles")(profiles.profiles)
 app.command("recommend")(recommend.recommend)
 app.command("report")(report.report)
+app.command("serve")(serve.serve)
 app.command("gains")(gains.gains)
 app.command("compare")(compare.compare)
 app.command("ablate")(ablate.ablate)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 _ONE_THREAD = RLock()
-"""What is changed inside a block belongs to the whole process. Two threads that changed it would undo it out of order."""
+"""What is changed inside a block belongs to the whole process, and two threads would undo it out of order."""
 
 
 @contextmanager

@@ -54,7 +54,12 @@ class Explanation:
 
 
 def explain(
-    embedder: ProfileEncoder, index: ItemIndex, profile: Profile, item: int, history: Sequence[int] = (), by: By = "sentence"
+    embedder: ProfileEncoder,
+    index: ItemIndex,
+    profile: Profile,
+    item: int,
+    history: Sequence[int] = (),
+    by: By = "sentence",
 ) -> Explanation:
     """What every sentence or word of a profile does to one item, by leaving it out and ranking again, exactly.
 

@@ -9,6 +9,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from langptune_rs.errors import ModelError, sentence
 from langptune_rs.recommending.vectors import ProfileEncoder
 from langptune_rs.serving.kept import Kept
 
@@ -44,10 +45,8 @@ class SharedEncoder:
         return self._embedder.dim
 
     def encode_profiles(self, texts: Sequence[str]) -> Embedding:
-        """Unit-length embeddings of profiles, float32 (len(texts), dim). Raises what the embedder raises for them."""
-        parts = [
-            self._encode(texts[start : start + TEXTS_PER_TURN]) for start in range(0, len(texts), TEXTS_PER_TURN)
-        ]
+        """Unit-length embeddings of profiles, float32 (len(texts), dim). Raises `ModelError` where it fails."""
+        parts = [self._encode(texts[start : start + TEXTS_PER_TURN]) for start in range(0, len(texts), TEXTS_PER_TURN)]
         return np.concatenate([np.empty((0, self.dim), dtype=np.float32), *parts])
 
     def unread_profile(self, text: str) -> str:
@@ -96,8 +95,10 @@ class SharedEncoder:
         try:
             self._give(text, self._embedder.encode_profiles([text])[0])
         except Exception as error:
+            failure = ModelError(f"The embedder cannot read a text: {sentence(str(error) or type(error).__name__)}")
+            failure.__cause__ = error
             with self._guard:
-                self._asked.pop(text).set_exception(error)
+                self._asked.pop(text).set_exception(failure)
 
     def _give(self, text: str, embedding: Embedding) -> None:
         own = embedding.copy()  # not a view that keeps the whole batch in memory

@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 class Kept(Generic[K, V]):
-    """At most `limit` values by their keys: when there are more, the one goes that was not asked for the longest time."""
+    """At most `limit` values by their keys: of more, the one goes that was not asked for the longest time."""
 
     def __init__(self, limit: int):
         self._limit = limit

@@ -17,7 +17,7 @@ from langptune_rs.data import Catalog, Dataset
 from langptune_rs.errors import DataError, InputError, RunError, nearest
 from langptune_rs.recommending.edits import Edit, Profile
 from langptune_rs.recommending.explaining import Explanation
-from langptune_rs.recommending.recommender import Recommender, check_items, check_request
+from langptune_rs.recommending.recommender import Recommender, check_items, check_k, check_request
 from langptune_rs.recommending.sentences import By
 from langptune_rs.recommending.steering import Steering
 from langptune_rs.rollout.writer import ProfileWriter
@@ -50,9 +50,9 @@ class ProfileService:
         self._writing = Lock()
 
     @classmethod
-    def open(cls, folder: str | Path) -> ProfileService:
+    def open(cls, folder: str | Path, on_encoding: Callable[[int], object] = lambda size: None) -> ProfileService:
         """The service of a finished run, with or without a policy. Raises `RunError` when `folder` holds none."""
-        return cls(TrainedRun.open(folder, models=["embedder"]))
+        return cls(TrainedRun.open(folder, models=["embedder"]), on_encoding)
 
     @property
     def config(self) -> RunConfig:
@@ -99,8 +99,8 @@ class ProfileService:
     ) -> str:
         """The greedily decoded profile of a history: item indexes, oldest first, with the user's ratings and reviews.
 
-        It is what the trained policy writes, or the one that training started from. One is written at a time. `on_token`
-        is called before each token; what it raises ends the writing.
+        It is what the trained policy writes, or the one that training started from. One is written at a time.
+        `on_token` is called before each token; what it raises ends the writing.
 
         Raises `InputError` for an empty history, an index out of range, or lists of different length, `RunError` for a
         run without a policy, and `ContextError` when the history is longer than the model's context.
@@ -160,6 +160,10 @@ class ProfileService:
     def steer(self, profile: str | Profile, *edits: Edit, exclude: Sequence[int] = ()) -> Steering:
         """The ranking before and after edits; the errors are those of `Recommender.steer`."""
         return self._recommender().steer(profile, *edits, exclude=exclude)
+
+    def unread(self, profile: str | Profile) -> str:
+        """The end of a profile's text that the embedder does not read; empty where it reads all."""
+        return self._recommender().encoder.unread_profile(Profile.of(profile).text)
 
     def recommend(
         self, profile: str | Profile, k: int = 20, exclude: Sequence[int] = ()
