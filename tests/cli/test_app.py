@@ -25,10 +25,8 @@ def test_help_lists_every_command_and_each_has_its_own(langptune):
 
 
 def test_help_loads_nothing_heavy():
-    code = (
-        "import sys; from langptune_cli.app import app; "
-        "print([m for m in ('torch', 'transformers', 'polars', 'deepspeed', 'matplotlib', 'fastapi', 'sqlalchemy') if m in sys.modules])"
-    )
+    heavy = ("torch", "transformers", "polars", "deepspeed", "matplotlib", "fastapi", "sqlalchemy")
+    code = f"import sys; from langptune_cli.app import app; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -32,7 +32,7 @@ class Backend:
 
     async def write(self, request: Request, work: Work[T]) -> T:
         """What `work` returns, done on the thread that writes, unless the caller leaves. See `Generation.write`."""
-        return await self.generation.write(work, _left(request))
+        return await self.generation.write(work, lambda: _left(request))
 
     def reload(self) -> bool:
         """See `LiveRun.reload`; what comes of it is counted."""

@@ -51,10 +51,10 @@ def _not_blank(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(whole)]
-ProfileText = Annotated[Text, Field(min_length=1, max_length=MAX_PROFILE)]
-Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME)]
-UserId = Annotated[Text, Field(min_length=1, max_length=MAX_ID)]
+ProfileText = Annotated[str, Field(min_length=1, max_length=MAX_PROFILE), AfterValidator(whole)]
+ReviewText = Annotated[str, Field(max_length=MAX_REVIEW), AfterValidator(whole)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(whole)]
+UserId = Annotated[str, Field(min_length=1, max_length=MAX_ID), AfterValidator(whole)]
 Wish = Annotated[Name, AfterValidator(_not_blank)]
 Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
 RequestWeight = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
@@ -188,7 +188,7 @@ class HistoryItem(Body):
     """The id or title."""
     rating: float | None = None
     """On the scale of the data set."""
-    review: Annotated[Text, Field(max_length=MAX_REVIEW)] | None = None
+    review: ReviewText | None = None
 
 
 class WriteBody(Body):

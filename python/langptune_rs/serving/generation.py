@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from threading import Condition, Thread
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from langptune_rs.errors import LangptuneError, ModelError, sentence
 from langptune_rs.serving.problems import Problem
@@ -66,17 +66,20 @@ class Generation:
         """Callers in the queue, without the one that is answered."""
         return len(self._jobs)
 
-    async def write(self, work: Work[T], gone: Awaitable[object]) -> T:
-        """What `work` returns, done on the thread that writes. It is given up when `gone` is done, the caller's
-        leaving, or when the time is up.
+    async def write(self, work: Work[T], gone: Callable[[], Awaitable[object]]) -> T:
+        """What `work` returns, done on the thread that writes. It is given up when the caller has left, for which
+        `gone` waits, or when the time is up.
 
-        Raises `Problem` (429) when too many wait already, (504) when the time is up, (424) when the models fail, and
-        the `LangptuneError` that `work` raises.
+        Raises `Problem` (429) when too many wait already and (504) when the time is up, the `LangptuneError` that
+        `work` raises, and `ModelError` for anything else that it raises.
         """
         job = self._queue(work)
-        text, leaving = asyncio.wrap_future(job.future), asyncio.ensure_future(gone)
+        text, leaving = asyncio.wrap_future(job.future), asyncio.ensure_future(gone())
+        either: set[asyncio.Future[Any]] = {text, leaving}
         try:
-            await asyncio.wait({text, leaving}, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
+            if text.cancelled():
+                raise _closing()
             if text.done():
                 return text.result()
             if leaving.done():
@@ -102,7 +105,7 @@ class Generation:
         job = _Job(work)
         with self._change:
             if self._is_closed:
-                raise Problem(503, "closing", "The server is ending.")
+                raise _closing()
             if len(self._jobs) >= self.max_waiting:
                 seconds = math.ceil(self._usual_seconds * (1 + len(self._jobs)))
                 raise Problem(
@@ -149,3 +152,7 @@ class Generation:
             self._usual_seconds += (seconds - self._usual_seconds) / 8
             self._on_written(seconds)
             job.future.set_result(text)
+
+
+def _closing() -> Problem:
+    return Problem(503, "closing", "The server is ending.")
