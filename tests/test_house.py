@@ -57,10 +57,15 @@ LIBRARIES = {
         *("datasets", "filelock", "huggingface_hub", "jinja2", "matplotlib", "numpy", "orjson", "polars", "pyarrow"),
         *("rich", "tokenizers", "torch"),
     },
-    "langptune_rs.serving": {"numpy", "rich"},
+    "langptune_rs.serving": {
+        *("fastapi", "numpy", "polars", "prometheus_client", "pyarrow", "pydantic", "rich", "sqlalchemy"),
+        *("starlette", "uvicorn"),
+    },
     "langptune_cli": {"click", "typer"},
 }
 """What a room may import beside the standard library. Rooms that are not named here take what they need."""
+SERVERS = {"fastapi", "prometheus_client", "psycopg", "sqlalchemy", "starlette", "uvicorn"}
+"""Libraries that only the room takes that serves."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,8 @@ def check_libraries(packages: tuple[Path, ...]) -> None:
             faults += [
                 f"{file.name}, line {node.lineno}: {room} does not take the library {name}."
                 for name in names
-                if allowed is not None and name not in allowed | free
+                if (name in SERVERS and room != "langptune_rs.serving")
+                or (allowed is not None and name not in allowed | free)
             ]
     if faults:
         raise HouseError("\n".join(faults))
@@ -228,6 +234,7 @@ def house(folder: Path, **files: str) -> tuple[Path, ...]:
             {"evaluation__index": "import torch"},
             "langptune_rs.evaluation does not take the library torch",
         ),
+        (check_libraries, {"runs__folder": "import sqlalchemy.orm"}, "langptune_rs.runs does not take .* sqlalchemy"),
         (check_libraries, {"config__run": "def f():\n    from polars import col"}, "line 2: .* polars"),
     ],
 )

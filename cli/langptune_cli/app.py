@@ -21,6 +21,7 @@ from langptune_cli import (
     profiles,
     recommend,
     report,
+    serve,
     steer,
     train,
 )
@@ -70,6 +71,7 @@ app.command("recommend")(recommend.recommend)
 app.command("explain")(explain.explain)
 app.command("steer")(steer.steer)
 app.command("report")(report.report)
+app.command("serve")(serve.serve)
 app.command("gains")(gains.gains)
 app.command("compare")(compare.compare)
 app.command("ablate")(ablate.ablate)

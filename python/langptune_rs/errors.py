@@ -23,6 +23,10 @@ class ModelError(LangptuneError):
     """A model cannot be found, loaded or used for the purpose asked."""
 
 
+class ContextError(ModelError):
+    """A text is longer than the model's context."""
+
+
 class RunError(LangptuneError):
     """A run folder is missing, belongs to another configuration, or cannot be resumed."""
 

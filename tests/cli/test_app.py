@@ -12,7 +12,7 @@ import pytest
 import langptune_rs
 from langptune_rs.config import RunConfig, load_config
 
-COMMANDS = ("data", "train", "evaluate", "profile", "recommend", "report", "config")
+COMMANDS = ("data", "train", "evaluate", "profile", "recommend", "report", "serve", "config")
 PYTHON_COMMAND = [sys.executable, "-c", "from langptune_cli.app import main; main()"]
 
 
@@ -25,10 +25,8 @@ def test_help_lists_every_command_and_each_has_its_own(langptune):
 
 
 def test_help_loads_nothing_heavy():
-    code = (
-        "import sys; from langptune_cli.app import app; "
-        "print([m for m in ('torch', 'transformers', 'polars', 'deepspeed', 'matplotlib') if m in sys.modules])"
-    )
+    heavy = ("torch", "transformers", "polars", "deepspeed", "matplotlib", "fastapi", "sqlalchemy")
+    code = f"import sys; from langptune_cli.app import app; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -76,6 +74,7 @@ def test_a_fault_of_ours_keeps_its_traceback(langptune, monkeypatch):
     [
         ("evaluate", "nowhere"),
         ("report", "nowhere"),
+        ("serve", "nowhere", "--port", "0"),
         ("profile", "nowhere", "--user", "1"),
         ("recommend", "nowhere", "--profile", "quiet films"),
     ],

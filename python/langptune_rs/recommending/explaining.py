@@ -9,10 +9,9 @@ import numpy as np
 
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation.index import ItemIndex
-from langptune_rs.models.embedder import Embedder
 from langptune_rs.recommending.edits import Profile
 from langptune_rs.recommending.sentences import By, Part, parts_of, without
-from langptune_rs.recommending.vectors import profile_vectors
+from langptune_rs.recommending.vectors import ProfileEncoder, profile_vectors
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,12 @@ class Explanation:
 
 
 def explain(
-    embedder: Embedder, index: ItemIndex, profile: Profile, item: int, history: Sequence[int] = (), by: By = "sentence"
+    embedder: ProfileEncoder,
+    index: ItemIndex,
+    profile: Profile,
+    item: int,
+    history: Sequence[int] = (),
+    by: By = "sentence",
 ) -> Explanation:
     """What every sentence or word of a profile does to one item, by leaving it out and ranking again, exactly.
 

@@ -16,7 +16,7 @@ from langptune_rs.recommending.edits import Edit, Profile
 from langptune_rs.recommending.explaining import Explanation, explain
 from langptune_rs.recommending.sentences import By
 from langptune_rs.recommending.steering import Steering, steer
-from langptune_rs.recommending.vectors import profile_vectors
+from langptune_rs.recommending.vectors import ProfileEncoder, profile_vectors
 
 
 class Recommender:
@@ -25,9 +25,13 @@ class Recommender:
     It does not embed the items again when the embedder is trained: make a new recommender then.
     """
 
-    def __init__(self, embedder: Embedder, item_embeddings: np.ndarray):
-        """`item_embeddings` is float32 (n_items, dim), the catalog's items embedded by `embedder`."""
+    def __init__(self, embedder: Embedder, item_embeddings: np.ndarray, encoder: ProfileEncoder | None = None):
+        """`item_embeddings` is float32 (n_items, dim), the catalog's items embedded by `embedder`.
+
+        `encoder` embeds the profiles to recommend for in its place, as one that many threads share.
+        """
         self.embedder = embedder
+        self.encoder: ProfileEncoder = embedder if encoder is None else encoder
         self.index = ItemIndex(item_embeddings)
 
     @classmethod
@@ -50,7 +54,7 @@ class Recommender:
         """
         num_texts = len(texts) // max(1, len(targets))
         targets, histories = (np.repeat(x, num_texts, axis=0) for x in (targets, histories))
-        ranks = self.index.rank(self.embedder.encode_profiles(texts), targets, exclude=histories)
+        ranks = self.index.rank(self.encoder.encode_profiles(texts), targets, exclude=histories)
         assert isinstance(ranks, np.ndarray)  # one target for each text
         return ranks.reshape(-1, max(1, num_texts))
 
@@ -74,7 +78,7 @@ class Recommender:
         num_texts = len(texts) // max(1, len(rows))
         targets_of_texts = [row for row in rows for _ in range(num_texts)]
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        embeddings = self.embedder.encode_profiles(list(numbers))[[numbers[text] for text in texts]]
+        embeddings = self.encoder.encode_profiles(list(numbers))[[numbers[text] for text in texts]]
         ranks, log_probs = self.index.score_targets(
             embeddings, targets_of_texts, np.repeat(histories, num_texts, axis=0), temperature=temperature
         )
@@ -91,7 +95,7 @@ class Recommender:
         Raises `InputError` for an empty profile, an index out of range, or more items than the catalog has left.
         """
         check_request(profile, k, exclude, self.num_items)
-        user = profile_vectors(self.embedder, [Profile.of(profile)])
+        user = profile_vectors(self.encoder, [Profile.of(profile)])
         scores, items = self.index.search(user, k, exclude=np.array([list(exclude)], dtype=np.int64))
         return items[0], scores[0]
 
@@ -104,7 +108,7 @@ class Recommender:
         """
         check_items([item], self.num_items, "item")
         check_request(profile, 1, history, self.num_items)
-        return explain(self.embedder, self.index, Profile.of(profile), item, history, by)
+        return explain(self.encoder, self.index, Profile.of(profile), item, history, by)
 
     def steer(self, profile: str | Profile, *edits: Edit, exclude: Sequence[int] = ()) -> Steering:
         """The ranking before and after edits of a profile, see `Steering`.
@@ -113,7 +117,7 @@ class Recommender:
         range.
         """
         check_request(profile, 1, exclude, self.num_items)
-        return steer(self.embedder, self.index, Profile.of(profile), edits, exclude)
+        return steer(self.encoder, self.index, Profile.of(profile), edits, exclude)
 
 
 def check_request(profile: str | Profile, k: int, exclude: Sequence[int], num_items: int) -> None:
@@ -123,6 +127,11 @@ def check_request(profile: str | Profile, k: int, exclude: Sequence[int], num_it
             "the profile is empty: write at least a word about what the user likes (a policy that thinks and writes "
             "none needs a higher profile.max_tokens, or policy.template_arguments that tell it not to think)"
         )
+    check_k(k, exclude, num_items)
+
+
+def check_k(k: int, exclude: Sequence[int], num_items: int) -> None:
+    """Raise `InputError` where there are not k items beside those of `exclude`, or one of these is out of range."""
     check_items(exclude, num_items, "exclude")
     num_left = num_items - len(set(exclude))
     if num_left < 1:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation.index import ItemIndex
-from langptune_rs.models.embedder import Embedder
 from langptune_rs.recommending.edits import Edit, Profile
-from langptune_rs.recommending.vectors import profile_vectors
+from langptune_rs.recommending.vectors import ProfileEncoder, profile_vectors
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def rank_all(index: ItemIndex, vectors: NDArray[np.float32], exclude: Sequence[i
 
 
 def steer(
-    embedder: Embedder, index: ItemIndex, profile: Profile, edits: Sequence[Edit], exclude: Sequence[int] = ()
+    embedder: ProfileEncoder, index: ItemIndex, profile: Profile, edits: Sequence[Edit], exclude: Sequence[int] = ()
 ) -> Steering:
     """What edits, done one after the other, do to the ranking of all items that are not excluded.
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from langptune_rs.errors import InputError
-from langptune_rs.models.embedder import Embedder
 from langptune_rs.recommending.edits import Profile
 from langptune_rs.recommending.sentences import Part, parts_of, without
 
 
-def profile_vectors(embedder: Embedder, profiles: Sequence[Profile]) -> NDArray[np.float32]:
+class ProfileEncoder(Protocol):
+    """What makes embeddings of profiles: an embedder, or what shares one among threads."""
+
+    @property
+    def dim(self) -> int:
+        """How many numbers an embedding has."""
+
+    def encode_profiles(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit-length embeddings of profiles, float32 (len(texts), dim)."""
+
+    def unread_profile(self, text: str) -> str:
+        """The end of a profile that is too long to be read; empty where all of it is read."""
+
+
+def profile_vectors(embedder: ProfileEncoder, profiles: Sequence[Profile]) -> NDArray[np.float32]:
     """Unit-length vectors of profiles, float32 (len(profiles), dim), with one batch of all texts that they need.
 
     The vector of a profile whose text has the embedding e, and e_i without sentence i, is the direction of

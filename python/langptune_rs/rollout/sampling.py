@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langptune_rs.errors import ModelError
+from langptune_rs.errors import ContextError
 from langptune_rs.models.memory import trim_freed_memory
 from langptune_rs.models.policy import Policy
 from langptune_rs.rollout.batches import Reader, reading
@@ -72,6 +72,7 @@ def write_profiles(
     keep_states: bool = False,
     kept: Sequence[list[list[int]]] = (),
     on_batch: OnBatch | None = None,
+    on_token: Callable[[], object] = lambda: None,
 ) -> Profiles:
     """Write one profile for each prompt at each of `temperatures`; 0 decodes greedily.
 
@@ -81,7 +82,9 @@ def write_profiles(
     same arguments, in order; they are not written again. With `keep_states` the profiles carry hidden states, but
     batches passed as `kept` carry none.
 
-    Raises `ModelError` when a prompt and `max_tokens` do not fit the model's context.
+    `on_token` is called before each token of a batch; what it raises ends the writing.
+
+    Raises `ContextError` when a prompt and `max_tokens` do not fit the model's context.
     """
     check_context(policy, prompts, max_tokens)
     if any(temperatures) and seeds is None:
@@ -100,7 +103,7 @@ def write_profiles(
                 streams = [(0 if seeds is None else seeds[i], s) for i in batch for s in range(num_samples)]
                 batch_prompts = [prompts[i] for i in batch]
                 written, *at_cut = _decode_batch(
-                    reader, policy, batch_prompts, max_tokens, temperatures, streams, keep_states
+                    reader, policy, batch_prompts, max_tokens, temperatures, streams, keep_states, on_token
                 )
                 if on_batch:
                     on_batch(written)
@@ -121,7 +124,7 @@ def _scatter(values: Sequence[Any], places: Sequence[int], into: list[Any]) -> N
 
 
 def check_context(policy: Policy, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
-    """Raise `ModelError` when the longest of the prompts and `max_tokens` do not fit the model's context."""
+    """Raise `ContextError` when the longest of the prompts and `max_tokens` do not fit the model's context."""
     longest = max((len(prompt) for prompt in prompts), default=0)
     room = policy.max_context - longest
     if max_tokens <= room:
@@ -131,8 +134,8 @@ def check_context(policy: Policy, prompts: Sequence[Sequence[int]], max_tokens: 
         f"tokens, but {policy.config.model!r} has a context of {policy.max_context}."
     )
     if room > 0:
-        raise ModelError(f"{problem} Set profile.max_tokens to at most {room}.")
-    raise ModelError(
+        raise ContextError(f"{problem} Set profile.max_tokens to at most {room}.")
+    raise ContextError(
         f"{problem} The prompt alone leaves no room for a profile. Give shorter histories, which "
         "data.max_history_tokens bounds when the data is prepared, or choose a policy.model with a longer context."
     )
@@ -160,6 +163,7 @@ def _decode_batch(
     temperatures: Sequence[float],
     seeds: Sequence[tuple[int, int]],
     keep_states: bool,
+    on_token: Callable[[], object],
 ) -> tuple[list[list[int]], list[Tensor], list[Tensor]]:
     """Decode one batch; rows that have ended leave it.
 
@@ -177,6 +181,7 @@ def _decode_batch(
     states: list[list[Tensor]] = [[] for _ in tokens]
     rows = np.arange(len(tokens))
     for step in range(max_tokens):
+        on_token()
         chosen = streams.choose(logits, row_temperatures, rows, step)
         ids = chosen.tolist()
         for row, token in zip(rows, ids, strict=True):

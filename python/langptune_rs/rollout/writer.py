@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -40,7 +40,7 @@ class ProfileWriter:
         return self.policy.encode_prompt(self.dataset.history_prompt(items, ratings, reviews, self.config))
 
     def check_context(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Raise `ModelError` when the longest prompt and `profile.max_tokens` do not fit the policy's context."""
+        """Raise `ContextError` when the longest prompt and `profile.max_tokens` do not fit the policy's context."""
         check_context(self.policy, prompts, self.config.max_tokens)
 
     def write(
@@ -53,11 +53,12 @@ class ProfileWriter:
         keep_states: bool = False,
         kept: Sequence[list[list[int]]] = (),
         on_batch: OnBatch | None = None,
+        on_token: Callable[[], object] = lambda: None,
     ) -> Profiles:
         """The profiles of each prompt in turn: the greedy one if asked for, then `num_samples` samples.
 
-        Samples are drawn at the recipe's temperature and need `seeds`, one for each prompt. `keep_states`, `kept` and
-        `on_batch` are those of `write_profiles`, and so are the errors.
+        Samples are drawn at the recipe's temperature and need `seeds`, one for each prompt. `keep_states`, `kept`,
+        `on_batch` and `on_token` are those of `write_profiles`, and so are the errors.
         """
         return write_profiles(
             self.policy,
@@ -69,4 +70,5 @@ class ProfileWriter:
             keep_states=keep_states,
             kept=kept,
             on_batch=on_batch,
+            on_token=on_token,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,16 @@ _CARD = "README.md"
 
 def note_saved(run: Path, models: Sequence[str]) -> None:
     """Write down in `TRAINED` that the models in these folders of `run` are whole, with the hash of each file."""
-    files = [path for name in models for path in sorted((run / name).rglob("*")) if path.is_file()]
-    hashed = {str(path.relative_to(run)): path for path in files if path.name != _CARD}
+    hashed = {str(path.relative_to(run)): path for path in _files(run, models)}
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(file_hash, hashed.values())
     write_text(run / TRAINED, json.dumps({"sha256": dict(zip(hashed, hashes, strict=True))}, indent=2) + "\n")
+
+
+def _files(run: Path, models: Sequence[str]) -> list[Path]:
+    """What the hashes are of."""
+    paths = (path for name in models for path in sorted((run / name).rglob("*")))
+    return [path for path in paths if path.is_file() and path.name != _CARD]
 
 
 def check_saved(run: Path, model: str) -> None:
@@ -38,6 +44,12 @@ def check_saved(run: Path, model: str) -> None:
         for (path, sha256), now in zip(wanted.items(), hashes, strict=True):
             if now != sha256:
                 raise _changed(path, "has changed since the run saved it (its SHA-256 is another)", run)
+
+
+def version_of_saved(run: Path, models: Sequence[str]) -> str:
+    """A hash of the content of the models in these folders of `run`, 16 hexadecimal digits."""
+    noted = _noted(run) or {str(path.relative_to(run)): file_hash(path) for path in _files(run, models)}
+    return hashlib.sha256(json.dumps(sorted(noted.items())).encode()).hexdigest()[:16]
 
 
 def _noted(run: Path) -> dict[str, Any]:

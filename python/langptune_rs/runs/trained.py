@@ -18,7 +18,7 @@ from langptune_rs.models.precision import COMPUTE_DTYPES
 from langptune_rs.recommending.recommender import Recommender
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.folder import open_dataset, read_config
-from langptune_rs.runs.saved_models import check_saved
+from langptune_rs.runs.saved_models import check_saved, version_of_saved
 
 MODELS = ("policy", "embedder")
 """The folders of the trained models in a run's folder."""
@@ -50,6 +50,11 @@ class TrainedRun:
         Rank 0 prepares it for all, so all ranks of a group read this together.
         """
         return after_first_rank(lambda: open_dataset(self.config, self.folder))
+
+    @property
+    def version(self) -> str:
+        """A hash of the content of the trained models: other models, another version."""
+        return version_of_saved(self.folder, MODELS)
 
     def policy(self, *, trained: bool = True) -> Policy:
         """The policy as the run left it, or the one that training started from.

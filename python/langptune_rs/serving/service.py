@@ -1,24 +1,29 @@
 """A finished run in use: it writes a profile for a history and recommends items for a profile.
 
-Each model is loaded when it is first needed, so ranking by a profile that a person wrote needs no language model.
+Each model is loaded when it is first needed, so ranking by a profile that a person wrote needs no language model. Many
+threads may use one service.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
+
+import numpy as np
 
 from langptune_rs.config import RunConfig
 from langptune_rs.data import Catalog, Dataset
 from langptune_rs.errors import DataError, InputError, RunError, nearest
 from langptune_rs.recommending.edits import Edit, Profile
 from langptune_rs.recommending.explaining import Explanation
-from langptune_rs.recommending.recommender import Recommender, check_items, check_request
+from langptune_rs.recommending.recommender import Recommender, check_items, check_k, check_request
 from langptune_rs.recommending.sentences import By
 from langptune_rs.recommending.steering import Steering
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.trained import TrainedRun
+from langptune_rs.serving.encoding import SharedEncoder
+from langptune_rs.serving.lazy import Lazy
 
 REWRITE = """Here is what a user likes:
 
@@ -33,13 +38,21 @@ Write what the user likes again, with this change. Keep all else as it is. Write
 class ProfileService:
     """Writes profiles with a run's policy and ranks its catalog with its embedder."""
 
-    def __init__(self, run: TrainedRun):
+    def __init__(self, run: TrainedRun, on_encoding: Callable[[int], object] = lambda size: None):
+        """`on_encoding` is called with the number of texts of each batch that the embedder reads."""
         self.run = run
+        self._on_encoding = on_encoding
+        self._dataset = Lazy(lambda: run.dataset)
+        self._by_popularity = Lazy(lambda: np.argsort(-self.dataset.popularity, kind="stable"))
+        self._recommender = Lazy(self._load_recommender)
+        self._writers = {True: Lazy(self._load_writer), False: Lazy(lambda: run.writer(trained=False))}
+        """Of the trained policy and of the initial one."""
+        self._writing = Lock()
 
     @classmethod
-    def open(cls, folder: str | Path) -> ProfileService:
+    def open(cls, folder: str | Path, on_encoding: Callable[[int], object] = lambda size: None) -> ProfileService:
         """The service of a finished run, with or without a policy. Raises `RunError` when `folder` holds none."""
-        return cls(TrainedRun.open(folder, models=["embedder"]))
+        return cls(TrainedRun.open(folder, models=["embedder"]), on_encoding)
 
     @property
     def config(self) -> RunConfig:
@@ -49,7 +62,7 @@ class ProfileService:
     @property
     def dataset(self) -> Dataset:
         """The run's data set."""
-        return self.run.dataset
+        return self._dataset()
 
     @property
     def catalog(self) -> Catalog:
@@ -80,11 +93,17 @@ class ProfileService:
         history: Sequence[int],
         ratings: Sequence[float | None] | None = None,
         reviews: Sequence[str | None] | None = None,
+        *,
+        trained: bool = True,
+        on_token: Callable[[], object] = lambda: None,
     ) -> str:
         """The greedily decoded profile of a history: item indexes, oldest first, with the user's ratings and reviews.
 
-        Raises `InputError` for an empty history, an index out of range, or lists of different length, and `ModelError`
-        when the history is longer than the model's context.
+        It is what the trained policy writes, or the one that training started from. One is written at a time.
+        `on_token` is called before each token; what it raises ends the writing.
+
+        Raises `InputError` for an empty history, an index out of range, or lists of different length, `RunError` for a
+        run without a policy, and `ContextError` when the history is longer than the model's context.
         """
         ratings = [None] * len(history) if ratings is None else ratings
         reviews = [None] * len(history) if reviews is None else reviews
@@ -95,8 +114,10 @@ class ProfileService:
                 "pass at least one item, and one rating and one review (or None) for each"
             )
         known = [float("nan") if rating is None else rating for rating in ratings]
-        prompt = self._writer.history_prompt(history, known, reviews)
-        return self._writer.write([prompt], greedy=True).texts[0]
+        writer = self._writers[trained]()
+        with self._writing:
+            prompt = writer.history_prompt(history, known, reviews)
+            return writer.write([prompt], greedy=True, on_token=on_token).texts[0]
 
     def text_and_history(self, user: str | None, profile: str | None) -> tuple[str, list[int]]:
         """The profile given, or the one that the policy writes for a user, and the history that is not ranked for it.
@@ -108,18 +129,21 @@ class ProfileService:
         history, ratings, reviews = self.history_of(user)
         return (self.profile(history, ratings, reviews) if profile is None else profile), history
 
-    def propose(self, profile: str, instruction: str) -> str:
+    def propose(self, profile: str, instruction: str, *, on_token: Callable[[], object] = lambda: None) -> str:
         """The profile as the policy rewrites it by an instruction, such as "less horror", decoded greedily.
 
         It is a proposal: a person reads it before it takes the place of the profile (`Rewrite`).
-        Raises `InputError` for an empty profile or instruction, `RunError` for a run without a policy, and `ModelError`
-        when both are longer than the policy's context.
+        `on_token` is that of `profile`. Raises `InputError` for an empty profile or instruction, `RunError` for a run
+        without a policy, and `ContextError` when both are longer than the policy's context.
         """
         check_request(profile, 1, (), len(self.catalog))
         if not instruction.strip():
             raise InputError('the instruction is empty: say what to change, such as "less horror"')
         message = REWRITE.format(profile=profile, instruction=instruction)
-        return self._writer.write([self._writer.policy.encode_prompt(message)], greedy=True).texts[0]
+        writer = self._writers[True]()
+        with self._writing:
+            prompt = writer.policy.encode_prompt(message)
+            return writer.write([prompt], greedy=True, on_token=on_token).texts[0]
 
     def item_of(self, name: str) -> int:
         """The index of an item by its id or, where no item has that id, its title.
@@ -144,11 +168,15 @@ class ProfileService:
         self, profile: str | Profile, item: int, history: Sequence[int] = (), by: By = "sentence"
     ) -> Explanation:
         """What every sentence (or word) of a profile does to an item; the errors are those of `Recommender.explain`."""
-        return self._recommender.explain(profile, item, history, by)
+        return self._recommender().explain(profile, item, history, by)
 
     def steer(self, profile: str | Profile, *edits: Edit, exclude: Sequence[int] = ()) -> Steering:
         """The ranking before and after edits; the errors are those of `Recommender.steer`."""
-        return self._recommender.steer(profile, *edits, exclude=exclude)
+        return self._recommender().steer(profile, *edits, exclude=exclude)
+
+    def unread(self, profile: str | Profile) -> str:
+        """The end of a profile's text that the embedder does not read; empty where it reads all."""
+        return self._recommender().encoder.unread_profile(Profile.of(profile).text)
 
     def recommend(
         self, profile: str | Profile, k: int = 20, exclude: Sequence[int] = ()
@@ -158,21 +186,42 @@ class ProfileService:
         `exclude` and the errors are those of `Recommender.recommend`.
         """
         check_request(profile, k, exclude, len(self.catalog))
-        items, scores = self._recommender.recommend(profile, k, exclude)
+        items, scores = self._recommender().recommend(profile, k, exclude)
         return [
             (self.catalog.item_ids[item], self.catalog.titles[item], float(score))
             for item, score in zip(items, scores, strict=True)
         ]
 
-    @cached_property
-    def _writer(self) -> ProfileWriter:
-        if not (self.run.folder / "policy").is_dir():
+    def popular(self, k: int = 20, exclude: Sequence[int] = ()) -> list[tuple[str, str, int]]:
+        """The k items with the most interactions as (item_id, title, interactions), most first.
+
+        `exclude` and the errors are those of `recommend`.
+        """
+        check_k(k, exclude, len(self.catalog))
+        popularity, order = self.dataset.popularity, self._by_popularity()
+        left = order[~np.isin(order, list(exclude))][:k]
+        return [(self.catalog.item_ids[item], self.catalog.titles[item], int(popularity[item])) for item in left]
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether the run has a trained policy."""
+        return (self.run.folder / "policy").is_dir()
+
+    def load(self) -> None:
+        """Load the data and the trained models now, not when they are first needed."""
+        self._recommender()
+        if self.has_policy:
+            self._writers[True]()
+
+    def _load_writer(self) -> ProfileWriter:
+        if not self.has_policy:
             raise RunError(
                 f"{self.run.folder} has no trained policy, so it writes no profiles: it trained an embedder alone. "
                 "Pass a profile that a person or another run wrote: `--profile TEXT`."
             )
         return self.run.writer()
 
-    @cached_property
-    def _recommender(self) -> Recommender:
-        return self.run.recommender()
+    def _load_recommender(self) -> Recommender:
+        loaded = self.run.recommender()
+        shared = SharedEncoder(loaded.embedder, self._on_encoding)
+        return Recommender(loaded.embedder, loaded.index.item_embeddings, shared)

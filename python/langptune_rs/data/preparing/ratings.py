@@ -21,6 +21,11 @@ def in_stars(rating: Rating, scale: RatingScale) -> Rating:
     return (rating - scale.low) * scale.stars_per_point
 
 
+def from_stars(rating: float, scale: RatingScale) -> float:
+    """A rating from 0 to 5 on the scale that it was given on: what `in_stars` undoes."""
+    return rating if scale == STARS else rating / scale.stars_per_point + scale.low
+
+
 def scale_advice(rating: float) -> str:
     """What to do about a rating that is not on its scale."""
     high = next((high for high in _USUAL if abs(rating) <= high), None)

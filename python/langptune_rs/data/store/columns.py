@@ -158,6 +158,19 @@ class TextColumn(ArrowColumn[str]):
         )
         return places if self._taken is None else np.flatnonzero(np.isin(self._taken, places))
 
+    def beginning_with(self, text: str) -> np.ndarray:
+        """The rows whose texts begin with `text`, in upper or lower case, in alphabetical order, int32 (m,)."""
+        key = text.casefold()
+        start = bisect_left(self._order, key, key=lambda row: self._at(row).casefold())
+        stop = bisect_left(self._order, True, lo=start, key=lambda row: not self._at(row).casefold().startswith(key))
+        return self._order[start:stop]
+
+    def holding(self, text: str) -> np.ndarray:
+        """The rows whose texts hold `text` anywhere, in upper or lower case, int64 (m,), found by one pass."""
+        found = pc.match_substring(self._array, text, ignore_case=True)
+        places = np.from_dlpack(pc.indices_nonzero(found)).astype(np.int64)
+        return places if self._taken is None else np.flatnonzero(np.isin(self._taken, places))
+
     def codes(self) -> np.ndarray:
         """A number for each text, the same for equal texts, int64 (n,)."""
         encoded = self._array.dictionary_encode().combine_chunks()
