@@ -339,6 +339,8 @@ def test_variants_are_the_parts_of_a_run_and_other_runs():
         variants_of(both, [alone, run("b", "LangPTune-CL", policy=False)])
     with pytest.raises(InputError, match="given twice"):
         variants_of(both, [both])
+    with pytest.raises(InputError, match="given twice"):
+        variants_of(alone, [run("c", "LangPTune"), run("c", "LangPTune")])
 
 
 def test_a_judge_that_is_not_there_says_how_to_get_one(monkeypatch):

@@ -60,7 +60,8 @@ def tag_aucs(ranks: Ranks, tags: NDArray[np.bool_]) -> NDArray[np.float64]:
     num_tagged = is_ranked.sum(axis=1, keepdims=True) - num_others
     above = ranks @ without - num_others * (num_others + 1) / 2
     pairs = num_tagged * num_others
-    return np.divide(above, pairs, out=np.full_like(above, np.nan), where=pairs > 0)
+    aucs: NDArray[np.float64] = np.divide(above, pairs, out=np.full_like(above, np.nan), where=pairs > 0)
+    return aucs
 
 
 def pool_aucs(ranks: Ranks, tagged: NDArray[np.integer], others: NDArray[np.integer]) -> NDArray[np.float64]:

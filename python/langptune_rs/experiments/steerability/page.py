@@ -279,7 +279,7 @@ def _recognised_tests(results: Mapping[str, Any]) -> list[list[Cell]]:
     return [
         [
             Cell(f"recognised, {test['first']} less {test['second']}"),
-            _interval(test["difference"], *test["interval"], form=".1%"),
+            _interval(test["difference"], test["interval"][0], test["interval"][1], ".1%"),
             Cell(f"p {_p(test['p_holm'])}"),
             *(Cell("") for _ in results["policies"][2:]),
         ]

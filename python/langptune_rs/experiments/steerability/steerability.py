@@ -221,7 +221,7 @@ class _Measurement:
             ],
             "policies": list(policies),
             "units": {
-                name: {str(unit): count for unit, count in frame["unit"].value_counts().sort("unit").iter_rows()}
+                name: {unit or "none": num for unit, num in frame["unit"].value_counts().sort("unit").iter_rows()}
                 for name, frame in sessions.items()
             },
             "figures": figures,

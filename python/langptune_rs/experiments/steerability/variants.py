@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,18 +50,16 @@ def variants_of(run: TrainedRun, others: Sequence[TrainedRun]) -> list[Variant]:
     if config.trains_policy and config.trains_embedder:
         found += [variant(PARTS[part], run, *trained) for part, trained in _PARTS.items()]
     found.append(variant(config.method, run, config.trains_policy, config.trains_embedder))
+    seen = {run.folder.resolve()}
     for other in others:
-        if any(other.folder.resolve() == known.resolve() for known in (run.folder, *_folders(found[4:]))):
+        if other.folder.resolve() in seen:
             raise InputError(f"{other.folder} is given twice: name other runs with --with")
+        seen.add(other.folder.resolve())
         name: str = other.config.method
         if any(name == there.name for there in found):
             name = f"{name} ({other.folder.name})"
         found.append(variant(name, other, other.config.trains_policy, other.config.trains_embedder))
     return found
-
-
-def _folders(variants: Iterable[Variant]) -> list[Path]:
-    return [variant.policy.run for variant in variants]
 
 
 def check_others(run: TrainedRun, others: Sequence[TrainedRun]) -> None:
