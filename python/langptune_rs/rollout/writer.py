@@ -21,6 +21,7 @@ class WriteOptions(TypedDict, total=False):
     seeds: Sequence[int] | None
     keep_states: bool
     kept: Sequence[list[list[int]]]
+    on_token: Callable[[], object]
 
 
 class ProfileWriter:
