@@ -498,6 +498,12 @@ def test_two_who_save_at_once_see_each_other(tab, server):
     tab.wait_for_text("#save-status", "Saved as version 4.")
     assert current(server, "u14")["profile"]["text"].startswith("Fast trains at noon.")
 
+    # Who comes back to the tab sees what others have saved meanwhile.
+    with_profile(server, "u14", "Bread again.")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.wait_for_text("#version-line", "Version 5")
+    assert tab.settled().sentences() == ["Bread again."]
+
 
 def test_the_policy_proposes_and_a_person_decides(tab, server):
     with_profile(server, "u15")

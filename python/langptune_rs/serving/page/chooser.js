@@ -156,26 +156,26 @@ async function choose(id) {
 
 async function useHistory() {
   const signal = pasting.next();
-  const { history_items: most } = session.info.limits;
   const lines = linesOf($("history-field").value);
-  say($("history-error"), "");
-  put($("history-status"), "");
-  if (!lines.length) return say($("history-error"), "There is no line yet: write at least one title.");
-  if (lines.length > most) {
-    return say($("history-error"), `There are ${lines.length} titles, and a history has at most ${most}. Take the newest.`);
-  }
-  put($("history-status"), "Looking the titles up…");
+  const fail = (words) => {
+    put($("history-status"), "");
+    say($("history-error"), words);
+  };
+  fail("");
   try {
+    await session.start();
+    const { history_items: most } = session.info.limits;
+    if (!lines.length) return fail("There is no line yet: write at least one title.");
+    if (lines.length > most) return fail(`There are ${lines.length} titles, and a history has at most ${most}. Take the newest.`);
+    put($("history-status"), "Looking the titles up…");
     const { items, problems } = await resolve(lines, session.info, signal);
     if (signal.aborted) return;
     showProblems(problems);
+    if (!items.length) return fail("None of these titles is in the catalog, so there is no history yet.");
     put($("history-status"), `${count(items.length, "title")} of ${lines.length} used.`);
-    if (!items.length) return say($("history-error"), "None of these titles is in the catalog, so there is no history yet.");
     await session.openHistory(items);
   } catch (error) {
-    if (isAbort(error)) return;
-    put($("history-status"), "");
-    say($("history-error"), error.message);
+    if (!isAbort(error)) fail(error.message);
   }
 }
 

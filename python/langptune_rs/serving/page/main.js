@@ -33,6 +33,7 @@ async function begin() {
   } catch (error) {
     if (!isAbort(error)) say($("user-error"), error.message);
   }
+  performance.mark("langptune:ready");
   document.documentElement.dataset.ready = "";
 }
 

@@ -27,6 +27,7 @@ class Session extends EventTarget {
   future = [];
   conflict = null; // the version that somebody else made meanwhile
 
+  #starting = null;
   #typed = { place: null, at: 0 };
   #opening = new LatestOnly();
   #ranking = new LatestOnly();
@@ -44,14 +45,24 @@ class Session extends EventTarget {
 
   // Whose profile
 
-  async start() {
+  /** Learn what is served. Nothing is opened before that is known, and it is asked again where it failed. */
+  start() {
+    this.#starting ??= this.#learnInfo().catch((error) => {
+      this.#starting = null;
+      throw error;
+    });
+    return this.#starting;
+  }
+
+  async #learnInfo(why) {
     this.info = await api.read("info");
-    this.#tell("info");
+    this.#tell("info", why);
   }
 
   /** Open a user, with what a link says of the draft. Raises `ApiError`; what was open stays open then. */
   async openUser(id, state = {}) {
     const signal = this.#opening.next();
+    await this.start();
     const user = await api.read(api.userPath(id), {}, signal);
     if (signal.aborted) return;
     this.#open({ kind: "user", id: user.id, history: user.history });
@@ -65,6 +76,8 @@ class Session extends EventTarget {
   /** Open a history of items. */
   async openHistory(items, state = {}) {
     const signal = this.#opening.next();
+    await this.start();
+    if (signal.aborted) return;
     this.#open({ kind: "history", history: items });
     await this.#begin(state, signal);
   }
@@ -415,8 +428,7 @@ class Session extends EventTarget {
   }
 
   async #onOtherModels() {
-    this.info = await api.read("info");
-    this.#tell("info", "other models");
+    await this.#learnInfo("other models");
     if (this.who) this.rank();
   }
 
