@@ -24,6 +24,7 @@ from langptune_rs.recommending.steering import Steering
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.trained import TrainedRun
 from langptune_rs.serving.encoding import SharedEncoder
+from langptune_rs.serving.item_embeddings import embed_catalog
 from langptune_rs.serving.lazy import Lazy
 
 REWRITE = """Here is what a user likes:
@@ -45,7 +46,7 @@ class ProfileService:
         # None of these refers to the service, so that it and its models go as soon as nobody uses them.
         dataset = self._dataset = Lazy(lambda: run.dataset)
         self._by_popularity = Lazy(lambda: np.argsort(-dataset().popularity, kind="stable"))
-        self._recommender = Lazy(partial(_load_recommender, run, on_encoding))
+        self._recommender = Lazy(partial(_load_recommender, run, dataset, on_encoding))
         self._writers = {True: Lazy(partial(_load_writer, run)), False: Lazy(lambda: run.writer(trained=False))}
         """Of the trained policy and of the initial one."""
         self._writing = Lock()
@@ -213,7 +214,7 @@ class ProfileService:
         self._recommender()
         _ = self._by_popularity()
         if self.has_policy:
-            _ = self._writers[True]().policy.is_fusable
+            self._writers[True]()
 
 
 def _load_writer(run: TrainedRun) -> ProfileWriter:
@@ -222,14 +223,17 @@ def _load_writer(run: TrainedRun) -> ProfileWriter:
             f"{run.folder} has no trained policy, so it writes no profiles: it trained an embedder alone. "
             "Pass a profile that a person or another run wrote: `--profile TEXT`."
         )
-    return run.writer()
+    writer = run.writer()
+    writer.keep_ready()
+    return writer
 
 
 def _has_policy(run: TrainedRun) -> bool:
     return (run.folder / "policy").is_dir()
 
 
-def _load_recommender(run: TrainedRun, on_encoding: Callable[[int], object]) -> Recommender:
-    loaded = run.recommender()
-    shared = SharedEncoder(loaded.embedder, on_encoding)
-    return Recommender(loaded.embedder, loaded.index.item_embeddings, shared)
+def _load_recommender(
+    run: TrainedRun, dataset: Callable[[], Dataset], on_encoding: Callable[[int], object]
+) -> Recommender:
+    embedder, embeddings = embed_catalog(run, dataset())
+    return Recommender(embedder, embeddings, SharedEncoder(embedder, on_encoding))
