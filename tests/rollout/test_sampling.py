@@ -6,6 +6,7 @@ import torch
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.errors import ModelError
 from langptune_rs.models.policy import Policy
+from langptune_rs.rollout.batches import reading
 from langptune_rs.rollout.sampling import write_profiles
 
 QUESTIONS = ["Describe a person who likes jazz.", "Hi", "What would a fan of slow science fiction read next? Be brief."]
@@ -91,3 +92,28 @@ def test_what_is_said_of_a_limit_beyond_the_context_can_be_done(policy: Policy, 
     with pytest.raises(ModelError, match=advice) as raised:
         write_profiles(policy, [[1] * length], max_tokens=168, temperatures=[0])
     assert ("Set profile.max_tokens" in str(raised.value)) == (length < 8192)
+
+
+def test_writing_can_be_ended_before_any_token(policy: Policy, prompts: list[list[int]]) -> None:
+    """And the policy writes the same afterwards."""
+    options = {"max_tokens": 8, "temperatures": [0.0]}
+    expected = write_profiles(policy, prompts, **options)
+    calls = []
+
+    def end_at_the_third() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise InterruptedError("nobody waits any more")
+
+    with pytest.raises(InterruptedError):
+        write_profiles(policy, prompts, on_token=end_at_the_third, **options)
+    assert len(calls) == 3
+    assert write_profiles(policy, prompts, **options).tokens == expected.tokens
+
+
+def test_an_open_reader_writes_what_a_new_one_would(policy: Policy, prompts: list[list[int]]) -> None:
+    options = {"max_tokens": 8, "temperatures": [0.0, 1.0], "seeds": [1, 2, 3]}
+    expected = write_profiles(policy, prompts, **options)
+    with reading(policy) as reader:
+        for _ in range(2):
+            assert write_profiles(policy, prompts, reader=reader, **options).tokens == expected.tokens

@@ -7,6 +7,7 @@ differentiates. Each row draws from its own seeded stream, so a profile does not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -73,6 +74,7 @@ def write_profiles(
     kept: Sequence[list[list[int]]] = (),
     on_batch: OnBatch | None = None,
     on_token: Callable[[], object] = lambda: None,
+    reader: Reader | None = None,
 ) -> Profiles:
     """Write one profile for each prompt at each of `temperatures`; 0 decodes greedily.
 
@@ -82,7 +84,8 @@ def write_profiles(
     same arguments, in order; they are not written again. With `keep_states` the profiles carry hidden states, but
     batches passed as `kept` carry none.
 
-    `on_token` is called before each token of a batch; what it raises ends the writing.
+    `on_token` is called before each token of a batch; what it raises ends the writing. `reader` is an open one of the
+    policy, for those who write often by the same weights.
 
     Raises `ContextError` when a prompt and `max_tokens` do not fit the model's context.
     """
@@ -95,7 +98,7 @@ def write_profiles(
     no_states = torch.empty(0)
     states = States([no_states] * len(prompts), [no_states] * len(tokens)) if keep_states else None
     batches = _token_budget_batches(order, prompts, max_tokens, num_samples, token_budget)
-    with reading(policy) as reader:
+    with nullcontext(reader) if reader else reading(policy) as opened:
         for batch, before in zip_longest(batches, kept):
             rows = [i * num_samples + s for i in batch for s in range(num_samples)]
             written = before
@@ -103,7 +106,7 @@ def write_profiles(
                 streams = [(0 if seeds is None else seeds[i], s) for i in batch for s in range(num_samples)]
                 batch_prompts = [prompts[i] for i in batch]
                 written, *at_cut = _decode_batch(
-                    reader, policy, batch_prompts, max_tokens, temperatures, streams, keep_states, on_token
+                    opened, policy, batch_prompts, max_tokens, temperatures, streams, keep_states, on_token
                 )
                 if on_batch:
                     on_batch(written)
@@ -111,7 +114,7 @@ def write_profiles(
                     _scatter(at_cut[0], batch, states.prompts)
                     _scatter(at_cut[1], rows, states.profiles)
             _scatter(written, rows, tokens)
-    del reader  # with its copy of the weights
+    del opened  # with its copy of the weights
     trim_freed_memory()
     finished = np.array([bool(row) and row[-1] in policy.eos_ids for row in tokens], dtype=bool)
     return Profiles(tokens, [policy.decode(row) for row in tokens], finished, states)

@@ -106,7 +106,7 @@ class Generation:
         with self._change:
             if self._is_closed:
                 raise _closing()
-            if len(self._jobs) >= self.max_waiting:
+            if len(self._jobs) + self._is_busy > self.max_waiting:
                 seconds = math.ceil(self._usual_seconds * (1 + len(self._jobs)))
                 raise Problem(
                     429,
@@ -133,8 +133,10 @@ class Generation:
                 if self._is_closed:
                     return
                 job = self._jobs.popleft()
+                self._is_busy = True
             if job.future.set_running_or_notify_cancel():
                 self._do(job)
+            self._is_busy = False
 
     def _do(self, job: _Job[object]) -> None:
         start = time.monotonic()

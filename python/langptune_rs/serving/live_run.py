@@ -134,7 +134,8 @@ class LiveRun:
             if loaded is None:
                 return False
             self._current = loaded
-        gc.collect()
+        del loaded
+        gc.collect()  # a model refers to itself
         trim_freed_memory()
         return True
 

@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from langptune_rs.errors import ConfigError, LangptuneError
+from langptune_rs.models.memory import set_libraries_aside
 from langptune_rs.serving.app import make_app
 from langptune_rs.serving.backend import Backend
 from langptune_rs.serving.generation import Generation
@@ -76,6 +77,7 @@ def serve(
 
         def load() -> None:
             try:
+                set_libraries_aside()
                 backend.live.reload()
                 log.info("Ready: the models are loaded, version %s", _version(backend))
             except LangptuneError as error:

@@ -7,6 +7,7 @@ threads may use one service.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -23,6 +24,7 @@ from langptune_rs.recommending.steering import Steering
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.trained import TrainedRun
 from langptune_rs.serving.encoding import SharedEncoder
+from langptune_rs.serving.item_embeddings import embed_catalog
 from langptune_rs.serving.lazy import Lazy
 
 REWRITE = """Here is what a user likes:
@@ -41,11 +43,11 @@ class ProfileService:
     def __init__(self, run: TrainedRun, on_encoding: Callable[[int], object] = lambda size: None):
         """`on_encoding` is called with the number of texts of each batch that the embedder reads."""
         self.run = run
-        self._on_encoding = on_encoding
-        self._dataset = Lazy(lambda: run.dataset)
-        self._by_popularity = Lazy(lambda: np.argsort(-self.dataset.popularity, kind="stable"))
-        self._recommender = Lazy(self._load_recommender)
-        self._writers = {True: Lazy(self._load_writer), False: Lazy(lambda: run.writer(trained=False))}
+        # None of these refers to the service, so that it and its models go as soon as nobody uses them.
+        dataset = self._dataset = Lazy(lambda: run.dataset)
+        self._by_popularity = Lazy(lambda: np.argsort(-dataset().popularity, kind="stable"))
+        self._recommender = Lazy(partial(_load_recommender, run, dataset, on_encoding))
+        self._writers = {True: Lazy(partial(_load_writer, run)), False: Lazy(lambda: run.writer(trained=False))}
         """Of the trained policy and of the initial one."""
         self._writing = Lock()
 
@@ -192,23 +194,33 @@ class ProfileService:
     @property
     def has_policy(self) -> bool:
         """Whether the run has a trained policy."""
-        return (self.run.folder / "policy").is_dir()
+        return _has_policy(self.run)
 
     def load(self) -> None:
-        """Load the data and the trained models now, not when they are first needed."""
+        """Load the data and the trained models now, with all that is found out of them when they are first used."""
         self._recommender()
+        _ = self._by_popularity()
         if self.has_policy:
             self._writers[True]()
 
-    def _load_writer(self) -> ProfileWriter:
-        if not self.has_policy:
-            raise RunError(
-                f"{self.run.folder} has no trained policy, so it writes no profiles: it trained an embedder alone. "
-                "Pass a profile that a person or another run wrote: `--profile TEXT`."
-            )
-        return self.run.writer()
 
-    def _load_recommender(self) -> Recommender:
-        loaded = self.run.recommender()
-        shared = SharedEncoder(loaded.embedder, self._on_encoding)
-        return Recommender(loaded.embedder, loaded.index.item_embeddings, shared)
+def _load_writer(run: TrainedRun) -> ProfileWriter:
+    if not _has_policy(run):
+        raise RunError(
+            f"{run.folder} has no trained policy, so it writes no profiles: it trained an embedder alone. "
+            "Pass a profile that a person or another run wrote: `--profile TEXT`."
+        )
+    writer = run.writer()
+    writer.keep_ready()
+    return writer
+
+
+def _has_policy(run: TrainedRun) -> bool:
+    return (run.folder / "policy").is_dir()
+
+
+def _load_recommender(
+    run: TrainedRun, dataset: Callable[[], Dataset], on_encoding: Callable[[int], object]
+) -> Recommender:
+    embedder, embeddings = embed_catalog(run, dataset())
+    return Recommender(embedder, embeddings, SharedEncoder(embedder, on_encoding))
