@@ -39,19 +39,24 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit("There is no chromium on this machine (Debian: apt-get install chromium).")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = run_with_an_embedder(folder, str(write_data(folder / "source", options.items)))
         with serving(run, folder / "log") as url, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
             rows = [*opened(browser, url, options.rounds), *edited(browser, url, options.rounds)]
             browser.close()
     print(f"{options.items:,} items, all-minilm-l6-v2, milliseconds, {options.rounds} times each\n")
     head = ("work", "median", "95 of 100", "longest")
     print(markdown_table(head, [(name, *(f"{value:.0f}" for value in figures(took))) for name, took in rows]))
+
+
+def chromium() -> str:
+    """The browser's program."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        raise SystemExit("There is no chromium on this machine (Debian: apt-get install chromium).")
+    return found
 
 
 def figures(took: list[float]) -> tuple[float, float, float]:
@@ -80,9 +85,10 @@ def write_data(folder: Path, num_items: int) -> Path:
 
 
 @contextmanager
-def serving(run: Path, log: Path) -> Iterator[str]:
+def serving(run: Path, log: Path, *options: str) -> Iterator[str]:
     """The address of a server of a run, once it is ready."""
-    command = [sys.executable, "-m", "langptune_cli", "serve", str(run), "--port", "0"]
+    start = "from langptune_cli.app import main; main()"
+    command = [sys.executable, "-c", start, "serve", str(run), "--port", "0", *options]
     with log.open("w") as out, subprocess.Popen(command, stderr=out) as process:
         try:
             while "Ready" not in (said := log.read_text()):

@@ -35,7 +35,7 @@ export function startChooser() {
   session.addEventListener("info", () => {
     const { num_users, num_items, rating_scale } = session.info;
     put($("user-hint"), `${count(num_users, "user")}. Type the beginning of an id.`);
-    put($("served"), `${session.info.method}, ${count(num_items, "item")}`);
+    put($("served"), `${count(num_items, "item")}, ${count(num_users, "user")}`);
     $("history-hint").replaceChildren(
       "A rating from ",
       `${number(rating_scale.low)} to ${number(rating_scale.high)} may follow after a bar or a tab, as in `,
