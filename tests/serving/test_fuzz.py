@@ -1,18 +1,19 @@
 """Requests that nobody planned: by the OpenAPI document, and bodies that were damaged."""
 
-import json
 import random
+import re
 
 import pytest
 import schemathesis
+from benches.serving_load import damaged_request, load, malformed, profiles, quantiles
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
-from tests.serving.servers import JSON, LOCAL
+from tests.serving.servers import JSON, LOCAL, on_a_port
 
 from langptune_rs.serving.app import make_app
 
-EXAMPLES = 4
+EXAMPLES = 10
 """Of each address. `benches/serving_load.py` asks for more."""
 
 
@@ -58,43 +59,21 @@ def test_no_request_of_the_described_kind_is_answered_by_an_error_of_ours(app, a
     assert {200, 404} <= statuses
 
 
-WHOLE = {
-    "/v2/recommend": {"profile": {"text": "Slow. Red.", "weights": {"Red.": 2}, "requests": {"x": 1}}, "k": 3},
-    "/v2/explain": {"profile": {"text": "Slow. Red."}, "item": "i1", "by": "word", "exclude": ["i2"]},
-    "/v2/steer": {"profile": {"text": "Slow. Red."}, "edits": [{"kind": "weigh", "sentence": 1, "weight": 2}]},
-    "/v2/profile": {"history": [{"item": "i1", "rating": 3, "review": "good"}]},
-    "/v2/propose": {"text": "Slow. Red.", "instruction": "less red"},
-    "/v2/users/u3/undo": {"expected_version": 0, "changed_by": "ada"},
-    "/v2/users/u3/profile": {"expected_version": 5, "changed_by": "ada"},
-}
-VALUES = (None, True, 0, -1, 1e308, "", "x", "\0", "\ud800", "🚂" * 50, [], {}, [[]], {"a": {}}, 10**30, 0.5)
-
-
-def damaged(body, chance: random.Random):
-    """The body with one value, somewhere in it, in place of another; or a key more, or one less."""
-    if not isinstance(body, dict | list) or not body or chance.random() < 0.2:
-        return chance.choice(VALUES)
-    body = body.copy()
-    place = chance.choice(list(body)) if isinstance(body, dict) else chance.randrange(len(body))
-    kind = chance.random()
-    if kind < 0.1:
-        del body[place]
-    elif kind < 0.2 and isinstance(body, dict):
-        body[chance.choice(("extra", "\ud800", "", "text"))] = chance.choice(VALUES)
-    else:
-        body[place] = damaged(body[place], chance)
-    return body
-
-
-@given(address=st.sampled_from(sorted(WHOLE)), seed=st.integers(0, 2**32))
+@given(seed=st.integers(0, 2**32))
 @settings(max_examples=150)
-def test_no_damaged_body_is_answered_by_an_error_of_ours(anyone, address, seed):
-    chance = random.Random(seed)
-    content = json.dumps(damaged(WHOLE[address], chance)).encode()
-    if chance.random() < 0.3:
-        place = chance.randrange(len(content) + 1)
-        content = content[:place] + chance.randbytes(chance.randrange(3)) + content[place + chance.randrange(3) :]
+def test_no_damaged_body_is_answered_by_an_error_of_ours(anyone, seed):
+    address, content = damaged_request(random.Random(seed))
     answer = anyone.post(address, content=content, headers=JSON)
     assert answer.status_code < 500, (address, content, answer.text)
     if answer.status_code != 200:
         assert {"error", "error_type"} <= set(answer.json())
+
+
+def test_the_load_is_measured_from_when_each_request_was_due(app):
+    with on_a_port(app) as client:
+        found = load(str(client.base_url), profiles(20), rate=40, callers=4)
+        assert (len(found.seconds), found.errors) == (20, 0)
+        assert re.fullmatch(r"\d+, \d+, \d+", quantiles(found.seconds))
+        statuses = malformed(str(client.base_url), 60)
+    assert statuses.total() >= 60
+    assert not statuses.keys() & {0, 500}
