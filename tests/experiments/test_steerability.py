@@ -22,7 +22,7 @@ from langptune_rs.experiments.steerability.catalogs import TaggedCatalog
 from langptune_rs.experiments.steerability.controls import ASIDES, SENTENCES, filler_aside, filler_sentences, num_words
 from langptune_rs.experiments.steerability.edits import APPENDED, INSERTED, clauses_of, edits_of, rewritten
 from langptune_rs.experiments.steerability.faithfulness import measure_sessions
-from langptune_rs.experiments.steerability.figures import comparisons, edit_values, of_edits
+from langptune_rs.experiments.steerability.figures import Values, comparisons, edit_figures, of_edits
 from langptune_rs.experiments.steerability.judge import Judge, find_judge
 from langptune_rs.experiments.steerability.kept import Kept
 from langptune_rs.experiments.steerability.measuring import ANOTHER_USER, Case, measure_edits
@@ -136,9 +136,10 @@ def test_a_word_that_moves_the_tagged_items_is_found(catalog, tags, tmp_path):
     own = rows.filter(pl.col("texts") == AS_IS, ~pl.col("kind").is_in([ANOTHER_USER, "delete"]))
     assert own.filter(pl.col("strength") == 3)["auc"].min() > 0.05
     assert own.filter(pl.col("kind") != "request")["auc"].min() > 0
-    assert edit_values(own, "right")["value"].to_list() == [1.0] * 3
-    assert edit_values(own, "monotonicity")["value"].min() > 0.9
-    assert edit_values(own, "specificity")["value"].max() < 0.5
+    more = edit_figures(own.filter(pl.col("direction") == "increase"))
+    assert more["right"].numbers.tolist() == [1.0] * 3
+    assert more["monotonicity"].numbers.min() > 0.9
+    assert more["specificity"].numbers.max() < 0.5
     assert rows.filter(pl.col("texts") == AS_IS, pl.col("kind") == "delete")["auc"].min() > 0
     gone = rows.filter(pl.col("texts") == SCRUBBED, pl.col("kind").is_in(["append", "negate", "rewrite"]))
     for column in ("auc", "auc_raw", "pool", "exposure"):
@@ -150,10 +151,9 @@ def test_an_embedder_that_reads_no_wish_shows_none(catalog, tags, tmp_path):
     for column in ("auc", "auc_raw", "auc_control", "pool", "exposure", "moved", "moved_unrelated"):
         assert set(rows[column].drop_nulls()) == {0.0}
     assert set(rows["ndcg"].drop_nulls()) <= {0.0}
-    edits = rows.filter(pl.col("kind") == "append", pl.col("texts") == AS_IS)
-    assert [set(edit_values(edits, figure)["value"]) for figure in ("right", "specificity", "monotonicity")] == [
-        *({0.5}, {1.0}, {0.0})
-    ]
+    found = edit_figures(rows.filter(pl.col("kind") == "append", pl.col("texts") == AS_IS))
+    nothing = {"right": 0.5, "specificity": 1.0, "monotonicity": 0.0, "auc": 0.0}
+    assert {figure: set(found[figure].numbers) for figure in nothing} == {f: {value} for f, value in nothing.items()}
 
 
 def test_the_numbers_are_those_of_a_brute_force(catalog, tags, tmp_path):
@@ -303,13 +303,13 @@ def test_a_judge_recognises_what_is_nearest():
 
 
 def test_all_pairs_of_variants_are_tested_on_what_they_share():
-    first = pl.DataFrame({"session_id": [1, 2, 3], "user_id": ["a", "b", "c"], "value": [0.1, 0.2, 0.3]})
-    second = first.filter(pl.col("session_id") > 1).with_columns(pl.col("value") - 0.1)
+    users, numbers = np.array(["a", "b", "c"]), np.array([0.1, 0.2, 0.3])
+    first, second = Values(np.arange(3), users, numbers), Values(np.arange(1, 3), users[1:], numbers[1:] - 0.1)
     (row,) = comparisons({"one": first, "two": second})
     assert (row["first"], row["second"], row["num_users"]) == ("one", "two", 2)
     assert row["difference"] == pytest.approx(0.1)
     assert row["p"] == row["p_holm"] == 0.5
-    assert comparisons({"one": first, "two": second.clear()}) == []
+    assert comparisons({"one": first, "two": Values(np.arange(7, 8), users[:1], numbers[:1])}) == []
 
 
 def test_figures_of_variants_without_such_edits_are_empty(catalog, tags, tmp_path):
@@ -317,8 +317,8 @@ def test_figures_of_variants_without_such_edits_are_empty(catalog, tags, tmp_pat
     found = {
         (key["figure"], key["edit"]): values["one"] for key, values in of_edits({"one": rows}) if key["texts"] == AS_IS
     }
-    assert found["monotonicity", "delete"].is_empty()
-    assert found["auc", "delete"].height == len(CASES)
+    assert len(found["monotonicity", "delete"]) == 0
+    assert len(found["auc", "delete"]) == len(CASES)
 
 
 def test_variants_are_the_parts_of_a_run_and_other_runs():
