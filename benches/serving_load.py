@@ -120,7 +120,10 @@ def measured(server: Server, arguments: argparse.Namespace) -> list[tuple[str, s
     before = server.memory
     found = load(server.url, texts[arguments.edits :], arguments.rate, arguments.callers)
     rows.append(
-        (f"{arguments.seconds:g} s at {arguments.rate:g} requests a second: p50, p95, p99, ms", found.quantiles)
+        (
+            f"{arguments.seconds:g} s at {arguments.rate:g} requests a second: p50, p95, p99, ms",
+            quantiles(found.seconds),
+        )
     )
     rows.append(("of them answered otherwise than with 200", f"{found.errors} of {len(found.seconds)}"))
     rows.append(("memory before and after, MiB", f"{before}, {server.memory}"))
@@ -307,8 +310,8 @@ def described(document: dict[str, Any], count: int) -> Iterator[tuple[str, str, 
     """About `count` requests that the document allows, or just does not, over all of its addresses."""
     import schemathesis
 
-    schema = schemathesis.openapi.from_dict(document)
-    operations = [found.ok() for found in schema.get_all_operations()]
+    found: list[Any] = list(schemathesis.openapi.from_dict(document).get_all_operations())
+    operations = [operation.ok() for operation in found]
     for operation in operations:
         yield from _examples(operation, -(-count // len(operations)))
 
