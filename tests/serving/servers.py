@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from tests.processes import Forked, command
 
+from langptune_rs.serving.app import make_app
 from langptune_rs.serving.backend import Backend
 from langptune_rs.serving.generation import Generation
 from langptune_rs.serving.live_run import LiveRun
@@ -54,6 +55,16 @@ def on_a_port(app: ASGIApp) -> Iterator[httpx2.Client]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+def served(loaded: Backend, folder: Path, live: LiveRun | None = None, token: str | None = None) -> Any:
+    """A client of a server of its own, with the models that are in memory and an empty store.
+
+    The server closes its queue and its store when it ends, so that it must not have those of `loaded`.
+    """
+    store = ProfileStore.open(f"sqlite:///{folder / 'edits.sqlite'}")
+    backend = Backend(live or loaded.live, store, Generation(), loaded.monitoring)
+    return on_a_port(make_app(backend, token))
 
 
 class ServerProcess:

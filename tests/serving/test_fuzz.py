@@ -9,7 +9,7 @@ from benches.serving_load import damaged_request, load, malformed, profiles, qua
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
-from tests.serving.servers import JSON, LOCAL, on_a_port
+from tests.serving.servers import JSON, LOCAL, served
 
 from langptune_rs.serving.app import make_app
 
@@ -69,8 +69,8 @@ def test_no_damaged_body_is_answered_by_an_error_of_ours(anyone, seed):
         assert {"error", "error_type"} <= set(answer.json())
 
 
-def test_the_load_is_measured_from_when_each_request_was_due(app):
-    with on_a_port(app) as client:
+def test_the_load_is_measured_from_when_each_request_was_due(loaded, tmp_path):
+    with served(loaded, tmp_path) as client:
         found = load(str(client.base_url), profiles(20), rate=40, callers=4)
         assert (len(found.seconds), found.errors) == (20, 0)
         assert re.fullmatch(r"\d+, \d+, \d+", quantiles(found.seconds))

@@ -9,13 +9,9 @@ from urllib.parse import quote
 
 import pytest
 from tests.serving.browser import Tab, started_browser
-from tests.serving.servers import JSON, on_a_port
+from tests.serving.servers import JSON, served
 
-from langptune_rs.serving.app import make_app
-from langptune_rs.serving.backend import Backend
-from langptune_rs.serving.generation import Generation
 from langptune_rs.serving.live_run import LiveRun
-from langptune_rs.serving.store import ProfileStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -33,13 +29,6 @@ ODD = [
 def browser():
     with started_browser() as browser:
         yield browser
-
-
-def served(loaded, folder, live=None, token=None):
-    """A client of a server of its own, with the models that are in memory and an empty store."""
-    store = ProfileStore.open(f"sqlite:///{folder / 'edits.sqlite'}")
-    backend = Backend(live or loaded.live, store, Generation(), loaded.monitoring)
-    return on_a_port(make_app(backend, token))
 
 
 @pytest.fixture(scope="module")
