@@ -26,7 +26,7 @@ AARCH64 := aarch64-unknown-linux-gnu
 
 # Two tests at a time and more where there are cores for them; each worker runs tests that stand together. What has to run
 # alone is in tests/core, where no test imports a model's library.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal --durations 40 --durations-min 5
 
 test: env
 	cargo test --quiet --locked
