@@ -103,7 +103,7 @@ def answering(status, content):
 
 def with_odd_titles(route):
     """Let the server answer, with other titles."""
-    answer = route.fetch()
+    answer = route.fetch(max_retries=3)
     odd = json.loads(answer.text(), object_hook=lambda said: {**said, "title": ODD[0]} if "title" in said else said)
     route.fulfill(response=answer, json=odd)
 
@@ -775,10 +775,11 @@ def test_a_server_that_is_away_is_waited_for(new_tab, server):
     page.unroute("**/v2/**")
     loading = {"error": "The models are being loaded. Ask again in a moment.", "error_type": "loading"}
     page.route("**/v2/**", answering(503, loading))
-    tab.wait_for_text("#connection", "being loaded")
-    page.unroute("**/v2/**")
     page.click("#connection-retry")
-    tab.wait_for_text("#connection", "is back")
+    tab.wait_for_text("#connection", "being loaded")
+    assert page.locator("#connection-retry").is_hidden()  # it takes its time
+    page.unroute("**/v2/**")
+    tab.wait_for_text("#connection", "are loaded")
     tab.settled()
     assert tab.sentences()[0] == "Fast boats."
     assert tab.ranking() == recommended(server, "u26", {"text": TEXT.replace(SENTENCES[0], "Fast boats.")})
@@ -790,7 +791,7 @@ def test_other_models_are_noticed(tab, server):
     page = tab.open("#user=u27").settled().page
 
     def other(route):
-        answer = route.fetch()
+        answer = route.fetch(max_retries=3)
         route.fulfill(response=answer, json={**answer.json(), "model_version": "another"})
 
     page.route("**/v2/**", other)
