@@ -103,7 +103,7 @@ def answering(status, content):
 
 def with_odd_titles(route):
     """Let the server answer, with other titles."""
-    answer = route.fetch(max_retries=3)
+    answer = route.fetch(max_retries=3, timeout=0)
     odd = json.loads(answer.text(), object_hook=lambda said: {**said, "title": ODD[0]} if "title" in said else said)
     route.fulfill(response=answer, json=odd)
 
@@ -838,12 +838,12 @@ def test_a_server_that_is_away_is_waited_for(new_tab, server):
     tab.sentence(1).fill("Fast boats.")
     page.wait_for_selector("#connection:not([hidden])")
     assert "does not answer" in tab.text("#connection")
+    page.click("#connection-retry")  # to no avail
     page.click("#save")
     page.wait_for_selector("#save-error:not([hidden])")
     page.unroute("**/v2/**")
     loading = {"error": "The models are being loaded. Ask again in a moment.", "error_type": "loading"}
     page.route("**/v2/**", answering(503, loading))
-    page.click("#connection-retry")
     tab.wait_for_text("#connection", "being loaded")
     assert page.locator("#connection-retry").is_hidden()  # it takes its time
     page.unroute("**/v2/**")
@@ -859,7 +859,7 @@ def test_other_models_are_noticed(tab, server):
     page = tab.open("#user=u27").settled().page
 
     def other(route):
-        answer = route.fetch(max_retries=3)
+        answer = route.fetch(max_retries=3, timeout=0)
         route.fulfill(response=answer, json={**answer.json(), "model_version": "another"})
 
     page.route("**/v2/**", other)
