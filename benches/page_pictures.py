@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
-USER = "723"
+USER = "829"
 SENTENCES = ("Animated films that adults enjoy, too.", "Dark comedies.")
 EDITED = "Old musicals and love stories."
 NUM_COLOURS = 128

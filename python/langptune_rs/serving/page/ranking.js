@@ -16,6 +16,7 @@ const explaining = new LatestOnly();
 let effect = null; // {moves, kept} while a sentence is looked at
 let opened = null; // id of the item that is explained
 let fault = ""; // why the ranking is not that of the draft
+let isSeen = false; // whether the ranking is on the screen
 
 export function startRanking() {
   session.addEventListener("who", clear);
@@ -28,6 +29,11 @@ export function startRanking() {
     $("ranking").classList.toggle("stale", fault !== "");
     showLines();
   });
+  const watch = ([{ isIntersecting }]) => {
+    isSeen = isIntersecting;
+    showGlance();
+  };
+  new IntersectionObserver(watch, { rootMargin: "0px 0px -33%" }).observe($("ranking"));
   $("glance").addEventListener("click", () => {
     $("ranking-heading").scrollIntoView({ behavior: isStill() ? "auto" : "smooth" });
     $("ranking-heading").focus({ preventScroll: true });
@@ -204,9 +210,11 @@ function showLines() {
 /** Where the ranking is below the profile, its first items are seen beside what is edited. */
 function showGlance() {
   const { ranking } = session;
-  $("glance").hidden = !ranking;
+  $("glance").hidden = !ranking || isSeen;
   if (!ranking) return;
-  const first = ranking.items.slice(0, 3).flatMap(({ rank, title }) => [` ${number(rank)} `, foreign(short(title, 40))]);
+  const first = ranking.items
+    .slice(0, 3)
+    .flatMap(({ rank, title }) => [`${rank > 1 ? " · " : ""}${number(rank)} `, foreign(short(title, 40))]);
   const moved = ranking.items.filter(({ before, rank }) => before !== undefined && before !== rank).length;
   $("glance-items").replaceChildren(...first);
   put($("glance-moves"), moved ? ` ${number(moved)} moved ↓` : " Ranking ↓");
