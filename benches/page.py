@@ -53,7 +53,8 @@ def main() -> None:
 
 def chromium() -> str:
     """The browser's program."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         raise SystemExit("There is no chromium on this machine (Debian: apt-get install chromium).")
     return found

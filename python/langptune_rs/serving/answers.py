@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from langptune_rs.recommending import edits
 from langptune_rs.recommending.sentences import parts_of
@@ -13,7 +13,13 @@ from langptune_rs.serving import store
 from langptune_rs.serving.bodies import Policy
 
 
-class Item(BaseModel):
+class Said(BaseModel):
+    """What all answers have in common: the document says of each key what stands below it here."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Item(Said):
     """An item in a ranking."""
 
     id: str
@@ -24,7 +30,7 @@ class Item(BaseModel):
     """From 1."""
 
 
-class NamedItem(BaseModel):
+class NamedItem(Said):
     """An item of the catalog."""
 
     id: str
@@ -39,7 +45,7 @@ class PastItem(NamedItem):
     review: str | None
 
 
-class Sentence(BaseModel):
+class Sentence(Said):
     """A sentence of a profile."""
 
     number: int
@@ -51,7 +57,7 @@ class Sentence(BaseModel):
     weight: float
 
 
-class Profile(BaseModel):
+class Profile(Said):
     """A profile with its sentences."""
 
     text: str
@@ -77,14 +83,14 @@ class Profile(BaseModel):
         )
 
 
-class Answer(BaseModel):
+class Answer(Said):
     """What all answers of the models say."""
 
     model_version: str
     """A hash of the content of the models that answered."""
 
 
-class Version(BaseModel):
+class Version(Said):
     """A version of a user's profile."""
 
     number: int
@@ -162,7 +168,7 @@ class RecommendAnswer(RankingAnswer):
     """The end of the text that the embedder does not read, empty where it reads all."""
 
 
-class PartEffect(BaseModel):
+class PartEffect(Said):
     """What a part of a profile does to an item."""
 
     text: str
@@ -222,7 +228,7 @@ class ItemsAnswer(Answer):
     items: list[NamedItem]
 
 
-class Scale(BaseModel):
+class Scale(Said):
     """The lowest and the highest rating."""
 
     low: float
@@ -248,13 +254,13 @@ class ReloadAnswer(Answer):
     reloaded: bool
 
 
-class HealthAnswer(BaseModel):
+class HealthAnswer(Said):
     """Whether the server lives, or is ready."""
 
     status: Literal["alive", "ready"]
 
 
-class ErrorAnswer(BaseModel):
+class ErrorAnswer(Said):
     """Why there is no other answer."""
 
     error: str

@@ -66,7 +66,9 @@ K = Annotated[int, Field(ge=1, le=MAX_K)]
 class Body(BaseModel):
     """What all bodies have in common: no key that is not known, no text for a number, no number that is none."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class ProfileBody(Body):

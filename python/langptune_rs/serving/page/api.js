@@ -103,27 +103,34 @@ async function serverIsBack(error, signal) {
 
 async function askUntilReady(error) {
   const banner = $("connection");
-  let why = error.type === "gone" ? "The server does not answer. Trying again; what you wrote is still here." : error.message;
-  banner.classList.remove("good");
-  $("connection-retry").hidden = false;
+  let why = error;
   for (;;) {
-    say($("connection-text"), why);
+    const isLoading = why.type === "loading";
+    say($("connection-text"), wordsOf(why));
+    banner.classList.toggle("good", isLoading);
+    $("connection-retry").hidden = isLoading;
     banner.hidden = false;
     await pause(SECONDS_BETWEEN);
     try {
       const response = await fetch(new URL("v2/health/ready", document.baseURI));
       if (response.ok) break;
-      why = sentence((await response.json()).error);
+      const answer = await response.json();
+      why = new ApiError(sentence(answer.error), response.status, answer.error_type);
     } catch {
-      why = "The server does not answer. Trying again; what you wrote is still here.";
+      why = new ApiError("The server does not answer.");
     }
   }
-  say($("connection-text"), "The server is back.");
+  say($("connection-text"), why.type === "loading" ? "The models are loaded." : "The server is back.");
   banner.classList.add("good");
   $("connection-retry").hidden = true;
   setTimeout(() => {
     if (!waiting) banner.hidden = true;
   }, 4000);
+}
+
+function wordsOf({ type, message }) {
+  if (type === "loading") return "The models are being loaded. This page goes on when they are there.";
+  return type === "gone" ? "The server does not answer. Trying again; what you wrote is still here." : message;
 }
 
 function pause(seconds) {

@@ -24,6 +24,7 @@ export function startChooser() {
   });
   field.addEventListener("blur", () => setTimeout(close, 100));
   field.addEventListener("keydown", onKey);
+  $("user-any").addEventListener("click", chooseAny);
   $("history-panel").addEventListener("submit", (event) => {
     event.preventDefault();
     useHistory();
@@ -36,6 +37,7 @@ export function startChooser() {
     const { num_users, num_items, rating_scale } = session.info;
     put($("user-hint"), `${count(num_users, "user")}. Type the beginning of an id.`);
     put($("served"), `${count(num_items, "item")}, ${count(num_users, "user")}`);
+    $("user-any").hidden = num_users < 2;
     $("history-hint").replaceChildren(
       "A rating from ",
       `${number(rating_scale.low)} to ${number(rating_scale.high)} may follow after a bar or a tab, as in `,
@@ -149,6 +151,17 @@ async function choose(id) {
     if (isAbort(error)) return;
     say($("user-error"), error.message);
     field.select();
+  }
+}
+
+/** Open some user: who comes to look around knows no id. */
+async function chooseAny() {
+  try {
+    const offset = Math.floor(Math.random() * session.info.num_users);
+    const { users } = await read("users", { offset, limit: 1 });
+    if (users.length) await choose(users[0]);
+  } catch (error) {
+    if (!isAbort(error)) say($("user-error"), error.message);
   }
 }
 

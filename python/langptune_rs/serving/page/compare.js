@@ -2,6 +2,7 @@
 
 import { ApiError, change, isAbort, rank, read, userPath } from "./api.js";
 import { $, foreign, make, number, put } from "./dom.js";
+import { besideWords } from "./draft.js";
 import { LatestOnly } from "./latest.js";
 import { session } from "./session.js";
 
@@ -57,7 +58,7 @@ function makeColumn(title) {
     element,
     say(words, kind = "hint") {
       text.className = kind;
-      text.replaceChildren(typeof words === "string" ? words : words);
+      text.replaceChildren(...[words].flat());
     },
     show(words, items) {
       this.say(words, typeof words === "string" ? "hint" : "quote");
@@ -85,7 +86,7 @@ function entryOf({ id, title, rank: place }) {
 
 function showMine() {
   const { ranking } = session;
-  if (ranking) columns.mine.show(foreign(ranking.profile.text), ranking.items.slice(0, K));
+  if (ranking) columns.mine.show([foreign(ranking.profile.text), besideWords(ranking.profile)], ranking.items.slice(0, K));
   else columns.mine.show("There is no profile yet.", []);
   for (const column of others) column.mark();
 }

@@ -118,6 +118,12 @@ export function profileOf(draft, sentences) {
   return { text: textOf(draft), weights, requests: draft.wishes };
 }
 
+/** How many weights and wishes a profile has beside its text, in words; empty for none. */
+export function besideWords({ weights, requests }) {
+  const many = Object.keys(weights).length + Object.keys(requests).length;
+  return many ? ` (and ${many} ${many === 1 ? "weight or wish" : "weights and wishes"})` : "";
+}
+
 const changed = (from, to, usual) =>
   [...new Set([...Object.keys(from), ...Object.keys(to)])].filter((key) => (from[key] ?? usual) !== (to[key] ?? usual));
 

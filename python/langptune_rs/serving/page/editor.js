@@ -8,7 +8,8 @@ import { session } from "./session.js";
 
 const rows = new Map(); // key of a piece -> its row
 const wishRows = new Map();
-const pointer = { x: 0, y: 0, xEdited: -1, yEdited: -1 };
+const pointer = { x: 0, y: 0, xEdited: -99, yEdited: -99 };
+const AWAY = 8; // pixels from where the pointer was at an edit, before it points at something again
 let isMovingFocus = false;
 let writing = null; // what stops the policy
 
@@ -24,6 +25,7 @@ export function startEditor(nameOf) {
     say($("policy-error"), "");
     say($("wish-error"), "");
     $("work").hidden = false;
+    showPolicy();
   });
   session.addEventListener("info", showPolicy);
   session.addEventListener("ranking", () => {
@@ -97,11 +99,14 @@ function showEmpty() {
   const { who } = session;
   const whose = who.kind === "user" ? "This user has" : "This history has";
   const { has_policy } = session.info;
-  const how = has_policy ? "Let the policy write one from the history, or begin with a sentence of your own." : "Begin with a sentence.";
-  $("no-profile").hidden = session.draft !== null;
+  const how = has_policy
+    ? "Let the policy write one from the history, or begin with a sentence of your own."
+    : "This run has no policy to write one: begin with a sentence of your own.";
+  const isNone = session.draft === null;
+  $("no-profile").hidden = !isNone;
   $("write-first").hidden = !has_policy;
   put($("no-profile-text"), `${whose} no profile yet. ${how}`);
-  $("policy-box").hidden = session.draft === null && has_policy;
+  $("wishes-box").hidden = $("policy-box").hidden = $("profile-hint").hidden = isNone;
 }
 
 // Sentences
@@ -177,12 +182,19 @@ function makeRow(key) {
     }
   });
   const look = (isLooking) => session.dispatchEvent(new CustomEvent("look", { detail: isLooking ? placeOf(key) : null }));
-  element.addEventListener("pointerenter", ({ pointerType, clientX, clientY }) => {
+  let isPointedAt = false;
+  const point = ({ pointerType, clientX, clientY }) => {
     // A row that comes under a resting pointer, because an edit moved it, is not what a person points at.
-    const isPointedAt = clientX !== pointer.xEdited || clientY !== pointer.yEdited;
-    if (pointerType === "mouse" && isPointedAt) look(true);
+    const isAway = Math.hypot(clientX - pointer.xEdited, clientY - pointer.yEdited) > AWAY;
+    if (pointerType !== "mouse" || isPointedAt || !isAway) return;
+    isPointedAt = true;
+    look(true);
+  };
+  element.addEventListener("pointerenter", point);
+  element.addEventListener("pointermove", point);
+  element.addEventListener("pointerleave", ({ pointerType }) => {
+    if (pointerType === "mouse") look((isPointedAt = false));
   });
-  element.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && look(false));
   element.addEventListener("focusin", (event) => {
     if (!element.contains(event.relatedTarget) && !isMovingFocus) look(true);
   });
@@ -314,6 +326,8 @@ function showPolicy() {
   $("policy-tools").hidden = !has_policy;
   const why = "This run has no policy: it trained an embedder alone. It ranks by any profile, and writes none.";
   say($("policy-none"), has_policy ? "" : why);
+  const kept = "What it writes is saved as the next version; the others stay among the versions.";
+  put($("write-hint"), session.who?.kind === "history" ? "What it writes takes the place of the text. Undo brings yours back." : kept);
 }
 
 /** Wait for a text of the policy, with the seconds that it takes and a way to stop it. */

@@ -59,10 +59,20 @@ function startName() {
 let written = location.hash;
 let timer = 0;
 let isTooLong = false;
+let isArriving = false; // a link is being opened: the address has the new state already
+let isStep = false; // the next address is another step of the browser's history
+let writing = Promise.resolve(); // addresses are written one after the other
 
 function startLink() {
   addEventListener("hashchange", () => {
     if (location.hash !== written) openLink();
+  });
+  session.addEventListener("leaving", () => {
+    if (isArriving) return;
+    clearTimeout(timer);
+    writeAddress();
+    isStep = true;
+    note(session.isChanged ? "What you had not saved is there again when you go back in the browser." : "");
   });
   for (const type of ["draft", "saved", "who"]) {
     session.addEventListener(type, () => {
@@ -70,6 +80,9 @@ function startLink() {
       timer = setTimeout(writeAddress, ADDRESS);
     });
   }
+  session.addEventListener("draft", ({ detail }) => {
+    if (detail === "typed" || detail === "edited") note("");
+  });
   session.addEventListener("who", () => ($("copy-link").hidden = false));
   $("copy-link").addEventListener("click", copyLink);
   addEventListener("beforeunload", (event) => {
@@ -80,25 +93,34 @@ function startLink() {
 /** The page's address with this fragment; the longest that other programs keep whole is not much more. */
 const addressOf = (fragment) => `${location.href.split("#")[0]}#${fragment}`;
 
-async function writeAddress() {
-  const fragment = await session.fragment();
-  isTooLong = addressOf(fragment).length > link.LONGEST;
-  const address = addressOf(isTooLong ? await link.write({ user: session.who.id }) : fragment);
-  if (address === location.href) return;
-  history.replaceState(null, "", address);
-  written = location.hash;
+/** Write the state of this moment into the address. Where it is too long for that, the browser keeps it beside. */
+function writeAddress() {
+  const [packing, short, asStep] = [session.fragment(), link.write({ user: session.who?.id }), isStep];
+  isStep = false;
+  writing = writing.then(async () => {
+    const fragment = await packing;
+    isTooLong = addressOf(fragment).length > link.LONGEST;
+    const address = addressOf(isTooLong ? await short : fragment);
+    if (address === location.href && !isTooLong) return;
+    history[asStep ? "pushState" : "replaceState"](isTooLong ? { fragment } : null, "", address);
+    written = location.hash;
+  });
+  return writing;
 }
 
 async function openLink() {
   written = location.hash;
   note("");
+  isArriving = true;
   try {
-    const state = await link.read(location.hash);
+    const state = await link.read(history.state?.fragment ?? location.hash);
     if (!state) return;
     if (state.user !== undefined) await session.openUser(state.user, state);
     else if (state.history) await session.openHistory(await itemsOf(state.history), state);
   } catch (error) {
     if (!isAbort(error)) note(error.message);
+  } finally {
+    isArriving = false;
   }
 }
 
@@ -138,6 +160,12 @@ function note(text, address = "") {
 // Keys
 
 function startKeys() {
+  for (const skip of document.querySelectorAll(".skip")) {
+    skip.addEventListener("click", (event) => {
+      event.preventDefault(); // the address holds the state
+      document.querySelector(skip.hash).focus();
+    });
+  }
   $("open-help").addEventListener("click", () => $("help").showModal());
   $("close-help").addEventListener("click", () => $("help").close());
   document.addEventListener("keydown", (event) => {

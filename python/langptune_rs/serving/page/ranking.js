@@ -8,12 +8,15 @@ import { PAGE, session } from "./session.js";
 
 const LOOKING = 120; // milliseconds on a sentence before its effect is asked for
 const MOVING = 280;
+const WORDS = 6; // of a profile of one sentence, shown to explain an item
 
 const rows = new Map(); // id of an item -> its row
 const looking = new LatestOnly();
 const explaining = new LatestOnly();
 let effect = null; // {moves, kept} while a sentence is looked at
 let opened = null; // id of the item that is explained
+let fault = ""; // why the ranking is not that of the draft
+let isSeen = false; // whether the ranking is on the screen
 
 export function startRanking() {
   session.addEventListener("who", clear);
@@ -21,6 +24,20 @@ export function startRanking() {
   session.addEventListener("draft", () => lookAt(null));
   session.addEventListener("look", ({ detail }) => lookAt(detail));
   session.addEventListener("ranking", show);
+  session.addEventListener("ranking-error", ({ detail }) => {
+    fault = detail;
+    $("ranking").classList.toggle("stale", fault !== "");
+    showLines();
+  });
+  const watch = ([{ isIntersecting }]) => {
+    isSeen = isIntersecting;
+    showGlance();
+  };
+  new IntersectionObserver(watch, { rootMargin: "0px 0px -33%" }).observe($("ranking"));
+  $("glance").addEventListener("click", () => {
+    $("ranking-heading").scrollIntoView({ behavior: isStill() ? "auto" : "smooth" });
+    $("ranking-heading").focus({ preventScroll: true });
+  });
   $("ranking-more").addEventListener("click", () => session.showMore());
   $("count-from-here").addEventListener("click", () => {
     session.countFromHere();
@@ -53,6 +70,7 @@ function show() {
   if (tops) animate(tops);
   showLeft(ranking?.left ?? []);
   showLines();
+  showGlance();
   $("ranking-more").hidden = !ranking || items.length >= session.most;
   put($("ranking-more"), `Show ${Math.min(PAGE, session.info ? session.most - items.length : PAGE)} more`);
   const waits = session.who?.kind === "user" ? "this user" : "this history";
@@ -181,11 +199,25 @@ function effectWords({ id }) {
 
 function showLines() {
   const { ranking, base } = session;
+  $("count-from-here").hidden = !ranking || fault !== "" || (!ranking.isMoved && base !== null);
   if (!ranking) return put($("ranking-line"), "");
+  if (fault) return put($("ranking-line"), "This is the ranking before the last change, which cannot be ranked by.");
   const many = `The ${number(ranking.items.length)} nearest of ${count(session.numRanked, "item")}.`;
   const moves = ranking.isMoved ? ` Moves since ${base.words}.` : "";
   put($("ranking-line"), many + moves);
-  $("count-from-here").hidden = !ranking.isMoved && base !== null;
+}
+
+/** Where the ranking is below the profile, its first items are seen beside what is edited. */
+function showGlance() {
+  const { ranking } = session;
+  $("glance").hidden = !ranking || isSeen;
+  if (!ranking) return;
+  const first = ranking.items
+    .slice(0, 3)
+    .flatMap(({ rank, title }) => [`${rank > 1 ? " · " : ""}${number(rank)} `, foreign(short(title, 40))]);
+  const moved = ranking.items.filter(({ before, rank }) => before !== undefined && before !== rank).length;
+  $("glance-items").replaceChildren(...first);
+  put($("glance-moves"), moved ? ` ${number(moved)} moved ↓` : " Ranking ↓");
 }
 
 function showLeft(left) {
@@ -228,7 +260,9 @@ async function lookAt(place) {
     if (signal.aborted) return;
     effect = found;
     rows.forEach((row) => row.showMove());
-    const words = `Sentence ${place + 1} ${found ? effectSummary(found) : "counts ×0, so it does nothing."}`;
+    const isAll = session.draft.pieces.length === 1;
+    const which = isAll ? "Beside an empty text, this sentence" : `Sentence ${place + 1}`;
+    const words = `${which} ${found ? effectSummary(found) : "counts ×0, so it does nothing."}`;
     put($("ranking-line"), words);
     announce(words, "looked");
     rowsOfSentences().forEach(({ element, note }, other) => {
@@ -293,16 +327,20 @@ async function explain(id) {
   }
 }
 
-function whyOf({ item, num_ranked, parts, history }) {
-  const greatest = Math.max(...parts.map(({ effect }) => Math.abs(effect)), 1e-9);
+function whyOf({ by, item, num_ranked, parts, history }) {
+  const strongest = [...parts].sort((one, other) => Math.abs(other.effect) - Math.abs(one.effect));
+  const shown = by === "word" ? strongest.slice(0, WORDS) : parts;
+  const greatest = Math.abs(strongest[0]?.effect ?? 0) || 1;
   const heading = (text) => make("th", { scope: "col", textContent: text });
-  const isSigned = parts.some(({ effect }) => effect < 0);
+  const isSigned = shown.some(({ effect }) => effect < 0);
+  const name = by === "word" ? "Word" : "Sentence";
+  const caption = by === "word" ? "The words that do most to this item" : "What each sentence does to this item";
   const table = make(
     "table",
     { className: isSigned ? "signed" : "" },
-    make("caption", { className: "hidden", textContent: "What each sentence does to this item" }),
-    make("thead", {}, make("tr", {}, heading("Sentence"), heading("Effect"), heading("Rank without"))),
-    make("tbody", {}, ...parts.map((part) => partRow(part, item.rank, (isSigned ? 50 : 100) / greatest))),
+    make("caption", { className: "hidden", textContent: caption }),
+    make("thead", {}, make("tr", {}, heading(name), heading("Effect"), heading("Rank without"))),
+    make("tbody", {}, ...shown.map((part) => partRow(part, item.rank, (isSigned ? 50 : 100) / greatest))),
   );
   const rank = `Rank ${number(item.rank)} of ${number(num_ranked)}, similarity ${item.score.toFixed(3)}.`;
   const nearest = make(

@@ -1,8 +1,8 @@
 // Whose profile is edited, what it was, what it is now, and the ranking by it.
 //
-// Everything that is shown follows from here. Events: "info", "who", "draft" (detail: why it changed), "saved",
-// "ranking", "ranking-error", "busy" and "conflict". What a person wrote is never thrown away by an error: a draft goes
-// only by an edit, and every edit can be undone.
+// Everything that is shown follows from here. Events: "info", "leaving" (while the old state is still there), "who",
+// "draft" (detail: why it changed), "saved", "ranking", "ranking-error", "busy" and "conflict". What a person wrote is
+// never thrown away by an error: a draft goes only by an edit, and every edit can be undone.
 
 import * as api from "./api.js";
 import * as drafts from "./draft.js";
@@ -83,6 +83,7 @@ class Session extends EventTarget {
   }
 
   #open(who) {
+    if (this.who) this.#tell("leaving");
     this.#ranking.stop();
     Object.assign(this, { who, current: null, saved: null, base: null, draft: null, ranking: null, k: PAGE });
     Object.assign(this, { past: [], future: [], conflict: null });
@@ -170,7 +171,8 @@ class Session extends EventTarget {
   change(draft, typedIn = null) {
     const now = performance.now();
     const isOneStep = typedIn !== null && typedIn === this.#typed.place && now - this.#typed.at < ONE_CHANGE;
-    if (!isOneStep) {
+    const isStart = this.draft === null && this.saved !== null; // there is a profile now, and nothing to go back to
+    if (!isOneStep && !isStart) {
       this.past.push(this.draft);
       this.past.splice(0, this.past.length - STEPS);
     }
@@ -336,8 +338,11 @@ class Session extends EventTarget {
     return { moves, kept: found.moves.filter(({ id }) => !shown.has(id)) };
   }
 
+  /** What each sentence does to an item; of a profile of one sentence, each word. */
   async explain(id, signal) {
-    return api.rank("explain", { profile: await this.profile(signal), item: id, ...this.without }, signal);
+    const profile = await this.profile(signal);
+    const by = (await this.sentencesOf(profile.text, signal)).length > 1 ? "sentence" : "word";
+    return { by, ...(await api.rank("explain", { profile, item: id, by, ...this.without }, signal)) };
   }
 
   // What is kept

@@ -3,6 +3,7 @@
 import { ApiError, isAbort, read, userPath } from "./api.js";
 import { $, announce, foreign, make, put, say, short, time } from "./dom.js";
 import { showDiff } from "./diff.js";
+import { besideWords } from "./draft.js";
 import { session } from "./session.js";
 
 const AT_ONCE = 20;
@@ -86,30 +87,38 @@ function told(version, word) {
 
 function showActions() {
   const isUser = session.who?.kind === "user";
-  const { isChanged, current } = session;
+  const { isChanged, current, draft, past, future } = session;
   // A disabled button loses the focus, so these say that they cannot be used and stay.
   const enable = (id, can) => $(id).setAttribute("aria-disabled", String(!can));
-  $("save").hidden = $("name-row").hidden = $("versions-box").hidden = !isUser;
+  $("save").hidden = $("name-row").hidden = !isUser;
+  $("versions-box").hidden = !isUser || (!draft && !current);
+  $("actions").hidden = !draft && !past.length && !future.length;
   enable("save", isChanged && !session.conflict);
   put($("save"), isChanged ? `Save version ${(current?.number ?? 0) + 1}` : "Saved");
   if (!current && !isChanged) put($("save"), "Save");
-  enable("undo", session.past.length > 0);
-  enable("redo", session.future.length > 0);
+  enable("undo", past.length > 0);
+  enable("redo", future.length > 0);
   $("discard").hidden = !isChanged || !session.saved;
-  const isAlone = !isUser && session.who && session.draft;
-  if (isAlone) put($("save-status"), "A history that you paste has nobody to save a profile for. A link keeps this state.");
+  const isAlone = !isUser && session.who && draft;
+  if (isAlone) put($("save-status"), "A pasted history has nobody to save a profile for. A link keeps it.");
 }
 
 function showVersion() {
   const { current } = session;
   const line = $("version-line");
   if (!current) return put(line, "");
-  line.replaceChildren(`Version ${current.number}, ${wordOf(current)} by `, foreign(byOf(current)), ", ", time(current.changed_at));
+  line.replaceChildren(`Version ${current.number}, `, ...originOf(current));
 }
 
 const wordOf = ({ kind, restores }) =>
   ({ written: "written", edited: "edited", restored: `version ${restores} again, restored` })[kind];
-const byOf = ({ kind, changed_by }) => (kind === "written" ? `the policy for ${changed_by}` : changed_by);
+
+/** How a version came to be, by whom if they gave a name, and when. */
+function originOf(version) {
+  const { kind, changed_by, changed_at } = version;
+  const name = changed_by === "anonymous" ? [] : [kind === "written" ? " for " : " by ", foreign(changed_by)];
+  return [wordOf(version), kind === "written" ? " by the policy" : "", ...name, ", ", time(changed_at)];
+}
 
 // The list
 
@@ -131,10 +140,8 @@ async function load(isMore) {
 
 function entryOf(version) {
   const isCurrent = version.number === session.current?.number;
-  const line = make("p", { className: "hint" }, `${wordOf(version)} by `, foreign(byOf(version)), ", ", time(version.changed_at));
-  const extra = Object.keys(version.profile.weights).length + Object.keys(version.profile.requests).length;
-  const beside = extra ? ` (and ${extra} ${extra === 1 ? "weight or wish" : "weights and wishes"})` : "";
-  const text = make("p", { className: "snippet" }, foreign(short(version.profile.text, 160)), beside);
+  const line = make("p", { className: "hint" }, ...originOf(version));
+  const text = make("p", { className: "snippet" }, foreign(short(version.profile.text, 160)), besideWords(version.profile));
   const restore = make("button", {
     type: "button",
     textContent: isCurrent ? "Current" : "Restore",
@@ -152,7 +159,8 @@ function showConflict() {
   $("conflict").hidden = conflict === null;
   if (conflict === null) return;
   const { number, changed_by, profile } = conflict;
-  $("conflict-heading").replaceChildren("Meanwhile ", foreign(changed_by), ` saved version ${number}`);
+  const who = changed_by === "anonymous" ? "somebody" : foreign(changed_by);
+  $("conflict-heading").replaceChildren("Meanwhile ", who, ` saved version ${number}`);
   showDiff($("conflict-diff"), session.text, profile.text);
   const beside = [
     ...Object.entries(profile.weights).map(([text, weight]) => `“${short(text)}” counts ×${weight}`),
