@@ -27,6 +27,7 @@ from langptune_rs.runs.folder import (
     written_config,
 )
 from langptune_rs.runs.paths import absolute_paths
+from langptune_rs.training.subjects import Assign, profiles_of_sessions
 from langptune_rs.training.trainer import Trainer
 
 
@@ -58,8 +59,10 @@ def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwr
         yield
 
 
-def train(output: Path) -> None:
+def train(output: Path, assign: Assign = profiles_of_sessions) -> None:
     """Train as the recipe in `output` says and save both models there. A run that is trained already stays as it is.
+
+    `assign` says what the policy is set to write.
 
     Raises `ConfigError` when the recipe does not fit the data or the number of processes, `TrainingError` when a loss
     is not finite, `RunError` when the data is not what the run has trained on so far or something cannot be saved, and
@@ -71,7 +74,7 @@ def train(output: Path) -> None:
     with explained(LOADING, config):
         dataset = after_first_rank(lambda: open_dataset(config, output))
         on_first_rank(lambda: note_data(output, dataset))
-        trainer = Trainer(config, output, dataset)
+        trainer = Trainer(config, output, dataset, assign)
     trainer.run()
     del trainer
     free_memory()
