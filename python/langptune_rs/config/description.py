@@ -8,6 +8,8 @@ from langptune_rs.config.section import Section
 
 Writes = Literal["profiles", "descriptions"]
 """What a policy may be set to write."""
+COMMANDS: dict[Writes, str] = {"profiles": "train", "descriptions": "describe"}
+"""The command that trains a policy to write each of them."""
 
 
 class DescriptionConfig(Section):

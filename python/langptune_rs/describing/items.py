@@ -18,7 +18,7 @@ from langptune_rs.rollout.sampling import Profiles
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.seeds import generator
 from langptune_rs.training.ranking import Ranking
-from langptune_rs.training.subjects import Assignment
+from langptune_rs.training.subjects import Assignment, Task
 
 INSTRUCTION = "People wrote these reviews of one item."
 """What the policy is told before the item where the recipe says nothing."""
@@ -44,6 +44,10 @@ def descriptions_of_items(config: RunConfig, dataset: Dataset) -> Assignment:
         num_available=len(train.ids),
         name="items with a review and a user who chose them",
     )
+
+
+DESCRIPTIONS = Task("descriptions", descriptions_of_items)
+"""That of `langptune describe`."""
 
 
 def item_prompt(dataset: Dataset, item: int, reviews: Sequence[str], style: PromptOptions) -> str:

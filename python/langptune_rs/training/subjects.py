@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from langptune_rs.arrays import Ragged
 from langptune_rs.config import RunConfig
+from langptune_rs.config.description import Writes
 from langptune_rs.data import Catalog, Dataset, Sessions
 from langptune_rs.rollout.copying import titles_of
 from langptune_rs.rollout.sampling import Profiles
@@ -62,10 +63,6 @@ class Assignment:
     """What is counted there, in the plural."""
 
 
-Assign = Callable[[RunConfig, Dataset], Assignment]
-"""Makes an assignment of a recipe and its data set."""
-
-
 def train_sessions(config: RunConfig, dataset: Dataset) -> Sessions:
     """The train sessions that a recipe learns from."""
     return dataset.sessions.select("train").sample(config.data.max_sessions, config.seed)
@@ -84,6 +81,20 @@ def profiles_of_sessions(config: RunConfig, dataset: Dataset) -> Assignment:
         num_available=dataset.sessions.splits.count("train"),
         name="training sessions",
     )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of text that a policy learns to write."""
+
+    writes: Writes
+    """Its name in a recipe."""
+    assign: Callable[[RunConfig, Dataset], Assignment]
+    """Makes the assignment of a recipe and its data set."""
+
+
+PROFILES = Task("profiles", profiles_of_sessions)
+"""That of the paper, and of `langptune train`."""
 
 
 class SessionsToProfile:

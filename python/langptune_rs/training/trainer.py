@@ -1,6 +1,6 @@
 """LangPTune, Algorithm 1: K iterations of J contrastive steps for the embedder and T RLSO steps for the policy.
 
-What the policy writes is for an assignment to say: the paper's is the profile of a session.
+What the policy writes is for its task to say: in the paper it is the profile of a session.
 Before the first iteration the embedder may train on the titles of histories (`contrastive.history_steps`).
 """
 
@@ -36,7 +36,7 @@ from langptune_rs.training.ranking import Ranking
 from langptune_rs.training.rollouts import Rollout, Rollouts
 from langptune_rs.training.schedules import batch_rows, linear_decay
 from langptune_rs.training.state import Stopwatch, TrainingState
-from langptune_rs.training.subjects import Assign, train_sessions
+from langptune_rs.training.subjects import Task, train_sessions
 from langptune_rs.training.unusable import UnusableProfiles
 from langptune_rs.training.validation import Validation
 
@@ -44,13 +44,13 @@ from langptune_rs.training.validation import Validation
 class Trainer:
     """Both models, and the parts of a run that use them in turn."""
 
-    def __init__(self, config: RunConfig, output: Path, dataset: Dataset, assign: Assign):
-        """`assign` says what the policy is set to write."""
+    def __init__(self, config: RunConfig, output: Path, dataset: Dataset, task: Task):
+        """`task` is what the policy learns to write."""
         dataset = dataset.with_train_share(config.data.train_share, derive_seed(config.seed, "train-share"))
         self.config, self.output, self.dataset = config, output, dataset
         self.sessions = train_sessions(config, dataset)
         self.log_shares = log_target_shares(dataset) if config.contrastive.popularity_correction else None
-        assignment = assign(config, dataset)
+        assignment = task.assign(config, dataset)
         self.subjects = assignment.train
         check_sizes(config, len(self.subjects.ids), assignment.num_available, assignment.name)
         check_precision(config)

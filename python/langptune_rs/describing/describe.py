@@ -1,0 +1,374 @@
+"""`langptune describe`: the policy learns to describe items by their reviews, and its descriptions are judged."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from langptune_rs.config import RunConfig, load_config
+from langptune_rs.data import Catalog, Dataset, Sessions
+from langptune_rs.data.store.tables import write_parquet
+from langptune_rs.describing.examples import examples_of, find_items
+from langptune_rs.describing.items import DESCRIPTIONS, descriptions_of_items
+from langptune_rs.describing.judging import (
+    CATALOGS,
+    INITIAL,
+    METADATA,
+    PAIRS,
+    REVIEWS,
+    TRAINED,
+    Judge,
+    Judged,
+    beside_metadata,
+    catalog_texts,
+)
+from langptune_rs.describing.reviews import Reviews, train_reviews
+from langptune_rs.describing.users import TITLES, users_with_texts
+from langptune_rs.describing.writing import Describer, statistics, write_descriptions
+from langptune_rs.errors import ConfigError, InputError, RunError
+from langptune_rs.evaluation.significance import bootstrap_intervals
+from langptune_rs.evaluation.summary import compare_sessions, with_holm
+from langptune_rs.experiments.evaluate import PACKAGES
+from langptune_rs.experiments.kept import Kept
+from langptune_rs.experiments.prepared import prepared
+from langptune_rs.experiments.seeds import check_seeds
+from langptune_rs.experiments.trained_runs import evaluated, trained
+from langptune_rs.files import locked, write_atomically, write_text
+from langptune_rs.models.embedder import Embedder
+from langptune_rs.models.memory import free_memory, keep_freed_memory
+from langptune_rs.models.policy import Policy
+from langptune_rs.models.precision import COMPUTE_DTYPES
+from langptune_rs.runs.results import per_user_path, results_path
+from langptune_rs.runs.saved_models import check_saved, version_of_saved
+from langptune_rs.runs.trained import TrainedRun
+
+RECIPE = "describe"
+VALIDATION = "validation"
+KEPT = "kept"
+"""The folder in the output where finished parts are kept."""
+DESCRIPTIONS_FILE = "descriptions.jsonl"
+"""One line for each item with reviews: what was read, and what each policy wrote."""
+
+
+def describe(
+    data: str,
+    output: Path,
+    *,
+    recipe: str = RECIPE,
+    overrides: Sequence[str] = (),
+    run: Path | None = None,
+    seeds: Sequence[int] = (0,),
+    split: str = VALIDATION,
+    items: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train a policy for each seed to describe items by their reviews, and judge catalogs of descriptions.
+
+    What is finished is kept in `output`, and the same call goes on from there.
+
+    Args:
+        data: a source name, a folder, or a prepared data set, with reviews.
+        output: a folder for the data, the runs and the results.
+        recipe: the name or the file of a recipe that writes descriptions.
+        overrides: of its keys, such as rlso.steps=8.
+        run: a trained run on the same data, whose profiles stand for the users and whose embedder ranks. It is
+            evaluated on the splits on which it was not yet.
+        seeds: of the policies. The scores of a session are averaged over them.
+        split: whose sessions are ranked, validation or test.
+        items: ids or titles of items to show as examples, in place of drawn ones.
+
+    Returns:
+        The content of results.json, which `docs/describe.md` explains.
+
+    Raises:
+        ConfigError: for a recipe that writes no descriptions, or settings that do not go together.
+        DataError: for data without reviews, a split without sessions, or an item that is not there.
+        InputError: for no seeds, one twice, or the train split.
+        RunError: for a run that has not finished or is of other data, or an `output` that holds something else.
+    """
+    started = time.monotonic()
+    keep_freed_memory()
+    check_seeds(seeds)
+    if split == "train":
+        raise InputError("policies have learned from the choices of the train split; judge on validation or test")
+    config = _config(data, recipe, overrides, run)
+    output.mkdir(parents=True, exist_ok=True)
+    with locked(output / ".lock", lambda holder: RunError(f"Another process{holder} is at work in {output}.")):
+        dataset, folder = prepared(config, output)
+        config = config.with_values({"data.source": str(folder.absolute())})
+        reviews = train_reviews(dataset, config.description, config.data.seed)
+        shown = find_items(dataset.catalog, reviews, items)
+        dataset.sessions.select(split)  # a split without sessions is refused before anything is trained
+        if run is not None:
+            _check_run(run, dataset, data)
+            for needed in dict.fromkeys(("train", VALIDATION, split)):
+                evaluated(run, needed)
+        runs = {seed: _trained(output, config, seed) for seed in seeds}
+        kept = Kept(output / KEPT)
+        written = _written(config, dataset, reviews, runs, kept)
+        write_text(output / DESCRIPTIONS_FILE, _lines(dataset.catalog, reviews, written))
+        judged = _Judged.of(config, dataset, reviews, written, split, kept)
+        results = {
+            **judged.results(),
+            "data": str(data),
+            "num_items": len(dataset.catalog),
+            "num_described": len(reviews.items),
+            "num_learned_from": len(descriptions_of_items(config, dataset).train.ids),
+            "users": TITLES if run is None else f"profiles of {run}",
+            "seeds": list(seeds),
+            "descriptions": {
+                INITIAL: statistics(written[INITIAL]),
+                TRAINED: {str(seed): statistics(written[seed]) for seed in seeds},
+            },
+            "examples": examples_of(shown, dataset.catalog, reviews, written, judged.ranks()),
+            "config": _decisive_keys(config),
+            "seconds": time.monotonic() - started,
+            "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+            | {"python": platform.python_version()},
+        }
+        write_atomically(per_user_path(output, split), partial(write_parquet, judged.per_user(dataset)))
+        write_text(results_path(output, split), json.dumps(results, indent=1, allow_nan=False) + "\n")
+    return results
+
+
+def _config(data: str, recipe: str, overrides: Sequence[str], run: Path | None) -> RunConfig:
+    """The configuration of all seeds. Raises `ConfigError`, and `RunError` for a run that has not finished."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key == "seed":
+            raise ConfigError(f"The override {override!r}: --seeds says which seeds there are.")
+        if key == "description.users_of":
+            raise ConfigError(f"The override {override!r}: --run RUN names the run whose profiles stand for the users.")
+        if run is not None and key.startswith("embedder."):
+            raise ConfigError(f"The override {override!r}: with --run the embedder of {run} ranks the items.")
+    config = load_config(recipe, [*overrides, f"data.source={json.dumps(str(data))}"])
+    if config.writes != DESCRIPTIONS.writes:
+        raise ConfigError(
+            f'The recipe {recipe} has writes = "{config.writes}". Give one with writes = "{DESCRIPTIONS.writes}", such '
+            f"as {RECIPE}."
+        )
+    if config.data.train_share < 1:
+        raise ConfigError(
+            "data.train_share draws other reviews for each seed, so that the seeds would have no first policy in "
+            "common. Leave it out."
+        )
+    if run is None:
+        return config
+    own = TrainedRun.open(run)
+    folder = own.folder.absolute()
+    embedder = own.config.embedder.model_copy(update={"model": str(folder / "embedder")})
+    config = config.model_copy(update={"embedder": embedder})
+    return config.with_values({"description.users_of": str(folder)})
+
+
+def _check_run(run: Path, dataset: Dataset, data: str) -> None:
+    """Raise `RunError` for a run of other data, whose users and items are not those of `dataset`."""
+    if TrainedRun.open(run).dataset.content != dataset.content:
+        raise RunError(
+            f"{run} was trained on other data than {data} is, so that they have no users in common. Give the data set "
+            "that it was trained on, as its config.toml names it, or leave out --run."
+        )
+
+
+def _trained(output: Path, config: RunConfig, seed: int) -> Path:
+    run = trained(output / f"seed-{seed}", config.model_copy(update={"seed": seed}), DESCRIPTIONS)
+    free_memory()
+    return run
+
+
+Written = dict[str | int, pl.DataFrame]
+"""What the initial policy wrote, and that of each seed."""
+
+
+def _written(config: RunConfig, dataset: Dataset, reviews: Reviews, runs: Mapping[int, Path], kept: Kept) -> Written:
+    """The descriptions by the initial policy and by the trained one of each seed. One policy is in memory at a time."""
+    dtype = COMPUTE_DTYPES[config.engine.precision]
+    own = {"policy": config.policy.model_dump(mode="json"), "precision": config.engine.precision}
+
+    def trained_policy(run: Path) -> Policy:
+        check_saved(run, "policy")
+        return Policy.from_folder(run / "policy", config.policy, dtype)
+
+    write = partial(write_descriptions, dataset=dataset, reviews=reviews, config=config.profile, kept=kept)
+    written: Written = {INITIAL: write(Describer(INITIAL, own, lambda: Policy.load(config.policy, dtype)))}
+    for seed, run in runs.items():
+        version = {"version": version_of_saved(run, ["policy"])}
+        describer = Describer(f"{TRAINED}, seed {seed}", own | version, partial(trained_policy, run))
+        written[seed] = write(describer)
+    return written
+
+
+def _lines(catalog: Catalog, reviews: Reviews, written: Written) -> str:
+    """The content of `DESCRIPTIONS_FILE`."""
+    texts = {name: table["text"].to_list() for name, table in written.items()}
+    lines = []
+    for place, item in enumerate(reviews.items.tolist()):
+        lines.append(
+            {
+                "item_id": catalog.item_ids[item],
+                "title": catalog.titles[item],
+                "metadata": catalog.texts[item],
+                "num_reviews": int(reviews.counts[place]),
+                "reviews": list(reviews.texts[place]),
+                "initial": texts[INITIAL][place],
+                "trained": {str(seed): own[place] for seed, own in texts.items() if seed != INITIAL},
+            }
+        )
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """The sessions of a split in every catalog, in that of each of `seeds` where a policy was trained."""
+
+    split: str
+    split_size: int
+    k: int
+    seeds: Sequence[int]
+    sessions: Sessions
+    num_with_description: int
+    """Sessions whose target has one."""
+    catalogs: Mapping[str, Sequence[Judged]]
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, dataset: Dataset, reviews: Reviews, written: Written, split: str, kept: Kept
+    ) -> _Judged:
+        sessions, users = users_with_texts(config, dataset, split, config.evaluation.max_sessions)
+        embedder = Embedder.load(config.embedder, COMPUTE_DTYPES[config.engine.precision])
+        decides = {"embedder": _identity(config), "precision": config.engine.precision}
+        judge = Judge(embedder, decides, sessions, users, kept, config.evaluation.k)
+        metadata = dataset.catalog.texts.to_list()
+        own = [metadata[item] for item in reviews.items.tolist()]
+        texts = {
+            REVIEWS: [["\n".join(of_item) for of_item in reviews.texts]],
+            INITIAL: [written[INITIAL]["text"].to_list()],
+            TRAINED: [table["text"].to_list() for seed, table in written.items() if seed != INITIAL],
+        }
+        judged = {METADATA: [judge.judge(METADATA, metadata)]}
+        for name, versions in texts.items():
+            joined = [list(map(judge.joined, own, version)) for version in versions]
+            for catalog, of_items in ((name, versions), (beside_metadata(name), joined)):
+                judged[catalog] = [
+                    judge.judge(catalog, catalog_texts(metadata, reviews.items, version)) for version in of_items
+                ]
+        return cls(
+            split=split,
+            split_size=dataset.sessions.splits.count(split),
+            k=config.evaluation.k,
+            seeds=[seed for seed in written if isinstance(seed, int)],
+            sessions=sessions,
+            num_with_description=int(np.isin(sessions.targets, reviews.items).sum()),
+            catalogs={name: judged[name] for name in CATALOGS},
+        )
+
+    def scores(self) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """{catalog: {metric: (n_sessions,)}}, averaged over the seeds."""
+        return {
+            name: {metric: np.mean([own.scores[metric] for own in versions], axis=0) for metric in versions[0].scores}
+            for name, versions in self.catalogs.items()
+        }
+
+    def ranks(self) -> dict[str, dict[int, list[int]]]:
+        """{catalog: {item: ranks}}: those of each item for the sessions whose target it is, by the first seed."""
+        found: dict[str, dict[int, list[int]]] = {}
+        for name, versions in self.catalogs.items():
+            of_items = found.setdefault(name, {})
+            for item, rank in zip(self.sessions.targets.tolist(), versions[0].ranks.tolist(), strict=True):
+                of_items.setdefault(item, []).append(rank)
+        return found
+
+    def results(self) -> dict[str, Any]:
+        """The part of results.json that says how the catalogs rank."""
+        scores, users = self.scores(), self.sessions.user_ids.to_list()
+        return {
+            "split": self.split,
+            "split_size": self.split_size,
+            "num_sessions": len(users),
+            "num_users": len(set(users)),
+            "num_sessions_described": self.num_with_description,
+            "k": self.k,
+            "catalogs": {name: self._catalog(name, own, users) for name, own in scores.items()},
+            "comparisons": [
+                {**row, **self._between_seeds(row)} for row in with_holm(compare_sessions(scores, PAIRS, users))
+            ],
+        }
+
+    def _catalog(self, name: str, scores: Mapping[str, NDArray[np.float64]], users: list[str]) -> dict[str, Any]:
+        intervals = bootstrap_intervals(scores, clusters=users)
+        metrics = {
+            metric: {"mean": float(values.mean()), "low": intervals[metric][0], "high": intervals[metric][1]}
+            for metric, values in scores.items()
+        }
+        return {"cut_share": float(np.mean([own.cut_share for own in self.catalogs[name]])), "metrics": metrics}
+
+    def _between_seeds(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The difference of a comparison with each seed, and how far the seeds are apart."""
+        metric = row["metric"]
+        versions, others = self.catalogs[row["method"]], self.catalogs[row["other"]]
+        num_seeds = max(len(versions), len(others))
+        pairs = zip(
+            *(own if len(own) == num_seeds else list(own) * num_seeds for own in (versions, others)), strict=True
+        )
+        differences = [float((own.scores[metric] - other.scores[metric]).mean()) for own, other in pairs]
+        return {"by_seed": differences, "seed_sd": float(np.std(differences, ddof=1)) if num_seeds > 1 else None}
+
+    def per_user(self, dataset: Dataset) -> pl.DataFrame:
+        """One row for each catalog, seed and session; the seed is null where no policy was trained."""
+        sessions, item_ids = self.sessions, dataset.catalog.item_ids
+        frames = [
+            pl.DataFrame(
+                {
+                    "catalog": name,
+                    "seed": pl.Series([seed], dtype=pl.Int64),
+                }
+            ).join(
+                pl.DataFrame(
+                    {
+                        "session_id": sessions.session_ids,
+                        "user_id": sessions.user_ids.to_list(),
+                        "target": [item_ids[target] for target in sessions.targets.tolist()],
+                        "rank": own.ranks,
+                        **own.scores,
+                    }
+                ),
+                how="cross",
+            )
+            for name, versions in self.catalogs.items()
+            for seed, own in zip(self.seeds if TRAINED in name else [None], versions, strict=True)
+        ]
+        return pl.concat(frames)
+
+
+def _identity(config: RunConfig) -> dict[str, Any]:
+    """All that decides what the embedder returns: its settings, and of a run's own the hash of its files."""
+    run = config.description.users_of
+    version = {} if run is None else {"version": version_of_saved(Path(run), ["embedder"])}
+    return {**config.embedder.model_dump(mode="json"), **version}
+
+
+def _decisive_keys(config: RunConfig) -> dict[str, Any]:
+    """The keys that matter most to a reader of the results; the config.toml of each run has all."""
+    return {
+        "policy": config.policy.model,
+        "embedder": config.embedder.model,
+        "instruction": config.profile.instruction,
+        "closing": config.profile.closing,
+        "max_tokens": config.profile.max_tokens,
+        "temperature": config.profile.temperature,
+        "reward": config.rlso.reward,
+        "steps": config.iterations * config.rlso.steps,
+        "batch_size": config.rlso.batch_size,
+        "num_profiles": config.rlso.num_profiles,
+        **config.description.model_dump(exclude={"users_of"}),
+    }
