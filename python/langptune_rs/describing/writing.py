@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from langptune_rs.config.profile import ProfileConfig
@@ -86,9 +85,9 @@ def write_descriptions(
 def statistics(written: pl.DataFrame) -> dict[str, float]:
     """Mean number of tokens, and the shares of descriptions that do not end, of copied words and of repeated runs."""
     return {
-        "tokens": float(np.mean(written["tokens"])),
-        "overlong_rate": 1 - float(np.mean(written["finished"])),
-        "copied_share": float(np.mean(written["copied_share"])),
-        "repetition": float(np.mean(written["repetition"])),
+        "tokens": float(written["tokens"].to_numpy().mean()),
+        "overlong_rate": 1 - float(written["finished"].to_numpy().mean()),
+        "copied_share": float(written["copied_share"].to_numpy().mean()),
+        "repetition": float(written["repetition"].to_numpy().mean()),
         "distinct_share": written["text"].n_unique() / len(written),
     }
