@@ -18,7 +18,7 @@ from langptune_rs.rollout.sampling import Profiles
 from langptune_rs.seeds import generator
 
 KINDS = ("dragons", "trains", "kitchens", "cats")
-NUM_ITEMS, NUM_USERS, HISTORY = 40, 60, 2
+NUM_ITEMS, NUM_USERS, HISTORY = 48, 60, 2
 UNREVIEWED = 3
 """An item of which nobody has written anything."""
 
@@ -44,9 +44,7 @@ def planted(num_users: int = NUM_USERS) -> Dataset:
     for user in range(num_users):
         items = generator("planted", user).permutation(np.arange(user % len(KINDS), NUM_ITEMS, len(KINDS)))
         for number, split in enumerate(("train", "train", "validation", "test")):
-            window = items[number * (HISTORY + 1) :][: HISTORY + 1]
-            if len(window) == HISTORY + 1:
-                rows.append((f"u{user}", split, window))
+            rows.append((f"u{user}", split, items[number * (HISTORY + 1) :][: HISTORY + 1]))
     items = np.array([window for *_, window in rows], dtype=np.int32)
     sessions = Sessions(
         session_ids=np.arange(len(rows)),

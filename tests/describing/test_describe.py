@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 SHORT = (
     *("policy.last_layers=1", "profile.max_tokens=16", "profile.temperature=4", "description.max_reviews=2"),
-    *("rlso.steps=4", "rlso.batch_size=8", "rlso.num_profiles=3", "rlso.learning_rate=1e-2"),
+    *("rlso.steps=4", "rlso.batch_size=8", "rlso.num_profiles=3", "rlso.learning_rate=0.1"),
     *("checkpoint.every=2", "evaluation.validation_sessions=6"),
 )
 TIMES = ("seconds", "versions")
@@ -231,6 +231,7 @@ def test_the_policy_learns_to_write_what_users_look_for(tiny, tmp_path, monkeypa
     monkeypatch.setattr(Embedder, "encode_profiles", lambda self, texts: items(self, ["A"] * len(texts)))
     output = tmp_path / "out"
     more = ("rlso.steps=30", "rlso.batch_size=16", "rlso.num_profiles=8", "rlso.reward=log_softmax")
+    more = (*more, "rlso.learning_rate=1e-2")
     result = invoke("describe", tiny / "source", "--output", output, *settings(tiny, *more))
     assert result.exit_code == 0, result.stderr
     lines = [json.loads(line) for line in (output / "seed-0" / "metrics.jsonl").read_text().splitlines()]

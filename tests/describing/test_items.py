@@ -187,7 +187,7 @@ def test_the_right_description_earns_more_than_the_metadata_and_than_a_wrong_one
     for term in range(2):
         assert (values[:, 0, term] > values[:, 1, term]).all()
         assert (values[:, 0, term] > values[:, 2, term]).all()
-    assert values[:, 0, 2].min() > 0 == values[:, 1:, 2].max()
+    assert values[:, 0, 2].mean() > 0.3 > 0 == values[:, 1:, 2].max()
 
 
 def test_what_may_be_copied_are_the_reviews_that_were_read():

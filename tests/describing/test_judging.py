@@ -65,7 +65,7 @@ def test_a_description_that_fills_the_embedder_leaves_no_room(dataset, tmp_path)
 
 
 def test_what_is_not_read_to_its_end_is_counted(dataset, tmp_path):
-    texts = ["one two"] * 30 + ["one two three four five"] * 10
+    texts = ["one two"] * 36 + ["one two three four five"] * 12
     assert judge_of(dataset, tmp_path, max_tokens=5).judge("some", texts).cut_share == 0.25
 
 

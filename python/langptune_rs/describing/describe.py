@@ -143,13 +143,14 @@ def describe(
 
 def _config(data: str, recipe: str, overrides: Sequence[str], run: Path | None) -> RunConfig:
     """The configuration of all seeds. Raises `ConfigError`, and `RunError` for a run that has not finished."""
+    own = None if run is None else TrainedRun.open(run)
     for override in overrides:
         key = override.partition("=")[0].strip()
         if key == "seed":
             raise ConfigError(f"The override {override!r}: --seeds says which seeds there are.")
         if key == "description.users_of":
             raise ConfigError(f"The override {override!r}: --run RUN names the run whose profiles stand for the users.")
-        if run is not None and key.startswith("embedder."):
+        if own is not None and key.startswith("embedder."):
             raise ConfigError(f"The override {override!r}: with --run the embedder of {run} ranks the items.")
     config = load_config(recipe, [*overrides, f"data.source={json.dumps(str(data))}"])
     if config.writes != DESCRIPTIONS.writes:
@@ -162,9 +163,8 @@ def _config(data: str, recipe: str, overrides: Sequence[str], run: Path | None) 
             "data.train_share draws other reviews for each seed, so that the seeds would have no first policy in "
             "common. Leave it out."
         )
-    if run is None:
+    if own is None:
         return config
-    own = TrainedRun.open(run)
     folder = own.folder.absolute()
     embedder = own.config.embedder.model_copy(update={"model": str(folder / "embedder")})
     config = config.model_copy(update={"embedder": embedder})
