@@ -360,6 +360,13 @@ def test_a_recipe_of_descriptions_is_not_trained_as_one_of_profiles(tiny, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_an_output_that_is_a_file_is_refused(tiny, tmp_path):
+    (tmp_path / "out").write_text("")
+    result = invoke("describe", tiny / "source", "--output", tmp_path / "out", *settings(tiny))
+    assert result.exit_code == 2
+    assert "is a file" in result.stderr
+
+
 def test_two_processes_do_not_share_an_output(described, tiny):
     from langptune_rs.files import locked
 

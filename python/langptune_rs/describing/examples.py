@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import polars as pl
-
 from langptune_rs.data import Catalog
 from langptune_rs.describing.judging import INITIAL, METADATA, TRAINED
 from langptune_rs.describing.reviews import Reviews
+from langptune_rs.describing.writing import Written
 from langptune_rs.errors import DataError
 from langptune_rs.seeds import generator
 
@@ -44,7 +43,7 @@ def examples_of(
     items: Sequence[int],
     catalog: Catalog,
     reviews: Reviews,
-    written: Mapping[str | int, pl.DataFrame],
+    written: Written,
     ranks: Mapping[str, Mapping[int, Sequence[int]]],
 ) -> list[dict[str, Any]]:
     """What was read and written of each item, by the trained policy of the first seed.

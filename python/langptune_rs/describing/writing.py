@@ -35,6 +35,10 @@ COLUMNS = pl.Schema(
 """One row for each description. What is copied is copied from the reviews that the policy has read."""
 
 
+Written = dict[str | int, pl.DataFrame]
+"""The descriptions of the initial policy, by its name, and of the policy of each seed, by the seed."""
+
+
 class Describer:
     """A policy, which is loaded when something is left to write."""
 
