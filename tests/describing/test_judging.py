@@ -23,7 +23,7 @@ def judge_of(dataset, folder, max_tokens=50):
 def test_a_catalog_of_right_descriptions_is_found_and_ranks_are_those_of_a_loop(dataset, tmp_path):
     judge = judge_of(dataset, tmp_path)
     metadata = dataset.catalog.texts.to_list()
-    right = [f"About {kind_of(item)}." for item in range(NUM_ITEMS)]
+    right = [f"About {kind_of(item)}, part {item}." for item in range(NUM_ITEMS)]
     before, after = judge.judge("metadata", metadata), judge.judge("right", right)
     assert after.scores["ndcg@20"].mean() > before.scores["ndcg@20"].mean() + 0.2
     assert (after.scores["log_likelihood"] > before.scores["log_likelihood"]).all()

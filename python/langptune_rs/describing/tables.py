@@ -46,14 +46,13 @@ def facts(results: Mapping[str, Any]) -> str:
     """What was described, by whose reviews, and who ranked."""
     num_without = results["num_items"] - results["num_described"]
     not_described = results["num_sessions"] - results["num_sessions_described"]
-    seeds = results["seeds"]
     return (
-        f"{results['num_described']:,} of {results['num_items']:,} items have a review in a train session, and the "
-        f"policy learned from {results['num_learned_from']:,} that a user chose there. {num_without:,} items have none "
-        f"and keep their metadata; {not_described:,} of the sessions end with one of them. "
-        f"{results['num_sessions']:,} of {results['split_size']:,} {results['split']} sessions of "
-        f"{results['num_users']:,} users rank the catalog, by {results['users']}. "
-        f"{'Seeds' if len(seeds) > 1 else 'Seed'} {', '.join(map(str, seeds))}."
+        f"{results['num_described']:,} of {results['num_items']:,} items have a review in a train session; the policy "
+        f"learned from the {results['num_learned_from']:,} of them that a user chose there. Items without a review, "
+        f"which keep their metadata: {num_without:,}. Sessions that end with one of these: {not_described:,}. "
+        f"{results['num_sessions']:,} of {results['split_size']:,} {results['split']} sessions rank the catalog, "
+        f"those of {results['num_users']:,} users, by {results['users']}. "
+        f"Seeds: {', '.join(map(str, results['seeds']))}."
     )
 
 
