@@ -37,7 +37,7 @@ ROOMS = (
     "langptune_rs.training",
     "langptune_rs.baselines",
     "langptune_rs.experiments",
-    "langptune_rs.serving",
+    ("langptune_rs.describing", "langptune_rs.serving"),
     "langptune_cli",
 )
 """From the ground up; rooms in one tuple stand side by side and know nothing of each other."""

@@ -13,6 +13,7 @@ from langptune_cli import (
     compare,
     config,
     data,
+    describe,
     evaluate,
     explain,
     gains,
@@ -75,6 +76,7 @@ app.command("serve")(serve.serve)
 app.command("gains")(gains.gains)
 app.command("compare")(compare.compare)
 app.command("ablate")(ablate.ablate)
+app.command("describe")(describe.describe)
 app.add_typer(config.app, name="config")
 
 

@@ -16,6 +16,7 @@ from langptune_cli.app import app
 from langptune_rs.data.store.catalog import Catalog
 from langptune_rs.errors import InputError, ModelError, RunError
 from langptune_rs.evaluation.metrics import from_ranks
+from langptune_rs.experiments.kept import Kept
 from langptune_rs.experiments.report.report import write_report
 from langptune_rs.experiments.steerability import steerability as module
 from langptune_rs.experiments.steerability.catalogs import TaggedCatalog
@@ -24,7 +25,6 @@ from langptune_rs.experiments.steerability.edits import APPENDED, INSERTED, clau
 from langptune_rs.experiments.steerability.faithfulness import measure_sessions
 from langptune_rs.experiments.steerability.figures import Values, comparisons, edit_figures, of_edits
 from langptune_rs.experiments.steerability.judge import Judge, find_judge
-from langptune_rs.experiments.steerability.kept import Kept
 from langptune_rs.experiments.steerability.measuring import ANOTHER_USER, Case, measure_edits
 from langptune_rs.experiments.steerability.page import markdown
 from langptune_rs.experiments.steerability.protocol import AS_IS, SCRUBBED, Protocol

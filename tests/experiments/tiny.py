@@ -62,8 +62,11 @@ def make_models(folder: Path) -> tuple[Path, Path]:
     return policy, embedder
 
 
-def write_source(folder: Path, num_users: int = NUM_USERS) -> Path:
-    """items.jsonl and interactions.jsonl: users who choose among the items of one of four kinds."""
+def write_source(folder: Path, num_users: int = NUM_USERS, *, reviews: bool = False) -> Path:
+    """items.jsonl and interactions.jsonl: users who choose among the items of one of four kinds.
+
+    With `reviews` they write of all but item 3 what its kind is and who they are.
+    """
     folder.mkdir()
     random = np.random.default_rng(0)
     kinds = ["red dragons", "slow trains", "old kitchens", '<b>loud</b> & "sharp" cats']
@@ -77,6 +80,7 @@ def write_source(folder: Path, num_users: int = NUM_USERS) -> Path:
             "item_id": f"i{item}",
             "rating": float(random.integers(1, 6)),
             "timestamp": 100 * user + t,
+            **({"review_text": f"It has {kinds[item % 4]}, says u{user}."} if reviews and item != 3 else {}),
         }
         for user in range(num_users)
         for t, item in enumerate(random.permutation(np.arange(user % 4, NUM_ITEMS, 4)))
@@ -86,10 +90,12 @@ def write_source(folder: Path, num_users: int = NUM_USERS) -> Path:
     return folder
 
 
-def make_run(folder: Path, *, method: str = "LangPTune", num_users: int = NUM_USERS, **evaluation: int) -> Path:
+def make_run(
+    folder: Path, *, method: str = "LangPTune", num_users: int = NUM_USERS, reviews: bool = False, **evaluation: int
+) -> Path:
     """A run folder as training leaves it. The trained models differ from the initial ones by noise."""
     policy, embedder = make_models(folder)
-    source = write_source(folder / "source", num_users)
+    source = write_source(folder / "source", num_users, reviews=reviews)
     run = folder / "run"
     run.mkdir()
     config = tiny_config(policy, embedder, source, method, evaluation)

@@ -20,6 +20,7 @@ NEW_KEYS = ("item_prompt", "template_arguments", "thinking", "date")
 def of_before(config: RunConfig) -> str:
     """`config` as an earlier version wrote it."""
     text = re.sub(rf"(?m)^({'|'.join(NEW_KEYS)}) = .*\n", "", to_toml(config))
+    text = re.sub(r"(?m)^writes = .*\n|^\[description\]\n(\w.*\n)*\n", "", text)
     text = re.sub(r'(\[rlso\][^\[]*?)precision = "fp32"\n', r"\1", text)
     return text if "query_prompt" in text else text.replace("[embedder]\n", '[embedder]\nquery_prompt = ""\n')
 

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 from langptune_rs.config.checkpoint import CheckpointConfig
 from langptune_rs.config.contrastive import ContrastiveConfig
 from langptune_rs.config.data import DataConfig
+from langptune_rs.config.description import DescriptionConfig, Writes
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.config.engine import EngineConfig
 from langptune_rs.config.evaluation import EvaluationConfig
@@ -29,10 +30,13 @@ class RunConfig(Section):
     """K: alternations of contrastive and RLSO training."""
     method: Literal["LangPTune", "LangPTune-CL", "LangPTune-RLSO"] = "LangPTune"
     """Train both models, only the embedder, or only the policy."""
+    writes: Writes = "profiles"
+    """What the policy writes: profiles of users, or descriptions of items, as `langptune describe` has it."""
     data: DataConfig = DataConfig()
     policy: PolicyConfig = PolicyConfig()
     embedder: EmbedderConfig = EmbedderConfig()
     profile: ProfileConfig = ProfileConfig()
+    description: DescriptionConfig = DescriptionConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
     rlso: RlsoConfig = RlsoConfig()
     engine: EngineConfig = EngineConfig()
@@ -88,6 +92,15 @@ class RunConfig(Section):
             raise ValueError(
                 f"rlso.steps = {self.rlso.steps} is no multiple of rlso.epochs = {self.rlso.epochs}: every rollout "
                 f"batch serves {self.rlso.epochs} optimizer steps; set rlso.steps = {nearest}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_writes(self) -> RunConfig:
+        if self.writes == "descriptions" and self.method != "LangPTune-RLSO":
+            raise ValueError(
+                f'writes = "descriptions" trains the policy alone, and method is {self.method!r}: set method = '
+                '"LangPTune-RLSO"'
             )
         return self
 

@@ -8,15 +8,17 @@ from langptune_rs.config import RunConfig
 from langptune_rs.experiments.evaluate import evaluate_run
 from langptune_rs.runs.results import results_path
 from langptune_rs.training.start import started_run, train
+from langptune_rs.training.subjects import PROFILES, Task
 
 
-def trained(run: Path, config: RunConfig) -> Path:
+def trained(run: Path, config: RunConfig, task: Task = PROFILES) -> Path:
     """The folder of a run of `config`, trained: what is done is kept, and what was interrupted goes on.
 
-    Raises what `started_run` and `train` raise, such as `RunError` for a folder of another configuration.
+    `task` is what its policy learns to write. Raises what `started_run` and `train` raise, such as `RunError` for a
+    folder of another configuration.
     """
-    with started_run(config, run, resume=(run / "config.toml").is_file()):
-        train(run)
+    with started_run(config, run, resume=(run / "config.toml").is_file(), task=task):
+        train(run, task)
     return run
 
 

@@ -26,11 +26,23 @@ def copied_share(profile: str, history: str, run_length: int = 3) -> float:
     return sum(copied) / len(words) if words else 0.0
 
 
+def copied_from(texts: Sequence[str], sources: Sequence[str]) -> np.ndarray:
+    """`copied_share` of each text with its source, float64 (len(texts),).
+
+    The texts of one source stand next to each other, equally many for each.
+    """
+    of_each = len(texts) // max(1, len(sources))
+    return np.array([copied_share(text, sources[i // of_each]) for i, text in enumerate(texts)], dtype=np.float64)
+
+
+def titles_of(sessions: Sessions, catalog: Catalog) -> list[str]:
+    """The titles of each session's history, one a line."""
+    return ["\n".join(catalog.titles[item] for item in history) for history in sessions.histories]
+
+
 def copied_shares(texts: Sequence[str], sessions: Sessions, catalog: Catalog) -> np.ndarray:
     """`copied_share` of each profile with the titles of its session's history, float64 (len(texts),).
 
     The profiles of one session stand next to each other, equally many for each.
     """
-    titles = ["\n".join(catalog.titles[item] for item in history) for history in sessions.histories]
-    num_profiles = len(texts) // max(1, len(sessions))
-    return np.array([copied_share(text, titles[i // num_profiles]) for i, text in enumerate(texts)], dtype=np.float64)
+    return copied_from(texts, titles_of(sessions, catalog))

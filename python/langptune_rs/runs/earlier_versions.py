@@ -27,6 +27,8 @@ _EARLIER: dict[str, Callable[[RunConfig], object]] = {
     "policy.thinking": lambda _: "template",
 }
 """Keys that earlier versions did not have, or had with another default, and what those versions did."""
+LATER_KEYS = frozenset({"writes", "description"})
+"""Sections, and keys before all sections, that earlier versions did not have. Their policies wrote profiles."""
 DATE = "policy.date"
 
 

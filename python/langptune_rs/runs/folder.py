@@ -23,7 +23,7 @@ from langptune_rs.distributed.collectives import rank
 from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.files import locked, refuse_unwritable_name, write_text
 from langptune_rs.models.tokens import token_counters
-from langptune_rs.runs.earlier_versions import DATE, as_begun, as_resumed, lacks_date
+from langptune_rs.runs.earlier_versions import DATE, LATER_KEYS, as_begun, as_resumed, lacks_date
 from langptune_rs.runs.origin import ORIGIN, Data, check_data, read_origin, write_origin
 from langptune_rs.runs.paths import found_paths, is_name
 
@@ -90,7 +90,8 @@ def _holds_run(output: Path) -> bool:
     """Whether there is a configuration that a run wrote: it has every key; one that a person wrote leaves some out."""
     if written_config(output) is None:
         return False
-    return RunConfig.model_fields.keys() <= tomllib.loads((output / CONFIG).read_text(encoding="utf-8")).keys()
+    keys = RunConfig.model_fields.keys() - LATER_KEYS
+    return keys <= tomllib.loads((output / CONFIG).read_text(encoding="utf-8")).keys()
 
 
 def _in_progress(output: Path, holder: str) -> RunError:

@@ -32,9 +32,18 @@ class TrainedRun:
 
     @classmethod
     def open(cls, folder: str | Path, models: Sequence[str] = MODELS) -> TrainedRun:
-        """The run in `folder`. Raises `RunError` when there is none, or when one of the trained `models` is missing."""
+        """The run in `folder`.
+
+        Raises `RunError` when there is none, when it writes no profiles, and when one of the trained `models` is
+        missing.
+        """
         folder = Path(folder)
         config = read_config(folder)
+        if config.writes != "profiles":
+            raise RunError(
+                f"{folder} holds a policy that writes {config.writes} of items, not profiles of users. Give the "
+                "--output folder of `langptune train`; `langptune describe` judges this one."
+            )
         for name in models:
             if not (folder / name).is_dir():
                 raise RunError(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+import numpy as np
 import torch
 
 from langptune_rs.config import RunConfig
 from langptune_rs.config.reward import parse_reward
-from langptune_rs.data import Dataset, Sessions
 from langptune_rs.distributed.collectives import world_size
 from langptune_rs.errors import ConfigError
 from langptune_rs.rollout.reward import check_recommender
 from langptune_rs.rollout.writer import ProfileWriter
+from langptune_rs.training.subjects import Assignment
 
 
 def check_precision(config: RunConfig) -> None:
@@ -34,17 +33,17 @@ def check_reward(config: RunConfig, *, gives_scores: bool) -> None:
         check_recommender(parse_reward(config.rlso.reward), gives_scores=gives_scores)
 
 
-def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None:
+def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int, name: str = "training sessions") -> None:
     """Raise `ConfigError` when the number of training sessions does not suit the processes or the batch sizes.
 
     `num_in_split` counts the train split after `data.train_share`; `data.max_sessions` may leave some of its sessions
-    out, of which only the steps on histories make use.
+    out, of which only the steps on histories make use. `name` is what is counted in place of sessions.
     """
     num_processes = world_size()
     cause, more = _limit(config, num_sessions, num_in_split)
     if num_processes > num_sessions:
         raise ConfigError(
-            f"There are {num_processes} processes, but only {num_sessions} training sessions{cause}. "
+            f"There are {num_processes} processes, but only {num_sessions} {name}{cause}. "
             f"Start at most {num_sessions}, or {more}."
         )
     for_embedder = num_sessions if config.trains_on_profiles else num_in_split
@@ -57,7 +56,7 @@ def check_sizes(config: RunConfig, num_sessions: int, num_in_split: int) -> None
             most = available - available % num_processes  # a multiple, as every process takes an equal share
             cause, more = _limit(config, available, num_in_split)
             raise ConfigError(
-                f"{section}.batch_size = {batch_size}, but there are only {available} training sessions{cause}. "
+                f"{section}.batch_size = {batch_size}, but there are only {available} {name}{cause}. "
                 f"Set it to at most {most}, or {more}."
             )
         if trains and batch_size % num_processes:
@@ -76,11 +75,7 @@ def _limit(config: RunConfig, num_sessions: int, num_in_split: int) -> tuple[str
     return "", "prepare more data"
 
 
-def check_prompts(config: RunConfig, dataset: Dataset, writer: ProfileWriter, others: Iterable[Sessions]) -> None:
-    """Raise `ModelError` when the longest prompt leaves no room for a profile in the policy's context.
-
-    Prompts are those of the test sessions and of `others`.
-    """
-    test = dataset.sessions.select("test").sample(config.evaluation.max_sessions, config.data.seed)
-    for sessions in (*others, test):
-        writer.check_context(writer.prompts(sessions))
+def check_prompts(assignment: Assignment, writer: ProfileWriter) -> None:
+    """Raise `ModelError` when the longest prompt of an assignment leaves no room for a text in the policy's context."""
+    for subjects in (assignment.train, assignment.validation, *assignment.others):
+        writer.check_context(subjects.prompts(np.arange(len(subjects.ids)), writer))

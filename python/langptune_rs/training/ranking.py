@@ -13,6 +13,7 @@ from langptune_rs.config import RunConfig
 from langptune_rs.data import Catalog
 from langptune_rs.distributed.collectives import gather_shares, shard
 from langptune_rs.distributed.failures import RANKING, during
+from langptune_rs.recommending.described import Users, score_descriptions
 from langptune_rs.recommending.recommender import Recommender
 from langptune_rs.rollout.sampling import Profiles
 from langptune_rs.training.models import Models
@@ -58,3 +59,16 @@ class Ranking:
         assert self._recommender is not None
         with self._models.whole("embedder"):
             return self._recommender.score_targets(profiles.texts, targets, histories, temperature=temperature)
+
+    @during(RANKING)
+    def score_descriptions(
+        self, descriptions: Profiles, items: NDArray[np.integer], users: Sequence[Users], *, temperature: float
+    ) -> tuple[Ragged, Ragged]:
+        """Ranks and log-probabilities of described items for users, see `recommending.described`.
+
+        `items` and `users` are (items,), with equally many descriptions of each.
+        """
+        self.prepare()
+        assert self._recommender is not None
+        with self._models.whole("embedder"):
+            return score_descriptions(self._recommender, descriptions.texts, items, users, temperature=temperature)

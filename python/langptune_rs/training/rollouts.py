@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from torch import Tensor
 
 from langptune_rs.config import RunConfig
 from langptune_rs.config.reward import parse_reward
-from langptune_rs.data import Catalog, Sessions
 from langptune_rs.distributed.collectives import gather_objects, gather_rows, on_first_rank, rank, shard
-from langptune_rs.rollout.copying import copied_shares
+from langptune_rs.rollout.copying import copied_from
 from langptune_rs.rollout.reward import STANDARDIZERS, Outcomes, penalize, values_of, weighted_sum, with_overlong
 from langptune_rs.rollout.sampling import Profiles
 from langptune_rs.rollout.variety import distinct_shares, repeated_shares
@@ -29,6 +27,7 @@ from langptune_rs.training.ranking import Ranking
 from langptune_rs.training.reference import ReferenceWeights
 from langptune_rs.training.rollout_batches import RolloutBatch, pack_rollout
 from langptune_rs.training.scorer import score
+from langptune_rs.training.subjects import Subjects
 
 
 @dataclass(frozen=True)
@@ -57,19 +56,13 @@ class Rollouts:
         self,
         config: RunConfig,
         folder: Path,
-        sessions: Sessions,
-        targets: Sequence[NDArray[np.int64]] | None,
-        catalog: Catalog,
+        subjects: Subjects,
         models: Models,
         writer: InterruptibleWriter,
         ranking: Ranking,
     ):
-        """`folder` keeps the reference policy of an iteration; `sessions` are all training sessions.
-
-        `targets` has the items that the reward of each session averages over; None for its own target.
-        """
-        self._config, self._folder, self._sessions, self._catalog = config, folder, sessions, catalog
-        self._targets = targets
+        """`folder` keeps the reference policy of an iteration; `subjects` are all that the policy learns from."""
+        self._config, self._folder, self._subjects = config, folder, subjects
         self._models, self._writer, self._ranking = models, writer, ranking
         self._warned_of: set[str] = set()
         self._terms = parse_reward(config.rlso.reward)
@@ -103,16 +96,14 @@ class Rollouts:
         return self._folder / f"reference-{k}.safetensors"
 
     def sample(self, rows: NDArray[np.int64], k: int, t: int) -> Rollout:
-        """The rollout over the training sessions at `rows`, the global batch of step t in iteration k.
+        """The rollout over the subjects at `rows`, the global batch of step t in iteration k.
 
         Raises `Interrupted`.
         """
         config = self._config.rlso
         own = rows[shard(rows)]
-        sessions = self._sessions.take(own)
-        targets = sessions.targets if self._targets is None else [self._targets[row] for row in own]
-        prompts = self._writer.prompts(sessions)
-        seeds = [derive_seed(self._config.seed, "sample", k, t, int(session)) for session in sessions.session_ids]
+        ids, prompts = self._subjects.ids[own], self._subjects.prompts(own, self._writer)
+        seeds = [derive_seed(self._config.seed, "sample", k, t, int(subject)) for subject in ids]
         with self._models.whole("policy"):
             profiles = self._writer.write(prompts, num_samples=config.num_profiles, seeds=seeds, keep_states=True)
             batches = self._packed(prompts, profiles)
@@ -121,7 +112,7 @@ class Rollouts:
                 old_logps_BG = score(self._models.scorer, batches)
                 with self._reference.in_place():
                     reference_logps_BG = score(self._models.scorer, batches)
-        outcomes = self._outcomes(profiles, sessions, targets)
+        outcomes = self._outcomes(profiles, own)
         values = values_of(self._terms, outcomes)
         raw = with_overlong(
             weighted_sum(self._terms, values),
@@ -145,17 +136,15 @@ class Rollouts:
         elif all_raw_BG.max() == all_raw_BG.min():
             self._warn_once("equal", self._all_equal(all_raw_BG[0, 0].item()))
         num_tokens_BG = torch.tensor([len(tokens) for tokens in profiles.tokens]).view(raw_BG.shape).double()
-        return Rollout(batches, standardized_BG, old_logps_BG, metrics, sessions.session_ids, num_tokens_BG)
+        return Rollout(batches, standardized_BG, old_logps_BG, metrics, ids, num_tokens_BG)
 
-    def _outcomes(
-        self, profiles: Profiles, sessions: Sessions, targets: NDArray[np.integer] | Sequence[NDArray[np.integer]]
-    ) -> Outcomes:
+    def _outcomes(self, profiles: Profiles, rows: NDArray[np.int64]) -> Outcomes:
         """What became of this rank's profiles, by the recommender and by their own words."""
-        ranks, log_probs = self._ranking.score_targets(
-            profiles, targets, sessions.histories, temperature=self._config.rlso.reward_temperature
+        ranks, log_probs = self._subjects.score(
+            rows, profiles, self._ranking, temperature=self._config.rlso.reward_temperature
         )
         lengths = np.array([len(tokens) for tokens in profiles.tokens]) / self._config.profile.max_tokens
-        copied = copied_shares(profiles.texts, sessions, self._catalog)
+        copied = copied_from(profiles.texts, self._subjects.sources(rows))
         return Outcomes(ranks, log_probs, lengths, copied, repeated_shares(profiles.texts))
 
     def _packed(self, prompts: list[list[int]], profiles: Profiles) -> list[RolloutBatch]:

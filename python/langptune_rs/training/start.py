@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from langptune_rs.config import RunConfig
+from langptune_rs.config.description import COMMANDS
 from langptune_rs.distributed.collectives import after_first_rank, first_rank_sees, gather_objects, on_first_rank
 from langptune_rs.distributed.failures import LOADING, explained
 from langptune_rs.distributed.start import start_distributed
-from langptune_rs.errors import RunError
+from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.models.memory import free_memory, keep_freed_memory
 from langptune_rs.runs.folder import (
     CONFIG,
@@ -27,19 +28,29 @@ from langptune_rs.runs.folder import (
     written_config,
 )
 from langptune_rs.runs.paths import absolute_paths
+from langptune_rs.training.subjects import PROFILES, Task
 from langptune_rs.training.trainer import Trainer
 
 
 @contextmanager
-def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+def started_run(
+    config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False, task: Task = PROFILES
+) -> Iterator[None]:
     """Join the other processes and lock the folder `output` for a run of `config` inside the block.
+
+    `task` is what its policy will learn to write.
 
     Relative paths in `config` are those of the working folder, and absolute in the run's own configuration. What that
     has as a name stays one when the run is resumed.
 
     Raises `RunError` on every rank when `output` is in use or holds something else, and `ConfigError` when the recipe
-    does not fit a prepared data set.
+    does not fit a prepared data set or is to write something else.
     """
+    if config.writes != task.writes:
+        raise ConfigError(
+            f'writes = "{config.writes}" is a recipe for `langptune {COMMANDS[config.writes]}`, and this trains a '
+            f"policy that writes {task.writes}. Use that command, or another recipe."
+        )
     keep_freed_memory()
     start_distributed()
     resumes = resume and first_rank_sees(output / CONFIG)
@@ -58,8 +69,10 @@ def started_run(config: RunConfig, output: Path, *, resume: bool = False, overwr
         yield
 
 
-def train(output: Path) -> None:
+def train(output: Path, task: Task = PROFILES) -> None:
     """Train as the recipe in `output` says and save both models there. A run that is trained already stays as it is.
+
+    `task` is what its policy learns to write.
 
     Raises `ConfigError` when the recipe does not fit the data or the number of processes, `TrainingError` when a loss
     is not finite, `RunError` when the data is not what the run has trained on so far or something cannot be saved, and
@@ -71,7 +84,7 @@ def train(output: Path) -> None:
     with explained(LOADING, config):
         dataset = after_first_rank(lambda: open_dataset(config, output))
         on_first_rank(lambda: note_data(output, dataset))
-        trainer = Trainer(config, output, dataset)
+        trainer = Trainer(config, output, dataset, task)
     trainer.run()
     del trainer
     free_memory()

@@ -1,5 +1,6 @@
 """LangPTune, Algorithm 1: K iterations of J contrastive steps for the embedder and T RLSO steps for the policy.
 
+What the policy writes is for its task to say: in the paper it is the profile of a session.
 Before the first iteration the embedder may train on the titles of histories (`contrastive.history_steps`).
 """
 
@@ -32,10 +33,10 @@ from langptune_rs.training.models import Models
 from langptune_rs.training.phase_profiles import PhaseProfiles
 from langptune_rs.training.policy_step import policy_step
 from langptune_rs.training.ranking import Ranking
-from langptune_rs.training.reward_targets import reward_targets
 from langptune_rs.training.rollouts import Rollout, Rollouts
 from langptune_rs.training.schedules import batch_rows, linear_decay
 from langptune_rs.training.state import Stopwatch, TrainingState
+from langptune_rs.training.subjects import Task, train_sessions
 from langptune_rs.training.unusable import UnusableProfiles
 from langptune_rs.training.validation import Validation
 
@@ -43,27 +44,27 @@ from langptune_rs.training.validation import Validation
 class Trainer:
     """Both models, and the parts of a run that use them in turn."""
 
-    def __init__(self, config: RunConfig, output: Path, dataset: Dataset):
+    def __init__(self, config: RunConfig, output: Path, dataset: Dataset, task: Task):
+        """`task` is what the policy learns to write."""
         dataset = dataset.with_train_share(config.data.train_share, derive_seed(config.seed, "train-share"))
         self.config, self.output, self.dataset = config, output, dataset
-        self.sessions = dataset.sessions.select("train").sample(config.data.max_sessions, config.seed)
+        self.sessions = train_sessions(config, dataset)
         self.log_shares = log_target_shares(dataset) if config.contrastive.popularity_correction else None
-        check_sizes(config, len(self.sessions), dataset.sessions.splits.count("train"))
-        targets = reward_targets(config, dataset, self.sessions)
+        assignment = task.assign(config, dataset)
+        self.subjects = assignment.train
+        check_sizes(config, len(self.subjects.ids), assignment.num_available, assignment.name)
         check_precision(config)
         check_reward(config, gives_scores=Ranking.gives_scores)
         self.models = Models(config)
         self.interruption = Interruption()
         self.writer = InterruptibleWriter(self.models.policy, dataset, config, self.interruption)
         self.ranking = Ranking(config, self.models, dataset.catalog)
-        self.validation = Validation(config, dataset, self.models, self.writer, self.ranking)
+        self.validation = Validation(config, assignment.validation, self.models, self.writer, self.ranking)
         checkpoints = output / CHECKPOINTS
         self.phase_profiles = PhaseProfiles(config, checkpoints, self.sessions, self.models, self.writer)
-        self.rollouts = Rollouts(
-            config, checkpoints, self.sessions, targets, dataset.catalog, self.models, self.writer, self.ranking
-        )
+        self.rollouts = Rollouts(config, checkpoints, self.subjects, self.models, self.writer, self.ranking)
         self.collapse = CollapseWarning(config.rlso.num_profiles)
-        check_prompts(config, dataset, self.writer, (self.sessions, self.validation.sessions))
+        check_prompts(assignment, self.writer)
         self.state = TrainingState(config, output, self.models.engines)
 
     def run(self) -> None:
@@ -153,7 +154,7 @@ class Trainer:
         with progress(config.steps, f"iteration {k + 1}: RLSO", first_step) as advance:
             for t in range(first_step, config.steps, config.epochs):
                 watch = Stopwatch()
-                rows = batch_rows(len(self.sessions), config.batch_size, t // config.epochs, seed)
+                rows = batch_rows(len(self.subjects.ids), config.batch_size, t // config.epochs, seed)
                 rollout = self.rollouts.sample(rows, k, t)
                 old_logps_BG, metrics = rollout.old_logps_BG, rollout.metrics
                 check = self._log_ratio_check(rollout, k) if t == 0 else None
@@ -192,7 +193,7 @@ class Trainer:
     @during(WRITING)
     def _validate(self, k: int) -> None:
         """Log the validation scores of both models, once after each phase."""
-        if len(self.validation.sessions) and self.state.needs_validation():
+        if len(self.validation) and self.state.needs_validation():
             self.state.log_validation(k, self.validation.scores(k))
 
     def _enter(self, k: int, phase: Phase) -> None:

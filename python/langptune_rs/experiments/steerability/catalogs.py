@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from langptune_rs import ItemIndex
 from langptune_rs.data import Catalog
-from langptune_rs.experiments.steerability.kept import Kept
+from langptune_rs.experiments.kept import Kept
 from langptune_rs.experiments.steerability.tags import Tag
 from langptune_rs.models.embedder import Embedder
 from langptune_rs.progress import progress

@@ -19,13 +19,13 @@ from langptune_rs.data import Sessions
 from langptune_rs.data.store.folder import read_item_fields
 from langptune_rs.errors import RunError
 from langptune_rs.experiments.evaluate import PACKAGES
+from langptune_rs.experiments.kept import Kept
 from langptune_rs.experiments.steerability import faithfulness, readability
 from langptune_rs.experiments.steerability.catalogs import TaggedCatalog
 from langptune_rs.experiments.steerability.edits import APPENDED, INSERTED, REQUEST
 from langptune_rs.experiments.steerability.faithfulness import measure_sessions
 from langptune_rs.experiments.steerability.figures import comparisons, of_columns, of_edits, strength_curves, summary
 from langptune_rs.experiments.steerability.judge import Judge, find_judge
-from langptune_rs.experiments.steerability.kept import Kept
 from langptune_rs.experiments.steerability.measuring import Case, measure_edits
 from langptune_rs.experiments.steerability.protocol import DEFINITION, POOL_SIZE, REQUEST_WEIGHTS, Protocol
 from langptune_rs.experiments.steerability.readability import read_profiles_of
