@@ -37,10 +37,10 @@ def recommend(
         watch_profile(service, watch, user, profile, k, as_json=as_json)
         return
     text, history = service.text_and_history(user, profile)
-    items = service.recommend(text, k, exclude=history)
+    items, unread = service.recommend(text, k, exclude=history), service.unread(text)
     if as_json:
-        typer.echo(json.dumps(items_json(text, items)))
+        typer.echo(json.dumps(items_json(text, items, unread)))
         return
     if user is not None:
         typer.echo(f"{text}\n")
-    print_items(items)
+    print_items(items, unread)

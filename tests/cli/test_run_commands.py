@@ -71,6 +71,18 @@ def test_recommend_for_a_written_profile_ranks_by_it(langptune, run):
     assert "Jaws" in lines[0]
 
 
+@pytest.mark.parametrize(
+    "command", ["recommend RUN -k 3", "explain RUN --item Jaws", "steer RUN -k 3 --request sharks=1"]
+)
+def test_every_command_says_what_the_embedder_did_not_read(langptune, run, command):
+    name, _, *options = command.split()
+    arguments = (name, run, "--profile", "sharks " * 1_000 + "and the very end", *options)
+    shown = langptune(*arguments).stdout
+    assert "does not read the end of the profile" in shown
+    assert shown.split()[-4:] == "and the very end".split()
+    assert json.loads(langptune(*arguments, "--json").stdout)["unread"].endswith("and the very end")
+
+
 def test_wrong_users_files_and_numbers_are_named(error_of, run, tmp_path):
     assert "'nobody'" in error_of("profile", run, "--user", "nobody")
     assert "missing.jsonl" in error_of("profile", run, "--history", tmp_path / "missing.jsonl")

@@ -17,15 +17,16 @@ from langptune_rs.recommending.sentences import parts_of
 from langptune_rs.recommending.steering import Move, Steering
 
 
-def print_items(items: Sequence[tuple[str, str, float]]) -> None:
-    """Recommended items as `ProfileService.recommend` gives them, best first."""
+def print_items(items: Sequence[tuple[str, str, float]], unread: str) -> None:
+    """Recommended items as `ProfileService.recommend` gives them, best first, and what was not read of the profile."""
     _print(*(f"{place:>3}  {score:.3f}  {title}  [{id_}]" for place, (id_, title, score) in enumerate(items, start=1)))
+    _print_unread(unread)
 
 
-def items_json(profile: str, items: Sequence[tuple[str, str, float]]) -> dict[str, Any]:
+def items_json(profile: str, items: Sequence[tuple[str, str, float]], unread: str) -> dict[str, Any]:
     """The same with the profile that they are near to."""
     named = [{"item_id": item_id, "title": title, "score": score} for item_id, title, score in items]
-    return {"profile": profile, "items": named}
+    return {"profile": profile, "items": named, "unread": unread}
 
 
 def print_explanation(catalog: Catalog, found: Explanation) -> None:

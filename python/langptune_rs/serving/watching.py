@@ -82,8 +82,8 @@ def _print_rankings(service: ProfileService, file: Path, history: Sequence[int],
     before: str | None = None
     for text in saved_texts(file):
         if before is None:
-            items = service.recommend(text, k, exclude=history)
-            print_items(items) if not as_json else _print_line(items_json(text, items))
+            items, unread = service.recommend(text, k, exclude=history), service.unread(text)
+            print_items(items, unread) if not as_json else _print_line(items_json(text, items, unread))
         else:
             found = service.steer(before, Rewrite(text), exclude=history)
             if as_json:
