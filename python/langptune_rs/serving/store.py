@@ -229,7 +229,7 @@ class ProfileStore:
         with self._changing(user, expected) as (connection, current):
             content = current and (_version(connection, user, current.restores) if current.restores else current)
             if content is None or content.parent is None:
-                raise InputError(f"There is nothing to undo: no version of user {user!r}'s profile comes before this.")
+                raise InputError(f"There is nothing to undo: no version of the profile of {user!r} comes before.")
             wanted = _version(connection, user, content.parent)
             return _write(
                 connection,
