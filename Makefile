@@ -1,10 +1,10 @@
-# make train: train the default recipe and show what it gained. make test, make lint: what changes must pass.
-# make test-fast: the part of the tests that takes a few minutes.
+# make train: train the default recipe and show what it gained. make test, make test-long, make lint: what changes must
+# pass. make test-fast: the part of the tests that takes a few minutes.
 
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
 
-.PHONY: env train test test-fast test-aarch64 miri lint lint-aarch64 docs bench conformance wheel clean tools
+.PHONY: env train test test-long test-fast test-aarch64 miri lint lint-aarch64 docs bench conformance wheel clean tools
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -30,8 +30,12 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal --durations 40
 
 test: env
 	cargo test --quiet --locked
-	$(BIN)/python -m pytest $(PARALLEL) -m "not alone"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not alone and not long"
 	$(BIN)/python -m pytest -m alone tests/core
+
+# Runs that are killed again and again, every launcher, and the scripts that measure steps: a few more minutes.
+test-long: env
+	$(BIN)/python -m pytest $(PARALLEL) -m long tests/invariance tests/benches
 
 # What daily work needs: no test that trains models or starts launchers, and no Rust but what the extension holds.
 test-fast: env

@@ -47,11 +47,12 @@ def test_the_ci_script_is_ci(tmp_path):
         timeout=60,
         check=True,
     )
-    assert done.stdout == "CI is true in make lint test\n"
+    assert done.stdout == "CI is true in make lint test test-long\n"
 
 
-def test_every_test_that_runs_alone_is_where_make_looks_for_it():
-    files = (ROOT / "tests").rglob("test_*.py")
-    alone = [file for file in files if "\n@pytest.mark.alone\n" in file.read_text(encoding="utf-8")]
-    assert alone
-    assert all(file.parent == ROOT / "tests" / "core" for file in alone)
+@pytest.mark.parametrize(("marker", "folders"), [("alone", {"core"}), ("long", {"invariance", "benches"})])
+def test_every_test_that_runs_by_itself_is_where_make_looks_for_it(marker, folders):
+    files = [file for file in (ROOT / "tests").rglob("test_*.py") if file != Path(__file__)]
+    marked = [file for file in files if f"pytest.mark.{marker}" in file.read_text(encoding="utf-8")]
+    assert marked
+    assert {file.parent for file in marked} == {ROOT / "tests" / folder for folder in folders}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.processes import run_script
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 BENCHES = Path(__file__).parents[2] / "benches"
 PARTS = ["prefill", "decode", "score", "update"]

@@ -16,7 +16,7 @@ from langptune_rs.distributed.lifeline import LOST_ANOTHER
 from langptune_rs.runs.folder import LOCK
 from langptune_rs.runs.metrics_log import read_metrics
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 OPTIONS = (*ALWAYS, "checkpoint.every=1", "logging.tensorboard=false")
 

@@ -15,7 +15,7 @@ from tests.invariance.test_training import assert_same_weights
 
 from langptune_rs.runs.folder import CHECKPOINTS, TRAINED
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def finished(commands: list[list[str]], folder: Path, environments: list[dict[str, str]]) -> Finished:
