@@ -287,10 +287,11 @@ def quantiles(seconds: Sequence[float]) -> str:
 
 
 def malformed(url: str, count: int) -> Counter[int]:
-    """How often each status answers `count` requests, half by the OpenAPI document and half damaged."""
+    """How often each status answers `count` requests: a third by the OpenAPI document, a third against it, the others
+    damaged."""
     statuses: Counter[int] = Counter()
     document = json.loads(ask(url, "GET", "/v2/openapi.json")[1])
-    for method, path, body in described(document, count // 2):
+    for method, path, body in described(document, count // 3):
         statuses[answered(url, method, path, body)] += 1
     chance = random.Random(0)
     while statuses.total() < count:
@@ -308,16 +309,18 @@ def answered(url: str, method: str, path: str, body: bytes | None) -> int:
 
 
 def described(document: dict[str, Any], count: int) -> Iterator[tuple[str, str, bytes | None]]:
-    """About `count` requests that the document allows, or just does not, over all of its addresses."""
+    """About `count` requests that the document allows, and as many that it does not, over all of its addresses."""
     import schemathesis
+    from schemathesis import GenerationMode
 
     found: list[Any] = list(schemathesis.openapi.from_dict(document).get_all_operations())
     operations = [operation.ok() for operation in found]
     for operation in operations:
-        yield from _examples(operation, -(-count // len(operations)))
+        for mode in GenerationMode:
+            yield from _examples(operation, mode, -(-count // len(operations)))
 
 
-def _examples(operation: Any, count: int) -> list[tuple[str, str, bytes | None]]:
+def _examples(operation: Any, mode: Any, count: int) -> list[tuple[str, str, bytes | None]]:
     """At most `count` requests to an address."""
     from hypothesis import HealthCheck, Phase, given, settings
 
@@ -331,7 +334,7 @@ def _examples(operation: Any, count: int) -> list[tuple[str, str, bytes | None]]
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=operation.as_strategy())
+    @given(case=operation.as_strategy(mode))
     def collect(case: Any) -> None:
         sent = case.as_transport_kwargs(base_url="http://127.0.0.1")
         path = urlsplit(sent["url"]).path or "/"

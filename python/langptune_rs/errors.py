@@ -41,10 +41,10 @@ def sentence(text: str) -> str:
     return line if line.endswith((".", "!", "?", "…")) else line.rstrip(",:;") + "."
 
 
-def nearest(wanted: str, known: Iterable[str]) -> str:
-    """` Did you mean 'name'?` with the known name nearest to `wanted`, or an empty string if none is near."""
+def nearest(wanted: str, known: Iterable[str], most: int = 1) -> str:
+    """` Did you mean 'name'?` with the known names nearest to `wanted`, or an empty string if none is near."""
     from difflib import get_close_matches  # only for an error: it costs more to import than all else here
 
     by_lower_case = {name.casefold(): name for name in known}
-    near = get_close_matches(wanted.casefold(), by_lower_case, n=1, cutoff=0.6)
-    return f" Did you mean {by_lower_case[near[0]]!r}?" if near else ""
+    near = get_close_matches(wanted.casefold(), by_lower_case, n=most, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(by_lower_case[name]) for name in near)}?" if near else ""

@@ -78,7 +78,7 @@ def test_every_command_says_what_the_embedder_did_not_read(langptune, run, comma
     name, _, *options = command.split()
     arguments = (name, run, "--profile", "sharks " * 1_000 + "and the very end", *options)
     shown = langptune(*arguments).stdout
-    assert "does not read the end of the profile" in shown
+    assert "The embedder does not read what follows" in shown
     assert shown.rstrip().endswith("and the very end")
     assert json.loads(langptune(*arguments, "--json").stdout)["unread"].endswith("and the very end")
 
@@ -145,7 +145,7 @@ def test_steer_by_an_instruction_asks_first(langptune, run):
         assert json.loads(taken.stdout)["after"]["text"] == proposal
 
 
-def test_wrong_edits_and_items_are_named(error_of, run):
+def test_wrong_edits_and_items_are_named(error_of, run, tmp_path):
     assert "'jawz'" in (said := error_of("explain", run, "--profile", PROFILE, "--item", "jawz"))
     assert "Did you mean 'Jaws'?" in said
     assert "begin so: 'Amadeus'" in error_of("explain", run, "--profile", PROFILE, "--item", "ama")
@@ -158,6 +158,11 @@ def test_wrong_edits_and_items_are_named(error_of, run):
     assert "empty" in error_of("steer", run, "--profile", PROFILE, "--rewrite", " ")
     assert "there is no file" in error_of("recommend", run, "--watch", "none.txt")
     assert "there is no folder" in error_of("recommend", run, "--watch", "none/profile.txt")
+    assert "is a folder" in error_of("recommend", run, "--profile", "sharks", "--watch", tmp_path)
+    file = tmp_path / "profile.txt"
+    assert "empty" in error_of("recommend", run, "--profile", " ", "--watch", file)
+    assert "k = 11" in error_of("recommend", run, "--profile", "sharks", "-k", "11", "--watch", file)
+    assert not file.exists()
 
 
 def test_a_run_without_a_policy_ranks_and_says_what_it_cannot_do(langptune, error_of, run, tmp_path):

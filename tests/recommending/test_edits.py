@@ -44,12 +44,26 @@ def test_an_edit_that_cannot_be_made_is_refused(edit, message):
 
 
 def test_the_only_sentence_is_not_removed():
-    with pytest.raises(InputError, match="sentence 1 is all that the profile says"):
+    with pytest.raises(InputError, match="without sentence 1 nothing is left of the profile"):
         Remove(1)(Profile("Slow trains."))
 
 
+@pytest.mark.parametrize("text", ["a=", "musicals=0,5", "musicals=high", "a=b"])
+def test_a_request_whose_weight_is_no_number_is_refused(text):
+    with pytest.raises(InputError, match="is no request: write TEXT or TEXT=WEIGHT"):
+        edits_of(request=[text])
+
+
+@pytest.mark.parametrize("edit", [Rewrite, Request])
+def test_what_nobody_can_see_is_empty_and_half_a_character_is_no_text(edit):
+    with pytest.raises(InputError, match="empty"):
+        edit("\u200b \n")(PROFILE)
+    with pytest.raises(InputError, match="character 5 of the text .* is only a part of one"):
+        edit("cats\udcff")(PROFILE)
+
+
 def test_edits_as_they_are_typed():
-    assert edits_of(rewrite="Cats.", request=["a=b", "trains=-0.5"]) == [
+    assert edits_of(rewrite="Cats.", request=["a=b=1", "trains=-0.5"]) == [
         Rewrite("Cats."),
         Request("a=b"),
         Request("trains", -0.5),

@@ -8,6 +8,7 @@ import schemathesis
 from benches.serving_load import damaged_request, load, malformed, profiles, quantiles
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from schemathesis import GenerationMode
 from starlette.testclient import TestClient
 from tests.serving.servers import JSON, LOCAL, served
 
@@ -33,13 +34,14 @@ def operations(app) -> list:
     return [found.ok() for found in schema.get_all_operations()]
 
 
-def test_no_request_of_the_described_kind_is_answered_by_an_error_of_ours(app, anyone):
+@pytest.mark.parametrize("mode", GenerationMode, ids=str)
+def test_no_request_of_the_described_kind_is_answered_by_an_error_of_ours(app, anyone, mode):
     described = operations(app)
     assert len(described) >= 18
     statuses = set()
     for operation in described:
 
-        @given(case=operation.as_strategy())
+        @given(case=operation.as_strategy(mode))
         @settings(max_examples=EXAMPLES, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
         def ask(case):
             sent = case.as_transport_kwargs(base_url=LOCAL)

@@ -223,6 +223,30 @@ def test_wishes_stand_beside_the_text(tab, server):
     assert tab.settled().ranking() == recommended(server, "u5", {"text": TEXT})
 
 
+def test_a_wish_may_be_a_word_that_scripts_know(new_tab, server):
+    """Objects of JavaScript have a constructor without being given one."""
+    with_profile(server, "u21")
+    tab = new_tab()
+    page = tab.open("#user=u21").settled().page
+    page.click("#wishes-box summary")
+    for wish in ("constructor", "__proto__"):
+        page.fill("#wish-field", wish)
+        page.press("#wish-field", "Enter")
+        tab.settled()
+    wishes = {"constructor": 0.5, "__proto__": 0.5}
+    assert tab.ranking() == recommended(server, "u21", {"text": TEXT, "requests": wishes})
+    page.click("#save")
+    tab.wait_for_text("#save-status", "Saved")
+    assert current(server, "u21")["profile"]["requests"] == wishes
+    for wish in wishes:
+        page.get_by_role("button", name=f"Remove the wish {wish}").click()
+        tab.settled()
+    assert tab.ranking() == recommended(server, "u21", {"text": TEXT})
+    page.fill("#add-field", "constructor")
+    page.press("#add-field", "Enter")
+    assert tab.settled().ranking() == recommended(server, "u21", {"text": f"{TEXT} constructor"})
+
+
 def test_the_whole_text_is_edited_and_weights_stay_with_their_sentences(tab, server):
     with_profile(server, "u6", weights={SENTENCES[0]: 3.0})
     page = tab.open("#user=u6").settled().page
@@ -952,6 +976,12 @@ def test_parts_of_a_page_that_need_no_server(tab):
     state = {"user": "a+b c/ü&#", "version": 3, "text": "é🚂\n" * 9, "weights": [[1, 0.5]], "wishes": {"x": -1.5}}
     assert {name: value for name, value in page.evaluate(trip, state).items() if value is not None} == state
     assert page.evaluate(trip, {"history": [["i1", None], ["i2", 4.5]]})["history"] == [["i1", None], ["i2", 4.5]]
+    broken = (
+        "state => import('/link.js').then(async ({write, read}) => read(await write(state)).then(() => '', String))"
+    )
+    for changes in ({"weights": [[1, 99]]}, {"weights": [[1, -1]]}, {"wishes": {"x": 77}}):
+        assert "This link is broken" in page.evaluate(broken, state | changes)
+    assert page.evaluate(broken, state) == ""
     # Sentences are counted in code points, as Python does.
     of = "profile => import('/draft.js').then(({draftOf, remove, textOf}) => textOf(remove(draftOf(profile), 1)))"
     sentences = [(0, 3), (5, 7), (8, 9)]

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ POSTGRES = shutil.which("postgres") or next(map(str, sorted(Path("/usr/lib/postg
 def postgres():
     """The URL of a PostgreSQL server of its own, which refuses to run as root."""
     if POSTGRES is None:
+        assert not os.environ.get("CI"), "CI has PostgreSQL"
         pytest.skip("there is no postgres on this machine")
     binaries = Path(os.path.realpath(POSTGRES)).parent
     if not (binaries / "initdb").is_file():
@@ -253,6 +255,8 @@ def test_any_changes_leave_what_a_list_of_them_would(tmp_path_factory, steps):
         ("nonsense", "cannot be used. Give --store sqlite:////path"),
         ("mysql://ada:secret@host/x", r"'mysql://ada:\*\*\*@host/x' cannot be used"),
         ("sqlite://", "cannot be used"),
+        ("sqlite:///:memory:", "cannot be used"),
+        ("sqlite:////tmp/x.sqlite?timeout=abc", "cannot be used"),
         ("sqlite:////no/such/folder/x.sqlite", "unable to open database file"),
         ("postgresql+psycopg://ada:secret@127.0.0.1:1/x", r"ada:\*\*\*@127.0.0.1:1/x cannot be used now"),
     ],
@@ -261,6 +265,23 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(url, said):
     with pytest.raises(StoreError, match=said) as raised:
         ProfileStore.open(url)
     assert "secret" not in str(raised.value)
+
+
+def test_changes_do_not_wait_one_after_the_other_for_a_store_that_is_locked(tmp_path, monkeypatch):
+    monkeypatch.setattr("langptune_rs.serving.store.SECONDS_TO_WAIT", 0.5)
+    store = ProfileStore.in_run(tmp_path)
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    with ThreadPoolExecutor(20) as pool:
+        changes = [pool.submit(store.add, f"u{n}", Profile("cats"), expected=0, **BY) for n in range(20)]
+        for change in changes:
+            with pytest.raises(StoreUnavailableError, match="cannot be used now"):
+                change.result()
+    assert time.monotonic() - started < 5  # twenty times half a second, if each waited for the one before
+    other.close()
+    assert store.add("u1", Profile("cats"), expected=0, **BY).number == 1
+    store.close()
 
 
 def test_a_file_that_is_no_store_is_refused(tmp_path):

@@ -16,6 +16,21 @@ MAX_WEIGHT = 5.0
 """The greatest weight of a sentence or a request. With more of it, a ranking is by that sentence alone."""
 
 
+def is_blank(text: str) -> bool:
+    """Whether a text has no character that is seen."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
+
+
+def check_text(text: str) -> None:
+    """Raise `InputError` for a text with half a character, as an argument in another encoding has it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"character {error.start + 1} of the text {text[:40]!r} is only a part of one: give the text in UTF-8"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Profile:
     """A profile as the recommender reads it: a text, and what a person set beside it.
@@ -47,8 +62,9 @@ class Rewrite:
 
     def __call__(self, profile: Profile) -> Profile:
         """The profile with this text. Raises `InputError` for a text of white space."""
-        if not self.text.strip():
+        if is_blank(self.text):
             raise InputError("the edit leaves an empty profile: write at least a word about what the user likes")
+        check_text(self.text)
         left = {part.text for part in parts_of(self.text)}
         return replace(profile, text=self.text, weights={s: w for s, w in profile.weights.items() if s in left})
 
@@ -65,7 +81,7 @@ class Remove:
         left = without(profile.text, [part])
         if not left:
             raise InputError(
-                f"sentence {self.sentence} is all that the profile says: write another text instead of removing it"
+                f"without sentence {self.sentence} nothing is left of the profile: write another text instead"
             )
         return Rewrite(left)(profile)
 
@@ -107,8 +123,9 @@ class Request:
     def __call__(self, profile: Profile) -> Profile:
         """The profile with the request. Raises `InputError` for a text of white space, or a weight that is no number
         from -`MAX_WEIGHT` to `MAX_WEIGHT`."""
-        if not self.text.strip():
+        if is_blank(self.text):
             raise InputError("the request is empty: write what there should be more or less of")
+        check_text(self.text)
         if not -MAX_WEIGHT <= self.weight <= MAX_WEIGHT:
             raise InputError(
                 f"the weight {self.weight:g} of the request {self.text!r} is not from {-MAX_WEIGHT:g} to "
@@ -168,4 +185,7 @@ def _request(text: str) -> Request:
     try:
         return Request(wish, float(weight))
     except ValueError:
-        return Request(text)  # an = of the text's own
+        raise InputError(
+            f"{text!r} is no request: write TEXT or TEXT=WEIGHT, such as 'musicals=0.5'. Where the text itself has an "
+            "equals sign, write its weight too: 'a=b=1'"
+        ) from None

@@ -11,7 +11,7 @@ from langptune_rs.errors import InputError
 from langptune_rs.evaluation.index import ItemIndex
 from langptune_rs.recommending.edits import Profile
 from langptune_rs.recommending.sentences import By, Part, parts_of, without
-from langptune_rs.recommending.vectors import ProfileEncoder, profile_vectors
+from langptune_rs.recommending.vectors import ProfileEncoder, profile_vectors, unread_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Explanation:
         num_ranked: how many items that are.
         parts: in the order of the profile.
         history: (item, cosine with the explained item) of the history's items, the nearest first.
-        unread: the end of the text that the embedder does not read, empty where it reads all.
+        unread: what the embedder does not read of the text and of requests, empty where it reads all.
     """
 
     item: int
@@ -92,5 +92,5 @@ def explain(
             for place, part in enumerate(parts, start=1)
         ),
         history=tuple(sorted(near, key=lambda pair: -pair[1])),
-        unread=embedder.unread_profile(profile.text),
+        unread=unread_of(embedder, profile),
     )

@@ -12,7 +12,7 @@ from langptune_rs.arrays import Ragged, rows_of
 from langptune_rs.data import Catalog
 from langptune_rs.errors import InputError
 from langptune_rs.models.embedder import Embedder
-from langptune_rs.recommending.edits import Edit, Profile
+from langptune_rs.recommending.edits import Edit, Profile, check_text, is_blank
 from langptune_rs.recommending.explaining import Explanation, explain
 from langptune_rs.recommending.sentences import By
 from langptune_rs.recommending.steering import Steering, steer
@@ -122,11 +122,13 @@ class Recommender:
 
 def check_request(profile: str | Profile, k: int, exclude: Sequence[int], num_items: int) -> None:
     """Raise the errors of `Recommender.recommend`, before any model is loaded."""
-    if not Profile.of(profile).text.strip():
+    text = Profile.of(profile).text
+    if is_blank(text):
         raise InputError(
             "the profile is empty: write at least a word about what the user likes (a policy that thinks and writes "
             "none needs a higher profile.max_tokens, or policy.template_arguments that tell it not to think)"
         )
+    check_text(text)
     check_k(k, exclude, num_items)
 
 

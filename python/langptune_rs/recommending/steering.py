@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from langptune_rs.errors import InputError
 from langptune_rs.evaluation.index import ItemIndex
 from langptune_rs.recommending.edits import Edit, Profile
-from langptune_rs.recommending.vectors import ProfileEncoder, profile_vectors
+from langptune_rs.recommending.vectors import ProfileEncoder, profile_vectors, unread_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Steering:
     Attributes:
         profile_before, profile_after: the profiles.
         before, after: the rankings of all items that are not excluded.
-        unread: the end of the new text that the embedder does not read, empty where it reads all.
+        unread: what the embedder does not read of the new text and of requests, empty where it reads all.
     """
 
     profile_before: Profile
@@ -111,4 +111,4 @@ def steer(
     if edited == profile:
         raise InputError("the edit changes nothing of the profile: write another text, weight or request")
     before, after = rank_all(index, profile_vectors(embedder, [profile, edited]), exclude)
-    return Steering(profile, edited, before, after, embedder.unread_profile(edited.text))
+    return Steering(profile, edited, before, after, unread_of(embedder, edited))

@@ -27,6 +27,12 @@ class ProfileEncoder(Protocol):
         """The end of a profile that is too long to be read; empty where all of it is read."""
 
 
+def unread_of(embedder: ProfileEncoder, profile: Profile) -> str:
+    """What the embedder does not read of a profile's text and of its requests, a line for each; empty for nothing."""
+    texts = (embedder.unread_profile(text) for text in (profile.text, *profile.requests))
+    return "\n".join(text for text in texts if text)
+
+
 def profile_vectors(embedder: ProfileEncoder, profiles: Sequence[Profile]) -> NDArray[np.float32]:
     """Unit-length vectors of profiles, float32 (len(profiles), dim), with one batch of all texts that they need.
 

@@ -30,11 +30,12 @@ class Users:
         return self._ids[rows[offset : offset + limit]], len(rows)
 
     def check(self, user: str) -> None:
-        """Raise `DataError`, with the nearest id, where there is no such user."""
+        """Raise `DataError`, with the nearest ids, where there is no such user."""
         if self._ids.find(user) is None:
+            near = nearest(user, self._ids.near(user, _NEAR), most=3)
             raise DataError(
-                f"There is no user {user!r} in the data of this run.{nearest(user, self._ids.near(user, _NEAR))} Users "
-                "with too few interactions have no session: give the history of such a user."
+                f"There is no user {user!r} in the data of this run.{near} Users with too few interactions "
+                "have no session: give the history of such a user."
             )
 
 

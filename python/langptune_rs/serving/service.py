@@ -21,6 +21,7 @@ from langptune_rs.recommending.explaining import Explanation
 from langptune_rs.recommending.recommender import Recommender, check_items, check_k, check_request
 from langptune_rs.recommending.sentences import By
 from langptune_rs.recommending.steering import Steering
+from langptune_rs.recommending.vectors import unread_of
 from langptune_rs.rollout.writer import ProfileWriter
 from langptune_rs.runs.trained import TrainedRun
 from langptune_rs.serving.encoding import SharedEncoder
@@ -74,7 +75,7 @@ class ProfileService:
     def history_of(self, user: str) -> tuple[list[int], list[float], list[str | None]]:
         """Item indexes, ratings (NaN for none) and reviews of a user's newest session in the data, oldest first.
 
-        Raises `DataError` with the nearest id when the data set does not hold the user.
+        Raises `DataError` with the nearest ids when the data set does not hold the user.
         """
         sessions = self.dataset.sessions
         rows = sessions.user_ids.rows_of(user)
@@ -82,7 +83,7 @@ class ProfileService:
             least = self.dataset.info["config"].get("min_interactions")  # the published split has none
             raise DataError(
                 f"There is no user {user!r} with a session in the data of {self.run.folder}."
-                f"{nearest(user, sessions.user_ids.near(user))}"
+                f"{nearest(user, sessions.user_ids.near(user), most=3)}"
                 f" Users with {'too few' if least is None else f'fewer than {least}'} interactions, or too few "
                 "different items for a session, were left out: the counts are in dataset.toml. For such a user write "
                 "the history into a file: `langptune profile RUN --history FILE`."
@@ -177,8 +178,8 @@ class ProfileService:
         return self._recommender().steer(profile, *edits, exclude=exclude)
 
     def unread(self, profile: str | Profile) -> str:
-        """The end of a profile's text that the embedder does not read; empty where it reads all."""
-        return self._recommender().encoder.unread_profile(Profile.of(profile).text)
+        """What the embedder does not read of a profile's text and of its requests; empty where it reads all."""
+        return unread_of(self._recommender().encoder, Profile.of(profile))
 
     def recommend(
         self, profile: str | Profile, k: int = 20, exclude: Sequence[int] = ()
@@ -221,7 +222,7 @@ def _load_writer(run: TrainedRun) -> ProfileWriter:
     if not _has_policy(run):
         raise RunError(
             f"{run.folder} has no trained policy, so it writes no profiles: it trained an embedder alone. "
-            "Pass a profile that a person or another run wrote: `--profile TEXT`."
+            "Pass a text that a person or another run wrote: `--profile TEXT`, or `--rewrite TEXT` for a change of it."
         )
     writer = run.writer()
     writer.keep_ready()

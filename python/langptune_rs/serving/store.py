@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,7 +137,7 @@ class ProfileStore:
         self._engine = engine
         self._name = engine.url.render_as_string(hide_password=True)
         # SQLite takes one writer at a time and does not queue them.
-        self._queue = Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        self._queue = Lock() if engine.dialect.name == "sqlite" else None
 
     @classmethod
     def open(cls, url: str | URL) -> ProfileStore:
@@ -260,13 +260,28 @@ class ProfileStore:
     def _changing(self, user: str, expected: int) -> Iterator[tuple[Connection, Version | None]]:
         """A transaction in which a user's profile gets another version, and the version that is current before."""
         try:
-            with self._queue, self._connected(writes=True) as connection:
+            with self._turn(), self._connected(writes=True) as connection:
                 current = _current(connection, user)
                 if (current.number if current else 0) != expected:
                     raise ConflictError(user, expected, current)
                 yield connection, current
         except IntegrityError:  # another process was faster
             raise ConflictError(user, expected, self.current(user)) from None
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The one place of a thread that writes. Raises `StoreUnavailableError` where others have it for too long."""
+        if self._queue is None:
+            yield
+            return
+        if not self._queue.acquire(timeout=SECONDS_TO_WAIT):
+            raise StoreUnavailableError(
+                f"The store {self._name} cannot be used now: other changes have waited for it for {SECONDS_TO_WAIT} s."
+            )
+        try:
+            yield
+        finally:
+            self._queue.release()
 
     @contextmanager
     def _connected(self, *, writes: bool = False) -> Iterator[Connection]:
@@ -297,7 +312,10 @@ def _parsed(url: str | URL) -> URL:
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError):
         parsed = None
-    if parsed is None or parsed.drivername not in ("sqlite", "postgresql+psycopg") or not parsed.database:
+    is_known = parsed is not None and parsed.drivername in ("sqlite", "postgresql+psycopg") and parsed.database
+    if parsed is not None and parsed.drivername == "sqlite":  # a file, and nothing that changes how it is opened
+        is_known = is_known and parsed.database != ":memory:" and not parsed.query
+    if parsed is None or not is_known:
         shown = "" if parsed is None else f" {parsed.render_as_string(hide_password=True)!r}"
         raise StoreError(
             f"The store{shown} cannot be used. Give --store sqlite:////path/of/a/file.sqlite or "

@@ -148,4 +148,4 @@ def _print(*lines: RenderableType) -> None:
 
 def _print_unread(unread: str) -> None:
     if unread:
-        _print(f"The embedder does not read the end of the profile, which is too long for it: {unread}")
+        _print(f"The embedder does not read what follows, the end of a text that is too long for it: {unread}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from langptune_rs.errors import InputError
 from langptune_rs.files import write_text
 from langptune_rs.recommending.edits import Rewrite
+from langptune_rs.recommending.recommender import check_request
 from langptune_rs.serving.service import ProfileService
 from langptune_rs.serving.tables import items_json, print_items, print_steering, steering_json
 
@@ -63,17 +65,23 @@ def watch_profile(
     Where the file does not exist, it begins as the user's profile or the one given. As JSON, each ranking is a line.
     Ends when the process is interrupted.
 
-    Raises `InputError` where there is no file to begin with, or no folder for it.
+    Raises `InputError` where there is no file to begin with, no folder for it, or nothing to rank by in it.
     """
     if not file.parent.is_dir():
         raise InputError(f"{file} cannot be watched: there is no folder {file.parent}. Make it first")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder and cannot be watched: name a file, in it or elsewhere")
     history = [] if user is None else service.history_of(user)[0]
     if not file.exists():
         if user is None and profile is None:
             raise InputError(
                 f"there is no file {file} to watch: write a profile into it, or let --user or --profile begin it"
             )
-        write_text(file, service.text_and_history(user, profile)[0] + "\n")
+        text = service.text_and_history(user, profile)[0]
+        check_request(text, k, history, len(service.catalog))
+        write_text(file, text + "\n")
+    elif not _text(file):
+        print(f"{file} is empty. Write a profile into it and save it.", file=sys.stderr, flush=True)
     with suppress(KeyboardInterrupt):
         _print_rankings(service, file, history, k, as_json)
 

@@ -12,6 +12,9 @@ let keys = 0;
 
 const piece = (text, weight) => ({ key: ++keys, text, weight });
 
+/** What values keyed by text have for one, or else the usual value: a text may be "constructor" like any other. */
+export const at = (values, text, usual) => (Object.hasOwn(values, text) ? values[text] : usual);
+
 export const length = (text) => Array.from(text).length;
 
 /** The draft of a profile as an answer has it. */
@@ -90,7 +93,7 @@ export function placesOf(draft, sentences) {
 function weightsOf(draft, sentences) {
   return placesOf(draft, sentences).map((place, number) => {
     const weight = draft.pieces[place]?.weight ?? null;
-    return weight ?? draft.kept?.[sentences[number].text] ?? 1;
+    return weight ?? at(draft.kept ?? {}, sentences[number].text, 1);
   });
 }
 
@@ -111,10 +114,8 @@ export function adopt(draft, sentences) {
 
 /** The profile that a request holds. `sentences` are needed where the draft has weights. */
 export function profileOf(draft, sentences) {
-  const weights = {};
-  weightsOf(draft, sentences).forEach((weight, number) => {
-    if (weight !== 1) weights[sentences[number].text] = weight;
-  });
+  const weighed = weightsOf(draft, sentences).map((weight, number) => [sentences[number].text, weight]);
+  const weights = Object.fromEntries(weighed.filter(([, weight]) => weight !== 1));
   return { text: textOf(draft), weights, requests: draft.wishes };
 }
 
@@ -125,7 +126,7 @@ export function besideWords({ weights, requests }) {
 }
 
 const changed = (from, to, usual) =>
-  [...new Set([...Object.keys(from), ...Object.keys(to)])].filter((key) => (from[key] ?? usual) !== (to[key] ?? usual));
+  [...new Set([...Object.keys(from), ...Object.keys(to)])].filter((key) => at(from, key, usual) !== at(to, key, usual));
 
 /** Whether two profiles rank the same. */
 export function same(one, other) {
@@ -141,12 +142,12 @@ export function editsOf(from, to, sentences) {
   const edits = from.text === to.text ? [] : [{ kind: "rewrite", text: to.text }];
   const seen = new Set();
   sentences.forEach(({ text }, place) => {
-    const [before, after] = [from.weights[text] ?? 1, to.weights[text] ?? 1];
+    const [before, after] = [at(from.weights, text, 1), at(to.weights, text, 1)];
     if (before !== after && !seen.has(text)) edits.push({ kind: "weigh", sentence: place + 1, weight: after });
     seen.add(text);
   });
   for (const text of changed(from.requests, to.requests, 0)) {
-    edits.push({ kind: "request", text, weight: to.requests[text] ?? 0 });
+    edits.push({ kind: "request", text, weight: at(to.requests, text, 0) });
   }
   return edits;
 }

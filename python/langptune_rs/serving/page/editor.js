@@ -250,7 +250,7 @@ function addWish(event) {
   say($("wish-error"), "");
   if (!text) return say($("wish-error"), "Write what there should be more or less of.");
   if (drafts.length(text) > longest) return say($("wish-error"), `A wish has at most ${longest} characters.`);
-  if (!(text in draft.wishes) && Object.keys(draft.wishes).length >= requests) {
+  if (!Object.hasOwn(draft.wishes, text) && Object.keys(draft.wishes).length >= requests) {
     return say($("wish-error"), `A profile has at most ${requests} wishes: remove one first.`);
   }
   if (!session.text.trim()) return say($("wish-error"), "Write a sentence first: a wish stands beside a profile.");
@@ -262,7 +262,7 @@ function showWishes(wishes) {
   const entries = Object.entries(wishes);
   put($("wishes-count"), entries.length ? ` (${entries.length})` : "");
   for (const [text, row] of wishRows) {
-    if (!(text in wishes)) {
+    if (!Object.hasOwn(wishes, text)) {
       row.element.remove();
       wishRows.delete(text);
     }

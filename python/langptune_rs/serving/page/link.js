@@ -4,6 +4,7 @@
 // alphabet of addresses. A link may come from anybody, so `read` takes nothing but what it expects.
 
 export const LONGEST = 8000;
+const MOST = 5; // the most that a sentence or a wish can weigh
 
 const pump = (bytes, stream) => new Response(new Blob([bytes]).stream().pipeThrough(stream));
 
@@ -45,6 +46,7 @@ export async function read(fragment) {
 }
 
 const isText = (value) => typeof value === "string";
+const isWeight = (value, least) => isNumber(value) && least <= value && value <= MOST;
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 function checked(state) {
@@ -52,8 +54,8 @@ function checked(state) {
   const isRight =
     (version === undefined || Number.isInteger(version)) &&
     (text === undefined || isText(text)) &&
-    (weights === undefined || weights.every(([number, weight]) => Number.isInteger(number) && isNumber(weight))) &&
-    (wishes === undefined || Object.values(wishes).every(isNumber)) &&
+    (weights === undefined || weights.every(([number, weight]) => Number.isInteger(number) && isWeight(weight, 0))) &&
+    (wishes === undefined || Object.values(wishes).every((weight) => isWeight(weight, -MOST))) &&
     (history === undefined || history.every(([id, rating]) => isText(id) && (rating === null || isNumber(rating))));
   if (!isRight) throw new TypeError("not a state");
   return { version, text, weights, wishes, history };

@@ -329,7 +329,7 @@ class Session extends EventTarget {
     const edits = drafts
       .placesOf(draft, sentences)
       .flatMap((other, number) => (other === place ? [number] : []))
-      .filter((number) => (profile.weights[sentences[number].text] ?? 1) !== 0)
+      .filter((number) => drafts.at(profile.weights, sentences[number].text, 1) !== 0)
       .map((number) => ({ kind: "weigh", sentence: number + 1, weight: 0 }));
     if (!edits.length) return null;
     const found = await api.rank("steer", { profile, edits, k: this.k, ...this.without }, signal);
@@ -447,7 +447,7 @@ class Session extends EventTarget {
     if (this.draft && this.isChanged) {
       const { weights, requests } = this.#profile();
       const sentences = this.#sentences.get(this.text) ?? this.#guess();
-      const weighed = sentences.flatMap(({ number, text }) => (text in weights ? [[number, weights[text]]] : []));
+      const weighed = sentences.flatMap(({ number, text }) => (Object.hasOwn(weights, text) ? [[number, weights[text]]] : []));
       state.text = this.text;
       if (who.kind === "user") state.version = this.current?.number ?? 0;
       if (weighed.length) state.weights = weighed;
