@@ -47,4 +47,5 @@ def nearest(wanted: str, known: Iterable[str], most: int = 1) -> str:
 
     by_lower_case = {name.casefold(): name for name in known}
     near = get_close_matches(wanted.casefold(), by_lower_case, n=most, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(by_lower_case[name]) for name in near)}?" if near else ""
+    shown = [repr(by_lower_case[name]) for name in near]
+    return f" Did you mean {' or '.join([', '.join(shown[:-1]), shown[-1]][-len(shown) :])}?" if near else ""

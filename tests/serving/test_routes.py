@@ -91,7 +91,7 @@ def test_a_user_has_a_history_and_no_profile_at_first(client, service):
 def test_an_unknown_user_is_answered_with_the_nearest(client, method, address, body):
     answer = client.request(method, address, json=body)
     assert (answer.status_code, answer.json()["error_type"]) == (404, "unknown")
-    assert "Did you mean 'u3'?" in answer.json()["error"]
+    assert "Did you mean 'u3', " in answer.json()["error"]
 
 
 def test_recommended_are_the_items_of_the_service(client, service):
