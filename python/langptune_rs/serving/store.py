@@ -312,7 +312,7 @@ def _parsed(url: str | URL) -> URL:
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError):
         parsed = None
-    is_known = parsed is not None and parsed.drivername in ("sqlite", "postgresql+psycopg") and parsed.database
+    is_known = parsed is not None and parsed.drivername in ("sqlite", "postgresql+psycopg") and bool(parsed.database)
     if parsed is not None and parsed.drivername == "sqlite":  # a file, and nothing that changes how it is opened
         is_known = is_known and parsed.database != ":memory:" and not parsed.query
     if parsed is None or not is_known:
