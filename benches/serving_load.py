@@ -10,7 +10,7 @@ it by the command, in a process of its own, and measures from here, on the same 
   20 items. A request's time counts from the moment when it was due, whether or not a caller was free;
 - edits, one after the other: a sentence is rewritten, and both rankings are answered;
 - texts that the policy writes, one after the other;
-- 1,000 malformed requests: by the OpenAPI document, and whole ones that were damaged;
+- 1,000 malformed requests: by the OpenAPI document, against it, and whole ones that were damaged;
 - the memory of the server before, while, and after.
 
 Prints a table in Markdown.

@@ -42,10 +42,12 @@ def sentence(text: str) -> str:
 
 
 def nearest(wanted: str, known: Iterable[str], most: int = 1) -> str:
-    """` Did you mean 'name'?` with the known names nearest to `wanted`, or an empty string if none is near."""
+    """` Did you mean 'name'?` with at most so many known names that are near to `wanted`; nothing without any."""
     from difflib import get_close_matches  # only for an error: it costs more to import than all else here
 
     by_lower_case = {name.casefold(): name for name in known}
     near = get_close_matches(wanted.casefold(), by_lower_case, n=most, cutoff=0.6)
-    shown = [repr(by_lower_case[name]) for name in near]
-    return f" Did you mean {' or '.join([', '.join(shown[:-1]), shown[-1]][-len(shown) :])}?" if near else ""
+    if not near:
+        return ""
+    *others, last = (repr(by_lower_case[name]) for name in near)
+    return f" Did you mean {', '.join(others)} or {last}?" if others else f" Did you mean {last}?"

@@ -3,8 +3,10 @@
 // `#user=42` is a user and nothing more. `state=` is what differs from what the server knows: JSON, compressed, in the
 // alphabet of addresses. A link may come from anybody, so `read` takes nothing but what it expects.
 
+import { WEIGHTS } from "./draft.js";
+
 export const LONGEST = 8000;
-const MOST = 5; // the most that a sentence or a wish can weigh
+const MOST = WEIGHTS.at(-1); // that a sentence or a wish can weigh
 
 const pump = (bytes, stream) => new Response(new Blob([bytes]).stream().pipeThrough(stream));
 
