@@ -12,6 +12,10 @@ from langptune_cli.arguments import Json, Run
 def evaluate(
     run: Run,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    sessions: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many sessions to draw from the split.", show_default="evaluation.max_sessions"),
+    ] = None,
     initial_from: Annotated[
         Path | None,
         typer.Option(
@@ -62,6 +66,8 @@ def evaluate(
     }
     given = {name: value for name, value in given.items() if value is not None}
     if steerability:
+        if sessions is not None:
+            raise typer.BadParameter("--sessions belongs to an evaluation; with --steerability give --users.")
         _steerability(run, split, initial_from, with_ or [], given, as_json)
         return
     if with_ or given:
@@ -69,7 +75,7 @@ def evaluate(
     from langptune_rs.experiments.evaluate import evaluate_run
     from langptune_rs.experiments.report.tables import print_results
 
-    results = evaluate_run(run, split=split, initial_from=initial_from)
+    results = evaluate_run(run, split=split, max_sessions=sessions, initial_from=initial_from)
     if as_json:
         typer.echo(json.dumps(results))
     else:

@@ -258,7 +258,13 @@ def test_the_policy_alone_on_some_sessions(tmp_path):
     assert list(results["methods"])[-1] == "LangPTune-RLSO"
     assert results["parts"] == {}
     assert results["num_sessions"] == 3
-    assert pl.read_parquet(run / "per_user.parquet")["session_id"].n_unique() == 3
+    few = pl.read_parquet(run / "profiles.parquet")
+    assert few["session_id"].n_unique() == 3
+
+    assert evaluate_run(run, max_sessions=5, progress=False)["num_sessions"] == 5
+    more = pl.read_parquet(run / "profiles.parquet")
+    of_few = more.filter(pl.col("session_id").is_in(few["session_id"].implode()))
+    assert of_few.equals(few), "the same sessions are among them, with the same profiles"
 
 
 def test_a_run_that_is_not_finished_is_refused(evaluated_run, tmp_path):

@@ -480,6 +480,8 @@ def test_the_profiles_of_one_user_are_too_few(noted_run, tmp_path):
         (["--steerability", "--with", "nowhere"], "nowhere"),
         (["--users", "3"], "need --steerability"),
         (["--steerability", "--initial-from", "x"], "leave out"),
+        (["--steerability", "--sessions", "5"], "--users"),
+        (["--sessions", "0"], "greater than or equal to 1"),
     ],
 )
 def test_wrong_input_ends_with_a_sentence(noted_run, options, message):

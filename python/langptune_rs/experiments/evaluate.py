@@ -55,12 +55,20 @@ Scores = dict[str, Result]
 
 
 def evaluate_run(
-    run: Path, *, split: str = TEST, progress: bool = True, initial_from: Path | None = None
+    run: Path,
+    *,
+    split: str = TEST,
+    max_sessions: int | None = None,
+    progress: bool = True,
+    initial_from: Path | None = None,
 ) -> dict[str, Any]:
     """Compare the trained models with the untrained ones and with the baselines, on every session of a split.
 
     Writes the split's results, per-user scores and profiles into `run`; on the test split also both model cards.
     With several processes each writes the profiles of its share of the sessions, and rank 0 does the rest.
+
+    At most `max_sessions` sessions are drawn, by default the recipe's `evaluation.max_sessions`. Those of a smaller
+    number are among those of a larger one.
 
     The untrained policy writes the same profiles for every run of one recipe and seed, so that they can be taken from
     `initial_from`, a run that has been evaluated on the same sessions.
@@ -81,7 +89,8 @@ def evaluate_run(
     keep_freed_memory()
     trained_run = TrainedRun.open(run)
     run, config, dataset = trained_run.folder, trained_run.config, trained_run.dataset
-    sessions = dataset.sessions.select(split).sample(config.evaluation.max_sessions, config.data.seed)
+    limit = max_sessions or config.evaluation.max_sessions
+    sessions = dataset.sessions.select(split).sample(limit, config.data.seed)
     bar = show_progress if progress else _no_progress
 
     initial = None if initial_from is None else read_initial_profiles(trained_run, sessions, initial_from, split)
