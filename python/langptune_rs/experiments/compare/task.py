@@ -39,6 +39,7 @@ from langptune_rs.errors import LangptuneError, RunError
 from langptune_rs.evaluation.summary import score_sessions
 from langptune_rs.experiments.compare.peak_memory import peak_memory, start_of_peak
 from langptune_rs.files import write_atomically, write_text
+from langptune_rs.models.memory import keep_freed_memory
 
 TASK, RESULTS, PER_USER = "task.json", "results.json", "per_user.parquet"
 MODEL, CHECKPOINT, FAILURE = "model", "checkpoint.pt", "failure.txt"
@@ -186,6 +187,7 @@ def _work(task: Task) -> None:
     """Fit, rank and write, in a process of its own; why it failed is left in a file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     try:
         _fit_and_rank(task)
     except Exception as error:
