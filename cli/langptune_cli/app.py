@@ -35,6 +35,10 @@ USER_MENDS = (
     *(errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
 )
 """Errors of a file system that the user can mend."""
+GO_ON = ("ablate", "compare", "describe", "profiles")
+"""Commands that keep what is finished, and go on from it when they are given again."""
+STOPPED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 
 
 class _Commands(TyperGroup):
@@ -49,6 +53,10 @@ class _Commands(TyperGroup):
             if error.errno not in USER_MENDS:
                 raise
             _fail(f"{error.filename or 'A file'} cannot be written or read: {error.strerror}.")
+        except KeyboardInterrupt:
+            kept = " What is finished is kept; the same command goes on." if ctx.invoked_subcommand in GO_ON else ""
+            typer.echo(f"\nStopped.{kept}", err=True)
+            raise typer.Exit(STOPPED) from None
 
 
 def _fail(message: str) -> NoReturn:

@@ -3,10 +3,15 @@
 import errno
 import html.parser
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -409,6 +414,27 @@ def test_a_method_ends_with_the_command_that_was_killed(noted_run, tmp_path):
     before = checkpoint.stat().st_mtime_ns
     time.sleep(1)
     assert checkpoint.stat().st_mtime_ns == before
+
+
+def test_ctrl_c_ends_a_comparison_with_a_sentence(noted_run, tmp_path):
+    """A terminal sends it to all processes of the command: first while the libraries are imported, then in a fit."""
+    output, log = tmp_path / "compared", tmp_path / "log"
+    program = Path(sys.executable).with_name("langptune")
+    endless = ["--set", "SASRec.max_epochs=1000000", "--set", "SASRec.patience=1000000"]
+    data = ["compare", noted_run / "data", "--config", noted_run / "config.toml", "--output", output]
+    for is_reached in ((output / "sasrec").is_dir, lambda: any(output.rglob("checkpoint.pt"))):
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [program, *data, "--methods", "SASRec", "--seeds", "1", *endless], stderr=file, start_new_session=True
+            )
+        deadline = time.monotonic() + 120
+        while not is_reached() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+        said = log.read_text()
+        assert said.endswith("Stopped. What is finished is kept; the same command goes on.\n"), said
+        assert "Traceback" not in said
 
 
 def test_a_run_twice_is_refused_before_anything_is_fitted(noted_run, tmp_path):

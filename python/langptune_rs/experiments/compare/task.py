@@ -23,6 +23,7 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def run_task(task: Task) -> Outcome | Failure:
         write_text(task.folder / TASK, json.dumps(task.identity(), indent=2) + "\n")
         (task.folder / FAILURE).unlink(missing_ok=True)
         process = _CONTEXT.Process(target=_work, args=(task,), name=f"{task.method} {task.seed}")
-        process.start()
+        _start(process)
         _wait(process)
         if not task.is_done:
             reason = _reason(task.folder, process.exitcode)
@@ -185,7 +186,6 @@ def read_outcome(task: Task) -> Outcome:
 
 def _work(task: Task) -> None:
     """Fit, rank and write, in a process of its own; why it failed is left in a file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     try:
@@ -294,6 +294,19 @@ def _save(task: Task, method: Any, table: pl.DataFrame) -> None:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)  # a full disk has room again
     write_atomically(task.folder / PER_USER, partial(write_parquet, table))
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a process that Ctrl-C does not reach: it is for this one, which ends the other."""
+    if os.name != "posix":
+        process.start()
+        return
+    resource_tracker.ensure_running()  # what starts it lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(process: BaseProcess) -> None:
