@@ -121,6 +121,54 @@ def test_frozen_bfloat16_layers_multiply_float32_rows_exactly():
     assert torch.equal(layer(short), nn.functional.linear(short, layer.weight, layer.bias))
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_may_round_where_products_may_not(frozen):
+    """The product has the same bits with gradients in bfloat16, and these are right to 8 bits of their length."""
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 80, dtype=torch.bfloat16 if frozen else torch.float32).requires_grad_(not frozen)
+    rows, slope = torch.randn(3, 7, 48, requires_grad=True), torch.randn(3, 7, 80)
+    of = [rows] if frozen else [rows, layer.weight, layer.bias]
+    widen(nn.Sequential(layer), torch.float32)
+    exact = layer(rows)
+    exact_gradients = torch.autograd.grad(exact, of, slope)
+    widen(nn.Sequential(layer), torch.float32, torch.bfloat16)
+    rounded = layer(rows)
+    assert torch.equal(rounded, exact)
+    for gradient, expected in zip(torch.autograd.grad(rounded, of, slope), exact_gradients, strict=True):
+        assert gradient.dtype == expected.dtype
+        assert (gradient - expected).norm() < 2**-7 * expected.norm()
+        assert (expected.ndim == 1) == torch.equal(gradient, expected), "a bias has no product"
+
+
+@pytest.mark.parametrize("is_faster", [True, False])
+def test_gradients_are_in_bfloat16_where_that_is_faster(folder, train, monkeypatch, is_faster):
+    """Log-probabilities do not change, and what trains has gradients in its own precision."""
+    monkeypatch.setattr("langptune_rs.models.precision.has_bf16_products", lambda: is_faster)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    policy = tiny(folder, torch.float32, train)
+    assert policy.gradient_dtype == (torch.bfloat16 if is_faster else torch.float32)
+    assert tiny(folder, torch.bfloat16, train).gradient_dtype == torch.bfloat16
+    exact = tiny(folder, torch.float32, train)
+    exact.gradient_dtype = torch.float32
+    for module in exact.model.modules():
+        if isinstance(module, MixedLinear):
+            module.gradient_dtype = None
+    rollout = written(exact)
+    found = []
+    for each in (policy, exact):
+        (batch,) = pack_rollout(each, *rollout, NUM_PROFILES, 8192)
+        logps = ProfileScorer(each, 2.0)(batch)
+        logps.sum().backward()
+        found.append(
+            (logps.detach(), torch.cat([p.grad.flatten() for p in each.model.parameters() if p.requires_grad]))
+        )
+    (logps, gradient), (expected_logps, expected) = found
+    assert torch.equal(logps, expected_logps)
+    assert gradient.dtype == torch.float32
+    assert (gradient - expected).norm() < (0.02 if is_faster else 1e-6) * expected.norm()
+    assert torch.equal(gradient, expected) != is_faster
+
+
 def test_pair_spread_is_the_root_mean_square_over_pairs():
     values = np.random.default_rng(0).normal(size=(5, 4))
     differences = [(row[i] - row[j]) ** 2 for row in values for i in range(4) for j in range(i)]

@@ -12,7 +12,7 @@ class EngineConfig(Section):
 
     zero_stage: int = Field(default=0, ge=0, le=3)
     precision: Literal["fp32", "bf16"] = "bf16"
-    """Compute precision; master weights are float32 in either."""
+    """Compute precision; master weights are float32 in either. What it leaves to `rlso.precision` is said there."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
     """What is kept in CPU memory, which fits a larger model but slows its steps. `optimizer` needs ZeRO stage 1 or
     higher; `parameters`, the optimizer and the weights that are not in use at the moment, needs stage 3."""

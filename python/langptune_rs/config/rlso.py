@@ -27,7 +27,8 @@ class RlsoConfig(Section):
     learning_rate: PositiveFloat = 1e-6
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the layers that train and of log-probabilities, whatever `engine.precision` is. A step changes a
-    log-ratio by hundredths of a nat, and bf16 rounds it by tenths."""
+    log-ratio by hundredths of a nat, and bf16 rounds it by tenths. Gradients are not as delicate: with "bf16" in
+    `engine.precision`, hardware that is faster in it multiplies them in it."""
     objective: Literal["rlso", "rloo", "grpo", "dpo"] = "rlso"
     """The loss of a step, named after its file in `training/objectives`; `rlso` is Eq. 6."""
     eta: PositiveFloat = 1.0

@@ -11,21 +11,30 @@ from torch import Tensor, nn
 ROWS = 512
 """Rows whose logits are in memory together."""
 OUTPUTS = 8192
-"""Rows of an output matrix in a shorter precision that are widened together."""
+"""Rows of an output matrix in another precision that are converted together."""
 
 
 class TokenLogps(nn.Module):
     """The output matrix of a language model and the softmax behind it."""
 
-    def __init__(self, output: nn.Module, softcap: float | None, temperature: float):
+    def __init__(
+        self,
+        output: nn.Module,
+        softcap: float | None,
+        temperature: float,
+        gradient_dtype: torch.dtype | None = None,
+    ):
+        """The products of gradients are computed in `gradient_dtype`, by default in the precision of the states."""
         super().__init__()
         self.weight = output.weight  # shared, so that ZeRO-3 gathers it for this module's forward
         self.bias = getattr(output, "bias", None)
-        self._softcap, self._temperature = softcap, temperature
+        self._softcap, self._temperature, self._gradient_dtype = softcap, temperature, gradient_dtype
 
     def forward(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Log-probability of each token under softmax(logits / temperature), float32 (n,), from hidden (n, width)."""
-        logps = _TokenLogps.apply(hidden, self.weight, self.bias, tokens, self._softcap, self._temperature)
+        gradient_dtype = self._gradient_dtype or hidden.dtype
+        options = (self._softcap, self._temperature)
+        logps = _TokenLogps.apply(hidden, self.weight, self.bias, tokens, gradient_dtype, *options)
         return cast(Tensor, logps)
 
 
@@ -37,8 +46,16 @@ class _TokenLogps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, *options: Any) -> Tensor:
-        ctx.options = options  # softcap and temperature
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: Tensor,
+        gradient_dtype: torch.dtype,
+        *options: Any,
+    ) -> Tensor:
+        ctx.options, ctx.gradient_dtype = options, gradient_dtype  # options: softcap and temperature
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         logps = []
         for start in range(0, len(tokens), ROWS):
@@ -48,7 +65,7 @@ class _TokenLogps(torch.autograd.Function):
             )
             logps.append(logps_C)
             if gradient is not None and slope_CV is not None:
-                gradient[chunk] = _slope_at_hidden(slope_CV.to(hidden.dtype), weight)
+                gradient[chunk] = _slope_at_hidden(slope_CV.to(gradient_dtype), weight)
         ctx.save_for_backward(gradient, hidden, weight, bias, tokens)
         return torch.cat(logps) if logps else hidden.new_zeros(0, dtype=torch.float32)
 
@@ -65,12 +82,12 @@ class _TokenLogps(torch.autograd.Function):
                 assert slope_CV is not None
                 slope_CV *= grad_logps[chunk, None]
                 if grad_weight is not None:
-                    grad_weight += slope_CV.to(hidden.dtype).T @ hidden[chunk]
+                    grad_weight += slope_CV.to(ctx.gradient_dtype).T @ hidden[chunk].to(ctx.gradient_dtype)
                 if grad_bias is not None:
                     grad_bias += slope_CV.sum(0)
         grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         grad_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 
 def _raw_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -78,7 +95,7 @@ def _raw_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if weight.dtype == hidden.dtype:
         return nn.functional.linear(hidden, weight, bias)
     logits = hidden.new_empty(len(hidden), len(weight))
-    for outputs, part in _widened(weight, hidden.dtype):
+    for outputs, part in _in_parts(weight, hidden.dtype):
         logits[:, outputs] = nn.functional.linear(hidden, part)
     return logits if bias is None else logits.add_(bias)
 
@@ -87,13 +104,13 @@ def _slope_at_hidden(slope: Tensor, weight: Tensor) -> Tensor:
     """The derivative at the hidden states, (rows, width), of one (rows, vocabulary) at their logits."""
     if weight.dtype == slope.dtype:
         return slope @ weight
-    at_hidden = slope.new_zeros(len(slope), weight.shape[1])
-    for outputs, part in _widened(weight, slope.dtype):
-        at_hidden.addmm_(slope[:, outputs], part)
+    at_hidden = slope.new_zeros(len(slope), weight.shape[1], dtype=torch.promote_types(slope.dtype, weight.dtype))
+    for outputs, part in _in_parts(weight, slope.dtype):
+        at_hidden += slope[:, outputs] @ part
     return at_hidden
 
 
-def _widened(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+def _in_parts(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
     """`OUTPUTS` rows of a matrix at a time, in another dtype."""
     for start in range(0, len(weight), OUTPUTS):
         outputs = slice(start, start + OUTPUTS)

@@ -27,6 +27,7 @@ from langptune_rs.models.decoder import Decoder, last_hidden, run_layers
 from langptune_rs.models.folders import check_files, explained
 from langptune_rs.models.lean import make_lean
 from langptune_rs.models.mixed import widen
+from langptune_rs.models.precision import gradient_dtype
 from langptune_rs.models.quiet import quiet
 from langptune_rs.models.weights import policy_folder
 
@@ -46,13 +47,15 @@ class Policy:
         cut: the number of layers that are frozen; those after it train.
         dtype: the precision in which profiles are written.
         trained_dtype: the precision of what trains, and of log-probabilities.
+        gradient_dtype: the precision of the products that gradients are made of.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PolicyConfig):
         self.model = model
         self.tokenizer = tokenizer
         self.config = config
-        self.dtype = self.trained_dtype = cast(torch.dtype, model.get_input_embeddings().weight.dtype)
+        self.dtype = cast(torch.dtype, model.get_input_embeddings().weight.dtype)
+        self.trained_dtype = self.gradient_dtype = self.dtype
         self._is_in_one_precision = False
         self.chat = Chat(tokenizer, config, named_end_of_turn_ids(model))
         self.eos_ids = self.chat.eos_ids
@@ -135,13 +138,13 @@ class Policy:
 
     def _train_in(self, dtype: torch.dtype) -> None:
         """Keep what trains in `dtype`, so that everything after the cut is computed in it."""
-        self.trained_dtype = dtype
+        self.trained_dtype, self.gradient_dtype = dtype, gradient_dtype(self.dtype, dtype)
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
         is_fusable = self.is_fusable  # of the layers as they are
         for module in (*self.decoder.layers[self.cut :], self.decoder.norm):
-            widen(module, dtype)
+            widen(module, dtype, self.gradient_dtype)
             if is_fusable and dtype == torch.float32:
                 make_lean(module)
 

@@ -26,7 +26,8 @@ class ProfileScorer(nn.Module):
     def __init__(self, policy: Policy, temperature: float = 1.0, *, checkpointing: bool = False):
         super().__init__()
         self.model = policy.model
-        self.token_logps = TokenLogps(output_matrix(policy.model), policy.final_softcap, temperature)
+        output = output_matrix(policy.model)
+        self.token_logps = TokenLogps(output, policy.final_softcap, temperature, policy.gradient_dtype)
         self._policy, self._checkpointing = policy, checkpointing
 
     def forward(self, batch: RolloutBatch) -> Tensor:

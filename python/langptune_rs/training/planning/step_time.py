@@ -47,8 +47,8 @@ def step_times(
     A trained token costs 2 operations for each weight it passes forward and 4 more backward. A written token costs 2
     for each weight of the output matrix and 2 for its gradient, twice as many if that matrix trains. A contrastive
     batch larger than one micro-batch is passed forward twice. Writing reads the weights and the key-value cache once
-    for each token of a batch. Both run at `SHARE_OF_PEAK` of `tflops` and of `bandwidth` (GB/s), and updates in float32
-    at that share of `fp32_tflops`.
+    for each token of a batch. Both run at `SHARE_OF_PEAK` of `tflops` and of `bandwidth` (GB/s), and the forward passes
+    of updates in float32 at that share of `fp32_tflops`. Products of gradients are in `engine.precision`.
     """
     flops, speed = tflops * 1e12 * SHARE_OF_PEAK, bandwidth * 1e9 * SHARE_OF_PEAK
     prompt, limit, precision = prompt_tokens(config), config.profile.max_tokens, config.engine.precision
@@ -76,10 +76,13 @@ def step_times(
         trained = rlso.batch_size * prompt + written
         backward = 4 if config.policy.train == "last-layers" else 2
         passed = weights.frozen if config.policy.train == "lora" else weights.trained
-        update = (2 + backward) * (passed + weights.trained * (config.policy.train == "lora"))
-        output = (8 if config.policy.train_lm_head else 4) * policy.vocabulary * policy.width
-        work = (update * trained + output * written) / num_processes
+        passed += weights.trained * (config.policy.train == "lora")
+        # The output matrix is passed again in the backward pass if it trains, since no probabilities are kept.
+        output, head = policy.vocabulary * policy.width, config.policy.train_lm_head
+        forward_work = (2 * passed * trained + (4 if head else 2) * output * written) / num_processes
+        gradient_work = (backward * passed * trained + (4 if head else 2) * output * written) / num_processes
+        exact = flops * (fp32_tflops / tflops if rlso.precision == "fp32" else 1)
+        update = forward_work / exact + gradient_work / (flops if precision == "bf16" else exact)
         rollout = seconds_to_write(rlso.batch_size, rlso.num_profiles)
-        update_flops = flops * (fp32_tflops / tflops if rlso.precision == "fp32" else 1)
-        steps.append(Step("rlso", written // rlso.epochs, trained, rollout / rlso.epochs + work / update_flops))
+        steps.append(Step("rlso", written // rlso.epochs, trained, rollout / rlso.epochs + update))
     return steps
