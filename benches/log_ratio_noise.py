@@ -53,6 +53,7 @@ from langptune_rs.evaluation import from_ranks
 from langptune_rs.models import log_probs
 from langptune_rs.models.log_probs import ROWS, TokenLogps
 from langptune_rs.models.memory import keep_freed_memory
+from langptune_rs.models.mixed import MixedLinear
 from langptune_rs.models.policy import Policy, output_matrix
 from langptune_rs.rollout.reward import standardize, with_overlong
 from langptune_rs.rollout.sampling import Profiles, States
@@ -76,12 +77,14 @@ class Way:
     """One way of computing what trains.
 
     Weights, norms, softmax and the residual stream are in `dtype`, and the head in `head`, by default the same. The
-    inputs of products are rounded to `parts`, if given, except in a head in float32.
+    inputs of products are rounded to `parts`, if given, except in a head in float32. The products of gradients are in
+    `gradients`, by default in the precision of what they are of.
     """
 
     dtype: torch.dtype = torch.float32
     parts: Parts | None = None
     head: torch.dtype | None = None
+    gradients: torch.dtype | None = None
 
 
 WAYS = {
@@ -93,9 +96,10 @@ WAYS = {
     "fp32, products tf32": Way(parts=tf32),
     "fp32, products tf32, cut": Way(parts=tf32_cut),
     "fp32, products 2 x bf16": Way(parts=two_bf16),
+    "fp32, gradients bf16": Way(gradients=torch.bfloat16),
     "fp32": Way(),
 }
-"""The first and the last are `rlso.precision`."""
+"""The first and the last are `rlso.precision`; the last but one is "fp32" with `engine.precision = "bf16"`."""
 DEFAULT = "fp32"
 
 
@@ -300,7 +304,12 @@ class WayScorer(ProfileScorer):
     def __init__(self, policy: Policy, way: Way, temperature: float):
         super().__init__(policy, temperature)
         self.policy = policy
-        self.token_logps = Head(output_matrix(policy.model), policy.final_softcap, temperature, way.head or way.dtype)
+        self.token_logps = Head(
+            output_matrix(policy.model), policy.final_softcap, temperature, way.head or way.dtype, way.gradients
+        )
+        for module in policy.model.modules():
+            if isinstance(module, MixedLinear):
+                module.gradient_dtype = way.gradients
         exact_rows = len(output_matrix(policy.model).get_parameter("weight")) if way.head else None
         self._products = RoundedProducts(way.parts, exact_rows) if way.parts else nullcontext()
 
@@ -313,8 +322,15 @@ class WayScorer(ProfileScorer):
 class Head(TokenLogps):
     """The output matrix in a precision of its own."""
 
-    def __init__(self, output: nn.Module, softcap: float | None, temperature: float, dtype: torch.dtype):
-        super().__init__(output, softcap, temperature)
+    def __init__(
+        self,
+        output: nn.Module,
+        softcap: float | None,
+        temperature: float,
+        dtype: torch.dtype,
+        gradients: torch.dtype | None,
+    ):
+        super().__init__(output, softcap, temperature, gradients)
         self._dtype = dtype
 
     def forward(self, hidden: Tensor, tokens: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class RoundedProducts(TorchFunctionMode):
 
     With P parts of each input, a product is the sum of those P (P + 1) / 2 products of parts that are not below
     rounding. Gradients come from products of the first parts alone; those through frozen bfloat16 matrices and through
-    the output matrix are in float32. Matrices of `exact_rows` rows are multiplied exactly.
+    the output matrix are in float32, or what the caller has set. Matrices of `exact_rows` rows are multiplied exactly.
     """
 
     def __init__(self, parts: Parts, exact_rows: int | None = None):

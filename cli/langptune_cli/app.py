@@ -54,8 +54,9 @@ class _Commands(TyperGroup):
                 raise
             _fail(f"{error.filename or 'A file'} cannot be written or read: {error.strerror}.")
         except KeyboardInterrupt:
-            kept = " What is finished is kept; the same command goes on." if ctx.invoked_subcommand in GO_ON else ""
-            typer.echo(f"\nStopped.{kept}", err=True)
+            goes_on = {"train": " The same command with --resume goes on."}
+            goes_on |= dict.fromkeys(GO_ON, " What is finished is kept; the same command goes on.")
+            typer.echo(f"\nStopped.{goes_on.get(ctx.invoked_subcommand, '')}", err=True)
             raise typer.Exit(STOPPED) from None
 
 

@@ -185,6 +185,16 @@ def test_zero_stages_of_two_processes_do_not_change_the_losses(train, stage, met
     assert_trained_alike(train, plain, run)
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_stages_do_not_change_losses_whose_gradients_are_rounded(train, stage):
+    """The layers that train read their matrices in both passes, also where a process holds a part of each."""
+    options = ("method=LangPTune-RLSO", "engine.precision=bf16", "rlso.gradient_checkpointing=true")
+    plain = train(*options, nproc=2)
+    run = train(*options, f"engine.zero_stage={stage}", nproc=2)
+    assert run.exit_code == 0, run.stderr
+    assert run.losses == pytest.approx(plain.losses, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("stage", "offload", "method"),
     [

@@ -16,8 +16,8 @@ class RlsoConfig(Section):
     batch_size: PositiveInt = 64
     """Sessions in the global batch."""
     micro_batch_tokens: PositiveInt = 4096
-    """Tokens of packed sessions in one forward pass, or one session's if it is longer. Changes memory, not the result.
-    """
+    """Tokens of packed sessions in one forward pass, or one session's if it is longer. It changes memory, and
+    results by rounding alone."""
     gradient_checkpointing: bool = False
     """Keep only the input of each trained layer for the backward pass: less memory, about a third more time."""
     num_profiles: int = Field(default=2, ge=2)

@@ -89,7 +89,7 @@ def evaluate_run(
     keep_freed_memory()
     trained_run = TrainedRun.open(run)
     run, config, dataset = trained_run.folder, trained_run.config, trained_run.dataset
-    limit = max_sessions or config.evaluation.max_sessions
+    limit = config.evaluation.max_sessions if max_sessions is None else max_sessions
     sessions = dataset.sessions.select(split).sample(limit, config.data.seed)
     bar = show_progress if progress else _no_progress
 
@@ -160,7 +160,7 @@ def read_initial_profiles(run: TrainedRun, sessions: Sessions, other: Path, spli
     wanted = {"greedy": sessions.session_ids, "sampled": sessions.session_ids.repeat(run.config.evaluation.samples)}
     sets = {decoding: written.filter(pl.col("decoding") == decoding) for decoding in wanted}
     if any(not np.array_equal(sets[decoding]["session_id"].to_numpy(), ids) for decoding, ids in wanted.items()):
-        differing.append("sessions")
+        differing.append("sessions (see --sessions)")
     if differing:
         raise RunError(
             f"The untrained policy of {other} wrote other profiles than that of {run.folder} would: they differ in "

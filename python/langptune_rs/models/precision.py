@@ -20,8 +20,7 @@ def gradient_dtype(dtype: torch.dtype, trained_dtype: torch.dtype) -> torch.dtyp
     """In which the products of gradients are computed, of weights in `trained_dtype` above others in `dtype`.
 
     Log-ratios need exact log-probabilities, and so an exact forward pass. A gradient only gives the direction of a
-    step, which rounding turns by less than another draw of sessions does. So its products take the shorter `dtype`
-    where the hardware multiplies it faster.
+    step, so its products take the shorter `dtype` where the hardware multiplies it faster (docs/log-ratios.md).
     """
     is_faster = torch.cuda.is_available() or has_bf16_products()
     may_round = (dtype, trained_dtype) == (torch.bfloat16, torch.float32)

@@ -23,7 +23,6 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -140,8 +139,7 @@ def run_task(task: Task) -> Outcome | Failure:
         write_text(task.folder / TASK, json.dumps(task.identity(), indent=2) + "\n")
         (task.folder / FAILURE).unlink(missing_ok=True)
         process = _CONTEXT.Process(target=_work, args=(task,), name=f"{task.method} {task.seed}")
-        _start(process)
-        _wait(process)
+        _run(process)
         if not task.is_done:
             reason = _reason(task.folder, process.exitcode)
             if process.exitcode == NO_ROOM:
@@ -186,6 +184,7 @@ def read_outcome(task: Task) -> Outcome:
 
 def _work(task: Task) -> None:
     """Fit, rank and write, in a process of its own; why it failed is left in a file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     try:
@@ -296,25 +295,13 @@ def _save(task: Task, method: Any, table: pl.DataFrame) -> None:
     write_atomically(task.folder / PER_USER, partial(write_parquet, table))
 
 
-def _start(process: BaseProcess) -> None:
-    """Start a process that Ctrl-C does not reach: it is for this one, which ends the other."""
-    if os.name != "posix":
-        process.start()
-        return
-    resource_tracker.ensure_running()  # what starts it lets Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+def _run(process: BaseProcess) -> None:
+    """Start a process and wait for its end, and end it if this one is told to end."""
     try:
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _wait(process: BaseProcess) -> None:
-    """Wait for the end of a process, and end it if this one is told to end."""
-    try:
         process.join()
     finally:
-        if process.is_alive():
+        if process.pid is not None and process.is_alive():
             process.kill()
             process.join()
 
@@ -341,7 +328,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["langptune_rs.experiments.compare.preload"])
     return context
 
 

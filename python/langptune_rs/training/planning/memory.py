@@ -27,9 +27,9 @@ for the backward pass without gradient checkpointing. With h the width, q and k 
 heads, and f that of the feed-forward network, they take t(3q + 2k + 4h + 4f) + 8h bytes with a gate and t(3q + 2k + 6h
 + 3f) without one. The attention kernel is taken to keep no (tokens, tokens) matrix. Gradient checkpointing keeps th for
 each layer, and one layer in full. LoRA trains all layers and keeps the inputs of its matrices once more, at rank r:
-7rt. Where t is not c, the output matrix is there a second time, in float32. The logits of some rows of the output at a
-time come on top, in float32 with their probabilities, and in bfloat16 too where that is what trains. The embedder keeps
-one micro-batch.
+7rt. Where t is not c, some rows of the output matrix at a time are there in float32. The logits of some rows of the
+output at a time come on top, in float32 with their probabilities, and in bfloat16 too where that is what trains. The
+embedder keeps one micro-batch.
 """
 
 from __future__ import annotations

@@ -75,12 +75,11 @@ def step_times(
         written = rlso.batch_size * rlso.num_profiles * limit
         trained = rlso.batch_size * prompt + written
         backward = 4 if config.policy.train == "last-layers" else 2
-        passed = weights.frozen if config.policy.train == "lora" else weights.trained
-        passed += weights.trained * (config.policy.train == "lora")
-        # The output matrix is passed again in the backward pass if it trains, since no probabilities are kept.
-        output, head = policy.vocabulary * policy.width, config.policy.train_lm_head
-        forward_work = (2 * passed * trained + (4 if head else 2) * output * written) / num_processes
-        gradient_work = (backward * passed * trained + (4 if head else 2) * output * written) / num_processes
+        passed = weights.trained + (weights.frozen if config.policy.train == "lora" else 0)
+        # An output matrix that trains is passed again in the backward pass, since no probabilities are kept.
+        output = (4 if config.policy.train_lm_head else 2) * policy.vocabulary * policy.width
+        forward_work = (2 * passed * trained + output * written) / num_processes
+        gradient_work = (backward * passed * trained + output * written) / num_processes
         exact = flops * (fp32_tflops / tflops if rlso.precision == "fp32" else 1)
         update = forward_work / exact + gradient_work / (flops if precision == "bf16" else exact)
         rollout = seconds_to_write(rlso.batch_size, rlso.num_profiles)
