@@ -35,8 +35,13 @@ USER_MENDS = (
     *(errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
 )
 """Errors of a file system that the user can mend."""
-GO_ON = ("ablate", "compare", "describe", "profiles")
-"""Commands that keep what is finished, and go on from it when they are given again."""
+GOES_ON = {
+    "train": "The same command with --resume goes on.",
+    **dict.fromkeys(
+        ("ablate", "compare", "describe", "profiles"), "What is finished is kept; the same command goes on."
+    ),
+}
+"""What is said after Ctrl-C of commands that can go on."""
 STOPPED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
@@ -54,9 +59,7 @@ class _Commands(TyperGroup):
                 raise
             _fail(f"{error.filename or 'A file'} cannot be written or read: {error.strerror}.")
         except KeyboardInterrupt:
-            goes_on = {"train": " The same command with --resume goes on."}
-            goes_on |= dict.fromkeys(GO_ON, " What is finished is kept; the same command goes on.")
-            typer.echo(f"\nStopped.{goes_on.get(ctx.invoked_subcommand, '')}", err=True)
+            typer.echo(f"\nStopped. {GOES_ON.get(ctx.invoked_subcommand, '')}".rstrip(), err=True)
             raise typer.Exit(STOPPED) from None
 
 

@@ -217,12 +217,8 @@ def test_evaluate_prints_the_table_and_writes_the_results(langptune, error_of, r
     # Trained and untrained models are the same here, so the test must not see a difference.
     assert results["methods"]["LangPTune"]["ndcg@20"]["p_value"] == 1.0
     assert "'tset'" in error_of("evaluate", run, "--split", "tset")
-    assert (
-        json.loads(langptune("evaluate", run, "--split", "validation", "--sessions", 1, "--json").stdout)[
-            "num_sessions"
-        ]
-        == 1
-    )
+    one = langptune("evaluate", run, "--split", "validation", "--sessions", 1, "--json")
+    assert json.loads(one.stdout)["num_sessions"] == 1
 
 
 def test_evaluate_and_report_as_json(langptune, monkeypatch, tmp_path):

@@ -258,6 +258,7 @@ def test_the_policy_alone_on_some_sessions(tmp_path):
     assert list(results["methods"])[-1] == "LangPTune-RLSO"
     assert results["parts"] == {}
     assert results["num_sessions"] == 3
+    assert pl.read_parquet(run / "per_user.parquet")["session_id"].n_unique() == 3
     few = pl.read_parquet(run / "profiles.parquet")
     assert few["session_id"].n_unique() == 3
 
