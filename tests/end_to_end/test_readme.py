@@ -164,5 +164,6 @@ def test_the_trained_models_load_in_their_own_libraries(tmp_path):
 
 def test_the_tables_stand_beside_their_commands():
     """The README shows its seeds, the command that made them, and no placeholder."""
-    assert "--set seed=1" in README
+    assert "--output runs/seed-0 --set seed=0" in README
+    assert "with 1 and 2" in README
     assert "{{" not in README

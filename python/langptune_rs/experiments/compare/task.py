@@ -297,6 +297,7 @@ def _save(task: Task, method: Any, table: pl.DataFrame) -> None:
 
 def _run(process: BaseProcess) -> None:
     """Start a process and wait for its end, and end it if this one is told to end."""
+    _prepare_forks()
     try:
         process.start()
         process.join()
@@ -323,13 +324,24 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"…{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _context() -> Any:
-    """Processes that are forked from one that has imported the libraries; new interpreters where that cannot be."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["langptune_rs.experiments.compare.preload"])
-    return context
+_HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
+_CONTEXT: Any = multiprocessing.get_context("forkserver" if _HAS_FORKSERVER else "spawn")
 
 
-_CONTEXT = _context()
+def _prepare_forks() -> None:
+    """Start, once, the process that imports the libraries and from which tasks are forked.
+
+    Ctrl-C reaches every process of a terminal. Only the parent answers it: that process is started with the signal
+    blocked, so that even its interpreter is not interrupted, and its forks inherit this.
+    """
+    if not _HAS_FORKSERVER:
+        return
+    from multiprocessing import forkserver, resource_tracker
+
+    resource_tracker.ensure_running()  # before the signal is blocked: it unblocks it
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.set_forkserver_preload([__name__])
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
