@@ -18,8 +18,12 @@ def profiles(
     nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine, one for each GPU.")] = 1,
 ) -> None:
     """Write the profiles of all sessions; the same command again goes on where it was stopped."""
+    from langptune_rs.distributed.lifeline import INTERRUPTED
     from langptune_rs.experiments.profiles import profile_sessions
 
-    if code := profile_sessions(run, out, split=split, samples=samples, num_processes=nproc):
+    code = profile_sessions(run, out, split=split, samples=samples, num_processes=nproc)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
         raise typer.Exit(code)
     typer.echo(f"Profiles written to {out}")

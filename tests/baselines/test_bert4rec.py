@@ -7,15 +7,16 @@ import pytest
 import torch
 from tests.baselines.sequences import circles
 
+from langptune_rs.baselines import bert4rec
 from langptune_rs.baselines.bert4rec import Bert4Rec, Bert4RecConfig, Bert4RecNetwork, cloze
 from langptune_rs.baselines.item_transformer import INITIAL_SPREAD, UNKNOWN
 
 MASK = 99
 
 
-def small_network(num_items: int = 30) -> Bert4RecNetwork:
+def small_network(num_items: int = 30, precision: str = "fp32") -> Bert4RecNetwork:
     torch.manual_seed(3)
-    network = Bert4RecNetwork(Bert4RecConfig(hidden=16), num_items, 5).eval()
+    network = Bert4RecNetwork(Bert4RecConfig(hidden=16, precision=precision), num_items, 5).eval()
     with torch.no_grad():
         network.bert.cls.predictions.bias.normal_()
     return network
@@ -35,6 +36,23 @@ def test_scores_are_those_of_the_masked_language_model():
         labels[1, 0], labels[1, 2] = 7, 9
         expected = -(every_place[0, 7] + every_place[1, 9]).item()
         assert network.loss(inputs, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("is_faster", [True, False])
+def test_training_rounds_its_products_where_the_hardware_is_faster_so(monkeypatch, is_faster):
+    monkeypatch.setattr(bert4rec, "is_faster_in_bf16", lambda: is_faster)
+    inputs, labels = torch.tensor([[3, 8, 30, 29, 30]]), torch.tensor([[UNKNOWN, UNKNOWN, 4, UNKNOWN, 7]])
+    losses, gradients = [], []
+    for precision in ("fp32", "bf16"):
+        network = small_network(precision=precision)
+        losses.append(network.loss(inputs, labels))
+        losses[-1].backward()
+        assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+        gradients.append(torch.cat([w.grad.flatten() for w in network.parameters() if w.grad is not None]))
+    assert torch.equal(*losses) != is_faster
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=2e-2)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+    assert torch.equal(network.next_items(inputs), small_network().next_items(inputs))
 
 
 def test_the_states_of_some_places_are_those_of_the_whole_model_with_their_gradients():

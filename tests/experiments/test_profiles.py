@@ -86,15 +86,20 @@ def test_profiles_that_were_killed_go_on_to_the_same_bytes(run, whole, tmp_path,
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_same_bytes_as_one_also_when_killed(run, whole, tmp_path, tmp_path_factory):
+def test_two_processes_write_the_same_bytes_as_one_also_when_stopped_and_killed(run, whole, tmp_path, tmp_path_factory):
     out = tmp_path / "profiles.parquet"
     parts = tmp_path / "profiles.parquet.parts"
     arguments = ("profiles", str(run), str(out), "--samples", "1", "--nproc", "2")
-    launcher = Forked(command(*arguments), {}, tmp_path_factory.mktemp("killed") / "log")
-    while launcher.poll() is None and not list(parts.glob("0*.parquet")):
-        time.sleep(0.005)
-    launcher.kill()
-    assert launcher.wait() == -signal.SIGKILL
+    for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        log = tmp_path_factory.mktemp("stopped") / "log"
+        before = len(list(parts.glob("0*.parquet")))
+        launcher = Forked(command(*arguments), {}, log)
+        while launcher.poll() is None and len(list(parts.glob("0*.parquet"))) == before:
+            time.sleep(0.005)
+        launcher.send_signal(sent)
+        assert launcher.wait() == code
+        says = "\nStopped. What is finished is kept; the same command goes on.\n"
+        assert log.read_text().endswith(says) == (sent == signal.SIGINT), log.read_text()
     assert run_command(*arguments, folder=tmp_path) == f"Profiles written to {out}\n"
     assert out.read_bytes() == whole.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["profiles.parquet"]

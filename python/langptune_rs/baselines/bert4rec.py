@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from langptune_rs.baselines.item_transformer import (
     with_one,
 )
 from langptune_rs.data import Dataset
+from langptune_rs.models.precision import is_faster_in_bf16
 
 
 class Bert4RecConfig(ItemTransformerConfig):
@@ -41,6 +42,9 @@ class Bert4RecConfig(ItemTransformerConfig):
     RecSys 2022)."""
     patience: PositiveInt = 10
     """Ours, as for SASRec."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """What training multiplies in; the weights are float32. bf16 is taken where the hardware is faster in it: an epoch
+    of ML-100K then takes three quarters of the time on a CPU with AMX. Ranking is in float32."""
 
     def learning_rate_in(self, epoch: int) -> float:
         """See `ItemTransformerConfig.learning_rate_in`; it falls in steps."""
@@ -56,6 +60,7 @@ class Bert4RecNetwork(ItemNetwork):
 
         super().__init__()
         self.num_items = num_items
+        self.rounds_products = config.precision == "bf16" and is_faster_in_bf16()
         self.bert = BertForMaskedLM(
             BertConfig(
                 vocab_size=num_items + 1,
@@ -73,6 +78,11 @@ class Bert4RecNetwork(ItemNetwork):
                 attn_implementation="eager",  # type: ignore[call-arg]
             )
         )
+
+    def loss(self, inputs_BL: Tensor, labels_BL: Tensor) -> Tensor:
+        """See `ItemNetwork.loss`."""
+        with torch.autocast(inputs_BL.device.type, torch.bfloat16, enabled=self.rounds_products):
+            return super().loss(inputs_BL, labels_BL)
 
     def states(self, inputs_BL: Tensor) -> Tensor:
         """See `ItemNetwork.states`."""

@@ -42,7 +42,7 @@ class ItemKnn(ScoreMethod):
     name = "ItemKNN"
     uses_seed = False
     Config = ItemKnnConfig
-    grid: ClassVar[Mapping[str, Sequence[object]]] = {"neighbours": (20, 100, 500), "shrinkage": (0.0, 10.0)}
+    grid: ClassVar[Mapping[str, Sequence[object]]] = {"neighbours": (100, 500, 1000), "shrinkage": (0.0, 10.0)}
 
     def __init__(self, similarities: csr_array | None = None):
         """`similarities` is what `nearest_neighbours` returns."""

@@ -16,12 +16,16 @@ def has_bf16_products() -> bool:
     return is_faster and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def is_faster_in_bf16() -> bool:
+    """Whether this machine multiplies faster in bfloat16 than in float32."""
+    return torch.cuda.is_available() or has_bf16_products()
+
+
 def gradient_dtype(dtype: torch.dtype, trained_dtype: torch.dtype) -> torch.dtype:
     """In which the products of gradients are computed, of weights in `trained_dtype` above others in `dtype`.
 
     Log-ratios need exact log-probabilities, and so an exact forward pass. A gradient only gives the direction of a
     step, so its products take the shorter `dtype` where the hardware multiplies it faster (docs/log-ratios.md).
     """
-    is_faster = torch.cuda.is_available() or has_bf16_products()
     may_round = (dtype, trained_dtype) == (torch.bfloat16, torch.float32)
-    return dtype if may_round and is_faster else trained_dtype
+    return dtype if may_round and is_faster_in_bf16() else trained_dtype
