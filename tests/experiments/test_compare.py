@@ -25,18 +25,20 @@ from typer.testing import CliRunner
 from langptune_cli.app import app
 from langptune_rs.baselines.registry import METHODS, find_method
 from langptune_rs.config import load_config, to_toml
+from langptune_rs.data import load
 from langptune_rs.data.store.folder import read_info, save
 from langptune_rs.errors import RunError
 from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
 from langptune_rs.experiments.compare import fitting
 from langptune_rs.experiments.compare import task as tasks
-from langptune_rs.experiments.compare.from_runs import check_budget
-from langptune_rs.experiments.compare.page import _flat, latex
+from langptune_rs.experiments.compare.from_runs import check_budget, rows_of_runs
+from langptune_rs.experiments.compare.page import _texts, cells, header, latex, markdown, tuning_notes, verdict
 from langptune_rs.experiments.compare.page import html as page_of
 from langptune_rs.experiments.compare.settings import find_methods, method_settings, plan_of
 from langptune_rs.experiments.compare.task import Failure, Ranked, Task, run_task
 from langptune_rs.runs.folder import open_dataset, read_config
 from langptune_rs.runs.results import read_results, read_scores
+from langptune_rs.seeds import derive_seed
 
 METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20", "ndcg", "log_rank"]
 AS_EVALUATED = ("--set", "EMB-0.max_tokens=256")
@@ -148,7 +150,7 @@ COSTS = ("fit_seconds", "milliseconds", "peak_memory")
 
 
 def test_the_pages_say_what_the_numbers_say(compared):
-    comparison, output, _ = compared
+    comparison, output, run = compared
     page, markdown, tex = ((output / f"comparison.{kind}").read_text() for kind in ("html", "md", "tex"))
     for shown in comparison["rows"]:
         mean = f"{shown['metrics']['ndcg@20']['mean']:.4f}"
@@ -156,10 +158,19 @@ def test_the_pages_say_what_the_numbers_say(compared):
         assert mean in line
         assert any(line.startswith(shown["name"]) and mean in line for line in tex.splitlines())
         assert mean in page
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 2  # with what the profiles rest on
+    # with spread and costs, and with what the profiles rest on
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
     for table in tex.split(r"\end{tabular}"):
         assert len({line.count(" & ") for line in table.splitlines() if " & " in line}) <= 1
     assert rf"\textbf{{{max(map(ndcg, comparison['rows'])):.4f}}}" in tex
+    assert tex.count(r"\emph{Profile-based}") == 1
+    of_run = row(comparison, "LangPTune")
+    interval = "[{low:.4f}, {high:.4f}]".format(**of_run["metrics"]["ndcg@20"])
+    assert interval in tex
+    assert interval in page
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert of_run["fit_seconds"] == sum(step.get("time/seconds", 0) for step in logged) > 0
+    assert row(comparison, "LangPTune-0")["fit_seconds"] is None
 
 
 class _Structure(html.parser.HTMLParser):
@@ -226,7 +237,7 @@ def test_a_printout_is_of_whole_rows_on_white(compared):
 
 
 def test_settings_are_told_by_their_keys():
-    assert _flat({"embedder": {"model": "m", "max_tokens": 256}, "runs": ["a", "b"], "l2": 50.0}) == {
+    assert _texts({"embedder": {"model": "m", "max_tokens": 256}, "runs": ["a", "b"], "l2": 50.0}) == {
         "embedder.model": "m", "embedder.max_tokens": "256", "runs": "a, b", "l2": "50.0",
     }  # fmt: skip
 
@@ -258,10 +269,11 @@ def test_a_method_that_does_not_exist_is_refused_with_all_there_are(noted_run, t
         (("--set", "MP.k=3"), "MP", "There is no key 'k' of MP. It has nothing to set."),
         (("--set", "EMB-0.dim=none-such"), "EMB-0", "EMB-0.dim = 'none-such'"),
         (("--set", "EMB-0.dimm=3"), "EMB-0", "There is no key 'dimm' of EMB-0. Did you mean 'dim'?"),
+        (("--set", "EAZE.l2=3"), "MP", "EAZE in the override 'EAZE.l2=3' is no section of a recipe and no method."),
         (("--set", "EMB-0=3"), "EMB-0", "is not of the form METHOD.key=value"),
         (("--split", "tests"), "MP", "There are no sessions in the split 'tests'"),
         (("--split", "train"), "MP", "methods have learned from the targets of the train split"),
-        (("--set", "EASE.l2=3"), "MP", "EASE has settings, but is not among the methods that are fitted"),
+        (("--set", "EASE.l2=3"), "MP", "EASE has settings, but is not among the methods that are fitted. Leave"),
         (("--set", "EASE.l2=-3"), "MP,EASE", "EASE.l2 = -3"),
         (("--set", "evaluation.k=10"), "MP", "was evaluated at k = 20, and the others at 10"),
     ],
@@ -365,8 +377,14 @@ def test_how_much_of_a_history_is_read_is_chosen_on_validation(noted_run, tmp_pa
         {"max_tokens": 900}
     ]
     tuned = plan_of(emb_cl, recipe, {"learning_rate": 1e-4})
-    assert tuned.choices == [{"embedder.max_tokens": 64}, {"embedder.max_tokens": 512}]
-    assert [settings["embedder"]["max_tokens"] for settings in tuned.settings] == [64, 512]
+    assert tuned.choices == [{"text": text, "embedder.max_tokens": 512} for text in ("full", "titles")]
+    assert [settings["embedder"]["max_tokens"] for settings in tuned.settings] == [512, 512]
+    rates = {
+        rate: plan_of(emb_cl, load_config("quickstart", [f"contrastive.learning_rate={rate}"]), {}).choices
+        for rate in (5e-5, 2e-5)
+    }
+    assert [len(choices) for choices in rates.values()] == [4, 6]  # the recipe's own is always tried
+    assert {choice["learning_rate"] for choice in rates[2e-5]} == {1e-5, 2e-5, 5e-5}
     own = plan_of(emb_cl, recipe, {"learning_rate": 1e-4, "embedder.max_tokens": 30})
     assert [settings["embedder"]["max_tokens"] for settings in own.settings] == [30]
 
@@ -376,6 +394,84 @@ def test_how_much_of_a_history_is_read_is_chosen_on_validation(noted_run, tmp_pa
     scores = [found["ndcg@20"] for found in tuning["tried"]]
     assert scores[0] != scores[1]
     assert rows[0].settings["max_tokens"] == (64, 512)[scores.index(max(scores))]
+    assert rows[0].tuning == tuning
+    for kind, split in (("tuning-0", "validation"), ("tuning-1", "validation"), ("seed-0", "test")):
+        task, results = (
+            json.loads((tmp_path / "emb-0" / kind / f"{name}.json").read_text()) for name in ("task", "results")
+        )
+        assert task["ranked"]["split"] == split
+        assert results["num_sessions"] == dataset.sessions.splits.count(split)
+
+
+def test_settings_are_chosen_without_a_look_at_the_test_targets(noted_run, tmp_path):
+    config, dataset = read_config(noted_run), open_dataset(read_config(noted_run), noted_run)
+    items, sessions = (pl.read_parquet(noted_run / "data" / f"{name}.parquet") for name in ("items", "sessions"))
+    target = next(column for column in sessions.columns if column.startswith("target"))
+    others = [f"i{(int(own[1:]) + 1) % len(items)}" for own in sessions[target]]  # of a kind that the user never chose
+    is_test = pl.col("split") == "test"
+    changed = sessions.with_columns(pl.when(is_test).then(pl.Series(others)).otherwise(pl.col(target)).alias(target))
+    info = {k: v for k, v in read_info(noted_run / "data").items() if k not in ("sha256", "content")}
+    save(tmp_path / "data", items, changed, info)
+    chosen = []
+    for data, of in ((noted_run / "data", dataset), (tmp_path / "data", load(tmp_path / "data"))):
+        output = tmp_path / f"compared-{len(chosen)}"
+        plan = plan_of(find_method("EASE"), config, {})
+        fitting.fit_methods([plan], Ranked(data, of.content, "test", None, 0, 20), of, (0,), output, is_all=False)
+        test = json.loads((output / "ease" / "seed-0" / "results.json").read_text())["mean"]
+        chosen.append(((output / "ease" / "tuning.json").read_bytes(), test))
+    assert chosen[0][0] == chosen[1][0]
+    assert chosen[0][1] != chosen[1][1]
+
+
+def test_a_share_of_the_train_sessions_is_what_a_run_with_that_seed_learns_from(noted_run, tmp_path):
+    result = compare(noted_run, tmp_path / "new", "--set", "data.train_share=0.5", methods="MP")
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert f"{noted_run} was trained on data.train_share = 1, and the others learn from 0.5." in said
+
+    ranked, dataset = replace(ranked_of(noted_run), train_share=0.5), open_dataset(read_config(noted_run), noted_run)
+    seen = [ranked.learned_from(dataset, seed).sessions for seed in (0, 1)]
+    for seed, sessions in enumerate(seen):
+        of_run = dataset.with_train_share(0.5, derive_seed(seed, "train-share"))
+        assert list(sessions.session_ids) == list(of_run.sessions.session_ids)
+    assert list(seen[0].session_ids) != list(seen[1].session_ids)
+    plan = plan_of(find_method("MP"), read_config(noted_run), {})
+    rows, _, _ = fitting.fit_methods([plan], ranked, dataset, (0, 1), tmp_path / "half", is_all=False)
+    assert rows[0].seeds == (0, 1)  # what it learns from is drawn, if nothing else
+    assert rows[0].seed_means["log_rank"][0] != rows[0].seed_means["log_rank"][1]
+    half = json.loads((tmp_path / "half" / "mp" / "seed-0" / "task.json").read_text())["ranked"]
+    assert half.pop("train_share") == 0.5
+    assert half == ranked_of(noted_run).identity()
+
+
+def test_settings_that_prepared_data_do_not_have_are_refused(noted_run, tmp_path):
+    arguments = ["compare", str(noted_run / "data"), "--output", str(tmp_path / "new"), "--methods", "MP"]
+    result = CliRunner().invoke(app, [*arguments, "--set", "data.split=temporal"])
+    assert result.exit_code == 2
+    assert "data.split = 'temporal', but the data set" in " ".join(result.output.split())
+    assert not (tmp_path / "new" / "mp").exists()
+
+
+def test_a_page_says_which_settings_were_refused_and_which_stand_at_an_edge(noted_run, tmp_path):
+    """40 items do not have the paper's thousand factors."""
+    result = compare(noted_run, tmp_path, methods="NMF")
+    assert result.exit_code == 0, result.output
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    tried = row(comparison, "NMF")["tuning"]["tried"]
+    assert [t["settings"]["components"] for t in tried] == [10, 30, 100, 300, 1000]
+    page, text = ((tmp_path / f"comparison.{kind}").read_text() for kind in ("html", "md"))
+    for said in (page, text):
+        assert "NMF refused components = 1000: NMF cannot have components = 1000: " in said
+    assert f"components = 10: {tried[0]['ndcg@20']:.4f}; " in page
+    assert "components = 1000: refused" in page
+
+    def edges(chosen, *values):
+        tried = [{"settings": {"l2": value}, "ndcg@20": 0.1} for value in values]
+        return tuning_notes({"rows": [{"name": "EASE", "tuning": {"tried": tried, "chosen": chosen}}]})
+
+    assert edges(0, 1.0, 5.0, 9.0) == ["EASE: l2 = 1.0 is the lowest value that was tried."]
+    assert edges(2, 1.0, 5.0, 9.0) == ["EASE: l2 = 9.0 is the highest value that was tried."]
+    assert edges(1, 1.0, 5.0, 9.0) == edges(1, 1.0, 5.0) == []  # of two, one is always the highest
 
 
 def test_the_dimension_of_llm2bert4rec_is_the_embedders_where_that_is_less(noted_run, tmp_path):
@@ -474,7 +570,7 @@ def test_a_folder_of_another_comparison_is_refused(compared, tmp_path):
     for methods in ("MP", "MP,all"):
         result = compare(run, other, methods=methods)
         assert result.exit_code == 2
-        assert "holds MP with another ranked" in result.output
+        assert "holds MP with another ranked.k: ranked.k is 10, not 20" in " ".join(result.output.split())
 
 
 def ranked_of(run):
@@ -492,6 +588,15 @@ def test_a_task_that_fails_says_why_and_is_tried_again(noted_run, tmp_path):
     outcome = run_task(Task(tmp_path / "task", "MP", {}, 0, gone))
     assert not isinstance(outcome, Failure)
     assert outcome.results["peak_memory"] > 1 << 20
+
+
+def test_a_model_that_cannot_be_read_now_is_no_refusal(noted_run, tmp_path):
+    """Else another setting would be chosen than the next time."""
+    settings = read_config(noted_run).embedder.model_dump(mode="json") | {"model": str(tmp_path / "gone")}
+    failure = run_task(Task(tmp_path / "task", "EMB-0", settings, 0, ranked_of(noted_run)))
+    assert isinstance(failure, Failure)
+    assert "gone" in failure.reason
+    assert not failure.is_refusal
 
 
 def test_nothing_is_chosen_before_every_setting_was_tried(noted_run, tmp_path, monkeypatch):
@@ -625,6 +730,62 @@ def test_a_seed_that_fails_is_said_and_the_others_go_on(noted_run, tmp_path, mon
     assert rows[0].seeds == (0, 2)
     assert rows[0].failures == {1: "out of memory"}
     assert not left_out
+
+
+def test_the_table_says_how_many_seeds_worked_and_why_others_did_not(compared):
+    comparison, _, _ = compared
+    failed = json.loads(json.dumps(comparison))
+    row(failed, "Random").update(seeds=[0, 2], failures=[{"seed": 1, "reason": "out of memory"}])
+    assert "2 of 3" in next(line for line in markdown(failed).splitlines() if line.startswith("| Random"))
+    assert "Random, seed 1, failed: out of memory" in markdown(failed)
+    assert "<li>Random, seed 1, failed: out of memory</li>" in page_of(failed)
+
+
+def test_the_table_shows_the_corrected_p_and_the_next_best(compared):
+    comparison, _, _ = compared
+    changed = json.loads(json.dumps(comparison))
+    for test in changed["tests"]:
+        test.update(p=0.0123, p_holm=0.0456)
+    place = header(changed).index("p (Holm)")
+    for shown in changed["rows"]:
+        best = max((r for r in changed["rows"] if r["group"] == shown["group"]), key=ndcg)
+        assert cells(changed, shown)[place] == ("–" if shown is best else "0.046")
+    second = sorted({ndcg(r) for r in changed["rows"]})[-2]
+    assert f"_{second:.4f} [" in markdown(changed)
+
+
+def test_the_verdict_names_what_cannot_be_told_apart(compared):
+    comparison, _, _ = compared
+    best = max(comparison["rows"], key=ndcg)
+
+    def said(p):
+        changed = json.loads(json.dumps(comparison))
+        for test in changed["tests"]:
+            test["p_holm"] = p
+        return verdict(changed)
+
+    assert said(0.2).startswith(f"{best['name']} has the highest NDCG@20, {ndcg(best):.4f}. It cannot be told from ")
+    assert "ahead of every method that it is tested against below, with p < 0.05" in said(0.01)
+
+
+def test_the_runs_of_several_seeds_are_averaged_for_each_session(noted_run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(noted_run, other)
+    (other / "config.toml").write_text(to_toml(load_config(other / "config.toml", ["seed=1"])))
+    scores = pl.read_parquet(other / "per_user.parquet")
+    metrics = [name for name in scores.columns if scores[name].dtype == pl.Float64]
+    keys = ["table", "method"]
+    turned = scores.with_columns(pl.col(name).reverse().over(keys) for name in metrics)  # the means stay
+    turned.write_parquet(other / "per_user.parquet")
+    rows, sessions = rows_of_runs([noted_run, other], ranked_of(noted_run), None)
+    of_method = pl.col("table") == "methods", pl.col("method") == "LangPTune"
+    own, theirs = (table.filter(*of_method)["ndcg@20"].to_numpy() for table in (scores, turned))
+    assert not np.array_equal(own, theirs)
+    found = next(row for row in rows if row.name == "LangPTune")
+    assert found.seeds == (0, 1)
+    assert len(sessions) == len(own)
+    assert np.allclose(found.scores["ndcg@20"], (own + theirs) / 2, rtol=0, atol=1e-15)
+    assert found.seed_means["ndcg@20"] == pytest.approx([own.mean(), theirs.mean()])
 
 
 def test_damaged_results_are_named(compared, tmp_path):

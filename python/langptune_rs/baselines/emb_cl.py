@@ -59,7 +59,7 @@ class EmbCl(TextMethod):
     name = "EMB-CL"
     group = "Text-based"
     Config = EmbClConfig
-    grid: ClassVar[Mapping[str, Sequence[object]]] = {"learning_rate": (1e-5, 5e-5)}
+    grid: ClassVar[Mapping[str, Sequence[float]]] = {"learning_rate": (1e-5, 5e-5)}
     stops_on_validation = True
     needs = frozenset({"embedder"})
 
@@ -125,8 +125,15 @@ class EmbCl(TextMethod):
 
     @classmethod
     def choices(cls, config: EmbClConfig) -> Mapping[str, Sequence[object]]:
-        """See `Method.choices`: with the grid, how much of a history is read."""
-        return {**cls.grid, "embedder.max_tokens": history_limits(config.embedder)}
+        """See `Method.choices`: the rates of the grid and that of `config`, and what of a history is read.
+
+        Its texts are read as far as the encoder can. A recipe's limit is for profiles, which are short.
+        """
+        return {
+            "learning_rate": sorted({*cls.grid["learning_rate"], config.learning_rate}),
+            "text": ("full", "titles"),
+            "embedder.max_tokens": history_limits(config.embedder)[-1:],
+        }
 
     @property
     def recommender(self) -> Recommender:

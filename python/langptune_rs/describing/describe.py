@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,8 +20,8 @@ from langptune_rs.describing.reviews import Reviews, train_reviews
 from langptune_rs.describing.users import TITLES
 from langptune_rs.describing.writing import Describer, Written, statistics, write_descriptions
 from langptune_rs.errors import ConfigError, InputError, RunError
-from langptune_rs.experiments.evaluate import PACKAGES
 from langptune_rs.experiments.kept import Kept
+from langptune_rs.experiments.machine import versions
 from langptune_rs.experiments.prepared import prepared
 from langptune_rs.experiments.seeds import check_seeds
 from langptune_rs.experiments.trained_runs import evaluated, trained
@@ -117,8 +115,7 @@ def describe(
             "examples": examples_of(shown, dataset.catalog, reviews, written, judged.ranks()),
             "config": _decisive_keys(config),
             "seconds": time.monotonic() - started,
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
-            | {"python": platform.python_version()},
+            "versions": versions(),
         }
         write_atomically(per_user_path(output, split), partial(write_parquet, judged.per_user(dataset)))
         write_text(results_path(output, split), json.dumps(results, indent=1, allow_nan=False) + "\n")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +25,7 @@ from langptune_rs.errors import RunError
 from langptune_rs.evaluation import Result
 from langptune_rs.evaluation.summary import metric_names, score_sessions, summarize
 from langptune_rs.experiments.comparisons import compare_methods
+from langptune_rs.experiments.machine import versions
 from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.progress import progress as show_progress
@@ -44,9 +43,6 @@ from langptune_rs.runs.results import (
     results_path,
 )
 from langptune_rs.runs.trained import TrainedRun
-
-PACKAGES = ("langptune-rs", "torch", "transformers", "peft", "deepspeed", "sentence-transformers", "numpy", "polars")
-"""Packages whose versions can change a result; they are recorded with it."""
 
 Rankings = dict[str, ScoredSessions]
 """How each method ranks the sessions."""
@@ -117,8 +113,7 @@ def evaluate_run(
         "sampled_profiles": {name: sets.sampled.statistics() for name, sets in profiles.items() if sets.sampled},
         "seconds": time.monotonic() - started,
         "config": _decisive_keys(config),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": versions(),
     }
     per_user = _per_user_frame(dataset, sessions, tables, scores, metric_names(config.evaluation.k))
     written = _profiles_frame(sessions, profiles)

@@ -188,13 +188,13 @@ def open_dataset(config: RunConfig, run: Path) -> Dataset:
         if _has_work(run):
             _check_settings(config, run)
             _warn_of_unknown_data(run, place)
-        return _opened(config, place)
+        return opened_data(config, place)
     if source.is_absolute() and not source.exists() and not is_prepared(own):
         raise RunError(
             f"The data of {run} is not there: data.source is {source}. Put it back, or write where it is now into "
             f"{run / CONFIG}. What it holds is compared with what the run was trained on."
         )
-    dataset = load(place) if is_prepared(place) else _opened(config, own)
+    dataset = load(place) if is_prepared(place) else opened_data(config, own)
     check_data(run, origin.data, dataset, place)
     return dataset
 
@@ -214,7 +214,7 @@ def _names_prepared(config: RunConfig) -> bool:
     return not is_name("data.source", config.data.source) and is_prepared(Path(config.data.source))
 
 
-def _opened(config: RunConfig, place: Path) -> Dataset:
+def opened_data(config: RunConfig, place: Path) -> Dataset:
     """The data set of a run whose data is, or will be prepared, in `place`."""
     return load(place) if _names_prepared(config) else open_or_prepare(config.data, place, _counters(config))
 

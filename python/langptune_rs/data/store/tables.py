@@ -6,6 +6,8 @@ is opened here, so that no folder of a user's is misunderstood.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +61,14 @@ def open_parquet(file: Path) -> pq.ParquetFile:
 
 
 def write_parquet(table: pl.DataFrame, file: Path, **options: Any) -> None:
-    """Write a table to a file. `options` are those of polars."""
-    with file.open("wb") as sink:
-        table.write_parquet(sink, **options)
+    """Write a table to a file. `options` are those of polars.
+
+    Raises `OSError` for a disk without room, as any writer of files does; polars has an error of its own for it.
+    """
+    try:
+        with file.open("wb") as sink:
+            table.write_parquet(sink, **options)
+    except pl.exceptions.ComputeError as error:
+        if "No space left on device" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error

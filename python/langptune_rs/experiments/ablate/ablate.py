@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from langptune_rs.experiments.ablate.figures import write_figures
 from langptune_rs.experiments.ablate.page import write_pages
 from langptune_rs.experiments.ablate.rows import rows_of
 from langptune_rs.experiments.ablate.running import Plan, check_values, run_all
+from langptune_rs.experiments.machine import machine, versions
 from langptune_rs.experiments.prepared import prepared
 from langptune_rs.experiments.seeds import check_seeds
 from langptune_rs.files import locked, write_text
@@ -143,13 +143,15 @@ def _summary(
             for value, row in zip(plan.values, rows, strict=True)
         ],
         "examples": examples_of({name: of_value[0] for name, of_value in by_label.items()}, own, dataset, plan.split),
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "machine": machine(),
+        "versions": versions(),
     }
 
 
 def _settings(plan: Plan, value: Value) -> list[str]:
     """What a value's runs have beside the recipe and the user's settings."""
-    fixed = [f"{key}={json.dumps(setting)}" for key, setting in plan.ablation.with_all.items()]
+    given = {override.partition("=")[0].strip() for override in plan.overrides}  # the user's own are stronger
+    fixed = [f"{key}={json.dumps(setting)}" for key, setting in plan.ablation.with_all.items() if key not in given]
     alone = ["method=LangPTune-RLSO"] if plan.policy_only else []
     return [*fixed, *overrides_of(plan.ablation, value, plan.config), *alone]
 

@@ -86,10 +86,10 @@ def shown_metrics(ablation: Mapping[str, Any]) -> list[str]:
 
 
 def spoken(ablation: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """What the figure shows, for those who do not see it: every mean of the greedy profiles."""
+    """What the figure shows, for those who do not see it: every mean."""
     parts = []
     for metric in metrics:
-        for series in series_of(ablation, metric)[:1]:
+        for series in series_of(ablation, metric):
             pairs = zip(ablation["rows"], series.points, strict=True)
             means = ", ".join(f"{row['label']}: {mean:.4f}" for row, (mean, _, _) in pairs)
             parts.append(f"{metric_label(metric)} of {series.name}: {means}")

@@ -15,6 +15,7 @@ from langptune_rs.experiments.ablate.figures import ALL, HEADLINE, headline, inl
 from langptune_rs.experiments.pages import render
 from langptune_rs.experiments.report.tables import ARROW, comparison_header, comparison_rows, label, p_text
 from langptune_rs.files import write_text
+from langptune_rs.runs.results import BASELINE
 
 PAGES = ("ablation.html", "ablation.md", "ablation.tex")
 
@@ -28,7 +29,8 @@ def write_pages(ablation: Mapping[str, Any], output: Path) -> None:
 def means_table(ablation: Mapping[str, Any], decoding: str) -> tuple[list[str], list[list[str]]]:
     """The names of the columns, and a row for each value: means with intervals, p, spread and looks of profiles."""
     metrics = shown_metrics(ablation)
-    names = ["sd of seeds", "minutes", "tokens", "overlong", "copied", "repetition"]
+    before = f"{BASELINE}, {label(headline(ablation))}"
+    names = ["sd of seeds", before, "minutes", "tokens", "overlong", "copied", "repetition"]
     head = [ablation["title"].lower(), *map(label, metrics), "p (Holm)", *names]
     return head, [_means_row(ablation, row, decoding, metrics) for row in ablation["rows"]]
 
@@ -163,9 +165,9 @@ def notes(ablation: Mapping[str, Any]) -> list[str]:
         "paired permutation tests.",
         f"p: {label(headline(ablation))} against the recipe's own value, corrected by Holm over the values.",
         f"sd of seeds: standard deviation of their means of {label(headline(ablation))}. Minutes: optimizer steps of "
-        "one run, with the rollouts of the policy. Overlong: profiles without an end within the limit. Copied: words "
-        "in runs of three or more from titles of the history. Repetition: runs of three words that a profile of the "
-        "last rollout has written before.",
+        f"one run, with the rollouts of the policy. {BASELINE}: before training, with its interval. Overlong: profiles "
+        "without an end within the limit. Copied: words in runs of three or more from titles of the history. "
+        "Repetition: runs of three words that a profile of the last rollout has written before.",
         f"Log-likelihood at temperature {LIKELIHOOD_TEMPERATURE:g}. {ARROW}.",
     ]
 
@@ -183,6 +185,7 @@ def _means_row(ablation: Mapping[str, Any], row: Mapping[str, Any], decoding: st
         *(mean_text(found.get(metric)) for metric in metrics),
         _p_of(ablation, row, decoding),
         "–" if spread is None else f"{spread:.4f}",
+        mean_text(row["untrained"].get(decoding, {}).get(headline(ablation))),
         f"{row['minutes']:.1f}",
         f"{row['tokens'][decoding]:.1f}" if decoding in row["tokens"] else "–",
         *(f"{row[name][decoding]:.0%}" if decoding in row[name] else "–" for name in ("overlong", "copied_share")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -25,9 +24,11 @@ from langptune_rs.experiments.compare.page import write_pages
 from langptune_rs.experiments.compare.rows import GROUPS, Compared, Guards, LeftOut
 from langptune_rs.experiments.compare.settings import Plan, find_methods, plan_of, split_overrides
 from langptune_rs.experiments.compare.task import Ranked
+from langptune_rs.experiments.machine import machine, versions
 from langptune_rs.experiments.prepared import prepared
 from langptune_rs.experiments.seeds import check_seeds
 from langptune_rs.files import locked, write_text
+from langptune_rs.runs.folder import resolved_data
 from langptune_rs.runs.results import TEST
 
 COMPARISON, GUARDS = "comparison.json", "guards"
@@ -71,8 +72,11 @@ def compare(
     wanted, is_all = find_methods(methods)
     of_recipe, of_methods = split_overrides(overrides)
     if idle := of_methods.keys() - {method.name for method in wanted}:
-        raise InputError(f"{', '.join(sorted(idle))} has settings, but is not among the methods that are fitted")
-    config = load_config(recipe, [*of_recipe, f"data.source={json.dumps(str(data))}"])
+        raise InputError(
+            f"{', '.join(sorted(idle))} has settings, but is not among the methods that are fitted. Leave the settings "
+            "out, or name the method in --methods"
+        )
+    config = resolved_data(load_config(recipe, [*of_recipe, f"data.source={json.dumps(str(data))}"]))
     output.mkdir(parents=True, exist_ok=True)
     with locked(output / ".lock", lambda holder: RunError(f"Another comparison{holder} is at work in {output}.")):
         dataset, folder = prepared(config, output)
@@ -83,6 +87,7 @@ def compare(
             limit=config.evaluation.max_sessions,
             data_seed=config.data.seed,
             k=config.evaluation.k,
+            train_share=config.data.train_share,
         )
         ranked.sessions(dataset.sessions)  # a split without sessions is refused before anything is fitted
         check_runs(runs, ranked, config.embedder if any("embedder" in method.needs for method in wanted) else None)
@@ -107,11 +112,13 @@ def compare(
             "num_users": len(set(users)),
             "num_items": len(dataset.catalog),
             "k": ranked.k,
+            "train_share": ranked.train_share,
             "seeds": list(seeds),
             "rows": [_summary(row, users, headline) for row in rows],
             "tests": paired_tests(rows, users, headline),
             "left_out": [{"method": out.method, "reason": out.reason} for out in left_out],
-            "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+            "machine": machine(),
+            "versions": versions(),
         }
         write_text(output / COMPARISON, json.dumps(comparison, indent=2, allow_nan=False) + "\n")
         write_pages(comparison, output)
@@ -159,6 +166,7 @@ def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:
         "seeds": list(row.seeds),
         "failures": [{"seed": seed, "reason": reason} for seed, reason in row.failures.items()],
         "settings": dict(row.settings),
+        "tuning": row.tuning,
         **row.costs,
         "metrics": {
             metric: {

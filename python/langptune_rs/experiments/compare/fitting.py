@@ -56,7 +56,7 @@ def fit_methods(
         print(f"{method.name} ({number + 1}/{len(plans)})", file=sys.stderr, flush=True)
         try:
             method.check_data(dataset)
-            settings, fitted_in = _tuned(plan, ranked, output)
+            settings, fitted_in, tuning = _tuned(plan, ranked, output)
             outcomes, failures = _seeds(method, settings, ranked, seeds, output, fitted_in)
         except (DataError, MethodFailedError) as error:
             if not is_all and not isinstance(error, MethodFailedError):
@@ -67,20 +67,21 @@ def fit_methods(
         sessions = outcomes[0].sessions if sessions is None else sessions
         if not outcomes[0].sessions.equals(sessions):
             raise RunError(f"{outcomes[0].task.folder} holds other sessions than the methods before it. Remove it.")
-        rows.append(_row(method, settings, outcomes, failures))
+        rows.append(_row(method, settings, outcomes, failures, tuning))
     return rows, left_out, sessions
 
 
-def _tuned(plan: Plan, ranked: Ranked, output: Path) -> tuple[dict[str, Any], Path | None]:
-    """The settings of a method with the best validation NDCG@k, and the folder where they were fitted, if any.
+def _tuned(plan: Plan, ranked: Ranked, output: Path) -> tuple[dict[str, Any], Path | None, dict[str, Any] | None]:
+    """The settings of a method with the best validation NDCG@k, the folder where they were fitted, if any, and why.
 
-    `tuning.json` in the method's folder says what was tried, and by which trial.
+    The last is what `tuning.json` in the method's folder says: {"trial": the values that made fits short, "tried":
+    [{"settings", and NDCG@k on validation or why it "failed"}], "chosen": the number of the best}.
     """
     name, headline = plan.method.name, f"ndcg@{ranked.k}"
     if len(plan.settings) == 1:
         if plan.choices[0]:
             _say(_shown(plan.choices[0]))
-        return plan.settings[0], None
+        return plan.settings[0], None, None
     folder, on_validation = output / folder_name(name), replace(ranked, split=VALIDATION, limit=None)
     tasks = [
         Task(folder / f"tuning-{number}", name, settings | plan.trial, TUNING_SEED, on_validation)
@@ -109,7 +110,7 @@ def _tuned(plan: Plan, ranked: Ranked, output: Path) -> tuple[dict[str, Any], Pa
     best = max(worked, key=lambda number: (tried[number][headline], -number))
     tuning = {"trial": plan.trial, "tried": tried, "chosen": best}
     write_text(folder / "tuning.json", json.dumps(tuning, indent=2) + "\n")
-    return plan.settings[best], None if plan.trial else tasks[best].folder
+    return plan.settings[best], None if plan.trial else tasks[best].folder, tuning
 
 
 def _seeds(
@@ -120,15 +121,16 @@ def _seeds(
     output: Path,
     fitted_in: Path | None,
 ) -> tuple[list[Outcome], dict[int, str]]:
-    """What a method shows with each seed, one alone if it draws nothing, and why others failed.
+    """What a method shows with each seed, one alone if nothing is drawn, and why others failed.
 
     `fitted_in` is the folder where it was fitted with these settings and the `TUNING_SEED`, if any.
     """
     outcomes: list[Outcome] = []
     failures: dict[int, str] = {}
-    for seed in seeds if method.uses_seed else seeds[:1]:
+    is_drawn = method.uses_seed or ranked.train_share < 1
+    for seed in seeds if is_drawn else seeds[:1]:
         folder = output / folder_name(method.name) / f"seed-{seed}"
-        is_fitted = seed == TUNING_SEED or not method.uses_seed
+        is_fitted = seed == TUNING_SEED or not is_drawn
         outcome = run_task(Task(folder, method.name, settings, seed, ranked, fitted_in if is_fitted else None))
         if isinstance(outcome, Failure):
             failures[seed] = outcome.reason
@@ -142,7 +144,11 @@ def _seeds(
 
 
 def _row(
-    method: type[Method], settings: Mapping[str, Any], outcomes: Sequence[Outcome], failures: Mapping[int, str]
+    method: type[Method],
+    settings: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    failures: Mapping[int, str],
+    tuning: Mapping[str, Any] | None,
 ) -> Compared:
     results = [outcome.results for outcome in outcomes]
     fit_seconds = [found["fit_seconds"] for found in results if found["fit_seconds"] is not None]
@@ -163,6 +169,7 @@ def _row(
             "peak_memory": max(found["peak_memory"] for found in results),
         },
         failures=failures,
+        tuning=tuning,
     )
 
 

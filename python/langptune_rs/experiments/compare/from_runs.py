@@ -22,6 +22,7 @@ from langptune_rs.experiments.comparisons import scores_of
 from langptune_rs.experiments.evaluate import writes_unlike
 from langptune_rs.experiments.seeds import average_seeds
 from langptune_rs.runs.folder import CONFIG, read_config
+from langptune_rs.runs.metrics_log import read_metrics
 from langptune_rs.runs.origin import read_origin
 from langptune_rs.runs.results import BASELINE, read_results
 
@@ -58,10 +59,16 @@ def rows_of_runs(
                     scores=taken,
                     seed_means={metric: [float(s[name][metric][places].mean()) for s in singles] for metric in taken},
                     settings={"runs": [str(run) for run in of_seeds]},
-                    costs={"fit_seconds": None, "milliseconds": None, "peak_memory": None},
+                    costs=_costs(of_seeds if name == method else []),
                     failures={},
                 )
     return list(rows.values()), sessions
+
+
+def _costs(runs: Sequence[Path]) -> dict[str, float | None]:
+    """What a run notes of its costs: the time of its steps, rollouts included, the mean over the runs."""
+    seconds = [sum(step.get("time/seconds", 0.0) for step in read_metrics(run)) for run in runs]
+    return {"fit_seconds": float(np.mean(seconds)) if runs else None, "milliseconds": None, "peak_memory": None}
 
 
 def check_runs(runs: Sequence[Path], ranked: Ranked, embedder: EmbedderConfig | None) -> None:
@@ -135,6 +142,11 @@ def _check_data(run: Path, ranked: Ranked) -> None:
         raise RunError(
             f"{run} does not say what data it was trained on: an earlier version trained it. Train it again."
         )
+    if (share := read_config(run).data.train_share) != ranked.train_share:
+        raise RunError(
+            f"{run} was trained on data.train_share = {share:g}, and the others learn from {ranked.train_share:g}. "
+            f"Compare on the same share of the train sessions: --set data.train_share={share:g}."
+        )
     differing = [part for part, found in origin.data.content.items() if ranked.content.get(part) != found]
     if differing:
         raise RunError(
@@ -154,9 +166,14 @@ def _places(own: pl.DataFrame, sessions: pl.DataFrame, run: Path, ranked: Ranked
     rows = {row: place for place, row in enumerate(own.select("session_id", "user_id", "target").iter_rows())}
     wanted = list(sessions.select("session_id", "user_id", "target").iter_rows())
     if missing := sum(row not in rows for row in wanted):
+        way_out = (
+            f"Compare on as many as the run has: --set evaluation.max_sessions={len(own)}"
+            if len(own) < len(wanted)
+            else "Others were drawn: compare with the data.seed of the run, which stands in its config.toml"
+        )
         raise RunError(
             f"{run} was evaluated on {len(own)} {ranked.split} sessions; {missing} of the {len(wanted)} that are "
-            f"compared on are not among them. Compare on as many as the run has: "
-            f"--set evaluation.max_sessions={len(own)}."
+            f"compared on are not among them. {way_out}, or evaluate the run on more: langptune evaluate {run} "
+            f"--sessions {max(len(wanted), len(own))}."
         )
     return np.array([rows[row] for row in wanted])

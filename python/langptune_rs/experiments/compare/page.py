@@ -8,13 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from langptune_rs.evaluation.summary import LOWER_IS_BETTER
 from langptune_rs.evaluation.tables import latex_table, markdown_table
 from langptune_rs.experiments.compare.fitting import VALIDATION
 from langptune_rs.experiments.compare.rows import GROUPS
+from langptune_rs.experiments.compare.task import flat
 from langptune_rs.experiments.pages import render
 from langptune_rs.experiments.report.charts import interval_chart
-from langptune_rs.experiments.report.tables import ARROW, label, p_text
+from langptune_rs.experiments.report.tables import label, p_text
 from langptune_rs.files import write_text
 
 PAGES = ("comparison.html", "comparison.md", "comparison.tex")
@@ -70,10 +70,49 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         " ".join(notes(comparison)),
         markdown_table(TEST_HEADER, cells_of_tests(comparison)),
         *_guards_markdown(comparison),
+        *tuning_notes(comparison),
         *(f"{out['method']} is left out: {out['reason']}" for out in comparison["left_out"]),
         *_failures(comparison),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def tuning_notes(comparison: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of how settings were chosen: those that a method refused, and choices at an edge."""
+    said = []
+    for row in comparison["rows"]:
+        if (tuning := row["tuning"]) is None:
+            continue
+        said += [
+            f"{row['name']} refused {_shown_settings(tried['settings'])}: {tried['failed']}"
+            for tried in tuning["tried"]
+            if "failed" in tried
+        ]
+        worked = [tried["settings"] for tried in tuning["tried"] if "failed" not in tried]
+        chosen = tuning["tried"][tuning["chosen"]]["settings"]
+        for key, value in chosen.items():
+            values = sorted({settings[key] for settings in worked})
+            if len(values) > 2 and value in (values[0], values[-1]):
+                extreme = "lowest" if value == values[0] else "highest"
+                said.append(f"{row['name']}: {key} = {value} is the {extreme} value that was tried.")
+    return said
+
+
+def _shown_settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in settings.items())
+
+
+def _shown_tuning(tuning: Mapping[str, Any] | None) -> str:
+    """What was tried on validation, and how it ranked, in one sentence; empty where nothing was."""
+    if tuning is None:
+        return ""
+    tried = (
+        f"{_shown_settings(found['settings'])}: "
+        + next((f"{value:.4f}" for name, value in found.items() if name.startswith("ndcg")), "refused")
+        for found in tuning["tried"]
+    )
+    trial = f" with {_shown_settings(tuning['trial'])}" if tuning["trial"] else ""
+    return f"Tried{trial}, NDCG on validation: {'; '.join(tried)}."
 
 
 def _guards_markdown(comparison: Mapping[str, Any]) -> list[str]:
@@ -85,17 +124,18 @@ def _guards_markdown(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def latex(comparison: Mapping[str, Any]) -> str:
-    """The means, p and spread as a `tabular` of booktabs, groups by rules, the best bold and the next underlined.
+    """Tabulars of booktabs: the means and p, by group, the best bold and the next underlined, as in the paper.
 
-    A second one has what the profiles rest on, where that was measured.
+    A second one has the intervals, spread and costs, a third what the profiles rest on, where that was measured.
     """
     metrics = _metrics(comparison)
     names = ["method", *map(label, metrics), "p (Holm)"]
     lines = latex_table(names, [[row["name"], *("0" for _ in metrics), ""] for row in comparison["rows"]]).splitlines()
     body = []
     for place, row in enumerate(comparison["rows"]):
-        if place and row["group"] != comparison["rows"][place - 1]["group"]:
-            body.append(r"\midrule")
+        if not place or row["group"] != comparison["rows"][place - 1]["group"]:
+            body += [r"\midrule"] * bool(place)
+            body.append(rf"\multicolumn{{{len(names)}}}{{l}}{{\emph{{{row['group']}}}}} \\")
         name = lines[4 + place].split(" & ")[0]
         means = []
         for metric in metrics:
@@ -105,9 +145,19 @@ def latex(comparison: Mapping[str, Any]) -> str:
             means.append(mark % mean)
         p = cells(comparison, row)[len(metrics) + 1].replace("<", "$<$").replace("–", "--")
         body.append(" & ".join([name, *means, p]) + r" \\")
+    shown = [0, 1, *range(len(metrics) + 2, len(header(comparison)))]  # method, NDCG, and all behind p
+    costs = [[cells(comparison, row)[i] for i in shown] for row in comparison["rows"]]
     guards = cells_of_guards(comparison)
-    second = ["", f"% {GUARD_TITLE}", latex_table(guard_header(comparison), guards)] if guards else []
-    return "\n".join([*lines[:4], *body, *lines[-2:], *second]) + "\n"
+    return (
+        "\n".join(
+            [
+                *(*lines[:4], *body, *lines[-2:]),
+                *("", "% Intervals, spread and costs", latex_table([header(comparison)[i] for i in shown], costs)),
+                *(["", f"% {GUARD_TITLE}", latex_table(guard_header(comparison), guards)] if guards else []),
+            ]
+        )
+        + "\n"
+    )
 
 
 TEST_HEADER = ["method", "less", "of", "difference", "p", "p (Holm)"]
@@ -211,15 +261,19 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
         "group.",
         "A session's scores are averaged over the seeds; sd of seeds is the standard deviation of their means of "
         f"NDCG@{comparison['k']}.",
+        *(
+            [f"Methods learned from {comparison['train_share']:g} of the train sessions, drawn anew for each seed."]
+            if comparison["train_share"] < 1
+            else []
+        ),
         "Settings were chosen on the validation split"
         + (
             ", on these very sessions, and so was when to stop: such methods look better here than they are."
             if is_validation
             else "."
         ),
-        "Fit: time for one seed with its settings. Memory: the most that the process held. ms each: to rank one "
-        "session.",
-        f"{ARROW}.",
+        "Fit: time for one seed with its settings; of a run, the steps of its training with what the policy wrote for "
+        "them. Memory: the most that the process held. ms each: to rank one session; a run does not note either.",
     ]
 
 
@@ -265,20 +319,23 @@ def html(comparison: Mapping[str, Any]) -> str:
         ],
         left_out=comparison["left_out"],
         failures=_failures(comparison),
-        settings=[(row["name"], _flat(row["settings"])) for row in comparison["rows"] if row["settings"]],
+        tuning_notes=tuning_notes(comparison),
+        settings=[
+            (row["name"], _texts(row["settings"]), _shown_tuning(row["tuning"]))
+            for row in comparison["rows"]
+            if row["settings"]
+        ],
         machine=comparison["machine"],
+        versions=comparison["versions"],
     )
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
+def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
     """Settings with the keys of inner sections behind a dot, and lists as their elements with commas between."""
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": text for inner, text in _flat(value).items()}
-        else:
-            flat[key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return flat
+    return {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in flat(settings).items()
+    }
 
 
 def verdict(comparison: Mapping[str, Any]) -> str:
@@ -298,7 +355,7 @@ def verdict(comparison: Mapping[str, Any]) -> str:
     if not tests:
         return said
     if not level:
-        return f"{said} It is ahead of the best of every other group, and of its own, with p < 0.05 (Holm)."
+        return f"{said} It is ahead of every method that it is tested against below, with p < 0.05 (Holm)."
     return f"{said} It cannot be told from {', '.join(dict.fromkeys(level))} (p ≥ 0.05, Holm)."
 
 
@@ -324,7 +381,7 @@ def _metrics(comparison: Mapping[str, Any]) -> list[str]:
 def _standing(comparison: Mapping[str, Any], row: Mapping[str, Any], metric: str) -> str:
     """`best` or `next` for the two highest means of a column, else nothing. Equal means stand alike."""
     means = {other["metrics"][metric]["mean"] for other in comparison["rows"] if metric in other["metrics"]}
-    ordered = sorted(means, reverse=metric not in LOWER_IS_BETTER)[:2]
+    ordered = sorted(means, reverse=True)[:2]
     own = row["metrics"].get(metric)
     place = ordered.index(own["mean"]) if own and own["mean"] in ordered else 2
     return ("best", "next", "")[place]

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from langptune_rs.baselines.method import Decoding
 
 GROUPS = ("Simple", "ID-based", "Text-based", "Profile-based")
-"""The groups of methods, as in section 4.2; the paper calls those that read texts without a profile LLM-based."""
+"""The groups of methods, nearly as in section 4.2 of the paper, whose LLM-based ones are Text-based here.
+
+BERT4Rec, which the paper counts among those, reads no text, and stands with the other methods of item ids.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Compared:
     """"fit_seconds" and "milliseconds" a recommendation, means over seeds; "peak_memory" in bytes, the largest."""
     failures: Mapping[int, str]
     """Why a seed is missing."""
+    tuning: Mapping[str, Any] | None = None
+    """How its settings were chosen, as `tuning.json` has it; None where they were given."""
     guards: Guards | None = None
     """What its profiles rest on; None for a method without profiles, or where nobody asked."""
 

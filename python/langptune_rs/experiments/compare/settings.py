@@ -53,7 +53,8 @@ def find_methods(names: str) -> tuple[list[type[Method]], bool]:
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
     """The overrides of the recipe, and those of methods by the method's name: `EASE.l2=100`.
 
-    Raises `ConfigError` for one that is not of the form key=value.
+    Raises `ConfigError` for one that is not of the form key=value, or whose first word is neither a section of a
+    recipe nor a method.
     """
     of_recipe: list[str] = []
     of_methods: dict[str, dict[str, Any]] = {}
@@ -62,6 +63,11 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, dict
         key, separator, text = override.partition("=")
         method, dot, field = key.strip().partition(".")
         name = by_lower_case.get(method.lower())
+        if name is None and dot and method not in RunConfig.model_fields:
+            raise ConfigError(
+                f"{method} in the override {override!r} is no section of a recipe and no method."
+                f"{nearest(method, [*RunConfig.model_fields, *METHODS])} Methods are {', '.join(METHODS)}."
+            )
         if name is None:
             of_recipe.append(override)
         elif separator and dot and field:

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,11 +36,12 @@ from langptune_rs.baselines.method import Method, ScoredSessions
 from langptune_rs.baselines.registry import find_method
 from langptune_rs.data import Dataset, Sessions, load
 from langptune_rs.data.store.tables import read_whole_parquet, write_parquet
-from langptune_rs.errors import LangptuneError, RunError
+from langptune_rs.errors import LangptuneError, ModelError, RunError
 from langptune_rs.evaluation.summary import score_sessions
 from langptune_rs.experiments.compare.peak_memory import peak_memory, start_of_peak
 from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
+from langptune_rs.seeds import derive_seed
 
 TASK, RESULTS, PER_USER = "task.json", "results.json", "per_user.parquet"
 MODEL, CHECKPOINT, FAILURE = "model", "checkpoint.pt", "failure.txt"
@@ -62,14 +64,22 @@ class Ranked:
     """Sessions at most, drawn with the seed of the data."""
     data_seed: int
     k: int
+    train_share: float = 1.0
+    """The share of the train sessions that methods learn from, drawn with the seed of each fit."""
+
+    def learned_from(self, dataset: Dataset, seed: int) -> Dataset:
+        """The data set as a method sees it that is fitted with `seed`: as a run of that seed does."""
+        return dataset.with_train_share(self.train_share, derive_seed(seed, "train-share"))
 
     def sessions(self, of: Sessions) -> Sessions:
         """The sessions to rank among all sessions of the data set."""
         return of.select(self.split).sample(self.limit, self.data_seed)
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two methods to have ranked the same."""
-        return {"data": self.content, "split": self.split, "limit": self.limit, "seed": self.data_seed, "k": self.k}
+        """What must be equal for two methods to have learned from the same and ranked the same."""
+        share = {} if self.train_share == 1 else {"train_share": self.train_share}
+        data = {"data": self.content, "split": self.split, "limit": self.limit, "seed": self.data_seed, "k": self.k}
+        return data | share
 
 
 @dataclass(frozen=True)
@@ -156,15 +166,24 @@ def check_folder(task: Task) -> None:
     wanted = json.loads(json.dumps(task.identity()))
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in wanted if found[key] != wanted[key]]
+        was, asked = flat({key: found[key] for key in wanted}), flat(wanted)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged. Remove {task.folder}, and it is made again.") from error
+    differing = [key for key in was | asked if was.get(key) != asked.get(key)]
     if differing:
         raise RunError(
             f"{task.folder} holds {task.method} with another {' and '.join(differing)}: "
-            + "; ".join(f"{key} is {_short(found[key])}, not {_short(wanted[key])}" for key in differing)
+            + "; ".join(f"{key} is {_short(was.get(key))}, not {_short(asked.get(key))}" for key in differing)
             + ". Give another --output, or remove that folder."
         )
+
+
+def flat(values: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """The values of a nested mapping by their keys, those of inner ones behind a dot."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{within}{key}.") if isinstance(value, Mapping) else {within + key: value}
+    return found
 
 
 def read_outcome(task: Task) -> Outcome:
@@ -196,7 +215,8 @@ def _work(task: Task) -> None:
             traceback.print_exc()
         with suppress(OSError):
             write_text(task.folder / FAILURE, said + "\n")
-        sys.exit(NO_ROOM if full else REFUSED if known else 1)
+        refused = known and not isinstance(error, ModelError)  # a model that is not read now may be the next time
+        sys.exit(NO_ROOM if full else REFUSED if refused else 1)
 
 
 def _is_of_full_disk(error: BaseException) -> bool:
@@ -228,7 +248,7 @@ def _end_with_parent() -> None:
 
 
 def _fit_and_rank(task: Task) -> None:
-    dataset = load(task.ranked.data)
+    dataset = task.ranked.learned_from(load(task.ranked.data), task.seed)
     sessions = task.ranked.sessions(dataset.sessions)
     start_of_peak()
     method, fit_seconds, peak = (_opened if task.fitted_in else _fitted)(task, dataset)
@@ -319,9 +339,9 @@ def _reason(folder: Path, exit_code: int | None) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value for a message; the hashes of data as one short hash."""
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"…{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    """A value for a message; a hash of data, and what else is long, as a short hash."""
+    text = "not set" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"…{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 _HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +16,8 @@ import polars as pl
 from langptune_rs.data import Sessions
 from langptune_rs.data.store.folder import read_item_fields
 from langptune_rs.errors import RunError
-from langptune_rs.experiments.evaluate import PACKAGES
 from langptune_rs.experiments.kept import Kept
+from langptune_rs.experiments.machine import versions
 from langptune_rs.experiments.steerability import faithfulness, readability
 from langptune_rs.experiments.steerability.catalogs import TaggedCatalog
 from langptune_rs.experiments.steerability.edits import APPENDED, INSERTED, REQUEST
@@ -100,8 +98,7 @@ def measure_steerability(
         results = {
             **measured.results(),
             "seconds": time.monotonic() - started,
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
-            | {"python": platform.python_version()},
+            "versions": versions(),
         }
         write_text(steerability_path(first.folder, split), json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
