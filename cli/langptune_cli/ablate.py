@@ -35,6 +35,9 @@ def ablate(
         bool,
         typer.Option("--policy-only", help="Train one embedder first, and under it a policy for each value and seed."),
     ] = False,
+    guards: Annotated[
+        bool, typer.Option(help="Measure what the profiles rest on, which loads the models of each run again.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Train a run for each value of one key and each seed, and compare them with the recipe's own value.
@@ -53,6 +56,7 @@ def ablate(
         seeds=range(seeds),
         split=split,
         policy_only=policy_only,
+        guards=guards,
     )
     if as_json:
         typer.echo(json.dumps(ablation))

@@ -1,5 +1,6 @@
-"""Folders and files of any name: none is a pattern, an address or a column."""
+"""Folders and files of any name: none is a pattern, an address or a column; and disks without room."""
 
+import errno
 import json
 import os
 import re
@@ -135,3 +136,11 @@ def test_the_columns_of_a_file_of_any_name_are_read(tmp_path):
     file.write_text("item_id,title\n1,One\n", encoding="utf-8")
     assert read_form(file).names == ("item_id", "title")
     assert Files(items=file).find("items", "csv", "items.csv") == file
+
+
+def test_a_table_on_a_full_disk_is_an_error_of_the_file_system():
+    """As that of any other file is, so that the command line says it in one line."""
+    table = pl.DataFrame({"n": range(100_000)})
+    with pytest.raises(OSError, match="No space left on device") as found:
+        write_parquet(table, Path("/dev/full"))
+    assert (found.value.errno, found.value.filename) == (errno.ENOSPC, "/dev/full")

@@ -9,10 +9,14 @@ import pytest
 from matplotlib.image import imread
 from tests.experiments.tiny_ablations import SHORT, ablate, make_recipe
 
+from langptune_rs.data import load
 from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
 from langptune_rs.experiments.ablate.figures import LOOKS, PAPER, draw, series_of
 from langptune_rs.experiments.ablate.page import html as page_of
 from langptune_rs.experiments.ablate.page import latex, markdown
+from langptune_rs.experiments.compare.from_runs import rows_of_runs
+from langptune_rs.experiments.compare.guards import guard_rows
+from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.seeds import compare_seeds
 from langptune_rs.runs.folder import read_config
 from langptune_rs.runs.metrics_log import read_metrics
@@ -201,10 +205,11 @@ def test_the_page_has_the_structure_that_a_screen_reader_goes_by(ablated):
     found = _Structure()
     found.feed((output / "ablation.html").read_text())
     assert found.tags.count("h1") == found.tags.count("main") == 1
-    assert found.tags.count("caption") == found.tags.count("table") == 2 + 2 + 3
+    assert found.tags.count("caption") == found.tags.count("table") == 2 + 2 + 2 + 3
     assert set(found.scopes) == {"col", "row"}
     assert [role for role, _ in found.labels] == ["img", "img"]
-    assert "NDCG@20 of LangPTune, greedy: 12: " in found.labels[0][1]
+    for series in ("LangPTune, greedy", "LangPTune, sampled", "LangPTune-0, greedy", "LangPTune-0, sampled"):
+        assert f"NDCG@20 of {series}: 12: " in found.labels[0][1]
     assert not found.outside
 
 
@@ -217,8 +222,33 @@ def test_the_pages_say_what_the_numbers_say(ablated):
         assert any(line.startswith(f"| {row['label']}") and mean in line for line in text.splitlines())
         assert any(line.startswith(f"${row['label']}$ & ${mean}$") for line in tex.splitlines()), tex
         assert mean in page
+        before = f"{row['untrained']['greedy']['ndcg@20']['mean']:.4f}"
+        assert any(line.startswith(f"| {row['label']}") and before in line for line in text.splitlines())
+        assert before in page
+    assert "| LangPTune-0, NDCG@20 |" in " ".join(text.split())
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
     assert len({line.count(" & ") for line in tex.splitlines() if " & " in line}) == 1
+
+
+def test_what_the_profiles_rest_on_stands_beside_every_value(ablated):
+    """Among it what the titles of the history have more than a profile of each length."""
+    ablation, output = ablated
+    page, text = ((output / f"ablation.{kind}").read_text() for kind in ("html", "md"))
+    for row in ablation["rows"]:
+        config = read_config(output / row["runs"][0])
+        ranked = Ranked(output / "data", ablation["content"], ablation["split"], None, config.data.seed, 20)
+        runs = [output / run for run in row["runs"]]
+        rows, sessions = rows_of_runs(runs, ranked, None)
+        dataset = load(output / "data")
+        for found in guard_rows(rows, sessions, ranked, dataset, output / "guards"):
+            if found.method != "LangPTune":
+                continue
+            shown = row["guards"][found.decoding]
+            assert shown["titles"]["mean"] == pytest.approx(found.guards.titles.mean(), abs=1e-12)
+            lost = found.scores["ndcg@20"] - found.guards.titles
+            assert shown["titles"]["difference"] == pytest.approx(lost.mean(), abs=1e-12)
+            assert f"{shown['titles']['mean']:.4f}" in page
+            assert f"{shown['titles']['mean']:.4f}" in text.partition("## What the profiles rest on")[2]
 
 
 def test_texts_are_escaped(ablated):

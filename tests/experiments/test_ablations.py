@@ -8,6 +8,7 @@ from tests.experiments.tiny_ablations import SHORT, ablate, make_recipe
 
 from langptune_rs.config import load_config, to_toml
 from langptune_rs.errors import InputError
+from langptune_rs.experiments.ablate.ablate import _settings as settings_of
 from langptune_rs.experiments.ablate.ablations import (
     ABLATIONS,
     Limits,
@@ -164,6 +165,8 @@ def test_the_users_penalty_is_kept_in_an_ablation_of_the_reward(recipe, tmp_path
         config = load_config("quickstart", given)
         plan = Plan(ablation, "quickstart", given, config, ("ndcg",), own_value(ablation, config), (0,), "test", False)
         assert plan.config_of("ndcg", 0, tmp_path).rlso.overlong_penalty == penalty
+        shown = [setting for setting in settings_of(plan, "ndcg") if "overlong_penalty" in setting]
+        assert len(shown) == (0 if given else 1), "the page shows the user's own among the settings of all"
 
 
 def test_a_policy_alone_goes_with_what_the_policy_learns_from():

@@ -179,7 +179,9 @@ def test_the_guards_are_those_of_a_brute_force(guarded, run, name, decoding):
     donors = derangement(sessions.user_ids.to_list(), config.seed, "history-swap")
     holds(guards.swapped, texts[donors])
     holds(guards.memorised, np.full((len(sessions), 1), guards.without_history[0]))
+    holds(guards.titles, [[dataset.history_titles(sessions, i)] for i in range(len(sessions))])
     assert (guards.swapped != rows[name].scores["ndcg@20"]).any()
+    assert (guards.titles != rows[name].scores["ndcg@20"]).any()
 
 
 def test_the_profile_without_a_history_is_written_by_the_policy_of_the_row(guarded, run):
@@ -277,6 +279,7 @@ def guards_of(difference, p):
         "copied_share": 0.5,
         "swapped": swapped,
         "memorised": numbers,
+        "titles": {**numbers, "difference": 0.1, "interval": [-1, 1], "p": 0.04},
         "without_history": ["Likes films."],
     }
 
@@ -292,7 +295,7 @@ def test_profiles_that_another_user_could_have_are_said_to_be_such():
     assert "(difference -0.1000, p = 0.001)" in said[1]
     shown = cells_of_guards(comparison)
     mean = "0.1000 [0.0500, 0.1500]"
-    assert shown[0] == ["good", "0.2000", mean, "25%", "50%", mean, "< 0.001", mean]
+    assert shown[0] == ["good", "0.2000", mean, "25%", "50%", mean, "< 0.001", mean, mean, "0.040"]
     assert shown[3][5:7] == ["–", "–"]
     assert {len(row) for row in shown} == {len(guard_header(comparison))}
 
@@ -323,6 +326,9 @@ def test_the_command_shows_them_and_needs_no_model_without_them(guarded, run, tm
     assert shown["swapped"]["difference"] == pytest.approx((own - guards.swapped).mean())
     assert shown["swapped"]["mean"] == pytest.approx(guards.swapped.mean())
     assert shown["memorised"]["mean"] == pytest.approx(guards.memorised.mean())
+    assert shown["titles"]["mean"] == pytest.approx(guards.titles.mean())
+    assert shown["titles"]["difference"] == pytest.approx((own - guards.titles).mean())
+    assert shown["titles"]["p"] == paired_permutation_test(own, guards.titles, clusters=users)
     assert shown["changed_share"] == pytest.approx(guards.changed.mean())
     page, markdown, tex = ((out / f"comparison.{kind}").read_text() for kind in ("html", "md", "tex"))
     for text in (result.output, page, markdown, tex):
@@ -336,7 +342,7 @@ def test_the_command_shows_them_and_needs_no_model_without_them(guarded, run, tm
         assert scrubbed in page
         assert any(x.startswith(row.name) and scrubbed in x for x in tex.partition("What the")[2].splitlines())
     assert page.count("<caption>") == 3
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 2
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
 
     bare = tmp_path / "bare"
     shutil.copytree(run, bare)

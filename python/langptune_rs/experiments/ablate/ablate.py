@@ -25,8 +25,10 @@ from langptune_rs.experiments.ablate.ablations import (
 from langptune_rs.experiments.ablate.examples import examples_of
 from langptune_rs.experiments.ablate.figures import write_figures
 from langptune_rs.experiments.ablate.page import write_pages
-from langptune_rs.experiments.ablate.rows import rows_of
+from langptune_rs.experiments.ablate.rows import guards_of, rows_of
 from langptune_rs.experiments.ablate.running import Plan, check_values, run_all
+from langptune_rs.experiments.compare.guards import FOLDER as GUARDS
+from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.machine import machine, versions
 from langptune_rs.experiments.prepared import prepared
 from langptune_rs.experiments.seeds import check_seeds
@@ -47,6 +49,7 @@ def ablate(
     seeds: Sequence[int] = (0,),
     split: str = VALIDATION,
     policy_only: bool = False,
+    guards: bool = True,
 ) -> dict[str, Any]:
     """Train and evaluate a run for each value and seed; write `ablation.json`, its pages and figures into `output`.
 
@@ -62,6 +65,7 @@ def ablate(
         seeds: of the runs; a session's scores are averaged over them.
         split: the sessions that are ranked. The test split is read only if it is named here.
         policy_only: train every policy under one embedder, which is trained first.
+        guards: whether to measure what the profiles rest on, for which the models of each run are loaded again.
 
     Raises:
         InputError: for an ablation or a value that cannot be, no seeds, or one twice.
@@ -96,7 +100,7 @@ def ablate(
 
         def after_seed(runs: Mapping[Value, Sequence[Path]]) -> None:
             nonlocal summary
-            summary = _summary(plan, runs, output, dataset, list(overrides))
+            summary = _summary(plan, runs, output, dataset, list(overrides), guards=guards)
             write_text(output / ABLATION, json.dumps(summary, indent=2, allow_nan=False) + "\n")
             write_figures(summary, output)
             write_pages(summary, output)
@@ -106,7 +110,13 @@ def ablate(
 
 
 def _summary(
-    plan: Plan, runs: Mapping[Value, Sequence[Path]], output: Path, dataset: Dataset, overrides: list[str]
+    plan: Plan,
+    runs: Mapping[Value, Sequence[Path]],
+    output: Path,
+    dataset: Dataset,
+    overrides: list[str],
+    *,
+    guards: bool,
 ) -> dict[str, Any]:
     """The content of ablation.json."""
     ablation = plan.ablation
@@ -116,6 +126,10 @@ def _summary(
     sessions, rows = rows_of(by_label, own, plan.split)
     users = sessions["user_id"].to_list()
     config = read_config(by_label[own][0])
+    measured: dict[str, Any] = {}
+    if guards:
+        ranked = Ranked(output, dataset.content, plan.split, None, config.data.seed, config.evaluation.k)
+        measured = guards_of(by_label, sessions, ranked, dataset, output / GUARDS)
     return {
         "name": ablation.name,
         "key": ablation.key,
@@ -139,6 +153,7 @@ def _summary(
                 "settings": _settings(plan, value),
                 "runs": [str(run.relative_to(output)) for run in runs[value]],
                 **row,
+                "guards": measured.get(row["label"]),
             }
             for value, row in zip(plan.values, rows, strict=True)
         ],

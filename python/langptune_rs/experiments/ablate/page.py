@@ -12,6 +12,7 @@ from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE, LOG_LIKELIHO
 from langptune_rs.evaluation.tables import latex_table, markdown_table
 from langptune_rs.experiments.ablate.examples import RULE
 from langptune_rs.experiments.ablate.figures import ALL, HEADLINE, headline, inline_figure, shown_metrics
+from langptune_rs.experiments.compare.page import GUARD_TITLE, cells_of_guards, doubts, guard_header, guard_notes
 from langptune_rs.experiments.pages import render
 from langptune_rs.experiments.report.tables import ARROW, comparison_header, comparison_rows, label, p_text
 from langptune_rs.files import write_text
@@ -59,6 +60,35 @@ def gains_table(ablation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     return _compared(ablation, rows, "p")
 
 
+def guards_table(ablation: Mapping[str, Any], decoding: str) -> tuple[list[str], list[list[str]]]:
+    """What the profiles of one decoding rest on with each value; no rows where that was not measured."""
+    comparison = _as_comparison(ablation, decoding)
+    return [ablation["title"].lower(), *guard_header(comparison)[1:]], cells_of_guards(comparison)
+
+
+def _as_comparison(ablation: Mapping[str, Any], decoding: str) -> dict[str, Any]:
+    """The values as the methods of a comparison, as far as `cells_of_guards` and `doubts` look at them."""
+    rows = [
+        {
+            "name": row["label"],
+            "metrics": row["metrics"][decoding],
+            "guards": row["guards"] and row["guards"].get(decoding),
+        }
+        for row in ablation["rows"]
+    ]
+    return {"k": ablation["k"], "rows": rows}
+
+
+def _guard_parts(ablation: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
+    """For each decoding the caption, head and rows of `guards_table`, and the doubts; none where none was measured."""
+    parts = []
+    for decoding in _decodings(ablation):
+        head, rows = guards_table(ablation, decoding)
+        if rows:
+            parts.append((f"{decoding.capitalize()} profiles", head, rows, doubts(_as_comparison(ablation, decoding))))
+    return parts
+
+
 def markdown(ablation: Mapping[str, Any]) -> str:
     """The tables, what their numbers are, and the examples, in Markdown."""
     parts = [f"# {title(ablation)}", verdict(ablation)]
@@ -70,8 +100,12 @@ def markdown(ablation: Mapping[str, Any]) -> str:
         markdown_table(*differences_table(ablation)),
         f"{ablation['method']} with each value less {ablation['rows'][0]['gain']['over']}:",
         markdown_table(*gains_table(ablation)),
-        f"## Profiles side by side\n\n{RULE}",
     ]
+    if of_guards := _guard_parts(ablation):
+        parts += [f"## {GUARD_TITLE}", " ".join(guard_notes(ablation))]
+        for caption, head, rows, doubted in of_guards:
+            parts += [f"{caption}:", markdown_table(head, rows), *doubted]
+    parts.append(f"## Profiles side by side\n\n{RULE}")
     for example in ablation["examples"]:
         history = "; ".join(example["history"])
         parts.append(f"User {example['user']} chose next: {example['target']}. History, oldest first: {history}.")
@@ -114,6 +148,11 @@ def html(ablation: Mapping[str, Any]) -> str:
         all_charts=Markup(inline_figure(ablation, ALL, shown_metrics(ablation))),
         tables=[_split(*table) for table in tables],
         compared=[_split(*table) for table in compared],
+        guard_title=GUARD_TITLE,
+        guard_notes=guard_notes(ablation),
+        guards=[
+            (_split(f"{caption}.", head, rows), doubted) for caption, head, rows, doubted in _guard_parts(ablation)
+        ],
         examples=ablation["examples"],
         rule=RULE,
         notes_of=p_notes,
@@ -123,6 +162,7 @@ def html(ablation: Mapping[str, Any]) -> str:
             *((row["label"], ", ".join(row["settings"])) for row in ablation["rows"]),
         ],
         machine=ablation["machine"],
+        versions=ablation["versions"],
     )
 
 

@@ -11,9 +11,13 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from langptune_rs.baselines.method import Decoding
+from langptune_rs.data import Dataset
 from langptune_rs.errors import RunError
 from langptune_rs.evaluation.significance import bootstrap_intervals
 from langptune_rs.evaluation.summary import compare_sessions, with_holm
+from langptune_rs.experiments.compare.from_runs import rows_of_runs
+from langptune_rs.experiments.compare.guards import guard_rows, summary
+from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.comparisons import Scores, scores_of
 from langptune_rs.experiments.seeds import average_seeds, compare_seeds
 from langptune_rs.runs.folder import read_config
@@ -69,6 +73,26 @@ def rows_of(runs: Mapping[str, Sequence[Path]], own: str, split: str) -> tuple[p
         }
         for label, of_value in runs.items()
     ]
+
+
+def guards_of(
+    runs: Mapping[str, Sequence[Path]], sessions: pl.DataFrame, ranked: Ranked, dataset: Dataset, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """{label: {decoding: what the profiles of the trained method rest on}}, as comparison.json has it for a method.
+
+    What is measured of a run is kept in `folder`. Raises what `guard_rows` raises.
+    """
+    users = sessions["user_id"].to_list()
+    found: dict[str, dict[str, Any]] = {}
+    for label, of_value in runs.items():
+        rows, _ = rows_of_runs(of_value, ranked, sessions)
+        trained = [row for row in rows if row.method != BASELINE]
+        found[label] = {
+            row.decoding: summary(row.scores[f"ndcg@{ranked.k}"], row.guards, users)
+            for row in guard_rows(trained, sessions, ranked, dataset, folder)
+            if row.decoding is not None and row.guards is not None
+        }
+    return found
 
 
 def _metrics(

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from langptune_rs.baselines.method import Method
 from langptune_rs.config import RunConfig, load_config
 from langptune_rs.data import Dataset
 from langptune_rs.errors import DataError, InputError, ModelError, RunError
-from langptune_rs.evaluation.significance import bootstrap_intervals, paired_permutation_test
+from langptune_rs.evaluation.significance import bootstrap_intervals
 from langptune_rs.evaluation.summary import LOWER_IS_BETTER, compare_sessions, with_holm
 from langptune_rs.experiments.compare.fitting import VALIDATION, fit_methods
 from langptune_rs.experiments.compare.from_runs import check_budget, check_runs, rows_of_runs
+from langptune_rs.experiments.compare.guards import FOLDER as GUARDS
 from langptune_rs.experiments.compare.guards import guard_rows
+from langptune_rs.experiments.compare.guards import summary as guards_summary
 from langptune_rs.experiments.compare.page import write_pages
-from langptune_rs.experiments.compare.rows import GROUPS, Compared, Guards, LeftOut
+from langptune_rs.experiments.compare.rows import GROUPS, Compared, LeftOut
 from langptune_rs.experiments.compare.settings import Plan, find_methods, plan_of, split_overrides
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.machine import machine, versions
@@ -31,7 +33,7 @@ from langptune_rs.files import locked, write_text
 from langptune_rs.runs.folder import resolved_data
 from langptune_rs.runs.results import TEST
 
-COMPARISON, GUARDS = "comparison.json", "guards"
+COMPARISON = "comparison.json"
 
 
 def compare(
@@ -177,33 +179,7 @@ def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:
             }
             for metric, scores in row.scores.items()
         },
-        "guards": None if row.guards is None else _guards(row.scores[headline], row.guards, users),
-    }
-
-
-def _guards(own: NDArray[np.float64], guards: Guards, users: ArrayLike) -> dict[str, Any]:
-    """Guards as comparison.json has them: means, 95% intervals, and how far another user's profile falls behind.
-
-    "difference" is the method's `own` score less the swapped one, and "p" that of the paired permutation test.
-    """
-    rankings = {"scrubbed": guards.scrubbed, "memorised": guards.memorised}
-    if guards.swapped is not None:
-        rankings["swapped"] = guards.swapped
-    intervals = bootstrap_intervals(rankings, clusters=users)
-    means: dict[str, dict[str, Any]] = {
-        name: {"mean": float(scores.mean()), "low": intervals[name][0], "high": intervals[name][1]}
-        for name, scores in rankings.items()
-    }
-    if guards.swapped is not None:
-        p = paired_permutation_test(own, guards.swapped, clusters=users)
-        means["swapped"] |= {**_difference(own - guards.swapped, users), "p": p}
-    return {
-        "scrubbed": means["scrubbed"],
-        "changed_share": float(guards.changed.mean()),
-        "copied_share": float(guards.copied.mean()),
-        "swapped": means.get("swapped"),
-        "memorised": means["memorised"],
-        "without_history": list(guards.without_history),
+        "guards": None if row.guards is None else guards_summary(row.scores[headline], row.guards, users),
     }
 
 
@@ -239,8 +215,3 @@ def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> l
 
 def _best_first(rows: Sequence[Compared], headline: str) -> list[Compared]:
     return sorted(rows, key=lambda row: -float(row.scores[headline].mean()))
-
-
-def _difference(differences: NDArray[np.float64], users: ArrayLike) -> Mapping[str, Any]:
-    low, high = bootstrap_intervals({"difference": differences}, clusters=users)["difference"]
-    return {"difference": float(differences.mean()), "interval": [low, high]}

@@ -1,4 +1,4 @@
-"""What the profiles of a run rest on: four measures beside the scores of every method that ranks by profiles.
+"""What the profiles of a run rest on: five measures beside the scores of every method that ranks by profiles.
 
 - scrubbed: the ranking by profiles without the words of the target's own title. A score that falls with them was made
   by naming the target.
@@ -6,6 +6,7 @@
 - swapped: the ranking by the profile of another user. It must do worse, or profiles say nothing about the user.
 - memorised: the ranking by one profile that the policy wrote without any history. It shows what a policy knows of the
   data set, and what an embedder does for every user alike.
+- titles: the ranking by the titles of the history in place of a profile. What it has more is what the profile lost.
 
 Each is computed from the profiles that the evaluation of the run has written, and ranked by the embedder that the
 method reads with. Methods without profiles have none of them: EMB-0 reads the history's text itself, and its model
@@ -27,13 +28,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from langptune_rs.baselines.langptune import LangPTune
 from langptune_rs.baselines.registry import find_method
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.data.store.tables import read_whole_parquet, write_parquet
 from langptune_rs.errors import DataError, InputError, ModelError, RunError
+from langptune_rs.evaluation.significance import bootstrap_intervals, paired_permutation_test
 from langptune_rs.evaluation.summary import score_sessions
 from langptune_rs.experiments.compare.rows import Compared, Guards
 from langptune_rs.experiments.compare.task import Ranked
@@ -66,7 +68,9 @@ _WORD = re.compile(r"([^\W_]+(?:['’][^\W_]+)*)([ \t]?)")
 _YEAR = re.compile(r"[(\[]\s*(?:1[89]|20)\d\d(?:\s*[-–]\s*(?:\d{4})?)?\s*[)\]]")
 """The years in brackets that catalogs of films put behind a title: (1995), [1995–1998]."""
 
-DEFINITION = 1
+FOLDER = "guards"
+"""Where an experiment keeps what was measured, within its own folder."""
+DEFINITION = 2
 """Counts up when a measure changes its meaning, so that what is kept of an earlier one is computed again."""
 TEXTS_PER_STEP = 1024
 """Profiles embedded between two steps of the progress."""
@@ -76,7 +80,7 @@ _COLUMNS = pl.Schema(
     {
         "decoding": pl.String(),
         "session_id": pl.Int64(),
-        **dict.fromkeys(("scrubbed", "changed", "copied", "swapped", "memorised"), pl.Float64()),
+        **dict.fromkeys(("scrubbed", "changed", "copied", "swapped", "memorised", "titles"), pl.Float64()),
         "without_history": pl.String(),
     }
 )
@@ -239,15 +243,18 @@ def _guards(
         raise unlike_results(profiles_path(run.folder, ranked.split), f"has no profiles of {name}", run.folder)
 
     titles = run.dataset.catalog.titles
+    of_histories = [[[run.dataset.history_titles(s, i)] for i in range(len(s))] for _, s, _, _ in sets]
     scrubbed = [_scrubbed(texts_NS, [titles[item] for item in sessions.targets]) for _, sessions, texts_NS, _ in sets]
     all_NS = [
         *(row for _, _, texts_NS, _ in sets for row in texts_NS),
-        *(row for texts_NS in scrubbed for row in texts_NS),
+        *(row for texts_NS in (*scrubbed, *of_histories) for row in texts_NS),
     ]
     embedded = _Embedded(recommender, [without_history, *chain.from_iterable(all_NS)], f"{name}: profiles")
 
     frames = []
-    for (decoding, sessions, texts_NS, copied_NS), scrubbed_NS in zip(sets, scrubbed, strict=True):
+    for (decoding, sessions, texts_NS, copied_NS), scrubbed_NS, titles_N1 in zip(
+        sets, scrubbed, of_histories, strict=True
+    ):
         ndcg = partial(embedded.ndcg, sessions=sessions, k=ranked.k)
         try:
             donors = derangement(sessions.user_ids.to_list(), run.config.seed, "history-swap")
@@ -266,6 +273,7 @@ def _guards(
             "copied": copied_NS.mean(axis=1),
             "swapped": swapped,
             "memorised": ndcg([[without_history]] * len(sessions)),
+            "titles": ndcg(titles_N1),
             "without_history": without_history,
         }
         frames.append(pl.DataFrame(columns).cast(_COLUMNS))
@@ -369,8 +377,39 @@ def _of_row(
         copied=mean("copied"),
         swapped=mean("swapped") if has_swap else None,
         memorised=mean("memorised"),
+        titles=mean("titles"),
         without_history=[table["without_history"][0] for table in tables],
     )
+
+
+def summary(own: NDArray[np.float64], guards: Guards, users: ArrayLike) -> dict[str, Any]:
+    """Guards as comparison.json has them: means, 95% intervals, and paired differences to the method itself.
+
+    "difference" of "swapped" and "titles" is the method's `own` score less that of the ranking, (n,), with its 95%
+    interval; "p" is that of the paired permutation test.
+    """
+    rankings = {"scrubbed": guards.scrubbed, "memorised": guards.memorised, "titles": guards.titles}
+    if guards.swapped is not None:
+        rankings["swapped"] = guards.swapped
+    intervals = bootstrap_intervals(rankings, clusters=users)
+    means: dict[str, dict[str, Any]] = {
+        name: {"mean": float(scores.mean()), "low": intervals[name][0], "high": intervals[name][1]}
+        for name, scores in rankings.items()
+    }
+    for name in means.keys() & {"swapped", "titles"}:
+        less = own - rankings[name]
+        low, high = bootstrap_intervals({"difference": less}, clusters=users)["difference"]
+        p = paired_permutation_test(own, rankings[name], clusters=users)
+        means[name] |= {"difference": float(less.mean()), "interval": [low, high], "p": p}
+    return {
+        "scrubbed": means["scrubbed"],
+        "changed_share": float(guards.changed.mean()),
+        "copied_share": float(guards.copied.mean()),
+        "swapped": means.get("swapped"),
+        "memorised": means["memorised"],
+        "titles": means["titles"],
+        "without_history": list(guards.without_history),
+    }
 
 
 def _runs(row: Compared) -> list[Path]:

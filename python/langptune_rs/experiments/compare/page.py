@@ -186,7 +186,7 @@ GUARD_TITLE = "What the profiles rest on"
 def guard_header(comparison: Mapping[str, Any]) -> list[str]:
     """The names of the columns of `cells_of_guards`."""
     own = label(f"ndcg@{comparison['k']}")
-    return ["method", own, "title out", "changed", "copied", "another's profile", "p", "no history"]
+    return ["method", own, "title out", "changed", "copied", "another's profile", "p", "no history", "titles", "p"]
 
 
 def cells_of_guards(comparison: Mapping[str, Any]) -> list[list[str]]:
@@ -206,6 +206,8 @@ def cells_of_guards(comparison: Mapping[str, Any]) -> list[list[str]]:
                 _mean(swapped),
                 p_text(None if swapped is None else swapped["p"]),
                 _mean(guards["memorised"]),
+                _mean(guards["titles"]),
+                p_text(guards["titles"]["p"]),
             ]
         )
     return found
@@ -221,6 +223,8 @@ def guard_notes(comparison: Mapping[str, Any]) -> list[str]:
         f"Another's profile: {ndcg} by the profile of another user, drawn by the seed; p: of the paired permutation "
         "test against the method itself, not corrected.",
         f"No history: {ndcg} by one greedy profile that the policy wrote for an empty history.",
+        f"Titles: {ndcg} by the same embedder where it reads the titles of the history in place of a profile; p: as "
+        "before.",
     ]
 
 
