@@ -38,7 +38,7 @@ def test_policies_are_trained_from_equally_many_profiles_under_one_embedder(reci
     settings = (*SHORT, "rlso.steps=4", "rlso.epochs=1")
     result = ablate(recipe, "num-profiles", tmp_path, *options, settings=settings)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"data", "embedder", "2", "4"}
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"data", "embedder", "guards", "2", "4"}
     assert "rlso" not in {line["phase"] for line in read_metrics(tmp_path / "embedder")}
     written = {}
     for run in tmp_path.glob("[24]/seed-*"):
