@@ -171,6 +171,8 @@ def test_the_pages_say_what_the_numbers_say(compared):
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert of_run["fit_seconds"] == sum(step.get("time/seconds", 0) for step in logged) > 0
     assert row(comparison, "LangPTune-0")["fit_seconds"] is None
+    command = f"langptune compare {run / 'data'} --output {output} --methods Random,MP,EMB-0 --run {run} --seeds 3"
+    assert f"<code>{command} --config {run / 'config.toml'} --set EMB-0.max_tokens=256</code>" in page
 
 
 class _Structure(html.parser.HTMLParser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -119,12 +120,35 @@ def compare(
             "rows": [_summary(row, users, headline) for row in rows],
             "tests": paired_tests(rows, users, headline),
             "left_out": [{"method": out.method, "reason": out.reason} for out in left_out],
+            "command": _command(data, output, methods, runs, seeds, recipe, overrides, split, guards=guards),
             "machine": machine(),
             "versions": versions(),
         }
         write_text(output / COMPARISON, json.dumps(comparison, indent=2, allow_nan=False) + "\n")
         write_pages(comparison, output)
     return comparison
+
+
+def _command(
+    data: str,
+    output: Path,
+    methods: str,
+    runs: Sequence[Path],
+    seeds: Sequence[int],
+    recipe: str | None,
+    overrides: Sequence[str],
+    split: str,
+    *,
+    guards: bool,
+) -> str:
+    """The command that makes a comparison, for its page."""
+    parts = ["langptune", "compare", str(data), "--output", str(output), "--methods", methods]
+    parts += [part for run in runs for part in ("--run", str(run))]
+    parts += ["--seeds", str(len(seeds))] if list(seeds) == list(range(len(seeds))) else []
+    parts += ["--config", recipe] if recipe else []
+    parts += [part for override in overrides for part in ("--set", override)]
+    parts += ["--split", split] if split != TEST else []
+    return shlex.join([*parts, *([] if guards else ["--no-guards"])])
 
 
 def _plans(

@@ -329,6 +329,7 @@ def html(comparison: Mapping[str, Any]) -> str:
             for row in comparison["rows"]
             if row["settings"]
         ],
+        command=comparison["command"],
         machine=comparison["machine"],
         versions=comparison["versions"],
     )
