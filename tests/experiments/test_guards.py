@@ -15,6 +15,7 @@ from tests.experiments.tiny import make_run
 from typer.testing import CliRunner
 
 from langptune_cli.app import app
+from langptune_rs.config import load_config, to_toml
 from langptune_rs.errors import InputError, RunError
 from langptune_rs.evaluation.significance import paired_permutation_test
 from langptune_rs.experiments.compare import guards as module
@@ -268,6 +269,27 @@ def test_one_user_has_no_other_to_swap_with(tmp_path):
     assert list(rows) == ["LangPTune-0", "LangPTune-RLSO"]
     assert all(row.guards.swapped is None for row in rows.values())
     assert all(len(row.guards.memorised) == 1 for row in rows.values())
+
+
+def test_a_run_of_one_iteration_shows_its_embedder_with_the_initial_policy_too(run, guarded, tmp_path):
+    """As LangPTune-CL, unless runs of that are given."""
+    rows, _, _, _ = guarded
+    assert "LangPTune-CL" not in rows, "of two iterations the embedder has read trained profiles"
+    one = tmp_path / "one"
+    shutil.copytree(run, one)
+    (one / "config.toml").write_text(to_toml(load_config(one / "config.toml", ["iterations=1"])))
+    found, frame, _ = measured([one], tmp_path / "guards")
+    scores = read_scores(one).filter(method="contrastive")
+    for decoding, table in (("greedy", "parts"), ("sampled", "sampled_parts")):
+        name = "LangPTune-CL, sampled" if decoding == "sampled" else "LangPTune-CL"
+        own = scores.filter(table=table).sort("session_id")["ndcg@20"].to_numpy()
+        assert np.array_equal(found[name].scores["ndcg@20"], own)
+        assert found[name].costs["fit_seconds"] is None
+        untrained = rows[name.replace("-CL", "-0")].guards
+        assert found[name].guards.without_history == untrained.without_history
+        assert np.array_equal(found[name].guards.copied, untrained.copied)
+        assert np.array_equal(found[name].guards.titles, rows["LangPTune"].guards.titles), "the embedder is the same"
+    assert len(frame) == len(own)
 
 
 def guards_of(difference, p):

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 
+from langptune_rs.baselines.langptune import LangPTune, LangPTuneCl
 from langptune_rs.baselines.method import Decoding
 from langptune_rs.baselines.registry import find_method
 from langptune_rs.config import RunConfig
@@ -24,13 +25,16 @@ from langptune_rs.experiments.seeds import average_seeds
 from langptune_rs.runs.folder import CONFIG, read_config
 from langptune_rs.runs.metrics_log import read_metrics
 from langptune_rs.runs.origin import read_origin
-from langptune_rs.runs.results import BASELINE, read_results
+from langptune_rs.runs.results import BASELINE, PARTS, read_results
 
 
 def rows_of_runs(
     runs: Sequence[Path], ranked: Ranked, sessions: pl.DataFrame | None
 ) -> tuple[list[Compared], pl.DataFrame | None]:
     """The methods that runs have trained, and LangPTune-0 before them, in both decodings; and the sessions ranked.
+
+    Runs of LangPTune with one iteration are those of LangPTune-CL too, where no others are given: their embedder was
+    trained before the policy was, as it would be alone, and they were evaluated with the initial policy's profiles.
 
     Runs of one method are its seeds. Each must have been evaluated on the split, on at least the `sessions` that the
     other methods rank (None: those of the first run). Raises `RunError` for a run of other data, split or sessions.
@@ -44,20 +48,25 @@ def rows_of_runs(
         own, tables = average_seeds(of_seeds, ranked.split)
         sessions = own if sessions is None else sessions
         places = _places(own, sessions, of_seeds[0], ranked)
+        names = {BASELINE: BASELINE, method: method}
+        if method == LangPTune.name and LangPTuneCl.name not in by_method and read_config(of_seeds[0]).iterations == 1:
+            names[LangPTuneCl.name] = PARTS[LangPTuneCl.part]
         for decoding in get_args(Decoding):
             scores = scores_of(tables, decoding)
             singles = [scores_of(average_seeds([run], ranked.split)[1], decoding) for run in of_seeds]
-            for name in (BASELINE, method):
-                if name not in scores or (name, decoding) in rows:
+            for name, scored_as in names.items():
+                if scored_as not in scores or (name, decoding) in rows:
                     continue
-                taken = {metric: values[places] for metric, values in scores[name].items()}
+                taken = {metric: values[places] for metric, values in scores[scored_as].items()}
                 rows[name, decoding] = Compared(
                     method=name,
                     group=find_method(name).group,
                     decoding=decoding,
                     seeds=seeds,
                     scores=taken,
-                    seed_means={metric: [float(s[name][metric][places].mean()) for s in singles] for metric in taken},
+                    seed_means={
+                        metric: [float(s[scored_as][metric][places].mean()) for s in singles] for metric in taken
+                    },
                     settings={"runs": [str(run) for run in of_seeds]},
                     costs=_costs(of_seeds if name == method else []),
                     failures={},

@@ -43,7 +43,7 @@ from langptune_rs.experiments.seeds import FREE_SECTIONS
 from langptune_rs.files import file_hash, write_atomically
 from langptune_rs.progress import progress
 from langptune_rs.recommending.recommender import Recommender
-from langptune_rs.runs.results import per_user_path, profiles_path, read_profiles, unlike_results
+from langptune_rs.runs.results import BASELINE, per_user_path, profiles_path, read_profiles, unlike_results
 from langptune_rs.runs.trained import MODELS, TrainedRun
 from langptune_rs.seeds import generator
 
@@ -213,7 +213,7 @@ def guards_of_run(
         if recommender is None or recommender[0] != trained:
             recommender = None  # its memory is free before the other one is loaded
             recommender = trained, run.recommender(trained=trained)
-        own = profiles.filter(pl.col("policy") == name)
+        own = profiles.filter(pl.col("policy") == (name if name in profiles["policy"] else BASELINE))
         without = written[methods[name].writes_with_trained]
         table = _guards(run, name, own, recommender[1], without, ranked)
         write_atomically(files[name], partial(write_parquet, table))
