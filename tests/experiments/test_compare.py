@@ -388,7 +388,7 @@ def test_how_much_of_a_history_is_read_is_chosen_on_validation(noted_run, tmp_pa
     assert [len(choices) for choices in rates.values()] == [4, 6]  # the recipe's own is always tried
     assert {choice["learning_rate"] for choice in rates[2e-5]} == {1e-5, 2e-5, 5e-5}
     own = plan_of(emb_cl, recipe, {"learning_rate": 1e-4, "embedder.max_tokens": 30})
-    assert [settings["embedder"]["max_tokens"] for settings in own.settings] == [30]
+    assert [settings["embedder"]["max_tokens"] for settings in own.settings] == [30, 30]
 
     dataset = open_dataset(read_config(noted_run), noted_run)
     rows, _, _ = fitting.fit_methods([plan], ranked_of(noted_run), dataset, (0,), tmp_path, is_all=False)
