@@ -38,7 +38,6 @@ from langptune_rs.experiments.compare.settings import find_methods, method_setti
 from langptune_rs.experiments.compare.task import Failure, Ranked, Task, run_task
 from langptune_rs.runs.folder import open_dataset, read_config
 from langptune_rs.runs.results import read_results, read_scores
-from langptune_rs.seeds import derive_seed
 
 METRICS = ["ndcg@20", "mrr@20", "recall@20", "precision@20", "ndcg", "log_rank"]
 AS_EVALUATED = ("--set", "EMB-0.max_tokens=256")
@@ -432,14 +431,18 @@ def test_a_share_of_the_train_sessions_is_what_a_run_with_that_seed_learns_from(
     assert f"{noted_run} was trained on data.train_share = 1, and the others learn from 0.5." in said
 
     ranked, dataset = replace(ranked_of(noted_run), train_share=0.5), open_dataset(read_config(noted_run), noted_run)
-    seen = [ranked.learned_from(dataset, seed).sessions for seed in (0, 1)]
-    for seed, sessions in enumerate(seen):
-        of_run = dataset.with_train_share(0.5, derive_seed(seed, "train-share"))
-        assert list(sessions.session_ids) == list(of_run.sessions.session_ids)
-    assert list(seen[0].session_ids) != list(seen[1].session_ids)
+    popular = find_method("MP")()
+    expected = []
+    for seed in (0, 1):
+        popular.fit(dataset.with_train_share(0.5, seed), popular.Config(), seed)
+        expected.append(popular.score_targets(dataset.sessions.select("test")).ranks[:, 0].tolist())
+    assert expected[0] != expected[1]
     plan = plan_of(find_method("MP"), read_config(noted_run), {})
     rows, _, _ = fitting.fit_methods([plan], ranked, dataset, (0, 1), tmp_path / "half", is_all=False)
     assert rows[0].seeds == (0, 1)  # what it learns from is drawn, if nothing else
+    for seed in (0, 1):
+        table = pl.read_parquet(tmp_path / "half" / "mp" / f"seed-{seed}" / "per_user.parquet")
+        assert table["ranks"].list.first().to_list() == expected[seed]
     assert rows[0].seed_means["log_rank"][0] != rows[0].seed_means["log_rank"][1]
     half = json.loads((tmp_path / "half" / "mp" / "seed-0" / "task.json").read_text())["ranked"]
     assert half.pop("train_share") == 0.5

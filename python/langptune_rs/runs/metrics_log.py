@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise _damaged(path, f"is no UTF-8 at byte {error.start + 1}") from error
     return [_values(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def step_seconds(lines: Iterable[Mapping[str, Any]]) -> float:
+    """The time of a run's optimizer steps, with the rollouts of the policy's, from the objects of its metrics.jsonl."""
+    return float(sum(line.get("time/seconds", 0.0) for line in lines))
 
 
 def _values(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig, output: Path, dataset: Dataset, task: Task):
         """`task` is what the policy learns to write."""
-        dataset = dataset.with_train_share(config.data.train_share, derive_seed(config.seed, "train-share"))
+        dataset = dataset.with_train_share(config.data.train_share, config.seed)
         self.config, self.output, self.dataset = config, output, dataset
         self.sessions = train_sessions(config, dataset)
         self.log_shares = log_target_shares(dataset) if config.contrastive.popularity_correction else None

@@ -15,7 +15,7 @@ from langptune_rs.data.store.catalog import Catalog
 from langptune_rs.data.store.content import content_in, content_of, wording_of
 from langptune_rs.data.store.sessions import Sessions
 from langptune_rs.data.wording.templates import PAPER_STYLE, HistoryText, PromptOptions, Template
-from langptune_rs.seeds import generator
+from langptune_rs.seeds import derive_seed, generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +56,13 @@ class Dataset:
     def with_train_share(self, share: float, seed: int) -> Dataset:
         """This data set with a share of its train sessions, at least one; the sessions of the other splits stay.
 
-        They are drawn without replacement and keep their order. With one seed a smaller share is part of a larger one.
+        They are drawn without replacement with the `seed` of a run, and keep their order. With one seed a smaller share
+        is part of a larger one.
         """
         if share == 1:
             return self
         is_train = self.sessions.splits.mask("train")
-        drawn = generator(seed).permutation(np.flatnonzero(is_train))
+        drawn = generator(derive_seed(seed, "train-share")).permutation(np.flatnonzero(is_train))
         kept = drawn[: train_sessions_in(share, len(drawn))]
         return replace(self, sessions=self.sessions.take(np.sort(np.concatenate([np.flatnonzero(~is_train), kept]))))
 

@@ -128,7 +128,8 @@ def _summary(
     config = read_config(by_label[own][0])
     measured: dict[str, Any] = {}
     if guards:
-        ranked = Ranked(output, dataset.content, plan.split, None, config.data.seed, config.evaluation.k)
+        place = Path(config.data.source)
+        ranked = Ranked(place, dataset.content, plan.split, None, config.data.seed, config.evaluation.k)
         measured = guards_of(by_label, sessions, ranked, dataset, output / GUARDS)
     return {
         "name": ablation.name,

@@ -21,7 +21,7 @@ from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.comparisons import Scores, scores_of
 from langptune_rs.experiments.seeds import average_seeds, compare_seeds
 from langptune_rs.runs.folder import read_config
-from langptune_rs.runs.metrics_log import read_metrics
+from langptune_rs.runs.metrics_log import read_metrics, step_seconds
 from langptune_rs.runs.results import BASELINE, PARTS, read_results
 
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
@@ -86,7 +86,7 @@ def guards_of(
     found: dict[str, dict[str, Any]] = {}
     for label, of_value in runs.items():
         rows, _ = rows_of_runs(of_value, ranked, sessions)
-        trained = [row for row in rows if row.method != BASELINE]
+        trained = [row for row in rows if row.method == read_config(of_value[0]).method]
         found[label] = {
             row.decoding: summary(row.scores[f"ndcg@{ranked.k}"], row.guards, users)
             for row in guard_rows(trained, sessions, ranked, dataset, folder)
@@ -166,7 +166,7 @@ def _costs(runs: Sequence[Path], split: str) -> dict[str, Any]:
         for name, key in (("tokens", "tokens"), ("overlong", "overlong_rate"), ("copied_share", "copied_share"))
     }
     return {
-        "minutes": float(np.mean([sum(step.get("time/seconds", 0.0) for step in log) for log in logs])) / 60,
+        "minutes": float(np.mean([step_seconds(log) for log in logs])) / 60,
         **looks,
         "repetition": float(np.mean([value for values in last for value in values])) if all(last) else None,
     }

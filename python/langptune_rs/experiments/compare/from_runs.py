@@ -23,7 +23,7 @@ from langptune_rs.experiments.comparisons import scores_of
 from langptune_rs.experiments.evaluate import writes_unlike
 from langptune_rs.experiments.seeds import average_seeds
 from langptune_rs.runs.folder import CONFIG, read_config
-from langptune_rs.runs.metrics_log import read_metrics
+from langptune_rs.runs.metrics_log import read_metrics, step_seconds
 from langptune_rs.runs.origin import read_origin
 from langptune_rs.runs.results import BASELINE, PARTS, read_results
 
@@ -76,7 +76,7 @@ def rows_of_runs(
 
 def _costs(runs: Sequence[Path]) -> dict[str, float | None]:
     """What a run notes of its costs: the time of its steps, rollouts included, the mean over the runs."""
-    seconds = [sum(step.get("time/seconds", 0.0) for step in read_metrics(run)) for run in runs]
+    seconds = [step_seconds(read_metrics(run)) for run in runs]
     return {"fit_seconds": float(np.mean(seconds)) if runs else None, "milliseconds": None, "peak_memory": None}
 
 

@@ -32,10 +32,10 @@ class Guards:
     """NDCG@k by the profiles of another user, (n,); None where one user has more than half of the sessions."""
     memorised: NDArray[np.float64]
     """NDCG@k by the profile that was written without a history, (n,)."""
-    titles: NDArray[np.float64]
-    """NDCG@k by the titles of the history in place of a profile, (n,)."""
     without_history: Sequence[str]
     """That profile, for each seed."""
+    titles: NDArray[np.float64]
+    """NDCG@k by the titles of the history in place of a profile, (n,)."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ from langptune_rs.evaluation.summary import score_sessions
 from langptune_rs.experiments.compare.peak_memory import peak_memory, start_of_peak
 from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
-from langptune_rs.seeds import derive_seed
 
 TASK, RESULTS, PER_USER = "task.json", "results.json", "per_user.parquet"
 MODEL, CHECKPOINT, FAILURE = "model", "checkpoint.pt", "failure.txt"
@@ -65,11 +64,7 @@ class Ranked:
     data_seed: int
     k: int
     train_share: float = 1.0
-    """The share of the train sessions that methods learn from, drawn with the seed of each fit."""
-
-    def learned_from(self, dataset: Dataset, seed: int) -> Dataset:
-        """The data set as a method sees it that is fitted with `seed`: as a run of that seed does."""
-        return dataset.with_train_share(self.train_share, derive_seed(seed, "train-share"))
+    """The share of the train sessions that methods learn from, drawn with the seed of each fit, as in runs."""
 
     def sessions(self, of: Sessions) -> Sessions:
         """The sessions to rank among all sessions of the data set."""
@@ -248,7 +243,7 @@ def _end_with_parent() -> None:
 
 
 def _fit_and_rank(task: Task) -> None:
-    dataset = task.ranked.learned_from(load(task.ranked.data), task.seed)
+    dataset = load(task.ranked.data).with_train_share(task.ranked.train_share, task.seed)
     sessions = task.ranked.sessions(dataset.sessions)
     start_of_peak()
     method, fit_seconds, peak = (_opened if task.fitted_in else _fitted)(task, dataset)

@@ -31,7 +31,7 @@ from langptune_rs.experiments.report.tables import (
 from langptune_rs.experiments.steerability.page import section
 from langptune_rs.files import write_text
 from langptune_rs.runs.folder import open_dataset, read_config
-from langptune_rs.runs.metrics_log import read_metrics
+from langptune_rs.runs.metrics_log import read_metrics, step_seconds
 from langptune_rs.runs.results import (
     BASELINE,
     PARTS,
@@ -303,7 +303,7 @@ def _facts(
     counts = {split: dataset.sessions.splits.count(split) for split in ("train", "validation", "test")}
     known = train_sessions_in(config.data.train_share, counts["train"])
     used = f"{number:,} of " if (number := min(known, config.data.max_sessions or known)) < counts["train"] else ""
-    training = sum(line.get("time/seconds", 0.0) for line in metrics)
+    training = step_seconds(metrics)
     return [
         ("catalog", f"{len(dataset.catalog):,} items"),
         ("sessions", used + ", ".join(f"{count:,} {split}" for split, count in counts.items())),
