@@ -26,7 +26,7 @@ def compare(
     guards: Annotated[
         bool,
         typer.Option(
-            help="Measure what the profiles of the runs rest on, which loads their models and embeds them again."
+            help="Measure what the profiles of the runs rest on and how long they take, which loads the runs' models."
         ),
     ] = True,
     as_json: Json = False,

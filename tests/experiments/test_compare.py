@@ -169,7 +169,8 @@ def test_the_pages_say_what_the_numbers_say(compared):
     assert interval in page
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert of_run["fit_seconds"] == sum(step.get("time/seconds", 0) for step in logged) > 0
-    assert row(comparison, "LangPTune-0")["fit_seconds"] is None
+    assert of_run["peak_memory"] == max(step.get("memory/peak_bytes", 0) for step in logged) > 2000
+    assert row(comparison, "LangPTune-0")["fit_seconds"] is row(comparison, "LangPTune-0")["peak_memory"] is None
     command = f"langptune compare {run / 'data'} --output {output} --methods Random,MP,EMB-0 --run {run} --seeds 3"
     assert f"<code>{command} --config {run / 'config.toml'} --set EMB-0.max_tokens=256</code>" in page
 

@@ -370,7 +370,8 @@ def test_the_command_shows_them_and_needs_no_model_without_them(guarded, run, tm
     shutil.copytree(run, bare)
     shutil.rmtree(bare / "embedder")
     shutil.rmtree(out / "guards")
-    refused = compare(bare, out)
+    refused = compare(bare, tmp_path / "new")
+    assert {path.name for path in (tmp_path / "new").iterdir()} <= {"data", ".lock"}, "it is refused before any fit"
     assert refused.exit_code == 2
     assert "no trained embedder" in " ".join(refused.output.split())
     assert "--no-guards" in refused.output
@@ -378,4 +379,5 @@ def test_the_command_shows_them_and_needs_no_model_without_them(guarded, run, tm
     assert result.exit_code == 0, result.output
     comparison = json.loads((out / "comparison.json").read_text())
     assert all(row["guards"] is None for row in comparison["rows"])
+    assert all((row["milliseconds"] is None) == (row["group"] == "Profile-based") for row in comparison["rows"])
     assert "What the profiles rest on" not in (out / "comparison.html").read_text()

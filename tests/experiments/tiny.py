@@ -128,11 +128,11 @@ def metrics() -> list[dict]:
     for k in range(2):
         for _ in range(3):
             step += 1
-            values = {"contrastive/loss": 4.0 - 0.1 * step, "time/seconds": 1.0}
+            values = {"contrastive/loss": 4.0 - 0.1 * step, "time/seconds": 1.0, "memory/peak_bytes": 1000 + step}
             lines.append({"step": step, "iteration": k, "phase": "contrastive", **values})
         for t in range(4):
             step += 1
-            values = {"rlso/loss": 2.0 - 0.1 * step, "time/seconds": 2.0}
+            values = {"rlso/loss": 2.0 - 0.1 * step, "time/seconds": 2.0, "memory/peak_bytes": 2000 + step}
             if t % 2 == 0:
                 values |= {"reward/mean": 0.1 + 0.01 * step, "kl/reference": 0.02 * step, "profile/copied_share": 0.2}
             lines.append({"step": step, "iteration": k, "phase": "rlso", **values})

@@ -38,6 +38,10 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 """Sums have one order then."""
 
 
+COSTS = ("time/seconds", "memory/peak_bytes")
+"""What two equal runs may differ in."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """What a run left behind."""
@@ -53,9 +57,9 @@ class Finished:
 
     @property
     def lines(self) -> list[dict]:
-        """metrics.jsonl without the times."""
+        """metrics.jsonl without times and memory."""
         lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        return [{key: value for key, value in line.items() if key != "time/seconds"} for line in lines]
+        return [{key: value for key, value in line.items() if key not in COSTS} for line in lines]
 
     def weights(self, model: str) -> dict:
         from safetensors.torch import load_file

@@ -89,6 +89,14 @@ def step_seconds(lines: Iterable[Mapping[str, Any]]) -> float:
     return float(sum(line.get("time/seconds", 0.0) for line in lines))
 
 
+def most_memory(lines: Iterable[Mapping[str, Any]]) -> float | None:
+    """The most bytes that the process of a run has held by its last step; None where the run did not note it.
+
+    Of several processes it is that of rank 0. What a GPU holds is not in it.
+    """
+    return max((line["memory/peak_bytes"] for line in lines if "memory/peak_bytes" in line), default=None)
+
+
 def _values(path: Path, number: int, line: str) -> dict[str, Any]:
     """The object on a line."""
     try:

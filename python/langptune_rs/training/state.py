@@ -12,6 +12,7 @@ from pathlib import Path
 from langptune_rs.config import RunConfig
 from langptune_rs.distributed.collectives import any_rank, rank
 from langptune_rs.errors import TrainingError
+from langptune_rs.peak_memory import peak_memory
 from langptune_rs.runs.folder import CHECKPOINTS
 from langptune_rs.runs.metrics_log import MetricsLog, read_metrics
 from langptune_rs.training.checkpoints import (
@@ -67,7 +68,8 @@ class TrainingState:
             )
         self.position = replace(p, iteration=k, phase=phase, phase_step=p.phase_step + 1, step=p.step + 1)
         if self.log:
-            self.log.write(p.step + 1, k, phase, {**values, "time/seconds": seconds})
+            costs = {"time/seconds": seconds, "memory/peak_bytes": peak_memory()}
+            self.log.write(p.step + 1, k, phase, {**values, **costs})
 
     def needs_validation(self) -> bool:
         """Whether no validation after this step is logged yet; the same on every rank."""

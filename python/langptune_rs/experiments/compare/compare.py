@@ -19,7 +19,7 @@ from langptune_rs.errors import DataError, InputError, ModelError, RunError
 from langptune_rs.evaluation.significance import bootstrap_intervals
 from langptune_rs.evaluation.summary import LOWER_IS_BETTER, compare_sessions, with_holm
 from langptune_rs.experiments.compare.fitting import VALIDATION, fit_methods
-from langptune_rs.experiments.compare.from_runs import check_budget, check_runs, rows_of_runs
+from langptune_rs.experiments.compare.from_runs import check_budget, check_models, check_runs, rows_of_runs
 from langptune_rs.experiments.compare.guards import FOLDER as GUARDS
 from langptune_rs.experiments.compare.guards import guard_rows
 from langptune_rs.experiments.compare.guards import summary as guards_summary
@@ -27,6 +27,8 @@ from langptune_rs.experiments.compare.page import write_pages
 from langptune_rs.experiments.compare.rows import GROUPS, Compared, LeftOut
 from langptune_rs.experiments.compare.settings import Plan, find_methods, plan_of, split_overrides
 from langptune_rs.experiments.compare.task import Ranked
+from langptune_rs.experiments.compare.timing import FOLDER as MILLISECONDS
+from langptune_rs.experiments.compare.timing import timed_rows
 from langptune_rs.experiments.machine import machine, versions
 from langptune_rs.experiments.prepared import prepared
 from langptune_rs.experiments.seeds import check_seeds
@@ -61,8 +63,8 @@ def compare(
         seeds: each method that draws anything is fitted with every one; a session's scores are averaged over them.
         recipe: where the settings of the data and the embedder come from.
         overrides: `key=value` of the recipe, or `METHOD.key=value`.
-        guards: whether to measure what the profiles of the runs rest on. It loads their models, each once, and embeds
-            the catalog and all profiles again; without it their results are enough.
+        guards: whether to measure what the profiles of the runs rest on, and how long a recommendation takes. It loads
+            their models, and embeds the catalog and all profiles again; without it their results are enough.
 
     Raises:
         InputError: for an unknown method, no seeds, or one twice.
@@ -94,6 +96,8 @@ def compare(
         )
         ranked.sessions(dataset.sessions)  # a split without sessions is refused before anything is fitted
         check_runs(runs, ranked, config.embedder if any("embedder" in method.needs for method in wanted) else None)
+        if guards:
+            check_models(runs, split)
         plans, left_out = _plans(wanted, config, of_methods, is_all=is_all)
         for plan in plans:
             check_budget(runs, plan, config, of_methods.get(plan.method.name, {}))
@@ -103,6 +107,7 @@ def compare(
         of_runs, sessions = rows_of_runs(runs, ranked, sessions)
         if guards and sessions is not None:
             of_runs = guard_rows(of_runs, sessions, ranked, dataset, output / GUARDS)
+            of_runs = timed_rows(of_runs, sessions, ranked, dataset, output / MILLISECONDS)
         rows = sorted([*fitted, *of_runs], key=lambda row: GROUPS.index(row.group))
         if sessions is None:
             raise InputError(" ".join(["no method is left to compare.", *(out.reason for out in left_out)]))

@@ -23,9 +23,10 @@ from langptune_rs.experiments.comparisons import scores_of
 from langptune_rs.experiments.evaluate import writes_unlike
 from langptune_rs.experiments.seeds import average_seeds
 from langptune_rs.runs.folder import CONFIG, read_config
-from langptune_rs.runs.metrics_log import read_metrics, step_seconds
+from langptune_rs.runs.metrics_log import most_memory, read_metrics, step_seconds
 from langptune_rs.runs.origin import read_origin
-from langptune_rs.runs.results import BASELINE, PARTS, read_results
+from langptune_rs.runs.results import BASELINE, PARTS, read_profiles, read_results
+from langptune_rs.runs.trained import MODELS, TrainedRun
 
 
 def rows_of_runs(
@@ -75,9 +76,14 @@ def rows_of_runs(
 
 
 def _costs(runs: Sequence[Path]) -> dict[str, float | None]:
-    """What a run notes of its costs: the time of its steps, rollouts included, the mean over the runs."""
-    seconds = [step_seconds(read_metrics(run)) for run in runs]
-    return {"fit_seconds": float(np.mean(seconds)) if runs else None, "milliseconds": None, "peak_memory": None}
+    """What runs note of their costs: the time of their steps, rollouts included, the mean over them, and the memory."""
+    logs = [read_metrics(run) for run in runs]
+    memory = [found for log in logs if (found := most_memory(log)) is not None]
+    return {
+        "fit_seconds": float(np.mean([step_seconds(log) for log in logs])) if logs else None,
+        "milliseconds": None,
+        "peak_memory": max(memory, default=None),
+    }
 
 
 def check_runs(runs: Sequence[Path], ranked: Ranked, embedder: EmbedderConfig | None) -> None:
@@ -110,6 +116,21 @@ def check_runs(runs: Sequence[Path], ranked: Ranked, embedder: EmbedderConfig | 
                 f"{run} began with another embedder than the recipe's, with which the other methods read. Give the "
                 f"recipe of the run: --config {run / CONFIG}."
             )
+
+
+def check_models(runs: Sequence[Path], split: str) -> None:
+    """Raise `RunError` for a run whose models or profiles are gone, which what is measured of it needs."""
+    for run in runs:
+        config = read_config(run)
+        trains = {"policy": config.trains_policy, "embedder": config.trains_embedder}
+        try:
+            TrainedRun.open(run, [model for model in MODELS if trains[model]])
+            read_profiles(run, split)
+        except RunError as error:
+            raise RunError(
+                f"What the profiles of {run} rest on cannot be computed: {error} Or compare without it: --no-guards "
+                "(in Python: guards=False)."
+            ) from error
 
 
 _ANY_VALUE = ("embedder", "micro_batch_tokens")

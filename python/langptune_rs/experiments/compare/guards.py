@@ -195,11 +195,11 @@ def guards_of_run(
     Only one model is in memory at a time; an embedder embeds the catalog once for all methods that read with it.
     """
     run = TrainedRun.open(folder, ())
-    files = {name: output / f"{name.lower()}-{_identity(run, name, ranked)}.parquet" for name in names}
+    files = {name: output / f"{name.lower()}-{identity_of(run, name, ranked)}.parquet" for name in names}
     missing = [name for name, file in files.items() if not file.is_file()]
     if not missing:
         return files
-    methods = {name: _method(name) for name in missing}
+    methods = {name: method_of_run(name) for name in missing}
     uses = {"policy": any(m.writes_with_trained for m in methods.values())}
     uses["embedder"] = any(m.reads_with_trained for m in methods.values())
     run = TrainedRun.open(folder, [model for model in MODELS if uses[model]])
@@ -323,8 +323,11 @@ class _Embedded:
         return score_sessions(ranks.reshape(-1, num_texts), None, k).per_user[f"ndcg@{k}"]
 
 
-def _identity(run: TrainedRun, name: str, ranked: Ranked) -> str:
-    """A hash of all that decides the guards of a method of a run. Raises `RunError` where the run lacks results."""
+def identity_of(run: TrainedRun, name: str, ranked: Ranked) -> str:
+    """A hash of all that decides the guards of a method of a run.
+
+    Raises `RunError` where the run lacks results.
+    """
     paths = per_user_path(run.folder, ranked.split), profiles_path(run.folder, ranked.split)
     for path in paths:
         if not path.is_file():
@@ -416,7 +419,7 @@ def _runs(row: Compared) -> list[Path]:
     return [Path(run) for run in row.settings["runs"]]
 
 
-def _method(name: str) -> type[LangPTune]:
+def method_of_run(name: str) -> type[LangPTune]:
     method = find_method(name)
     assert issubclass(method, LangPTune), "methods of runs write profiles"
     return method

@@ -12,6 +12,7 @@ from langptune_rs.evaluation.tables import latex_table, markdown_table
 from langptune_rs.experiments.compare.fitting import VALIDATION
 from langptune_rs.experiments.compare.rows import GROUPS
 from langptune_rs.experiments.compare.task import flat
+from langptune_rs.experiments.compare.timing import SESSIONS
 from langptune_rs.experiments.pages import render
 from langptune_rs.experiments.report.charts import interval_chart
 from langptune_rs.experiments.report.tables import label, p_text
@@ -277,7 +278,8 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
             else "."
         ),
         "Fit: time for one seed with its settings; of a run, the steps of its training with what the policy wrote for "
-        "them. Memory: the most that the process held. ms each: to rank one session; a run does not note either.",
+        "them. Memory: the most that the process held, of a run while it trained. ms each: to rank one session, all of "
+        f"them together; with a policy also to write its profile, {SESSIONS} sessions together, by the first run.",
     ]
 
 

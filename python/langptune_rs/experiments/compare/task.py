@@ -38,9 +38,9 @@ from langptune_rs.data import Dataset, Sessions, load
 from langptune_rs.data.store.tables import read_whole_parquet, write_parquet
 from langptune_rs.errors import LangptuneError, ModelError, RunError
 from langptune_rs.evaluation.summary import score_sessions
-from langptune_rs.experiments.compare.peak_memory import peak_memory, start_of_peak
 from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
+from langptune_rs.peak_memory import peak_memory, start_of_peak
 
 TASK, RESULTS, PER_USER = "task.json", "results.json", "per_user.parquet"
 MODEL, CHECKPOINT, FAILURE = "model", "checkpoint.pt", "failure.txt"
