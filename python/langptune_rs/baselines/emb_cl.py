@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import PositiveInt
 
 from langptune_rs.baselines.epochs import train_epochs
@@ -90,20 +89,18 @@ class EmbCl(TextMethod):
         log_shares = log_target_shares(dataset) if config.popularity_correction else None
         num_steps, order = config.iterations * config.steps, derive_seed(seed, self.name)
 
-        def run_iteration(k: int) -> float:
+        def run_step(step: int) -> float:
             embedder.model.eval()  # no dropout: docs/decisions/dropout.md
-            losses = []
-            for step in range(k * config.steps, (k + 1) * config.steps):
-                rows = batch_rows(len(train), config.batch_size, step, order)
-                batch = contrastive_batch(dataset, train, rows, self.texts(train.take(rows)), log_shares)
-                rate = linear_decay(config.learning_rate, step, num_steps)
-                losses.append(contrastive_step(engine, embedder, batch, config, rate)["contrastive/loss"])
-                if not math.isfinite(losses[-1]):
-                    raise TrainingError(
-                        f"The loss of {self.name} is {losses[-1]} at step {step + 1} of {num_steps}. Lower "
-                        f"{self.name}.learning_rate = {config.learning_rate:g}."
-                    )
-            return float(np.mean(losses))
+            rows = batch_rows(len(train), config.batch_size, step, order)
+            batch = contrastive_batch(dataset, train, rows, self.texts(train.take(rows)), log_shares)
+            rate = linear_decay(config.learning_rate, step, num_steps)
+            loss = contrastive_step(engine, embedder, batch, config, rate)["contrastive/loss"]
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"The loss of {self.name} is {loss} at step {step + 1} of {num_steps}. Lower "
+                    f"{self.name}.learning_rate = {config.learning_rate:g}."
+                )
+            return loss
 
         def score() -> float:
             self._recommender = Recommender.of_catalog(embedder, dataset.catalog)
@@ -112,12 +109,12 @@ class EmbCl(TextMethod):
         train_epochs(
             embedder.model,
             engine.optimizer,
-            run_iteration,
+            run_step,
             score,
             name=self.name,
-            max_epochs=config.iterations,
-            patience=config.iterations,
-            score_every=1,
+            max_epochs=num_steps,
+            patience=num_steps,
+            score_every=config.steps,
             seed=seed,
             checkpoint=checkpoint,
         )
