@@ -10,6 +10,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from langptune_rs.baselines import emb_cl
 from langptune_rs.baselines.emb_0 import Emb0
 from langptune_rs.baselines.emb_cl import EmbCl, EmbClConfig
 from langptune_rs.baselines.method import ScoredSessions
@@ -84,8 +85,8 @@ def with_columns(dataset: Dataset, **columns) -> Dataset:
 
 
 def fitted(dataset: Dataset, folder, seed: int = 0, checkpoint=None, **settings) -> EmbCl:
-    """Trained for a moment; a learning rate for weights that know nothing."""
-    moment = {"iterations": 2, "steps": 20, "batch_size": 64, "learning_rate": 3e-3}
+    """Trained for a moment in float32; a learning rate for weights that know nothing."""
+    moment = {"iterations": 2, "steps": 20, "batch_size": 64, "learning_rate": 3e-3, "precision": "fp32"}
     config = EmbClConfig(embedder=EmbedderConfig(model=str(folder)), **moment | settings)
     method = EmbCl()
     method.fit(dataset, config, seed, checkpoint)
@@ -222,10 +223,30 @@ def test_it_ranks_by_its_embeddings_among_the_items_outside_the_history(trained)
         assert 1 + (scores > target + 1e-6).sum() <= rank <= (scores > target - 1e-6).sum()
 
 
+@pytest.fixture(params=["fp32", "bf16"])
+def precision(request, monkeypatch):
+    """Both, as on a machine that is faster in bfloat16."""
+    monkeypatch.setattr(emb_cl, "is_faster_in_bf16", lambda: True)
+    return request.param
+
+
+def test_bfloat16_learns_what_float32_does(folder, monkeypatch, trained):
+    (method, dataset), rounded = trained, {}
+    for is_faster in (True, False):
+        monkeypatch.setattr(emb_cl, "is_faster_in_bf16", lambda is_faster=is_faster: is_faster)
+        rounded[is_faster] = fitted(dataset, folder, precision="bf16")
+    assert all(weight.dtype != torch.float32 for weight in rounded[True].recommender.embedder.model.parameters())
+    assert distance(weights(method), weights(rounded[False])) == 0, "it is not taken where it is no faster"
+    initial = SentenceTransformer(str(folder)).state_dict()
+    moved = distance(initial, weights(method))
+    assert 0 < distance(weights(method), weights(rounded[True])) < 0.5 * moved
+    assert ndcg(rounded[True], dataset) == pytest.approx(ndcg(method, dataset), rel=0.1)
+
+
 @pytest.mark.parametrize("text", ["full", "titles"])
-def test_it_ranks_the_same_after_it_was_saved_and_opened(folder, tmp_path, text):
+def test_it_ranks_the_same_after_it_was_saved_and_opened(folder, tmp_path, text, precision):
     dataset = make_dataset()
-    method = fitted(dataset, folder, text=text, iterations=1, steps=5)
+    method = fitted(dataset, folder, text=text, iterations=1, steps=5, precision=precision)
     method.save(tmp_path)
     opened = EmbCl.open(tmp_path, dataset)
     test = dataset.sessions.select("test")
@@ -253,9 +274,10 @@ def test_no_test_session_is_looked_at(folder, trained):
     assert distance(weights(method), weights(other)) == 0
 
 
-def test_what_is_stopped_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch):
+def test_what_is_stopped_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch, precision):
     dataset, checkpoint = make_dataset(), tmp_path / "checkpoint.pt"
-    whole = weights(fitted(dataset, folder, iterations=4, steps=5))
+    brief = {"iterations": 4, "steps": 5, "precision": precision}
+    whole = weights(fitted(dataset, folder, **brief))
     score, seen = EmbCl.score_targets, []
 
     def stopped(self, sessions):
@@ -267,9 +289,9 @@ def test_what_is_stopped_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(EmbCl, "score_targets", stopped)
         with pytest.raises(KeyboardInterrupt):
-            fitted(dataset, folder, checkpoint=checkpoint, iterations=4, steps=5)
+            fitted(dataset, folder, checkpoint=checkpoint, **brief)
         seen = [0] * 10
-        resumed = weights(fitted(dataset, folder, checkpoint=checkpoint, iterations=4, steps=5))
+        resumed = weights(fitted(dataset, folder, checkpoint=checkpoint, **brief))
         assert len(seen) == 12, "two iterations are left"
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 

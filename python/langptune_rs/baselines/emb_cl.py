@@ -2,7 +2,7 @@
 
 It is a method of its own and no run of `langptune train`: a run loads a policy, writes profiles for its validation and
 its evaluation, and describes them on its page, of which nothing is left here. What a run trains the embedder with is
-used as it is: the contrastive step, its optimizer in float32, the order of sessions and the decay of the learning rate.
+used as it is: the contrastive step, its engine, the order of sessions and the decay of the learning rate.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from langptune_rs.errors import DataError, TrainingError
 from langptune_rs.evaluation.metrics import from_ranks
 from langptune_rs.files import write_text
 from langptune_rs.models.embedder import Embedder
+from langptune_rs.models.precision import COMPUTE_DTYPES, is_faster_in_bf16
 from langptune_rs.recommending.recommender import Recommender
 from langptune_rs.seeds import derive_seed
 from langptune_rs.training.contrastive_step import contrastive_batch, contrastive_step, log_target_shares
-from langptune_rs.training.engines import make_engine
+from langptune_rs.training.engines import OptimizerState, make_engine
 from langptune_rs.training.schedules import batch_rows, linear_decay
 
 _CONFIG, _EMBEDDER = "emb_cl.json", "embedder"
@@ -46,6 +47,14 @@ class EmbClConfig(ContrastiveStepConfig):
     """K (appendix C). The weights are those after the iteration with the best NDCG@20 on validation."""
     steps: PositiveInt = 800
     """J (appendix C): optimizer steps in each iteration. The learning rate falls to 0 over all K x J."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """What the embedder computes in. bf16, with float32 masters of the weights, is taken where the hardware is faster
+    in it, as with `engine.precision` of a run."""
+
+    @property
+    def precision_here(self) -> Literal["bf16", "fp32"]:
+        """What `precision` comes to on this machine."""
+        return "bf16" if self.precision == "bf16" and is_faster_in_bf16() else "fp32"
 
 
 class EmbCl(TextMethod):
@@ -84,8 +93,10 @@ class EmbCl(TextMethod):
             )
         self._dataset, self._config = dataset, config
         start_distributed()
-        embedder = Embedder.load(config.embedder)
-        engine = make_engine(embedder.model, config.learning_rate, config.weight_decay, EngineConfig(precision="fp32"))
+        embedder = Embedder.load(config.embedder, COMPUTE_DTYPES[config.precision_here])
+        engine = make_engine(
+            embedder.model, config.learning_rate, config.weight_decay, EngineConfig(precision=config.precision_here)
+        )
         log_shares = log_target_shares(dataset) if config.popularity_correction else None
         num_steps, order = config.iterations * config.steps, derive_seed(seed, self.name)
 
@@ -108,7 +119,7 @@ class EmbCl(TextMethod):
 
         train_epochs(
             embedder.model,
-            engine.optimizer,
+            OptimizerState(engine),
             run_step,
             score,
             name=self.name,
@@ -155,5 +166,5 @@ class EmbCl(TextMethod):
     def open(cls, folder: Path, dataset: Dataset) -> Self:
         """See `Method.open`."""
         config = EmbClConfig.model_validate_json((folder / _CONFIG).read_text(encoding="utf-8"))
-        embedder = Embedder.from_folder(folder / _EMBEDDER, config.embedder)
+        embedder = Embedder.from_folder(folder / _EMBEDDER, config.embedder, COMPUTE_DTYPES[config.precision_here])
         return cls(dataset, config, Recommender.of_catalog(embedder, dataset.catalog))

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -19,6 +19,16 @@ from torch import nn
 from langptune_rs.files import write_atomically
 from langptune_rs.progress import progress
 from langptune_rs.seeds import derive_seed
+
+
+class Stateful(Protocol):
+    """What of an optimizer a checkpoint needs."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take a state back."""
 
 
 @dataclass
@@ -42,7 +52,7 @@ class Epochs:
 
 def train_epochs(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Stateful,
     run_epoch: Callable[[int], float],
     score: Callable[[], float],
     *,
@@ -95,9 +105,7 @@ def train_epochs(
     return epochs
 
 
-def _state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, epochs: Epochs, best_weights: dict[str, Any]
-) -> dict[str, Any]:
+def _state(model: nn.Module, optimizer: Stateful, epochs: Epochs, best_weights: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint holds."""
     return {
         "model": model.state_dict(),

@@ -102,6 +102,29 @@ def make_engine(
     return cast(Engine, engine)
 
 
+class OptimizerState:
+    """An engine's optimizer, for a checkpoint that is one file and holds nothing but tensors and numbers.
+
+    Of one process, at ZeRO stage 0 or 1. What DeepSpeed writes is a folder, and holds objects of its own. Weights in
+    bfloat16 are rounded from float32 masters, which belong to the state.
+    """
+
+    def __init__(self, engine: Engine):
+        optimizer = engine.optimizer
+        self._masters: list[Tensor] = getattr(optimizer, "fp32_groups_flat_partition", [])
+        self._adam = optimizer.optimizer if self._masters else optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of Adam, and the masters where there are any. Tensors are not copied."""
+        return {"adam": self._adam.state_dict(), "masters": [master.detach() for master in self._masters]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a state back; the weights, rounded from the masters, are loaded by themselves."""
+        self._adam.load_state_dict(state["adam"])
+        for master, saved in zip(self._masters, state["masters"], strict=True):
+            master.data.copy_(saved)
+
+
 def set_learning_rate(engine: Engine, learning_rate: float) -> None:
     """Let the next step use this learning rate for all parameters."""
     for group in engine.optimizer.param_groups:
