@@ -8,8 +8,9 @@ import torch
 from tests.baselines.sequences import HISTORY, circles, dataset_of, random_rows, split_of
 
 from langptune_rs import evaluate
+from langptune_rs.baselines import item_transformer
 from langptune_rs.baselines.bert4rec import Bert4Rec
-from langptune_rs.baselines.item_transformer import UNKNOWN, sequence_rows
+from langptune_rs.baselines.item_transformer import _METRIC, UNKNOWN, sequence_rows
 from langptune_rs.baselines.llm2bert4rec import Embedder, Llm2Bert4Rec
 from langptune_rs.baselines.random import Random
 from langptune_rs.baselines.sasrec import SasRec
@@ -75,6 +76,19 @@ def test_it_can_learn_sessions_by_heart(method):
     dataset = dataset_of(np.concatenate([rows, rows]), split_of(50, 50, 0), 100)
     made = fitted(method, dataset, hidden=64, learning_rate=2e-3, max_epochs=80, patience=80)
     assert ndcg(made, dataset.sessions.select("train")) > 0.9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_fit_says_whether_validation_still_improved_at_its_end(method, monkeypatch):
+    scores = iter([0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.3, 0.3])
+    monkeypatch.setattr(
+        item_transformer, "evaluate", lambda ranks, metrics: SimpleNamespace(mean={_METRIC: next(scores)})
+    )
+    made = fitted(method, circles(), max_epochs=3, patience=2)
+    assert made.unfinished == "Validation still improved within the last 2 of max_epochs = 3 epochs."
+    made = fitted(method, circles(), max_epochs=5, patience=2)
+    assert len(made.epochs.losses) == 5
+    assert not made.unfinished, "it would have stopped here anyway"
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -70,6 +70,7 @@ def test_groups_are_found_exactly():
     dataset = dataset_of(rows, ["train"] * len(rows), 5 * NUM_GROUPS)
     method = fitted(dataset, components=NUM_GROUPS, max_iter=2000)
     assert method.converged
+    assert not method.unfinished
     scores = method.session_vectors(dataset.sessions) @ method.item_vectors.T
     for row, items in zip(scores, rows, strict=True):
         np.testing.assert_allclose(row[items], 0.8, atol=0.02)  # four of the five ones, by least squares
@@ -108,6 +109,7 @@ def test_passes_that_do_not_converge_warn_nobody_and_are_known(tmp_path):
         warnings.simplefilter("error")
         method = fitted(dataset, components=20, max_iter=2)
     assert (method.num_passes, method.converged) == (2, False)
+    assert method.unfinished == "The factors had not settled after max_iter = 2 passes."
     method.save(tmp_path)
     opened = Nmf.open(tmp_path, dataset)
     assert (opened.num_passes, opened.converged) == (2, False)

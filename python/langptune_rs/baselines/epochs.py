@@ -31,6 +31,18 @@ class Stateful(Protocol):
         """Take a state back."""
 
 
+class StopsEarly(Protocol):
+    """Settings that say how long `train_epochs` trains."""
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs at most."""
+
+    @property
+    def patience(self) -> int:
+        """Epochs without a better score after which it stops."""
+
+
 @dataclass
 class Epochs:
     """What the epochs so far have shown."""
@@ -48,6 +60,13 @@ class Epochs:
     def since_best(self) -> int:
         """How many epochs have gone by without a better score."""
         return len(self.losses) - self.best if self.scores else 0
+
+
+def unfinished(epochs: Epochs, config: StopsEarly) -> str:
+    """A sentence where training reached `max_epochs` while its score still improved; else empty."""
+    if len(epochs.losses) < config.max_epochs or epochs.since_best() >= config.patience:
+        return ""
+    return f"Validation still improved within the last {config.patience} of max_epochs = {config.max_epochs} epochs."
 
 
 def train_epochs(

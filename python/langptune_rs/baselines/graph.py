@@ -28,7 +28,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy.sparse import csr_array
 
 from langptune_rs import evaluate
-from langptune_rs.baselines.epochs import train_epochs
+from langptune_rs.baselines.epochs import train_epochs, unfinished
 from langptune_rs.baselines.interactions import histories_as_rows, user_items
 from langptune_rs.baselines.method import VectorMethod
 from langptune_rs.config.section import Section
@@ -227,6 +227,7 @@ class GraphMethod(VectorMethod):
 
     def __init__(self, rows: ItemRows | None = None) -> None:
         self._learned = rows
+        self._unfinished = ""
 
     @abstractmethod
     def losses(
@@ -271,7 +272,7 @@ class GraphMethod(VectorMethod):
             ranking = type(self)(ItemRows.of(model, graph, adjacency))
             return evaluate(ranking.score_targets(validation).ranks[:, 0], [METRIC]).mean[METRIC]
 
-        train_epochs(
+        epochs = train_epochs(
             model,
             optimizer,
             run_epoch,
@@ -284,6 +285,12 @@ class GraphMethod(VectorMethod):
             checkpoint=checkpoint,
         )
         self._learned = ItemRows.of(model, graph, adjacency)
+        self._unfinished = unfinished(epochs, config)
+
+    @property
+    def unfinished(self) -> str:
+        """See `Method.unfinished`."""
+        return self._unfinished
 
     @property
     def item_vectors(self) -> NDArray[np.float32]:

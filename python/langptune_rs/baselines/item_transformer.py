@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from langptune_rs import evaluate
-from langptune_rs.baselines.epochs import Epochs, train_epochs
+from langptune_rs.baselines.epochs import Epochs, train_epochs, unfinished
 from langptune_rs.baselines.interactions import item_sequences
 from langptune_rs.baselines.method import VectorMethod
 from langptune_rs.config.section import Section
@@ -199,6 +199,11 @@ class ItemTransformer(VectorMethod):
                 f"{config.learning_rate}."
             )
         return total / int((labels != UNKNOWN).sum())
+
+    @property
+    def unfinished(self) -> str:
+        """See `Method.unfinished`."""
+        return unfinished(self.epochs, self._config) if self.epochs else ""
 
     @property
     def network(self) -> ItemNetwork:

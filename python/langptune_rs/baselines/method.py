@@ -80,6 +80,14 @@ class Method(ABC):
         minutes keeps its state in the file `checkpoint`, and goes on from what it finds there.
         """
 
+    @property
+    def unfinished(self) -> str:
+        """What a reader must know of a fit that reached a limit before it was done, a sentence; empty for others.
+
+        It is known after `fit`, and not of a method that was opened.
+        """
+        return ""
+
     @abstractmethod
     def score_targets(self, sessions: Sessions) -> ScoredSessions:
         """The rank of every session's target among the items outside its history, and what else is known of it."""

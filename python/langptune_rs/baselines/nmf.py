@@ -71,6 +71,11 @@ class Nmf(VectorMethod):
         self.converged = self.num_passes < config.max_iter
 
     @property
+    def unfinished(self) -> str:
+        """See `Method.unfinished`."""
+        return "" if self.converged else f"The factors had not settled after max_iter = {self.num_passes} passes."
+
+    @property
     def item_vectors(self) -> NDArray[np.float32]:
         """The item factors."""
         assert self._item_factors is not None, "fit or open comes first"

@@ -196,6 +196,7 @@ def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:
         "decoding": row.decoding,
         "seeds": list(row.seeds),
         "failures": [{"seed": seed, "reason": reason} for seed, reason in row.failures.items()],
+        "unfinished": [{"seed": seed, "what": what} for seed, what in row.unfinished.items()],
         "settings": dict(row.settings),
         "tuning": row.tuning,
         **row.costs,

@@ -169,6 +169,7 @@ def _row(
             "peak_memory": max(found["peak_memory"] for found in results),
         },
         failures=failures,
+        unfinished={outcome.task.seed: text for outcome in outcomes if (text := outcome.results.get("unfinished", ""))},
         tuning=tuning,
     )
 

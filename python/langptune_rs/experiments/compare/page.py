@@ -79,9 +79,10 @@ def markdown(comparison: Mapping[str, Any]) -> str:
 
 
 def tuning_notes(comparison: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of how settings were chosen: those that a method refused, and choices at an edge."""
+    """What a reader must know of fits that were not done, settings that a method refused, and choices at an edge."""
     said = []
     for row in comparison["rows"]:
+        said += [f"{row['name']}, seed {left['seed']}: {left['what']}" for left in row["unfinished"]]
         if (tuning := row["tuning"]) is None:
             continue
         said += [

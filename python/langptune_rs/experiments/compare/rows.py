@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,8 @@ class Compared:
     """"fit_seconds" and "milliseconds" a recommendation, means over seeds; "peak_memory" in bytes, the largest."""
     failures: Mapping[int, str]
     """Why a seed is missing."""
+    unfinished: Mapping[int, str] = field(default_factory=dict)
+    """What the fit of a seed left unfinished, a sentence for each of which there is something to say."""
     tuning: Mapping[str, Any] | None = None
     """How its settings were chosen, as `tuning.json` has it; None where they were given."""
     guards: Guards | None = None

@@ -246,7 +246,7 @@ def _fit_and_rank(task: Task) -> None:
     dataset = load(task.ranked.data).with_train_share(task.ranked.train_share, task.seed)
     sessions = task.ranked.sessions(dataset.sessions)
     start_of_peak()
-    method, fit_seconds, peak = (_opened if task.fitted_in else _fitted)(task, dataset)
+    method, unfinished, fit_seconds, peak = (_opened if task.fitted_in else _fitted)(task, dataset)
     started = time.perf_counter()
     ranked = method.score_targets(sessions)
     done = time.perf_counter()
@@ -258,28 +258,29 @@ def _fit_and_rank(task: Task) -> None:
         "peak_memory": max(peak, peak_memory()),
         "num_sessions": len(sessions),
         "mean": scores.mean,
+        "unfinished": unfinished,
     }
     write_text(task.folder / RESULTS, json.dumps(results, indent=2, allow_nan=False) + "\n")
     (task.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _fitted(task: Task, dataset: Dataset) -> tuple[Method, float | None, int]:
-    """The method, the seconds that its fit took (None after an interruption), and 0 bytes held before now."""
+def _fitted(task: Task, dataset: Dataset) -> tuple[Method, str, float | None, int]:
+    """The method, what it left unfinished, the seconds of its fit (None after an interruption), and 0 bytes held."""
     method = find_method(task.method)()
     method.check_data(dataset)
     settings = method.Config.model_validate(task.settings)
     goes_on = (task.folder / CHECKPOINT).is_file()
     started = time.perf_counter()
     method.fit(dataset, settings, task.seed, task.folder / CHECKPOINT)
-    return method, None if goes_on else time.perf_counter() - started, 0
+    return method, method.unfinished, None if goes_on else time.perf_counter() - started, 0
 
 
-def _opened(task: Task, dataset: Dataset) -> tuple[Method, float | None, int]:
+def _opened(task: Task, dataset: Dataset) -> tuple[Method, str, float | None, int]:
     """The same for the model of `task.fitted_in`, with the time and the memory of its fit."""
     assert task.fitted_in is not None
     results = json.loads((task.fitted_in / RESULTS).read_text(encoding="utf-8"))
     method = find_method(task.method).open(task.fitted_in / MODEL, dataset)
-    return method, results["fit_seconds"], results["peak_memory"]
+    return method, results.get("unfinished", ""), results["fit_seconds"], results["peak_memory"]
 
 
 def per_session(
