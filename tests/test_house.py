@@ -19,7 +19,13 @@ PACKAGES = (ROOT / "python" / "langptune_rs", ROOT / "cli" / "langptune_cli")
 ROOMS = (
     "langptune_rs._core",
     "langptune_rs.errors",
-    ("langptune_rs.arrays", "langptune_rs.files", "langptune_rs.progress", "langptune_rs.seeds"),
+    (
+        "langptune_rs.arrays",
+        "langptune_rs.files",
+        "langptune_rs.peak_memory",
+        "langptune_rs.progress",
+        "langptune_rs.seeds",
+    ),
     "langptune_rs.config",
     ("langptune_rs.evaluation", "langptune_rs.packing"),
     "langptune_rs",
@@ -46,6 +52,7 @@ LIBRARIES = {
     "langptune_rs.errors": set(),
     "langptune_rs.arrays": {"numpy"},
     "langptune_rs.files": {"filelock"},
+    "langptune_rs.peak_memory": set(),
     "langptune_rs.progress": {"rich"},
     "langptune_rs.seeds": {"numpy"},
     "langptune_rs.config": {"pydantic"},

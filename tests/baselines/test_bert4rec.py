@@ -7,9 +7,9 @@ import pytest
 import torch
 from tests.baselines.sequences import circles
 
-from langptune_rs.baselines import bert4rec
 from langptune_rs.baselines.bert4rec import Bert4Rec, Bert4RecConfig, Bert4RecNetwork, cloze
 from langptune_rs.baselines.item_transformer import INITIAL_SPREAD, UNKNOWN
+from langptune_rs.models import precision as precision_module
 
 MASK = 99
 
@@ -40,10 +40,10 @@ def test_scores_are_those_of_the_masked_language_model():
 
 @pytest.mark.parametrize("is_faster", [True, False])
 def test_training_rounds_its_products_where_the_hardware_is_faster_so(monkeypatch, is_faster):
-    monkeypatch.setattr(bert4rec, "is_faster_in_bf16", lambda: is_faster)
+    monkeypatch.setattr(precision_module, "is_faster_in_bf16", lambda: is_faster)
     inputs, labels = torch.tensor([[3, 8, 30, 29, 30]]), torch.tensor([[UNKNOWN, UNKNOWN, 4, UNKNOWN, 7]])
     losses, gradients = [], []
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", "auto"):
         network = small_network(precision=precision)
         losses.append(network.loss(inputs, labels))
         losses[-1].backward()

@@ -10,7 +10,6 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from langptune_rs.baselines import emb_cl
 from langptune_rs.baselines.emb_0 import Emb0
 from langptune_rs.baselines.emb_cl import EmbCl, EmbClConfig
 from langptune_rs.baselines.method import ScoredSessions
@@ -20,6 +19,7 @@ from langptune_rs.data import Catalog, Dataset, Sessions
 from langptune_rs.data.wording.templates import make_template
 from langptune_rs.errors import DataError, TrainingError
 from langptune_rs.evaluation.metrics import from_ranks
+from langptune_rs.models import precision as precision_module
 from langptune_rs.seeds import derive_seed
 from langptune_rs.training.contrastive_step import target_shares
 from langptune_rs.training.schedules import batch_rows
@@ -223,26 +223,23 @@ def test_it_ranks_by_its_embeddings_among_the_items_outside_the_history(trained)
         assert 1 + (scores > target + 1e-6).sum() <= rank <= (scores > target - 1e-6).sum()
 
 
-@pytest.fixture(params=["fp32", "bf16"])
-def precision(request, monkeypatch):
-    """Both, as on a machine that is faster in bfloat16."""
-    monkeypatch.setattr(emb_cl, "is_faster_in_bf16", lambda: True)
-    return request.param
-
-
-def test_bfloat16_learns_what_float32_does(folder, monkeypatch, trained):
-    (method, dataset), rounded = trained, {}
+def test_bfloat16_learns_what_float32_does_where_it_is_faster(folder, monkeypatch, trained):
+    (method, dataset), found = trained, {}
     for is_faster in (True, False):
-        monkeypatch.setattr(emb_cl, "is_faster_in_bf16", lambda is_faster=is_faster: is_faster)
-        rounded[is_faster] = fitted(dataset, folder, precision="bf16")
-    assert all(weight.dtype != torch.float32 for weight in rounded[True].recommender.embedder.model.parameters())
-    assert distance(weights(method), weights(rounded[False])) == 0, "it is not taken where it is no faster"
-    initial = SentenceTransformer(str(folder)).state_dict()
-    moved = distance(initial, weights(method))
-    assert 0 < distance(weights(method), weights(rounded[True])) < 0.5 * moved
-    assert ndcg(rounded[True], dataset) == pytest.approx(ndcg(method, dataset), rel=0.1)
+        monkeypatch.setattr(precision_module, "is_faster_in_bf16", lambda is_faster=is_faster: is_faster)
+        found[is_faster] = fitted(dataset, folder, precision="auto")
+    assert distance(weights(method), weights(found[False])) == 0
+    rounded = weights(found[True])
+    assert all(weight.dtype == torch.float32 for weight in rounded.values() if weight.is_floating_point())
+    assert all(
+        torch.equal(weight, weight.bfloat16().float()) for weight in rounded.values() if weight.is_floating_point()
+    )
+    moved = distance(SentenceTransformer(str(folder)).state_dict(), weights(method))
+    assert 0 < distance(weights(method), rounded) < 0.5 * moved
+    assert ndcg(found[True], dataset) == pytest.approx(ndcg(method, dataset), rel=0.1)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("text", ["full", "titles"])
 def test_it_ranks_the_same_after_it_was_saved_and_opened(folder, tmp_path, text, precision):
     dataset = make_dataset()
@@ -274,6 +271,7 @@ def test_no_test_session_is_looked_at(folder, trained):
     assert distance(weights(method), weights(other)) == 0
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_is_stopped_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch, precision):
     dataset, checkpoint = make_dataset(), tmp_path / "checkpoint.pt"
     brief = {"iterations": 4, "steps": 5, "precision": precision}
@@ -294,6 +292,13 @@ def test_what_is_stopped_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch,
         resumed = weights(fitted(dataset, folder, checkpoint=checkpoint, **brief))
         assert len(seen) == 12, "two iterations are left"
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_was_trained_in_another_precision_does_not_go_on(folder, tmp_path):
+    dataset, checkpoint = make_dataset(), tmp_path / "checkpoint.pt"
+    fitted(dataset, folder, checkpoint=checkpoint, iterations=1, steps=2)
+    with pytest.raises(TrainingError, match="trained in float32 so far, and would go on in bfloat16, as on another"):
+        fitted(dataset, folder, checkpoint=checkpoint, iterations=1, steps=2, precision="bf16")
 
 
 def test_the_weights_are_those_of_the_iteration_that_ranks_validation_best(folder, monkeypatch):

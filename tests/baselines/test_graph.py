@@ -154,7 +154,7 @@ def test_it_learns_fifty_sessions_by_heart(method):
 def test_ranks_are_among_items_outside_the_history(method):
     dataset = tastes(90)
     made = fitted(method, dataset, config=QUICK[method.name].model_copy(update={"max_epochs": 2}))
-    assert "of max_epochs = 2 epochs" in made.unfinished
+    assert "max_epochs = 2 ended training" in made.unfinished
     test = dataset.sessions.select("test")
     scores = made.session_vectors(test).astype(np.float64) @ made.item_vectors.astype(np.float64).T
     for i, rank in enumerate(made.score_targets(test).ranks[:, 0]):

@@ -85,7 +85,7 @@ def test_a_fit_says_whether_validation_still_improved_at_its_end(method, monkeyp
         item_transformer, "evaluate", lambda ranks, metrics: SimpleNamespace(mean={_METRIC: next(scores)})
     )
     made = fitted(method, circles(), max_epochs=3, patience=2)
-    assert made.unfinished == "Validation still improved within the last 2 of max_epochs = 3 epochs."
+    assert made.unfinished == "max_epochs = 3 ended training, with the best score on validation after 3."
     made = fitted(method, circles(), max_epochs=5, patience=2)
     assert len(made.epochs.losses) == 5
     assert not made.unfinished, "it would have stopped here anyway"

@@ -89,16 +89,33 @@ def test_what_is_written_by_the_grammar_is_read(summands):
     assert parse_reward(text.replace(" ", "")) == terms
 
 
-@pytest.mark.parametrize("gamma", [0, -1])
-@pytest.mark.parametrize("reward", ["log_softmax", "ndcg + 0.1 log_rank", "ndcg - 1.0 copied"])
-def test_a_reward_without_a_lower_limit_needs_a_penalty_of_what_does_not_end(reward, gamma):
+@pytest.mark.parametrize(
+    ("reward", "gamma", "limit"),
+    [
+        ("log_softmax", 0, "has no lower limit"),
+        ("log_softmax", -9, "has no lower limit"),
+        ("ndcg + 0.1 log_rank", -1, "has no lower limit"),
+        ("ndcg - 1.0 copied", 0, "can be as low as -1"),
+        ("ndcg - 1.0 copied - 0.5 length", -1, "can be as low as -1.5"),
+        ("ndcg", 1, "can be as low as 0"),
+        ("2 mrr@20", 0.1, "can be as low as 0"),
+    ],
+)
+def test_a_reward_that_can_be_below_gamma_needs_a_penalty_of_what_does_not_end(reward, gamma, limit):
     without = (f"rlso.reward={reward}", f"rlso.overlong_reward={gamma}", "rlso.overlong_penalty=none")
-    message = r"(log_\w+|copied) of rlso.reward = .* below rlso.overlong_reward = .* set rlso.overlong_penalty, such"
+    message = rf"rlso.reward = .* {limit}, which is below rlso.overlong_reward = .* set rlso.overlong_penalty, such"
     with pytest.raises(ConfigError, match=message):
         load_config("quickstart", without)
     for way_out in ("rlso.overlong_penalty=0.5", "method=LangPTune-CL"):
         load_config("quickstart", [*without, way_out])
-    load_config("quickstart", [*without, "rlso.reward=ndcg - 0.1 log_rank", "rlso.overlong_reward=0"])
+
+
+@pytest.mark.parametrize(
+    ("reward", "gamma"),
+    [("ndcg", 0), ("ndcg", -1), ("ndcg - 0.1 log_rank", 0), ("ndcg - 0.1 copied", -0.1), ("mrr - copied - length", -2)],
+)
+def test_a_gamma_that_no_reward_is_below_needs_no_penalty(reward, gamma):
+    load_config("quickstart", [f"rlso.reward={reward}", f"rlso.overlong_reward={gamma}", "rlso.overlong_penalty=none"])
 
 
 def test_weights_and_temperatures_of_rewards_are_positive():

@@ -1,8 +1,10 @@
 """Profiles that survive the process that wrote them."""
 
+import json
+
 import pytest
 
-from langptune_rs.training.phase_profiles import KeptProfiles
+from langptune_rs.training.phase_profiles import KeptProfiles, Written, read_written, save_written
 
 BATCHES = [[[1, 2], [3]], [[4]], [[5, 6]]]
 
@@ -21,6 +23,19 @@ def test_whole_batches_survive_and_one_that_was_cut_off_does_not(tmp_path):
     assert KeptProfiles(path).batches == BATCHES
     second.remove()
     assert not path.exists()
+
+
+def test_what_was_written_is_read_with_its_time_also_where_an_earlier_version_noted_none(tmp_path, capsys):
+    path, written = tmp_path / "profiles-0.json", Written(["a", "b"], 12.5)
+    assert read_written(path) is None
+    save_written(path, written)
+    assert read_written(path) == written
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: content[key] for key in ("sha256", "texts")}))
+    assert read_written(path) == Written(["a", "b"], 0.0)
+    path.write_text(json.dumps({**content, "texts": ["a", "c"]}))
+    assert read_written(path) is None
+    assert "profiles-0.json has changed since it was written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["a number", "no JSON", "no UTF-8", "an older version"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from langptune_rs.baselines.item_transformer import (
     with_one,
 )
 from langptune_rs.data import Dataset
-from langptune_rs.models.precision import is_faster_in_bf16
+from langptune_rs.models.precision import Precision, trained_in
 
 
 class Bert4RecConfig(ItemTransformerConfig):
@@ -42,8 +42,8 @@ class Bert4RecConfig(ItemTransformerConfig):
     RecSys 2022)."""
     patience: PositiveInt = 10
     """Ours, as for SASRec."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """What training multiplies in; the weights are float32. bf16 is taken where the hardware is faster in it: an epoch
+    precision: Precision = "auto"
+    """What training multiplies in; the weights are float32. "auto" is bf16 where the hardware is faster in it: an epoch
     of ML-100K then takes three quarters of the time on a CPU with AMX. Ranking is in float32."""
 
     def learning_rate_in(self, epoch: int) -> float:
@@ -60,7 +60,7 @@ class Bert4RecNetwork(ItemNetwork):
 
         super().__init__()
         self.num_items = num_items
-        self.rounds_products = config.precision == "bf16" and is_faster_in_bf16()
+        self.rounds_products = trained_in(config.precision) == "bf16"
         self.bert = BertForMaskedLM(
             BertConfig(
                 vocab_size=num_items + 1,

@@ -25,7 +25,7 @@ from langptune_rs.errors import DataError, TrainingError
 from langptune_rs.evaluation.metrics import from_ranks
 from langptune_rs.files import write_text
 from langptune_rs.models.embedder import Embedder
-from langptune_rs.models.precision import COMPUTE_DTYPES, is_faster_in_bf16
+from langptune_rs.models.precision import COMPUTE_DTYPES, Precision, trained_in
 from langptune_rs.recommending.recommender import Recommender
 from langptune_rs.seeds import derive_seed
 from langptune_rs.training.contrastive_step import contrastive_batch, contrastive_step, log_target_shares
@@ -47,14 +47,9 @@ class EmbClConfig(ContrastiveStepConfig):
     """K (appendix C). The weights are those after the iteration with the best NDCG@20 on validation."""
     steps: PositiveInt = 800
     """J (appendix C): optimizer steps in each iteration. The learning rate falls to 0 over all K x J."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """What the embedder computes in. bf16, with float32 masters of the weights, is taken where the hardware is faster
-    in it, as with `engine.precision` of a run."""
-
-    @property
-    def precision_here(self) -> Literal["bf16", "fp32"]:
-        """What `precision` comes to on this machine."""
-        return "bf16" if self.precision == "bf16" and is_faster_in_bf16() else "fp32"
+    precision: Precision = "auto"
+    """What training computes in; "auto" is bf16, with float32 masters of the weights, where the hardware is faster in
+    it, whatever the recipe's `engine.precision` is. The trained embedder ranks in float32."""
 
 
 class EmbCl(TextMethod):
@@ -93,9 +88,10 @@ class EmbCl(TextMethod):
             )
         self._dataset, self._config = dataset, config
         start_distributed()
-        embedder = Embedder.load(config.embedder, COMPUTE_DTYPES[config.precision_here])
+        precision = trained_in(config.precision)
+        embedder = Embedder.load(config.embedder, COMPUTE_DTYPES[precision])
         engine = make_engine(
-            embedder.model, config.learning_rate, config.weight_decay, EngineConfig(precision=config.precision_here)
+            embedder.model, config.learning_rate, config.weight_decay, EngineConfig(precision=precision)
         )
         log_shares = log_target_shares(dataset) if config.popularity_correction else None
         num_steps, order = config.iterations * config.steps, derive_seed(seed, self.name)
@@ -129,6 +125,7 @@ class EmbCl(TextMethod):
             seed=seed,
             checkpoint=checkpoint,
         )
+        embedder.model.float()
         self._recommender = Recommender.of_catalog(embedder, dataset.catalog)
 
     @classmethod
@@ -166,5 +163,5 @@ class EmbCl(TextMethod):
     def open(cls, folder: Path, dataset: Dataset) -> Self:
         """See `Method.open`."""
         config = EmbClConfig.model_validate_json((folder / _CONFIG).read_text(encoding="utf-8"))
-        embedder = Embedder.from_folder(folder / _EMBEDDER, config.embedder, COMPUTE_DTYPES[config.precision_here])
+        embedder = Embedder.from_folder(folder / _EMBEDDER, config.embedder)
         return cls(dataset, config, Recommender.of_catalog(embedder, dataset.catalog))

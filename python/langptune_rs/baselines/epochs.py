@@ -63,10 +63,10 @@ class Epochs:
 
 
 def unfinished(epochs: Epochs, config: StopsEarly) -> str:
-    """A sentence where training reached `max_epochs` while its score still improved; else empty."""
+    """A sentence where `max_epochs` ended training before `patience` could; else empty."""
     if len(epochs.losses) < config.max_epochs or epochs.since_best() >= config.patience:
         return ""
-    return f"Validation still improved within the last {config.patience} of max_epochs = {config.max_epochs} epochs."
+    return f"max_epochs = {config.max_epochs} ended training, with the best score on validation after {epochs.best}."
 
 
 def train_epochs(

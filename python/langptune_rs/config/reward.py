@@ -40,6 +40,13 @@ class Term:
     """Places that count; None for all."""
 
     @property
+    def lowest(self) -> float:
+        """What the weighted term cannot fall below; minus infinity where there is no such limit."""
+        if self.name in BELOW_ZERO:
+            return -math.inf if self.weight > 0 else 0.0
+        return min(self.weight, 0.0)
+
+    @property
     def title(self) -> str:
         """How the term is written without its weight."""
         return self.name if self.k is None else f"{self.name}@{self.k}"

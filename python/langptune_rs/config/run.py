@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -17,7 +18,7 @@ from langptune_rs.config.evaluation import EvaluationConfig
 from langptune_rs.config.logging import LoggingConfig
 from langptune_rs.config.policy import PolicyConfig
 from langptune_rs.config.profile import ProfileConfig
-from langptune_rs.config.reward import BELOW_ZERO, parse_reward
+from langptune_rs.config.reward import parse_reward
 from langptune_rs.config.rlso import RlsoConfig
 from langptune_rs.config.section import Section
 
@@ -116,11 +117,11 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_overlong(self) -> RunConfig:
         rlso = self.rlso
-        terms = parse_reward(rlso.reward)
-        below_zero = [term.title for term in terms if (term.name in BELOW_ZERO) == (term.weight > 0)]
-        if self.trains_policy and below_zero and rlso.overlong_penalty is None:
+        lowest = sum(term.lowest for term in parse_reward(rlso.reward))
+        if self.trains_policy and lowest < rlso.overlong_reward and rlso.overlong_penalty is None:
+            limit = "has no lower limit" if lowest == -math.inf else f"can be as low as {lowest:g}"
             raise ValueError(
-                f"{below_zero[0]} of rlso.reward = {rlso.reward!r} can take a reward below rlso.overlong_reward = "
+                f"rlso.reward = {rlso.reward!r} {limit}, which is below rlso.overlong_reward = "
                 f"{rlso.overlong_reward:g}, which a profile gets that does not end, so that the policy would learn not "
                 "to end; set rlso.overlong_penalty, such as 0.5, which such a profile loses"
             )

@@ -1,8 +1,12 @@
 """The number formats a recipe may compute in."""
 
 from functools import cache
+from typing import Literal
 
 import torch
+
+Precision = Literal["auto", "bf16", "fp32"]
+"""What a method that is compared trains in; "auto" is bfloat16 where the hardware is faster in it."""
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Dtypes by their name in `engine.precision` and `rlso.precision`."""
@@ -19,6 +23,13 @@ def has_bf16_products() -> bool:
 def is_faster_in_bf16() -> bool:
     """Whether this machine multiplies faster in bfloat16 than in float32."""
     return torch.cuda.is_available() or has_bf16_products()
+
+
+def trained_in(precision: Precision) -> Literal["bf16", "fp32"]:
+    """What a method's `precision` comes to on this machine."""
+    if precision == "auto":
+        return "bf16" if is_faster_in_bf16() else "fp32"
+    return precision
 
 
 def gradient_dtype(dtype: torch.dtype, trained_dtype: torch.dtype) -> torch.dtype:

@@ -12,6 +12,8 @@ from langptune_rs.distributed.collectives import gather_rows, rank
 
 MOST_REPETITION = 0.5
 """Healthy profiles of some sentences repeat less than a tenth of their runs of three words."""
+MOST_COPIED = 0.75
+"""Of policies that learn to name what a user chose, two thirds of the words at most were seen to be of its titles."""
 LEAST_ENTROPY = 0.05
 """Nats a token. Healthy policies have ten times as much and more at temperature 1."""
 
@@ -29,22 +31,27 @@ def entropy(logps_BG: Tensor, num_tokens_BG: Tensor) -> float:
     return total / count if count else float("nan")
 
 
-def signs_of_collapse(metrics: Mapping[str, float], num_profiles: int) -> list[str]:
-    """What a rollout's metrics show of a policy that has collapsed, each with its remedy; empty for a healthy one."""
-    signs = []
+def signs_of_collapse(metrics: Mapping[str, float], num_profiles: int) -> dict[str, str]:
+    """What a rollout's metrics show of a policy that has collapsed, by its name, with its remedy; empty if healthy."""
+    signs = {}
     if metrics["profile/distinct_share"] < (1 + 1 / num_profiles) / 2:
-        signs.append(
+        signs["distinct"] = (
             f"Of a session's {num_profiles} profiles only {metrics['profile/distinct_share'] * num_profiles:.1f} "
             "differ on average, and equal ones have equal rewards: raise profile.temperature, or hold the policy near "
             "its start by rlso.kl_penalty."
         )
     if metrics["profile/repetition"] > MOST_REPETITION:
-        signs.append(
+        signs["repetition"] = (
             f"Profiles write {metrics['profile/repetition']:.0%} of their runs of three words again: add a term such "
             "as - 0.5 repetition to rlso.reward, or raise rlso.kl_penalty."
         )
+    if metrics["profile/copied_share"] > MOST_COPIED:
+        signs["copied"] = (
+            f"{metrics['profile/copied_share']:.0%} of the words of profiles are copied from titles of the history: "
+            "add a term such as - 0.5 copied to rlso.reward, or raise rlso.kl_penalty."
+        )
     if metrics["profile/entropy"] < LEAST_ENTROPY:
-        signs.append(
+        signs["entropy"] = (
             f"The policy draws its tokens with an entropy of {metrics['profile/entropy']:.2g} nats, so that it hardly "
             "tries anything else: raise profile.temperature, or hold it near its start by rlso.kl_penalty."
         )
@@ -52,14 +59,15 @@ def signs_of_collapse(metrics: Mapping[str, float], num_profiles: int) -> list[s
 
 
 class CollapseWarning:
-    """Warns once in a run."""
+    """Warns once in a run of each sign."""
 
     def __init__(self, num_profiles: int):
-        self._num_profiles, self._has_warned = num_profiles, False
+        self._num_profiles, self._warned_of = num_profiles, set[str]()
 
     def check(self, metrics: Mapping[str, float]) -> None:
-        """Print the signs of a collapse that a rollout shows, on rank 0, unless another rollout has shown some."""
-        signs = [] if self._has_warned else signs_of_collapse(metrics, self._num_profiles)
-        if signs and rank() == 0:
-            print("warning: the policy is collapsing.", *signs, file=sys.stderr)
-        self._has_warned = self._has_warned or bool(signs)
+        """Print the signs of a collapse that a rollout shows and none before it has shown, on rank 0."""
+        signs = signs_of_collapse(metrics, self._num_profiles)
+        new = [text for name, text in signs.items() if name not in self._warned_of]
+        if new and rank() == 0:
+            print("warning: the policy is collapsing.", *new, file=sys.stderr)
+        self._warned_of |= signs.keys()

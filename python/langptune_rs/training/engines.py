@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from langptune_rs.config.engine import EngineConfig
 from langptune_rs.distributed.collectives import world_size
 from langptune_rs.distributed.start import deepspeed
+from langptune_rs.errors import TrainingError
 from langptune_rs.models.quiet import quiet
 
 ADAM_BETAS = (0.9, 0.95)
@@ -119,7 +120,16 @@ class OptimizerState:
         return {"adam": self._adam.state_dict(), "masters": [master.detach() for master in self._masters]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a state back; the weights, rounded from the masters, are loaded by themselves."""
+        """Take a state back; the weights, rounded from the masters, are loaded by themselves.
+
+        Raises `TrainingError` for the state of an engine in another precision.
+        """
+        if len(state["masters"]) != len(self._masters):
+            was, would = ("bfloat16" if masters else "float32" for masters in (state["masters"], self._masters))
+            raise TrainingError(
+                f"This was trained in {was} so far, and would go on in {would}, as on another machine: go on where it "
+                "began, or delete its folder to begin again."
+            )
         self._adam.load_state_dict(state["adam"])
         for master, saved in zip(self._masters, state["masters"], strict=True):
             master.data.copy_(saved)

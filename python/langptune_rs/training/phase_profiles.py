@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,16 @@ from langptune_rs.progress import progress
 from langptune_rs.seeds import derive_seed
 from langptune_rs.training.interruption import InterruptibleWriter
 from langptune_rs.training.models import Models
+from langptune_rs.training.state import Stopwatch
+
+
+@dataclass(frozen=True)
+class Written:
+    """The profiles of a phase."""
+
+    texts: list[str]
+    seconds: float
+    """How long the process took that wrote the last of them."""
 
 
 class PhaseProfiles:
@@ -33,19 +44,20 @@ class PhaseProfiles:
         """`folder` keeps the profiles; `sessions` are all train sessions, the same on every rank."""
         self.config, self._folder, self._sessions, self._models, self._writer = config, folder, sessions, models, writer
 
-    def of(self, k: int, rows: NDArray[np.int64]) -> dict[int, str]:
-        """The profiles of the sessions at `rows` (n,) for iteration k, by row; the same on every rank.
+    def of(self, k: int, rows: NDArray[np.int64]) -> tuple[dict[int, str], float]:
+        """The profiles of the sessions at `rows` (n,) for iteration k, by row, and the seconds that they took.
 
-        If this was interrupted, the same batches go on, since batches decide how sums are rounded. Raises
-        `Interrupted`.
+        The profiles are the same on every rank. If this was interrupted, the same batches go on, since batches decide
+        how sums are rounded. Raises `Interrupted`.
         """
         path = self._folder / f"profiles-{k}.json"
-        texts = read_texts(path)
-        if any_rank(texts is None) or texts is None:
-            texts = self._write(k, rows, path)
-        return dict(zip(rows.tolist(), texts, strict=True))
+        written = read_written(path)
+        if any_rank(written is None) or written is None:
+            written = self._write(k, rows, path)
+        return dict(zip(rows.tolist(), written.texts, strict=True)), written.seconds
 
-    def _write(self, k: int, rows: NDArray[np.int64], path: Path) -> list[str]:
+    def _write(self, k: int, rows: NDArray[np.int64], path: Path) -> Written:
+        watch = Stopwatch()
         own = self._sessions.take(rows[shard(rows)])
         seeds = [derive_seed(self.config.seed, "contrastive-sample", k, int(session)) for session in own.session_ids]
         kept = KeptProfiles(path.with_name(f"{path.stem}-{rank()}-of-{world_size()}.jsonl"))
@@ -61,12 +73,12 @@ class PhaseProfiles:
 
             prompts = self._writer.prompts(own)
             written = self._writer.write(prompts, num_samples=1, seeds=seeds, kept=kept.batches, on_batch=on_batch)
-        texts = [text for part in gather_objects(written.texts) for text in part]
+        whole = Written([text for part in gather_objects(written.texts) for text in part], watch.lap())
         if rank() == 0:
-            save_texts(path, texts)
+            save_written(path, whole)
         barrier()
         kept.remove()
-        return texts
+        return whole
 
 
 class KeptProfiles:
@@ -120,18 +132,22 @@ def _read_batch(line: str) -> list[list[int]] | None:
         return None
 
 
-def save_texts(path: Path, texts: Sequence[str]) -> None:
+def save_written(path: Path, written: Written) -> None:
     """Write the profiles of a phase with their hash."""
-    write_text(path, json.dumps({"sha256": _hash_of(texts), "texts": texts}))
+    content = {"sha256": _hash_of(written.texts), "seconds": written.seconds, "texts": written.texts}
+    write_text(path, json.dumps(content))
 
 
-def read_texts(path: Path) -> list[str] | None:
-    """What `save_texts` wrote; None if there is no file, or with a warning if it has changed since."""
+def read_written(path: Path) -> Written | None:
+    """What `save_written` wrote; None if there is no file, or with a warning if it has changed since.
+
+    An earlier version did not note the seconds, which then are 0.
+    """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         texts: list[str] = saved["texts"]
         if saved["sha256"] == _hash_of(texts):
-            return texts
+            return Written(texts, float(saved.get("seconds", 0)))
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError, RecursionError):

@@ -133,8 +133,8 @@ class Rollouts:
         metrics |= self._means_of_terms(values)
         if metrics["profile/overlong_rate"] == 1:
             self._warn_once("overlong", self._all_overlong(max(map(len, prompts), default=0)))
-        elif all_raw_BG.max() == all_raw_BG.min():
-            self._warn_once("equal", self._all_equal(all_raw_BG[0, 0].item()))
+        elif metrics["reward/equal_share"] == 1:
+            self._warn_once("equal", self._all_equal())
         num_tokens_BG = torch.tensor([len(tokens) for tokens in profiles.tokens]).view(raw_BG.shape).double()
         return Rollout(batches, standardized_BG, old_logps_BG, metrics, ids, num_tokens_BG)
 
@@ -166,6 +166,7 @@ class Rollouts:
         return {
             "reward/mean": raw_BG.mean().item(),
             "reward/std": raw_BG.std(unbiased=False).item(),
+            "reward/equal_share": (raw_BG.amax(1) == raw_BG.amin(1)).double().mean().item(),
             "reward/pair_gap": (raw_BG.amax(1) - raw_BG.amin(1)).mean().item(),
             "profile/tokens": tokens,
             "profile/overlong_rate": overlong,
@@ -191,11 +192,12 @@ class Rollouts:
             "profile.instruction or profile.closing."
         )
 
-    def _all_equal(self, reward: float) -> str:
+    def _all_equal(self) -> str:
         return (
-            f"All profiles of this batch have the reward {reward:g} by rlso.reward = {self._config.rlso.reward!r}, "
-            "from which the policy learns nothing. If that goes on, take a reward that tells more ranks apart (ndcg "
-            "without a cut, log_rank or log_softmax), or raise profile.temperature or rlso.num_profiles."
+            "Within every session of this batch all profiles have one reward by rlso.reward = "
+            f"{self._config.rlso.reward!r}, from which the policy learns nothing. If that goes on, take a reward that "
+            "tells more ranks apart (ndcg without a cut, log_rank or log_softmax), or raise profile.temperature or "
+            "rlso.num_profiles."
         )
 
     def _warn_once(self, kind: str, message: str) -> None:

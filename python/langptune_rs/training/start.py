@@ -14,6 +14,7 @@ from langptune_rs.distributed.failures import LOADING, explained
 from langptune_rs.distributed.start import start_distributed
 from langptune_rs.errors import ConfigError, RunError
 from langptune_rs.models.memory import free_memory, keep_freed_memory
+from langptune_rs.peak_memory import start_of_peak
 from langptune_rs.runs.folder import (
     CONFIG,
     TRAINED,
@@ -84,6 +85,7 @@ def train(output: Path, task: Task = PROFILES) -> None:
     with explained(LOADING, config):
         dataset = after_first_rank(lambda: open_dataset(config, output))
         on_first_rank(lambda: note_data(output, dataset))
+        start_of_peak()
         trainer = Trainer(config, output, dataset, task)
     trainer.run()
     del trainer

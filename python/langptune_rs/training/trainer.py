@@ -116,17 +116,25 @@ class Trainer:
         total_steps, steps = self.config.iterations * config.steps, range(config.steps)
         rates = [linear_decay(config.learning_rate, k * config.steps + j, total_steps) for j in steps]
         rows = [batch_rows(len(self.sessions), config.batch_size, j, seed) for j in steps]
-        profiles = self.phase_profiles.of(k, np.unique(np.concatenate(rows)))
+        profiles, seconds = self.phase_profiles.of(k, np.unique(np.concatenate(rows)))
 
         def batch(j: int) -> ContrastiveBatch:
             return self._contrastive_batch(self.sessions, rows[j], [profiles[row] for row in rows[j].tolist()])
 
-        self._contrastive_steps(k, "contrastive", rates, batch)
+        self._contrastive_steps(k, "contrastive", rates, batch, seconds)
 
     def _contrastive_steps(
-        self, k: int, phase: Phase, learning_rates: Sequence[float], batch: Callable[[int], ContrastiveBatch]
+        self,
+        k: int,
+        phase: Phase,
+        learning_rates: Sequence[float],
+        batch: Callable[[int], ContrastiveBatch],
+        seconds_before: float = 0.0,
     ) -> None:
-        """Take the steps of a phase that are left, one for each of `learning_rates`, then validate."""
+        """Take the steps of a phase that are left, one for each of `learning_rates`, then validate.
+
+        `seconds_before` were spent on what the steps learn from: they count as the first step's.
+        """
         first_step = self.state.position.phase_step
         self.ranking.forget()
         with progress(len(learning_rates), f"iteration {k + 1}: {phase}", first_step) as advance:
@@ -139,7 +147,7 @@ class Trainer:
                     self.config.contrastive,
                     learning_rates[j],
                 )
-                self.state.finish_step(k, phase, values, watch.lap())
+                self.state.finish_step(k, phase, values, watch.lap() + (seconds_before if j == 0 else 0.0))
                 advance(note=f"loss {values['contrastive/loss']:.4f}")
                 self._save_if_due()
         self._validate(k)

@@ -420,6 +420,7 @@ def _runs(row: Compared) -> list[Path]:
 
 
 def method_of_run(name: str) -> type[LangPTune]:
+    """The method of that name, one of those that runs train or begin with."""
     method = find_method(name)
     assert issubclass(method, LangPTune), "methods of runs write profiles"
     return method

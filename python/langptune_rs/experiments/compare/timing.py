@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from langptune_rs.errors import DataError, ModelError, RunError
 from langptune_rs.experiments.compare.guards import identity_of, method_of_run
 from langptune_rs.experiments.compare.rows import Compared
 from langptune_rs.experiments.compare.task import Ranked
+from langptune_rs.experiments.machine import machine
 from langptune_rs.files import write_text
 from langptune_rs.recommending.recommender import Recommender
 from langptune_rs.rollout.writer import ProfileWriter
@@ -38,13 +41,15 @@ def timed_rows(
     """The rows of `rows_of_runs` with the milliseconds of a recommendation, measured with the first run of each.
 
     The first `SESSIONS` of the `sessions` that are compared on are taken. What was measured is kept in `folder`, and
-    measured again when the run has other results. Raises `RunError` when a model of a run cannot be loaded.
+    measured again when the run has other results, and on another machine. Raises `RunError` when a model of a run
+    cannot be loaded.
     """
-    timed = []
+    timed, here = [], hashlib.sha256(machine().encode()).hexdigest()[:8]
     for row in rows:
         run, name = Path(row.settings["runs"][0]), row.method
         assert row.decoding is not None, "methods of runs write profiles"
-        file = folder / f"{name.lower()}-{row.decoding}-{identity_of(TrainedRun.open(run, ()), name, ranked)}.json"
+        identity = identity_of(TrainedRun.open(run, ()), name, ranked)
+        file = folder / f"{name.lower()}-{row.decoding}-{identity}-{here}.json"
         if not file.is_file():
             print(f"Time of a recommendation: {row.name}", file=sys.stderr, flush=True)
             try:
@@ -55,7 +60,7 @@ def timed_rows(
                     "--no-guards (in Python: guards=False)."
                 ) from error
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps({"milliseconds": found, "sessions": SESSIONS}) + "\n")
+            write_text(file, json.dumps({"milliseconds": found}) + "\n")
         timed.append(replace(row, costs={**row.costs, "milliseconds": _read(file)}))
     return timed
 
@@ -63,27 +68,35 @@ def timed_rows(
 def milliseconds_of(folder: Path, name: str, decoding: Decoding, sessions: Sessions, dataset: Dataset) -> float:
     """The milliseconds for each of the `sessions`, ranked together by the method of that name of the run in `folder`.
 
-    Loading the models and embedding the catalog are not in it. Raises `RunError` for a model that is not there.
+    Loading the models and embedding the catalog are not in it. One model is in memory at a time. Raises `RunError` for
+    a model that is not there.
     """
     run = TrainedRun.open(folder, ())
     run.dataset = dataset
-    method = method_of_run(name)
-    writer = run.writer(trained=method.writes_with_trained)
-    recommender = run.recommender(trained=method.reads_with_trained)
-    _recommend(writer, recommender, sessions.take(np.arange(min(WARM_UP, len(sessions)))), decoding, run.config.seed)
+    method, few = method_of_run(name), sessions.take(np.arange(min(WARM_UP, len(sessions))))
+
+    write = partial(_profiles, run.writer(trained=method.writes_with_trained), decoding=decoding, seed=run.config.seed)
+    profiles = write(few)
     started = time.perf_counter()
-    _recommend(writer, recommender, sessions, decoding, run.config.seed)
-    return 1000 * (time.perf_counter() - started) / len(sessions)
+    texts = write(sessions)
+    seconds = time.perf_counter() - started
+
+    del write
+    rank = partial(_rank, run.recommender(trained=method.reads_with_trained))
+    rank(few, profiles)
+    started = time.perf_counter()
+    rank(sessions, texts)
+    return 1000 * (seconds + time.perf_counter() - started) / len(sessions)
 
 
-def _recommend(
-    writer: ProfileWriter, recommender: Recommender, sessions: Sessions, decoding: Decoding, seed: int
-) -> None:
-    """Write one profile for each session, and rank the catalog by it."""
+def _profiles(writer: ProfileWriter, sessions: Sessions, *, decoding: Decoding, seed: int) -> list[str]:
+    """One profile for each session."""
     is_greedy = decoding == "greedy"
     seeds = [evaluation_seed(seed, int(session)) for session in sessions.session_ids]
-    prompts = writer.prompts(sessions)
-    profiles = writer.write(prompts, greedy=is_greedy, num_samples=int(not is_greedy), seeds=seeds).texts
+    return writer.write(writer.prompts(sessions), greedy=is_greedy, num_samples=int(not is_greedy), seeds=seeds).texts
+
+
+def _rank(recommender: Recommender, sessions: Sessions, profiles: Sequence[str]) -> None:
     embeddings = recommender.embedder.encode_profiles(profiles)
     recommender.index.rank(embeddings, sessions.targets, exclude=sessions.histories)
 

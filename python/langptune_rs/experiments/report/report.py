@@ -377,7 +377,17 @@ def _charts(config: RunConfig, metrics: Sequence[dict[str, Any]]) -> list[Chart]
             "In runs of three or more from the titles of the history; sampled profiles.",
             dots="validation/copied_share",
         ),
+        *(_curve(metrics, "rlso", f"profile/{name}", title, caption) for name, title, caption in _LOOKS),
     ]
+
+
+_LOOKS = (
+    ("overlong_rate", "Profiles without an end", "The share that met the token limit; sampled profiles."),
+    ("distinct_share", "Distinct profiles", "The share of a session's sampled profiles that differ from one another."),
+    ("repetition", "Repetition", "The share of runs of three words that a sampled profile writes again."),
+    ("entropy", "Entropy of the policy", "-ln p of a sampled token, in nats: near 0 it tries nothing new."),
+)
+"""What shows that a policy collapses: name, title and caption of each curve."""
 
 
 def _caption_of_loss(config: RunConfig) -> str:
