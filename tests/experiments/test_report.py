@@ -180,12 +180,15 @@ def test_text_of_models_data_and_configuration_is_escaped(parts):
     assert attack.replace('"', '\\"') in shown
 
 
-def test_eight_curves_are_drawn_and_described(page, parts):
-    assert page.tags.count("svg") == 9
+def test_all_curves_are_drawn_and_described(page, parts):
+    assert page.tags.count("svg") == 13
+    whole = render(**parts)
+    for title in ("Profiles without an end", "Distinct profiles", "Repetition", "Entropy of the policy"):
+        assert f"{title}: from 0." in whole
     without = [line for line in parts["metrics"] if line["phase"] == "contrastive"]
     text = render(**{**parts, "metrics": without})
     assert Page(text).tags.count("svg") == 2
-    assert text.count("Not measured in this run.") == 7
+    assert text.count("Not measured in this run.") == 11
 
 
 def test_steps_on_histories_have_a_curve_of_their_own(parts):

@@ -134,6 +134,8 @@ def metrics() -> list[dict]:
             step += 1
             values = {"rlso/loss": 2.0 - 0.1 * step, "time/seconds": 2.0, "memory/peak_bytes": 2000 + step}
             if t % 2 == 0:
+                looks = {"overlong_rate": 0.04, "distinct_share": 0.9, "repetition": 0.05, "entropy": 0.8}
+                values |= {f"profile/{name}": value - 0.001 * step for name, value in looks.items()}
                 values |= {"reward/mean": 0.1 + 0.01 * step, "kl/reference": 0.02 * step, "profile/copied_share": 0.2}
             lines.append({"step": step, "iteration": k, "phase": "rlso", **values})
         values = {"validation/ndcg@20": 0.03 * step, "validation/ndcg": 0.15, "validation/copied_share": 0.1}
