@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -35,6 +36,7 @@ from langptune_rs.experiments.report.tables import comparisons_markdown, label  
 from langptune_rs.experiments.seeds import average_seeds  # noqa: E402
 from langptune_rs.experiments.trained_runs import evaluated, trained  # noqa: E402
 from langptune_rs.runs.results import PARTS  # noqa: E402
+from langptune_rs.training.interruption import Stopped  # noqa: E402
 
 METHODS = ("LangPTune", "LangPTune-RLSO", "LangPTune-CL")
 """In the order in which they are trained."""
@@ -100,4 +102,7 @@ def _mean(scores: NDArray[np.float64] | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Stopped:
+        sys.exit("Stopped, with a checkpoint. The same command goes on.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from langptune_rs.distributed.threads import sleep_while_waiting
@@ -19,6 +20,7 @@ from langptune_rs.config import load_config  # noqa: E402  # after the variables
 from langptune_rs.experiments.report.tables import seeds_markdown  # noqa: E402
 from langptune_rs.experiments.seeds import compare_seeds  # noqa: E402
 from langptune_rs.experiments.trained_runs import evaluated, trained  # noqa: E402
+from langptune_rs.training.interruption import Stopped  # noqa: E402
 
 SPLIT = "validation"
 
@@ -34,4 +36,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Stopped:
+        sys.exit("Stopped, with a checkpoint. The same command goes on.")
