@@ -404,7 +404,7 @@ def _costs(row: Mapping[str, Any]) -> list[str]:
     return [
         "–" if seconds is None else _duration(seconds),
         "–" if memory is None else f"{memory / 2**30:.1f} GiB",
-        "–" if each is None else f"{each:.2g}",
+        "–" if each is None else f"{each:.0f}" if each >= 10 else f"{each:.2g}",
     ]
 
 
