@@ -256,6 +256,14 @@ def test_profiles_that_never_end_are_warned_of_once(train):
     assert {line["profile/overlong_rate"] for line in run.lines if "profile/overlong_rate" in line} == {1.0}
 
 
+def test_equal_rewards_within_every_session_are_warned_of_once(train):
+    run = train("rlso.reward=0.000001 mrr@1", "rlso.overlong_reward=0", "rlso.overlong_penalty=none")
+    assert run.exit_code == 0, run.stderr
+    rollouts = [line for line in run.lines if "reward/equal_share" in line]
+    assert any(line["reward/equal_share"] == 1 and line["profile/overlong_rate"] < 1 for line in rollouts)
+    assert run.stderr.count("Within every session of this batch all profiles have one reward by rlso.reward") == 1
+
+
 def test_profiles_of_one_token_train_and_resume(train):
     """All that is written is the end of the turn, or the first token of what did not end."""
     options = ("profile.max_tokens=1", "checkpoint.every=1")

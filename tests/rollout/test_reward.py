@@ -19,6 +19,7 @@ from langptune_rs.rollout.reward import (
     STANDARDIZERS,
     Outcomes,
     check_recommender,
+    equal_share,
     penalize,
     standardize,
     values_of,
@@ -154,6 +155,11 @@ def test_leaving_one_out_and_the_session_ignore_what_sessions_differ_by() -> Non
         torch.testing.assert_close(STANDARDIZERS[name](rewards), STANDARDIZERS[name](easier))
     gaps = [(standardize(x)[:, 0] - standardize(x)[:, 1]).abs().mean() for x in (rewards, easier)]
     assert gaps[1] < gaps[0] / 3
+
+
+def test_equal_rewards_are_counted_by_session() -> None:
+    assert equal_share(torch.tensor([[1.0, 1.0], [2.0, 2.0]])) == 1.0, "though sessions differ"
+    assert equal_share(torch.tensor([[1.0, 1.0], [2.0, 1.0], [0.0, 0.5], [0.0, 0.0]])) == 0.5
 
 
 @pytest.mark.parametrize("name", STANDARDIZERS)

@@ -101,6 +101,11 @@ def penalize(rewards: Tensor, logps: Tensor, reference_logps: Tensor, gamma: flo
     return rewards - gamma * (logps - reference_logps)
 
 
+def equal_share(rewards_BG: Tensor) -> float:
+    """The share of sessions whose profiles all have one reward, from (B, G): no objective learns anything from them."""
+    return (rewards_BG.amax(1) == rewards_BG.amin(1)).double().mean().item()
+
+
 def standardize(rewards: Tensor) -> Tensor:
     """The rewards of the global batch at zero mean and unit variance (section 4.3); all zero if they are equal.
 

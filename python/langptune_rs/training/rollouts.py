@@ -16,7 +16,15 @@ from langptune_rs.config import RunConfig
 from langptune_rs.config.reward import parse_reward
 from langptune_rs.distributed.collectives import gather_objects, gather_rows, on_first_rank, rank, shard
 from langptune_rs.rollout.copying import copied_from
-from langptune_rs.rollout.reward import STANDARDIZERS, Outcomes, penalize, values_of, weighted_sum, with_overlong
+from langptune_rs.rollout.reward import (
+    STANDARDIZERS,
+    Outcomes,
+    equal_share,
+    penalize,
+    values_of,
+    weighted_sum,
+    with_overlong,
+)
 from langptune_rs.rollout.sampling import Profiles
 from langptune_rs.rollout.variety import distinct_shares, repeated_shares
 from langptune_rs.seeds import derive_seed
@@ -166,7 +174,7 @@ class Rollouts:
         return {
             "reward/mean": raw_BG.mean().item(),
             "reward/std": raw_BG.std(unbiased=False).item(),
-            "reward/equal_share": (raw_BG.amax(1) == raw_BG.amin(1)).double().mean().item(),
+            "reward/equal_share": equal_share(raw_BG),
             "reward/pair_gap": (raw_BG.amax(1) - raw_BG.amin(1)).mean().item(),
             "profile/tokens": tokens,
             "profile/overlong_rate": overlong,
