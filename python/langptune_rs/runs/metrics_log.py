@@ -85,7 +85,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def step_seconds(lines: Iterable[Mapping[str, Any]]) -> float:
-    """The time of a run's optimizer steps, with the rollouts of the policy's, from the objects of its metrics.jsonl."""
+    """The time of a run's optimizer steps, with what the policy wrote for them, from the lines of its metrics.jsonl."""
     return float(sum(line.get("time/seconds", 0.0) for line in lines))
 
 

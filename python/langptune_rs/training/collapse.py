@@ -13,7 +13,7 @@ from langptune_rs.distributed.collectives import gather_rows, rank
 MOST_REPETITION = 0.5
 """Healthy profiles of some sentences repeat less than a tenth of their runs of three words."""
 MOST_COPIED = 0.75
-"""Of policies that learn to name what a user chose, two thirds of the words at most were seen to be of its titles."""
+"""Of policies that learn to name what a user chose, seven tenths of the words at most were seen to be of its titles."""
 LEAST_ENTROPY = 0.05
 """Nats a token. Healthy policies have ten times as much and more at temperature 1."""
 

@@ -16,6 +16,7 @@ from langptune_rs.config import RunConfig
 from langptune_rs.config.contrastive import ContrastiveStepConfig
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import RunError
+from langptune_rs.experiments.compare.guards import WAY_OUT
 from langptune_rs.experiments.compare.rows import Compared
 from langptune_rs.experiments.compare.settings import Plan, method_settings
 from langptune_rs.experiments.compare.task import Ranked
@@ -127,10 +128,7 @@ def check_models(runs: Sequence[Path], split: str) -> None:
             TrainedRun.open(run, [model for model in MODELS if trains[model]])
             read_profiles(run, split)
         except RunError as error:
-            raise RunError(
-                f"What the profiles of {run} rest on cannot be computed: {error} Or compare without it: --no-guards "
-                "(in Python: guards=False)."
-            ) from error
+            raise RunError(f"What the profiles of {run} rest on cannot be computed: {error} {WAY_OUT}") from error
 
 
 _ANY_VALUE = ("embedder", "micro_batch_tokens")

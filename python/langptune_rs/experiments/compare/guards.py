@@ -70,6 +70,8 @@ _YEAR = re.compile(r"[(\[]\s*(?:1[89]|20)\d\d(?:\s*[-–]\s*(?:\d{4})?)?\s*[)\]]
 
 FOLDER = "guards"
 """Where an experiment keeps what was measured, within its own folder."""
+WAY_OUT = "Or compare without it: --no-guards (in Python: guards=False)."
+"""What to do where a run's models are gone, at the end of an error."""
 DEFINITION = 2
 """Counts up when a measure changes its meaning, so that what is kept of an earlier one is computed again."""
 TEXTS_PER_STEP = 1024
@@ -178,10 +180,7 @@ def guard_rows(
         try:
             files = guards_of_run(run, names, ranked, dataset, folder)
         except (RunError, ModelError, DataError) as error:
-            raise RunError(
-                f"What the profiles of {run} rest on cannot be computed: {error} "
-                "Or compare without it: --no-guards (in Python: guards=False)."
-            ) from error
+            raise RunError(f"What the profiles of {run} rest on cannot be computed: {error} {WAY_OUT}") from error
         kept |= {(run, name): _read(file) for name, file in files.items()}
     ids = sessions["session_id"].to_list()
     return [replace(row, guards=_of_row(row, kept, ids, ranked.split)) for row in rows]

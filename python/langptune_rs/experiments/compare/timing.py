@@ -17,7 +17,7 @@ import polars as pl
 from langptune_rs.baselines.method import Decoding
 from langptune_rs.data import Dataset, Sessions
 from langptune_rs.errors import DataError, ModelError, RunError
-from langptune_rs.experiments.compare.guards import identity_of, method_of_run
+from langptune_rs.experiments.compare.guards import WAY_OUT, identity_of, method_of_run
 from langptune_rs.experiments.compare.rows import Compared
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.machine import machine
@@ -55,10 +55,7 @@ def timed_rows(
             try:
                 found = milliseconds_of(run, name, row.decoding, _first(sessions, ranked, dataset), dataset)
             except (RunError, ModelError, DataError) as error:
-                raise RunError(
-                    f"How long {row.name} of {run} takes cannot be measured: {error} Or compare without it: "
-                    "--no-guards (in Python: guards=False)."
-                ) from error
+                raise RunError(f"How long {row.name} of {run} takes cannot be measured: {error} {WAY_OUT}") from error
             folder.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps({"milliseconds": found}) + "\n")
         timed.append(replace(row, costs={**row.costs, "milliseconds": _read(file)}))
