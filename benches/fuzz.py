@@ -312,7 +312,7 @@ def _make(folder: Path) -> None:
     from langptune_rs.runs.saved_models import note_saved
     from langptune_rs.runs.trained import MODELS
     from langptune_rs.training.checkpoints import Position, save_checkpoint
-    from langptune_rs.training.phase_profiles import KeptProfiles, save_texts
+    from langptune_rs.training.phase_profiles import KeptProfiles, Written, save_written
 
     tiny: Any = importlib.import_module("tests.experiments.tiny")
     run = tiny.make_run(folder, num_users=24)
@@ -339,7 +339,7 @@ def _make(folder: Path) -> None:
     for step in (1, 2):
         engines: dict[str, Any] = {"policy": _Engine(step), "embedder": _Engine(-step)}
         save_checkpoint(checkpoints, engines, Position(1, "rlso", step, step), 2, [beside] if step == 2 else [])
-    save_texts(checkpoints / "profiles-0.json", ["A user.", "Another."])
+    save_written(checkpoints / "profiles-0.json", Written(_TEXTS, seconds=1.5))
     kept = KeptProfiles(checkpoints / "profiles-0-0-of-1.jsonl")
     for batch in _BATCHES:
         kept.add(batch)
@@ -355,6 +355,7 @@ _DATA: dict[str, Any] = {
     "windows": "all",
     "min_interactions": 2,
 }
+_TEXTS = ["A user.", "Another."]
 _BATCHES = [[[1, 2], [3]], [[4, 5, 6]], [[7], [8]]]
 _FIELDS = {"item_id": "token", "title": "token", "description": "token_seq", "user_id": "token"}
 
@@ -553,13 +554,13 @@ def _resume(checkpoints: Path) -> str | None:
 
 
 def _kept(checkpoints: Path) -> str | None:
-    from langptune_rs.training.phase_profiles import KeptProfiles, read_texts
+    from langptune_rs.training.phase_profiles import KeptProfiles, read_written
 
     with redirect_stderr(StringIO()) as said:
-        texts = read_texts(checkpoints / "profiles-0.json")
+        written = read_written(checkpoints / "profiles-0.json")
         batches = KeptProfiles(checkpoints / "profiles-0-0-of-1.jsonl").batches
-    if texts not in (None, ["A user.", "Another."]) or batches != _BATCHES[: len(batches)]:
-        raise Fault(f"other profiles were taken without a word: {texts}, {batches}")
+    if (written and written.texts != _TEXTS) or batches != _BATCHES[: len(batches)]:
+        raise Fault(f"other profiles were taken without a word: {written}, {batches}")
     return said.getvalue() or None
 
 
