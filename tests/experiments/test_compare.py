@@ -127,6 +127,47 @@ def test_p_values_are_corrected_within_their_family(compared):
     assert all(t["difference"] >= 0 for t in of_profiles)
 
 
+def test_the_orderings_of_table_1_are_tested_in_both_decodings(compared):
+    comparison, output, run = compared
+    users = pl.read_parquet(output / "mp" / "seed-0" / "per_user.parquet")["user_id"].to_list()
+    scores = read_scores(run).sort("session_id")
+    tables = {"greedy": "methods", "sampled": "sampled"}
+    pairs = [("LangPTune", "LangPTune-0"), ("LangPTune", "MP"), ("LangPTune", "EMB-0")]
+    shown = [row for row in comparison["orderings"] if row["metric"] == "ndcg@20"]
+    assert [(row["method"], row["other"], row["decoding"]) for row in shown] == [
+        (*pair, decoding) for decoding in tables for pair in pairs
+    ]
+
+    def of(method, decoding):
+        table = tables[decoding] if method.startswith("LangPTune") else "methods"
+        return scores.filter(pl.col("table") == table, pl.col("method") == method)["ndcg@20"].to_numpy()
+
+    for row in shown:
+        ours, other = (of(row[name], row["decoding"]) for name in ("method", "other"))
+        assert row["difference"] == pytest.approx((ours - other).mean(), abs=1e-12)
+        assert row["p"] == paired_permutation_test(ours, other, clusters=users)
+    for decoding in tables:
+        for metric in METRICS:
+            rows = [r for r in comparison["orderings"] if (r["decoding"], r["metric"]) == (decoding, metric)]
+            assert [r["p_holm"] for r in rows] == pytest.approx(holm([r["p"] for r in rows]))
+            sign = -1 if metric == "log_rank" else 1
+            assert [r["holds"] for r in rows] == [sign * r["difference"] > 0 and r["p_holm"] < 0.05 for r in rows]
+
+
+def test_the_pages_say_which_orderings_hold(compared):
+    comparison, _, _ = compared
+    changed = json.loads(json.dumps(comparison))
+    for row in changed["orderings"]:
+        row.update(holds=(row["other"], row["decoding"]) != ("MP", "greedy"), difference=0.0123, p=0.2, p_holm=0.321)
+    said = "Greedy profiles: 2 of 3 orderings hold at 0.05; not LangPTune over MP (+0.0123, p = 0.321)."
+    for page in (markdown(changed), page_of(changed)):
+        assert said in page
+        assert "Sampled profiles: 3 of 3 orderings hold at 0.05. An ordering holds where" in page
+    none = {**comparison, "orderings": []}
+    for page in (markdown(none), page_of(none), latex(none)):
+        assert "orderings" not in page, "without runs there are none"
+
+
 def test_what_is_done_is_kept_and_what_was_killed_goes_on(compared, tmp_path):
     comparison, output, run = compared
     again = tmp_path / "again"
@@ -157,8 +198,8 @@ def test_the_pages_say_what_the_numbers_say(compared):
         assert mean in line
         assert any(line.startswith(shown["name"]) and mean in line for line in tex.splitlines())
         assert mean in page
-    # with spread and costs, and with what the profiles rest on
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+    # with spread and costs, with the orderings of table 1, and with what the profiles rest on
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 4
     for table in tex.split(r"\end{tabular}"):
         assert len({line.count(" & ") for line in table.splitlines() if " & " in line}) <= 1
     assert rf"\textbf{{{max(map(ndcg, comparison['rows'])):.4f}}}" in tex
@@ -207,7 +248,7 @@ def test_the_page_has_the_structure_that_a_screen_reader_goes_by(compared):
     found = _Structure()
     found.feed((output / "comparison.html").read_text())
     assert found.tags.count("h1") == 1
-    assert found.tags.count("caption") == found.tags.count("table") == 3
+    assert found.tags.count("caption") == found.tags.count("table") == 4
     assert "main" in found.tags
     assert set(found.scopes) <= {"col", "row", "rowgroup"}
     assert found.scopes.count("row") >= len(comparison["rows"])

@@ -23,6 +23,7 @@ from langptune_rs.experiments.compare.from_runs import check_budget, check_model
 from langptune_rs.experiments.compare.guards import FOLDER as GUARDS
 from langptune_rs.experiments.compare.guards import guard_rows
 from langptune_rs.experiments.compare.guards import summary as guards_summary
+from langptune_rs.experiments.compare.orderings import orderings
 from langptune_rs.experiments.compare.page import write_pages
 from langptune_rs.experiments.compare.rows import GROUPS, Compared, LeftOut
 from langptune_rs.experiments.compare.settings import Plan, find_methods, plan_of, split_overrides
@@ -124,6 +125,7 @@ def compare(
             "seeds": list(seeds),
             "rows": [_summary(row, users, headline) for row in rows],
             "tests": paired_tests(rows, users, headline),
+            "orderings": orderings(rows, users),
             "left_out": [{"method": out.method, "reason": out.reason} for out in left_out],
             "command": _command(data, output, methods, runs, seeds, recipe, overrides, split, guards=guards),
             "machine": machine(),

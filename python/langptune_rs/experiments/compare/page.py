@@ -10,12 +10,21 @@ from markupsafe import Markup
 
 from langptune_rs.evaluation.tables import latex_table, markdown_table
 from langptune_rs.experiments.compare.fitting import VALIDATION
+from langptune_rs.experiments.compare.orderings import LEVEL
 from langptune_rs.experiments.compare.rows import GROUPS
 from langptune_rs.experiments.compare.task import flat
 from langptune_rs.experiments.compare.timing import SESSIONS
 from langptune_rs.experiments.pages import render
 from langptune_rs.experiments.report.charts import interval_chart
-from langptune_rs.experiments.report.tables import label, p_text
+from langptune_rs.experiments.report.tables import (
+    ARROW,
+    compared_metrics,
+    comparison_header,
+    comparison_rows,
+    comparisons_markdown,
+    label,
+    p_text,
+)
 from langptune_rs.files import write_text
 
 PAGES = ("comparison.html", "comparison.md", "comparison.tex")
@@ -70,6 +79,7 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         markdown_table(header(comparison), rows),
         " ".join(notes(comparison)),
         markdown_table(TEST_HEADER, cells_of_tests(comparison)),
+        *_orderings_markdown(comparison),
         *_guards_markdown(comparison),
         *tuning_notes(comparison),
         *(f"{out['method']} is left out: {out['reason']}" for out in comparison["left_out"]),
@@ -117,6 +127,13 @@ def _shown_tuning(tuning: Mapping[str, Any] | None) -> str:
     return f"Tried{trial}, NDCG on validation: {'; '.join(tried)}."
 
 
+def _orderings_markdown(comparison: Mapping[str, Any]) -> list[str]:
+    if not comparison["orderings"]:
+        return []
+    table = comparisons_markdown(comparison["orderings"])
+    return [f"{ORDERING_TITLE}:", table, " ".join(ordering_notes(comparison))]
+
+
 def _guards_markdown(comparison: Mapping[str, Any]) -> list[str]:
     rows = cells_of_guards(comparison)
     if not rows:
@@ -128,7 +145,8 @@ def _guards_markdown(comparison: Mapping[str, Any]) -> list[str]:
 def latex(comparison: Mapping[str, Any]) -> str:
     """Tabulars of booktabs: the means and p, by group, the best bold and the next underlined, as in the paper.
 
-    A second one has the intervals, spread and costs, a third what the profiles rest on, where that was measured.
+    A second one has the intervals, spread and costs. With runs another has the orderings of table 1, and where it was
+    measured, one has what the profiles rest on.
     """
     metrics = _metrics(comparison)
     names = ["method", *map(label, metrics), "p (Holm)"]
@@ -149,12 +167,13 @@ def latex(comparison: Mapping[str, Any]) -> str:
         body.append(" & ".join([name, *means, p]) + r" \\")
     shown = [0, 1, *range(len(metrics) + 2, len(header(comparison)))]  # method, NDCG, and all behind p
     costs = [[cells(comparison, row)[i] for i in shown] for row in comparison["rows"]]
-    guards = cells_of_guards(comparison)
+    of_orderings, guards = cells_of_orderings(comparison), cells_of_guards(comparison)
     return (
         "\n".join(
             [
                 *(*lines[:4], *body, *lines[-2:]),
                 *("", "% Intervals, spread and costs", latex_table([header(comparison)[i] for i in shown], costs)),
+                *(["", f"% {ORDERING_TITLE}", latex_table(*of_orderings)] if of_orderings[1] else []),
                 *(["", f"% {GUARD_TITLE}", latex_table(guard_header(comparison), guards)] if guards else []),
             ]
         )
@@ -179,6 +198,37 @@ def cells_of_tests(comparison: Mapping[str, Any]) -> list[list[str]]:
         ]
         for test in comparison["tests"]
         if test["is_best"] and test["metric"] == f"ndcg@{comparison['k']}"
+    ]
+
+
+ORDERING_TITLE = "The orderings of the paper's table 1"
+
+
+def cells_of_orderings(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and a row for each pair and decoding."""
+    metrics, p_values = compared_metrics(comparison["orderings"]), ("p", "p_holm")
+    return comparison_header(metrics, p_values), comparison_rows(comparison["orderings"], metrics, p_values)
+
+
+def ordering_notes(comparison: Mapping[str, Any]) -> list[str]:
+    """Which orderings hold in NDCG at the cutoff, and which do not, in sentences."""
+    said = []
+    of_headline = [row for row in comparison["orderings"] if row["metric"] == f"ndcg@{comparison['k']}"]
+    for decoding in dict.fromkeys(row["decoding"] for row in of_headline):
+        own = [row for row in of_headline if row["decoding"] == decoding]
+        others = [
+            f"{row['method']} over {row['other']} ({row['difference']:+.4f}, p {_equals(p_text(row['p_holm']))})"
+            for row in own
+            if not row["holds"]
+        ]
+        said.append(
+            f"{decoding.capitalize()} profiles: {len(own) - len(others)} of {len(own)} orderings hold at {LEVEL:g}"
+            + (f"; not {', nor '.join(others)}." if others else ".")
+        )
+    return [
+        *said,
+        f"An ordering holds where the first method has the higher {label(of_headline[0]['metric'])} and p (Holm) is "
+        f"below {LEVEL:g}: p is corrected over the pairs of one decoding and metric. {ARROW}.",
     ]
 
 
@@ -313,6 +363,10 @@ def html(comparison: Mapping[str, Any]) -> str:
         notes=notes(comparison),
         test_header=TEST_HEADER,
         tests=cells_of_tests(comparison),
+        ordering_title=ORDERING_TITLE,
+        ordering_header=cells_of_orderings(comparison)[0],
+        orderings=cells_of_orderings(comparison)[1],
+        ordering_notes=ordering_notes(comparison) if comparison["orderings"] else [],
         guard_title=GUARD_TITLE,
         guard_header=guard_header(comparison),
         guards=[list(map(_cell, row)) for row in cells_of_guards(comparison)],
