@@ -3,10 +3,9 @@
     python experiments/table_1.py runs/table-1 --config quickstart --seeds 0 1 2
 
 Every method and seed is an ordinary run, in `runs/table-1/METHOD-SEED`. Finished runs are kept, and what was
-interrupted goes on. After each seed all runs are compared with MP and EMB-0 in `runs/table-1/compared`, as by
-`langptune compare`, and the tables are printed; the last ones say what the profiles rest on too. The test split is read
-with `--split test` alone. A recipe with `contrastive.history_steps` has them in both methods that train the embedder,
-which the paper has not.
+interrupted goes on. When all are there, they are compared with MP and EMB-0 in `runs/table-1/compared-SPLIT`, as by
+`langptune compare`, and the tables are printed. The test split is read with `--split test` alone. A recipe with
+`contrastive.history_steps` has them in both methods that train the embedder, which the paper has not.
 
 With one iteration LangPTune-CL is not trained: the embedder of LangPTune is trained before the policy is, on the same
 profiles, so that it is the same to the bit, and LangPTune's evaluation has it with the initial policy's profiles.
@@ -24,10 +23,11 @@ from langptune_rs.distributed.threads import sleep_while_waiting
 sleep_while_waiting(os.environ)
 
 from langptune_rs.config import load_config  # noqa: E402  # after the variables that OpenMP reads
+from langptune_rs.errors import LangptuneError  # noqa: E402
 from langptune_rs.experiments.compare.compare import compare  # noqa: E402
 from langptune_rs.experiments.compare.page import markdown  # noqa: E402
+from langptune_rs.experiments.seeds import check_no_seed, check_seeds  # noqa: E402
 from langptune_rs.experiments.trained_runs import evaluated, trained  # noqa: E402
-from langptune_rs.training.interruption import Stopped  # noqa: E402
 
 METHODS = ("LangPTune", "LangPTune-RLSO", "LangPTune-CL")
 """In the order in which they are trained."""
@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     options = parser.parse_args()
+    check_seeds(options.seeds)
+    check_no_seed(options.set)
     config = load_config(options.config, options.set)
     methods = [method for method in METHODS if config.iterations > 1 or method != "LangPTune-CL"]
     runs: list[Path] = []
@@ -51,22 +53,22 @@ def main() -> None:
             run = trained(options.output / f"{method}-{seed}", load_config(options.config, [*options.set, *own]))
             runs.append(evaluated(run, options.split, first))
             first = first or run  # whose untrained policy has written for the methods after it
-        comparison = compare(
-            config.data.source,
-            options.output / "compared",
-            methods="MP,EMB-0",
-            runs=runs,
-            seeds=options.seeds,
-            recipe=options.config,
-            overrides=options.set,
-            split=options.split,
-            guards=seed == options.seeds[-1],
-        )
-        print(markdown(comparison), flush=True)
+    comparison = compare(
+        config.data.source,
+        options.output / f"compared-{options.split}",
+        methods="MP,EMB-0",
+        runs=runs,
+        recipe=options.config,
+        overrides=options.set,
+        split=options.split,
+    )
+    print(markdown(comparison))
 
 
 if __name__ == "__main__":
     try:
         main()
-    except Stopped:
-        sys.exit("Stopped, with a checkpoint. The same command goes on.")
+    except LangptuneError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on.")

@@ -130,6 +130,20 @@ def test_a_seed_gives_the_same_weights_also_after_an_interruption(method, tmp_pa
     assert not same(weights_of(through), weights_of(other))
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda file: file[: len(file) // 2], lambda file: b"", lambda file: b"PK" + file[9:]]
+)
+def test_a_damaged_checkpoint_is_told_and_training_begins_again(damage, tmp_path, capsys):
+    method, dataset, state = METHODS[0], circles(), tmp_path / "state"
+    through = fitted(method, dataset, max_epochs=2)
+    fitted(method, dataset, max_epochs=1, checkpoint=state)
+    state.write_bytes(damage(state.read_bytes()))
+    again = fitted(method, dataset, max_epochs=2, checkpoint=state)
+    assert f"warning: {state} is damaged" in capsys.readouterr().err
+    assert again.epochs == through.epochs
+    assert same(weights_of(through), weights_of(again))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_of_a_sequence_does_not_depend_on_others(method):
     dataset = circles()

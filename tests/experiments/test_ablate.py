@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,9 @@ from matplotlib.image import imread
 from tests.experiments.tiny_ablations import SHORT, ablate, make_recipe
 
 from langptune_rs.data import load
+from langptune_rs.errors import TrainingError
 from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
+from langptune_rs.experiments.ablate import running
 from langptune_rs.experiments.ablate.figures import LOOKS, PAPER, draw, series_of
 from langptune_rs.experiments.ablate.page import html as page_of
 from langptune_rs.experiments.ablate.page import latex, markdown
@@ -143,12 +146,56 @@ def test_what_is_done_is_kept_and_what_was_interrupted_goes_on(ablated, recipe):
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/seed-*/*")}
     result = ablate(recipe, "profile-length", output, "--values", "6,3", "--seeds", "2", "--json")
     assert result.exit_code == 0, result.output
+    ablation = ablation | {"command": ablation["command"].replace("3,6", "6,3")}
     assert json.loads((output / "ablation.json").read_text()) == ablation
     assert json.loads(result.stdout.splitlines()[-1]) == ablation
     evaluated_again = {path for path in before if path.exists() and path.stat().st_mtime_ns != before[path]}
     again = {output / "6" / "seed-1", output / "3" / "seed-0"}
     assert {path.parent for path in evaluated_again if path.name != ".lock"} == again
     assert (output / "6" / "seed-1" / "trained").stat().st_mtime_ns == before[output / "6" / "seed-1" / "trained"]
+
+
+def test_a_run_that_cannot_be_trained_is_told_and_the_others_go_on(ablated, recipe, tmp_path, monkeypatch):
+    _, output = ablated
+    again = tmp_path / "again"
+    shutil.copytree(output, again, ignore=shutil.ignore_patterns("data"))
+    (again / "data").symlink_to(output / "data")
+
+    def failing(bad):
+        def trained(run, config):
+            if str(run.relative_to(again)) in bad:
+                raise TrainingError("the <loss> is nan")
+            return run
+
+        return trained
+
+    def ablation():
+        monkeypatch.setattr(running, "trained", failing(bad))
+        result = ablate(recipe, "profile-length", again, "--values", "3,6", "--seeds", "2", "--no-guards")
+        return result, json.loads((again / "ablation.json").read_text())
+
+    bad = {"6/seed-0", "3/seed-0", "3/seed-1"}
+    result, found = ablation()
+    assert result.exit_code == 0, result.output
+    assert [(row["label"], row["seeds"]) for row in found["rows"]] == [("12", [0, 1]), ("6", [1])]
+    assert [(one["value"], one["seed"]) for one in found["failures"]] == [("6", 0), ("3", 0), ("3", 1)]
+    assert "3, seed 1, failed: the <loss> is nan" in markdown(found)
+    assert "<li>3, seed 1, failed: the &lt;loss&gt; is nan</li>" in page_of(found)
+    assert {profile["label"] for profile in found["examples"][0]["profiles"]} == {"LangPTune-0", "12", "6"}
+
+    (again / "ablation.json").write_text("{}")
+    bad = {"12/seed-0", "12/seed-1"}
+    result, found = ablation()
+    assert result.exit_code == 2
+    assert "12 is the recipe's own value, and none of its runs could be trained" in " ".join(result.output.split())
+    assert "the <loss> is nan" in result.output
+    assert not found
+
+
+def test_the_page_has_the_command_that_makes_it(ablated):
+    ablation, output = ablated
+    assert ablation["command"].startswith(f"langptune ablate profile-length --output {output} --values 3,6 --seeds 2")
+    assert f"<code>{ablation['command'].replace('&', '&amp;')}</code>" in page_of(ablation)
 
 
 def test_a_folder_of_another_recipe_is_refused_with_what_differs(ablated, recipe):

@@ -12,6 +12,7 @@ from langptune_rs.experiments.ablate.ablate import _settings as settings_of
 from langptune_rs.experiments.ablate.ablations import (
     ABLATIONS,
     Limits,
+    beyond_limits,
     check_suits,
     find_ablation,
     folder_name,
@@ -116,7 +117,12 @@ def test_every_value_of_every_ablation_is_another_run_of_equally_many_profiles()
 
 def test_a_default_that_the_data_are_too_few_for_is_left_out():
     ablation, config = find_ablation("train-ratio"), config_of()
-    assert values_of(ablation, None, config, limits_of(ablation, config, 2_265))[0] == [100, 10]
+    limits = limits_of(ablation, config, 2_265)
+    assert values_of(ablation, None, config, limits)[0] == [100, 10]
+    assert beyond_limits(ablation, limits) == (
+        "1% is left out: it is a percentage from 5.66 to 100: the largest batch has 128 of the 2,265 train sessions."
+    )
+    assert beyond_limits(ablation, limits_of(ablation, config, 16_377)) == ""
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,7 +32,8 @@ from langptune_rs.errors import RunError
 from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
 from langptune_rs.experiments.compare import fitting
 from langptune_rs.experiments.compare import task as tasks
-from langptune_rs.experiments.compare.from_runs import check_budget, rows_of_runs
+from langptune_rs.experiments.compare.from_runs import check_budget, rows_of_runs, unlike_training
+from langptune_rs.experiments.compare.orderings import orderings
 from langptune_rs.experiments.compare.page import _texts, cells, header, latex, markdown, tuning_notes, verdict
 from langptune_rs.experiments.compare.page import html as page_of
 from langptune_rs.experiments.compare.settings import find_methods, method_settings, plan_of
@@ -132,10 +134,10 @@ def test_the_orderings_of_table_1_are_tested_in_both_decodings(compared):
     users = pl.read_parquet(output / "mp" / "seed-0" / "per_user.parquet")["user_id"].to_list()
     scores = read_scores(run).sort("session_id")
     tables = {"greedy": "methods", "sampled": "sampled"}
-    pairs = [("LangPTune", "LangPTune-0"), ("LangPTune", "MP"), ("LangPTune", "EMB-0")]
+    families = {"table 1": [("LangPTune", "LangPTune-0")], "no profiles": [("LangPTune", "MP"), ("LangPTune", "EMB-0")]}
     shown = [row for row in comparison["orderings"] if row["metric"] == "ndcg@20"]
-    assert [(row["method"], row["other"], row["decoding"]) for row in shown] == [
-        (*pair, decoding) for decoding in tables for pair in pairs
+    assert [(row["family"], (row["method"], row["other"]), row["decoding"]) for row in shown] == [
+        (family, pair, decoding) for decoding in tables for family, pairs in families.items() for pair in pairs
     ]
 
     def of(method, decoding):
@@ -146,26 +148,98 @@ def test_the_orderings_of_table_1_are_tested_in_both_decodings(compared):
         ours, other = (of(row[name], row["decoding"]) for name in ("method", "other"))
         assert row["difference"] == pytest.approx((ours - other).mean(), abs=1e-12)
         assert row["p"] == paired_permutation_test(ours, other, clusters=users)
-    for decoding in tables:
-        for metric in METRICS:
-            rows = [r for r in comparison["orderings"] if (r["decoding"], r["metric"]) == (decoding, metric)]
-            assert [r["p_holm"] for r in rows] == pytest.approx(holm([r["p"] for r in rows]))
-            sign = -1 if metric == "log_rank" else 1
-            assert [r["holds"] for r in rows] == [sign * r["difference"] > 0 and r["p_holm"] < 0.05 for r in rows]
+    for decoding, family, metric in product(tables, families, METRICS):
+        key = (decoding, family, metric)
+        rows = [r for r in comparison["orderings"] if (r["decoding"], r["family"], r["metric"]) == key]
+        assert [r["p_holm"] for r in rows] == pytest.approx(holm([r["p"] for r in rows]))
+
+
+def made_row(method, ndcg, log_rank, decoding="greedy"):
+    """A row of 60 sessions with these scores, and noise that every row has in common."""
+    noise = np.sin(np.arange(60))
+    scores = {"ndcg@20": ndcg + 0.1 * noise, "log_rank": log_rank + noise}
+    return SimpleNamespace(method=method, decoding=decoding, scores=scores)
+
+
+def test_an_ordering_holds_where_the_first_is_ahead_and_no_chance_is_left():
+    users = list(range(60))
+    jitter = 0.01 * np.cos(7 * np.arange(60))
+    rows = [
+        made_row("LangPTune-0", 0.30, 5.0),
+        made_row("LangPTune-CL", 0.40 + jitter, 4.0 + jitter),  # ahead in both
+        made_row("LangPTune-RLSO", 0.20 + jitter, 6.0 + jitter),  # behind in both
+        made_row("LangPTune", 0.40 + 5 * jitter, 4.0 + 5 * jitter),  # as LangPTune-CL, by chance
+        made_row("MP", 0.10, 9.0, None),
+    ]
+    found = {(row["method"], row["other"], row["metric"]): row["holds"] for row in orderings(rows, users)}
+    for metric in ("ndcg@20", "log_rank"):
+        assert found["LangPTune-CL", "LangPTune-0", metric]
+        assert not found["LangPTune-RLSO", "LangPTune-0", metric], "it is behind, however sure that is"
+        assert not found["LangPTune", "LangPTune-CL", metric]
+        assert found["LangPTune", "LangPTune-RLSO", metric]
+        assert found["LangPTune", "MP", metric]
+    assert not orderings(rows[:1], users)
+
+
+def test_an_ordering_that_holds_before_the_correction_alone_does_not(monkeypatch):
+    by_pair = {("LangPTune-CL", "LangPTune-0"): 0.03, ("LangPTune", "LangPTune-0"): 0.001}
+    rows = [made_row(name, 0.3 + 0.1 * place, 5.0) for place, name in enumerate(("LangPTune-0", "LangPTune-CL"))]
+    rows.append(made_row("LangPTune", 0.5, 5.0))
+
+    def tests(scores, pairs, users):
+        return [
+            {"method": a, "other": b, "metric": "ndcg@20", "difference": 0.1, "p": by_pair.get((a, b), 0.04)}
+            for a, b in pairs
+        ]
+
+    monkeypatch.setattr("langptune_rs.experiments.compare.orderings.compare_sessions", tests)
+    found = {(row["method"], row["other"]): (row["p_holm"], row["holds"]) for row in orderings(rows, [])}
+    assert found["LangPTune", "LangPTune-0"] == (pytest.approx(0.003), True)
+    assert found["LangPTune-CL", "LangPTune-0"] == (pytest.approx(0.06), False)
 
 
 def test_the_pages_say_which_orderings_hold(compared):
     comparison, _, _ = compared
-    changed = json.loads(json.dumps(comparison))
+    changed = json.loads(json.dumps(comparison)) | {"unlike": ["LangPTune and LangPTune-CL were not trained alike."]}
     for row in changed["orderings"]:
         row.update(holds=(row["other"], row["decoding"]) != ("MP", "greedy"), difference=0.0123, p=0.2, p_holm=0.321)
-    said = "Greedy profiles: 2 of 3 orderings hold at 0.05; not LangPTune over MP (+0.0123, p = 0.321)."
     for page in (markdown(changed), page_of(changed)):
-        assert said in page
-        assert "Sampled profiles: 3 of 3 orderings hold at 0.05. An ordering holds where" in page
+        assert (
+            "At 0.05 there hold with greedy profiles: 1 of 1 orderings of table 1; 1 of 2 of LangPTune over methods "
+            "without profiles, not LangPTune over MP (+0.0123, p = 0.321). At 0.05 there hold with sampled profiles: 1 "
+            "of 1 orderings of table 1; 2 of 2 of LangPTune over methods without profiles. No runs were given that "
+            "would test LangPTune-CL over LangPTune-0, LangPTune-RLSO over LangPTune-0, LangPTune over LangPTune-CL, "
+            "LangPTune over LangPTune-RLSO. LangPTune and LangPTune-CL were not trained alike. An ordering holds where"
+        ) in page
+    assert 'scope="row">LangPTune over MP</th>' in page_of(changed)
     none = {**comparison, "orderings": []}
     for page in (markdown(none), page_of(none), latex(none)):
         assert "orderings" not in page, "without runs there are none"
+
+
+def test_methods_whose_runs_were_not_trained_alike_are_told(noted_run, tmp_path):
+    def copied(name, *overrides):
+        other = tmp_path / name
+        shutil.copytree(noted_run, other)
+        (other / "config.toml").write_text(to_toml(load_config(other / "config.toml", list(overrides))))
+        return other
+
+    alike = copied("alike", "method=LangPTune-RLSO", "contrastive.learning_rate=0.5", "evaluation.k=7")
+    assert unlike_training([noted_run, alike]) == [], "it trains no embedder"
+    unlike = copied("unlike", "method=LangPTune-RLSO", "rlso.eta=0.25", "seed=7")
+    eta, seed = read_config(noted_run).rlso.eta, read_config(noted_run).seed
+    assert unlike_training([noted_run, unlike]) == [
+        f"LangPTune and LangPTune-RLSO were not trained alike: rlso.eta is {eta} and 0.25; the seeds are {seed} and 7."
+    ]
+
+
+def test_a_path_of_the_recipe_may_be_relative(noted_run, tmp_path, monkeypatch):
+    """A run has written it down as an absolute one."""
+    config = read_config(noted_run)
+    folder = Path(config.embedder.model)
+    monkeypatch.chdir(folder.parent)
+    result = compare(noted_run, tmp_path / "new", "--set", f"embedder.model={folder.name}", "--no-guards")
+    assert result.exit_code == 0, result.output
 
 
 def test_what_is_done_is_kept_and_what_was_killed_goes_on(compared, tmp_path):
@@ -315,6 +389,7 @@ def test_a_method_that_does_not_exist_is_refused_with_all_there_are(noted_run, t
         (("--set", "EAZE.l2=3"), "MP", "EAZE in the override 'EAZE.l2=3' is no section of a recipe and no method."),
         (("--set", "EMB-0=3"), "EMB-0", "is not of the form METHOD.key=value"),
         (("--split", "tests"), "MP", "There are no sessions in the split 'tests'"),
+        (("--set", "seed=3"), "MP", "'seed=3' has no effect on an experiment"),
         (("--split", "train"), "MP", "methods have learned from the targets of the train split"),
         (("--set", "EASE.l2=3"), "MP", "EASE has settings, but is not among the methods that are fitted. Leave"),
         (("--set", "EASE.l2=-3"), "MP,EASE", "EASE.l2 = -3"),
@@ -689,6 +764,22 @@ def test_what_was_fitted_to_choose_the_settings_is_not_fitted_again(noted_run, t
     assert (tmp_path / "tuned/sasrec/seed-0/model/weights.safetensors").is_file()
     of_other_seed = json.loads((tmp_path / "tuned/sasrec/seed-1/results.json").read_text())
     assert of_other_seed["fit_seconds"] != of_tuning["fit_seconds"]
+
+
+def test_a_model_of_the_tuning_that_is_gone_is_fitted_again(noted_run, tmp_path):
+    config = read_config(noted_run)
+    plan, dataset = plan_of(find_method("EASE"), config, {}), open_dataset(config, noted_run)
+
+    def fit():
+        return fitting.fit_methods([plan], ranked_of(noted_run), dataset, (0,), tmp_path, is_all=False)[0][0]
+
+    before = fit()
+    shutil.rmtree(tmp_path / "ease" / "seed-0")
+    for folder in tmp_path.glob("ease/tuning-*/model"):
+        shutil.rmtree(folder)
+    after = fit()
+    assert not after.failures
+    assert all(np.array_equal(before.scores[metric], after.scores[metric]) for metric in before.scores)
 
 
 def test_long_fits_are_compared_by_a_trial(noted_run, tmp_path, monkeypatch):

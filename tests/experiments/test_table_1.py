@@ -29,10 +29,10 @@ def test_every_method_is_trained_with_every_seed_and_compared(tmp_path):
 
     printed = run_script(SCRIPT, *arguments)
     runs = {f"{method}-{seed}" for method in ("LangPTune", "LangPTune-CL", "LangPTune-RLSO") for seed in (0, 1)}
-    assert {path.name for path in output.iterdir()} == {*runs, "compared"}
+    assert {path.name for path in output.iterdir()} == {*runs, "compared-validation"}
     assert not list(output.glob("*/results.json")), "the test split is not read"
-    comparison = json.loads((output / "compared" / "comparison.json").read_text())
-    assert printed.endswith(markdown(comparison) + "\n")
+    comparison = json.loads((output / "compared-validation" / "comparison.json").read_text())
+    assert printed == markdown(comparison) + "\n"
     assert comparison["split"] == "validation"
     rows = {row["name"]: row for row in comparison["rows"]}
     assert set(rows) == {
@@ -58,8 +58,24 @@ def test_every_method_is_trained_with_every_seed_and_compared(tmp_path):
     assert len(of_headline) == 2 * 7
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/results-validation.json")}
-    assert run_script(SCRIPT, *arguments).endswith(markdown(comparison) + "\n")
+    assert run_script(SCRIPT, *arguments) == printed
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what is finished is kept"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seeds", "0", "0"), "error: seeds are [0, 0]; give at least one, none below 0 and none twice"),
+        (("--set", "seed=3"), "error: 'seed=3' has no effect on an experiment"),
+        (("--set", "rlso.stepz=3"), "Did you mean 'rlso.steps'?"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_trained(tmp_path, arguments, message):
+    with pytest.raises(AssertionError) as error:
+        run_script(SCRIPT, str(tmp_path / "none"), *arguments)
+    assert message in str(error.value)
+    assert "Traceback" not in str(error.value)
+    assert not (tmp_path / "none").exists()
 
 
 def test_with_one_iteration_the_embedder_of_langptune_is_that_of_langptune_cl(tmp_path):
@@ -70,13 +86,13 @@ def test_with_one_iteration_the_embedder_of_langptune_is_that_of_langptune_cl(tm
     once = ("--config", str(recipe), "--set", "iterations=1", "contrastive.history_steps=2")
 
     run_script(SCRIPT, str(output), *once, "--seeds", "0")
-    assert {path.name for path in output.iterdir()} == {"LangPTune-0", "LangPTune-RLSO-0", "compared"}
+    assert {path.name for path in output.iterdir()} == {"LangPTune-0", "LangPTune-RLSO-0", "compared-validation"}
     run_script(SCRIPT.with_name("try_recipe.py"), str(alone), *once, "method=LangPTune-CL", "evaluation.samples=1")
 
     results, of_cl = read_results(output / "LangPTune-0", "validation"), read_results(alone, "validation")
     for table, parts in (("methods", "parts"), ("sampled", "sampled_parts")):
         for metric, numbers in of_cl[table]["LangPTune-CL"].items():
             assert results[parts]["contrastive"][metric]["mean"] == numbers["mean"], metric
-    comparison = json.loads((output / "compared" / "comparison.json").read_text())
+    comparison = json.loads((output / "compared-validation" / "comparison.json").read_text())
     shown = {row["name"]: row["metrics"]["ndcg@20"]["mean"] for row in comparison["rows"]}
     assert shown["LangPTune-CL"] == of_cl["methods"]["LangPTune-CL"]["ndcg@20"]["mean"]

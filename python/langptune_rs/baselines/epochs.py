@@ -6,16 +6,19 @@ a fixed number of epochs: the weights of the best validation score are kept.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from langptune_rs.distributed.failures import first_line
 from langptune_rs.files import write_atomically
 from langptune_rs.progress import progress
 from langptune_rs.seeds import derive_seed
@@ -92,14 +95,14 @@ def train_epochs(
             `score_every` epochs and after the last.
         name: what the progress is called.
         checkpoint: a file that holds the state after each scored epoch. If it is there, training goes on from it, to
-            the same weights. It must be of the same data, settings and seed.
+            the same weights. It must be of the same data, settings and seed. A damaged one is told, and training begins
+            again.
 
     Returns:
         The losses and scores. `model` has the weights after `best` epochs.
     """
     epochs, best_weights = Epochs(), deepcopy(model.state_dict())
-    if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
+    if checkpoint is not None and (state := _kept(checkpoint)) is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         epochs, best_weights = Epochs(**state["epochs"]), state["best_weights"]
@@ -122,6 +125,18 @@ def train_epochs(
     model.load_state_dict(best_weights)
     model.eval()
     return epochs
+
+
+def _kept(checkpoint: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds; None where there is none, or with a warning where it is damaged."""
+    if not checkpoint.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    except (RuntimeError, ValueError, LookupError, EOFError, UnpicklingError) as error:
+        print(f"warning: {checkpoint} is damaged ({first_line(error)}); training begins again", file=sys.stderr)
+        return None
+    return state
 
 
 def _state(model: nn.Module, optimizer: Stateful, epochs: Epochs, best_weights: dict[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langptune_rs.describing.judging import INITIAL, METADATA, REVIEWS, TRAINED, beside_metadata
-from langptune_rs.evaluation.summary import LOG_LIKELIHOOD, LOG_RANK, LOWER_IS_BETTER, mean_text
+from langptune_rs.evaluation.summary import LOG_LIKELIHOOD, LOG_RANK, LOWER_IS_BETTER, SIGNIFICANT, mean_text
 from langptune_rs.evaluation.tables import markdown_table
 from langptune_rs.experiments.report.tables import ARROW, label, p_text
 
-SIGNIFICANT = 0.05
-"""The largest p, after Holm's correction, of a difference that is more than chance."""
 _QUESTIONS = (
     (TRAINED, INITIAL, "Training by the reward"),
     (TRAINED, METADATA, "The trained policy's descriptions in place of the metadata"),
@@ -66,7 +64,7 @@ def _verdict(results: Mapping[str, Any], method: str, other: str) -> str:
     for row in _shown_rows(results, method, other):
         text = f"{label(row['metric'])} {row['difference']:+.4f} (p {p_text(row['p_holm'])})"
         is_better = (row["difference"] > 0) != (row["metric"] in LOWER_IS_BETTER)
-        told = row["p_holm"] <= SIGNIFICANT
+        told = row["p_holm"] < SIGNIFICANT
         found["not told from chance" if not told else "better" if is_better else "worse"].append(text)
     return "; ".join(f"{name}: {', '.join(texts)}" for name, texts in found.items() if texts)
 

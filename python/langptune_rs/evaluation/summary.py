@@ -21,6 +21,8 @@ LIKELIHOOD_TEMPERATURE = 0.07
 LOG_RANK = "log_rank"
 """The metric ln rank of the target. It tells rank 200 from rank 400, which NDCG@k counts as equal."""
 LOWER_IS_BETTER = frozenset({LOG_RANK})
+SIGNIFICANT = 0.05
+"""Where a text says that two methods differ, the p of their paired test is below this."""
 
 
 def metric_names(k: int) -> list[str]:

@@ -43,12 +43,16 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "–": "--",
+    "≥": r"$\geq$",
+    "↓": r"$\downarrow$",
 }
 
 
 def _latex_cell(text: str) -> str:
     number = re.fullmatch(r"([+-]?[0-9]+(?:\.[0-9]+)?)(?:e([+-][0-9]+))?", text)
     if number is None:
-        return "".join(_LATEX.get(character, character) for character in text)
+        escaped = "".join(_LATEX.get(character, character) for character in text)
+        return re.sub(r"(?<![\w.-])[+-](?=[0-9])", r"$\g<0>$", escaped)
     digits, exponent = number.groups()
     return f"${digits}$" if exponent is None else rf"${digits} \times 10^{{{int(exponent)}}}$"

@@ -83,6 +83,18 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise InputError(f"seeds are {list(seeds)}; give at least one, none below 0 and none twice")
 
 
+def check_no_seed(overrides: Sequence[str]) -> None:
+    """Raise `InputError` for a seed among the overrides of an experiment, which gives each of its runs its own."""
+    if given := next((text for text in overrides if text.partition("=")[0].strip() == "seed"), None):
+        raise InputError(f"{given!r} has no effect on an experiment: its runs have the seeds that it is told, --seeds")
+
+
+def of_seeds(command: str, seeds: Sequence[int]) -> str:
+    """A command for a page; where its `--seeds N` would not give these seeds, with what does."""
+    are_first = list(seeds) == list(range(len(seeds)))
+    return command if are_first else f"{command}  # from Python, with seeds={tuple(seeds)}"
+
+
 @dataclass(frozen=True)
 class _Evaluated:
     """A run and its scores on a split, sessions by their ids."""
@@ -154,7 +166,7 @@ def _differences(a: _Evaluated, b: _Evaluated) -> Iterator[str]:
     if a.data and b.data and not same_data:
         parts = [words for part, words in DATA_PARTS.items() if a.data.content.get(part) != b.data.content.get(part)]
         yield f"their data differ in {', '.join(parts)}."
-    ours, theirs = _keys(a.config), _keys(b.config)
+    ours, theirs = deciding_keys(a.config), deciding_keys(b.config)
     keys = [key for key in ours if ours[key] != theirs[key] and not (key == "data.source" and same_data)]
     if keys:
         yield " ".join(f"{key} is {theirs[key]!r} and {ours[key]!r}." for key in keys)
@@ -170,7 +182,7 @@ def _differences(a: _Evaluated, b: _Evaluated) -> Iterator[str]:
             yield f"their results hold other {table}. Evaluate both again with `langptune evaluate`."
 
 
-def _keys(config: RunConfig) -> dict[str, Any]:
+def deciding_keys(config: RunConfig) -> dict[str, Any]:
     """Every key of a recipe that decides a number, but the seed, such as "rlso.eta"."""
     values: dict[str, Any] = {}
     for name, value in config.model_dump(exclude={"seed", *FREE_SECTIONS}).items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from langptune_rs.data import Dataset
 from langptune_rs.errors import RunError
 from langptune_rs.experiments.ablate.ablations import (
     EQUAL_PROFILES,
+    Ablation,
     Value,
+    beyond_limits,
     check_suits,
     find_ablation,
     folders_of,
@@ -26,12 +30,12 @@ from langptune_rs.experiments.ablate.examples import examples_of
 from langptune_rs.experiments.ablate.figures import write_figures
 from langptune_rs.experiments.ablate.page import write_pages
 from langptune_rs.experiments.ablate.rows import guards_of, rows_of
-from langptune_rs.experiments.ablate.running import Plan, check_values, run_all
+from langptune_rs.experiments.ablate.running import Failed, Plan, check_values, run_all
 from langptune_rs.experiments.compare.guards import FOLDER as GUARDS
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.machine import machine, versions
 from langptune_rs.experiments.prepared import prepared
-from langptune_rs.experiments.seeds import check_seeds
+from langptune_rs.experiments.seeds import check_no_seed, check_seeds, of_seeds
 from langptune_rs.files import locked, write_text
 from langptune_rs.runs.folder import read_config
 
@@ -74,6 +78,7 @@ def ablate(
     """
     ablation = find_ablation(what)
     check_seeds(seeds)
+    check_no_seed(overrides)
     config = load_config(recipe, overrides)
     check_suits(ablation, config, policy_only=policy_only)
     output.mkdir(parents=True, exist_ok=True)
@@ -82,6 +87,9 @@ def ablate(
         dataset.sessions.select(split)  # a split without sessions is refused before anything is trained
         limits = limits_of(ablation, config, dataset.sessions.splits.count("train"))
         found, own = values_of(ablation, values, config, limits)
+        beyond = beyond_limits(ablation, limits) if values is None else ""
+        if beyond:
+            print(f"note: {beyond}", file=sys.stderr, flush=True)
         folders_of(found)
         data = f"data.source={json.dumps(str(folder.absolute()))}"
         plan = Plan(
@@ -94,13 +102,22 @@ def ablate(
             seeds=tuple(seeds),
             split=split,
             policy_only=policy_only,
+            notes=tuple(filter(None, [*_notes(ablation, policy_only=policy_only), beyond])),
         )
+        options = {"policy_only": policy_only, "guards": guards}
+        command = _command(what, output, recipe, overrides, values, seeds, split, **options)
         check_values(plan, output)
         summary: dict[str, Any] = {}
 
-        def after_seed(runs: Mapping[Value, Sequence[Path]]) -> None:
+        def after_seed(runs: Mapping[Value, Sequence[Path]], failed: Sequence[Failed]) -> None:
             nonlocal summary
-            summary = _summary(plan, runs, output, dataset, list(overrides), guards=guards)
+            summary = {
+                **_summary(plan, runs, output, dataset, list(overrides), guards=guards),
+                "failures": [
+                    {"value": label(ablation, one.value), "seed": one.seed, "reason": one.reason} for one in failed
+                ],
+                "command": command,
+            }
             write_text(output / ABLATION, json.dumps(summary, indent=2, allow_nan=False) + "\n")
             write_figures(summary, output)
             write_pages(summary, output)
@@ -120,7 +137,7 @@ def _summary(
 ) -> dict[str, Any]:
     """The content of ablation.json."""
     ablation = plan.ablation
-    labels = {value: label(ablation, value) for value in plan.values}
+    labels = {value: label(ablation, value) for value in runs}
     own = labels[plan.own]
     by_label = {labels[value]: of_value for value, of_value in runs.items()}
     sessions, rows = rows_of(by_label, own, plan.split)
@@ -143,11 +160,11 @@ def _summary(
         "num_sessions": len(users),
         "num_users": len(set(users)),
         "k": config.evaluation.k,
-        "seeds": rows[0]["seeds"],
+        "seeds": sorted({seed for row in rows for seed in row["seeds"]}),
         "policy_only": plan.policy_only,
         "recipe": plan.recipe or DEFAULT_RECIPE,
         "overrides": overrides,
-        "notes": _notes(plan),
+        "notes": list(plan.notes),
         "rows": [
             {
                 "value": value,
@@ -156,9 +173,9 @@ def _summary(
                 **row,
                 "guards": measured.get(row["label"]),
             }
-            for value, row in zip(plan.values, rows, strict=True)
+            for value, row in zip(runs, rows, strict=True)
         ],
-        "examples": examples_of({name: of_value[0] for name, of_value in by_label.items()}, own, dataset, plan.split),
+        "examples": examples_of(_of_one_seed(by_label), own, dataset, plan.split),
         "machine": machine(),
         "versions": versions(),
     }
@@ -172,11 +189,41 @@ def _settings(plan: Plan, value: Value) -> list[str]:
     return [*fixed, *overrides_of(plan.ablation, value, plan.config), *alone]
 
 
-def _notes(plan: Plan) -> list[str]:
+def _of_one_seed(runs: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
+    """The run of each value with the first seed that all of them have; nothing where they have none in common."""
+    by_seed = {name: {read_config(run).seed: run for run in of_value} for name, of_value in runs.items()}
+    shared = set.intersection(*(set(found) for found in by_seed.values()))
+    return {name: found[min(shared)] for name, found in by_seed.items()} if shared else {}
+
+
+def _command(
+    what: str,
+    output: Path,
+    recipe: str | None,
+    overrides: Sequence[str],
+    values: str | None,
+    seeds: Sequence[int],
+    split: str,
+    *,
+    policy_only: bool,
+    guards: bool,
+) -> str:
+    """The command that makes an ablation, for its page."""
+    parts = ["langptune", "ablate", what, "--output", str(output)]
+    parts += ["--values", values] if values is not None else []
+    parts += ["--seeds", str(len(seeds))]
+    parts += ["--config", recipe] if recipe else []
+    parts += [part for override in overrides for part in ("--set", override)]
+    parts += ["--split", split] if split != VALIDATION else []
+    parts += [*(["--policy-only"] if policy_only else []), *([] if guards else ["--no-guards"])]
+    return of_seeds(shlex.join(parts), seeds)
+
+
+def _notes(ablation: Ablation, *, policy_only: bool) -> list[str]:
     """What is special about these runs, in sentences."""
-    notes = [plan.ablation.note] if plan.ablation.note else []
-    if plan.ablation.key.startswith("rlso."):
+    notes = [ablation.note] if ablation.note else []
+    if ablation.key.startswith("rlso."):
         notes.append(EQUAL_PROFILES)
-    if plan.policy_only:
+    if policy_only:
         notes.append("One embedder was trained first, and every policy learns under it.")
     return notes

@@ -206,6 +206,14 @@ def values_of(ablation: Ablation, text: str | None, config: RunConfig, limits: L
     return values, own
 
 
+def beyond_limits(ablation: Ablation, limits: Limits) -> str:
+    """Which default values cannot be and why, as a sentence; nothing where all can be."""
+    beyond = [label(ablation, value) for value in ablation.defaults if not limits.hold(value)]
+    if not beyond:
+        return ""
+    return f"{', '.join(beyond)} {'is' if len(beyond) == 1 else 'are'} left out: {_range(ablation, limits)}."
+
+
 def _halves(own: Value) -> list[Value]:
     """512 -> 512, 256, 128, 64, as in table 3."""
     assert isinstance(own, int), "only whole numbers have no defaults of their own"

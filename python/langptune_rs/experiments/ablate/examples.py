@@ -22,8 +22,8 @@ RULE = (
 def examples_of(runs: Mapping[str, Path], own: str, dataset: Dataset, split: str) -> list[dict[str, Any]]:
     """The sessions of `RULE`, each with the profile that every value has for it, and the initial policy's before them.
 
-    An example is {"user", "history": [title], "target": title, "profiles": [{"label", "text", "rank", "tokens",
-    "finished"}]}; `rank` is that of the target among the items outside the history.
+    Without runs there are none. An example is {"user", "history": [title], "target": title, "profiles": [{"label",
+    "text", "rank", "tokens", "finished"}]}; `rank` is that of the target among the items outside the history.
 
     Args:
         runs: an evaluated run of each value by its label, all of one seed.
@@ -34,6 +34,8 @@ def examples_of(runs: Mapping[str, Path], own: str, dataset: Dataset, split: str
     Raises:
         RunError: for a file of a run that is missing or damaged.
     """
+    if not runs:
+        return []
     written = {BASELINE: _written(runs[own], split, BASELINE)}
     written |= {label: _written(run, split, read_config(run).method) for label, run in runs.items()}
     sorted_ids = written[own].sort("rank", "session_id")["session_id"].to_list()

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE, LOG_LIKELIHOOD, LOG_RANK, mean_text
+from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE, LOG_LIKELIHOOD, LOG_RANK, SIGNIFICANT, mean_text
 from langptune_rs.evaluation.tables import latex_table, markdown_table
 from langptune_rs.experiments.ablate.examples import RULE
 from langptune_rs.experiments.ablate.figures import ALL, HEADLINE, headline, inline_figure, shown_metrics
@@ -96,6 +96,7 @@ def markdown(ablation: Mapping[str, Any]) -> str:
         parts += [f"{decoding.capitalize()} profiles:", markdown_table(*means_table(ablation, decoding))]
     parts += [
         *notes(ablation),
+        *failures(ablation),
         "Each value less the recipe's own:",
         markdown_table(*differences_table(ablation)),
         f"{ablation['method']} with each value less {ablation['rows'][0]['gain']['over']}:",
@@ -121,7 +122,7 @@ def latex(ablation: Mapping[str, Any]) -> str:
         [
             row["label"],
             *(f"{row['metrics']['greedy'][metric]['mean']:.4f}" for metric in metrics),
-            _p_of(ablation, row, "greedy").replace("–", "--"),
+            _p_of(ablation, row, "greedy"),
         ]
         for row in ablation["rows"]
     ]
@@ -156,6 +157,8 @@ def html(ablation: Mapping[str, Any]) -> str:
         examples=ablation["examples"],
         rule=RULE,
         notes_of=p_notes,
+        failures=failures(ablation),
+        command=ablation["command"],
         settings=[
             ("recipe", ablation["recipe"]),
             ("settings", ", ".join(ablation["overrides"]) or "none"),
@@ -183,13 +186,13 @@ def verdict(ablation: Mapping[str, Any]) -> str:
         f"{name} is {'better' if found['difference'] > 0 else 'worse'} ({found['difference']:+.4f}, p "
         f"{_p_in_words(found['p_holm'])})"
         for name, found in others
-        if found["p_holm"] < 0.05
+        if found["p_holm"] < SIGNIFICANT
     ]
-    level = [name for name, found in others if found["p_holm"] >= 0.05]
+    level = [name for name, found in others if found["p_holm"] >= SIGNIFICANT]
     if told:
         said += f" {', '.join(told)}."
     if level:
-        said += f" {', '.join(level)} cannot be told from it (p ≥ 0.05, Holm)."
+        said += f" {', '.join(level)} cannot be told from it (p ≥ {SIGNIFICANT:g}, Holm)."
     return said
 
 
@@ -210,6 +213,11 @@ def notes(ablation: Mapping[str, Any]) -> list[str]:
         "Repetition: runs of three words that a profile of the last rollout has written before.",
         f"Log-likelihood at temperature {LIKELIHOOD_TEMPERATURE:g}. {ARROW}.",
     ]
+
+
+def failures(ablation: Mapping[str, Any]) -> list[str]:
+    """The runs that could not be trained, each with the reason."""
+    return [f"{one['value']}, seed {one['seed']}, failed: {one['reason']}" for one in ablation["failures"]]
 
 
 def p_notes(profile: Mapping[str, Any]) -> str:

@@ -13,13 +13,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from langptune_rs.baselines.method import Method
+from langptune_rs.baselines.registry import METHODS
 from langptune_rs.config import RunConfig, load_config
 from langptune_rs.data import Dataset
 from langptune_rs.errors import DataError, InputError, ModelError, RunError
 from langptune_rs.evaluation.significance import bootstrap_intervals
 from langptune_rs.evaluation.summary import LOWER_IS_BETTER, compare_sessions, with_holm
 from langptune_rs.experiments.compare.fitting import VALIDATION, fit_methods
-from langptune_rs.experiments.compare.from_runs import check_budget, check_models, check_runs, rows_of_runs
+from langptune_rs.experiments.compare.from_runs import (
+    check_budget,
+    check_models,
+    check_runs,
+    rows_of_runs,
+    unlike_training,
+)
 from langptune_rs.experiments.compare.guards import FOLDER as GUARDS
 from langptune_rs.experiments.compare.guards import guard_rows
 from langptune_rs.experiments.compare.guards import summary as guards_summary
@@ -32,9 +39,10 @@ from langptune_rs.experiments.compare.timing import FOLDER as MILLISECONDS
 from langptune_rs.experiments.compare.timing import timed_rows
 from langptune_rs.experiments.machine import machine, versions
 from langptune_rs.experiments.prepared import prepared
-from langptune_rs.experiments.seeds import check_seeds
+from langptune_rs.experiments.seeds import check_no_seed, check_seeds, of_seeds
 from langptune_rs.files import locked, write_text
 from langptune_rs.runs.folder import resolved_data
+from langptune_rs.runs.paths import absolute_paths
 from langptune_rs.runs.results import TEST
 
 COMPARISON = "comparison.json"
@@ -77,12 +85,13 @@ def compare(
         raise InputError("methods have learned from the targets of the train split; compare on validation or test")
     wanted, is_all = find_methods(methods)
     of_recipe, of_methods = split_overrides(overrides)
+    check_no_seed(of_recipe)
     if idle := of_methods.keys() - {method.name for method in wanted}:
         raise InputError(
             f"{', '.join(sorted(idle))} has settings, but is not among the methods that are fitted. Leave the settings "
             "out, or name the method in --methods"
         )
-    config = resolved_data(load_config(recipe, [*of_recipe, f"data.source={json.dumps(str(data))}"]))
+    config = resolved_data(absolute_paths(load_config(recipe, [*of_recipe, f"data.source={json.dumps(str(data))}"])))
     output.mkdir(parents=True, exist_ok=True)
     with locked(output / ".lock", lambda holder: RunError(f"Another comparison{holder} is at work in {output}.")):
         dataset, folder = prepared(config, output)
@@ -109,7 +118,7 @@ def compare(
         if guards and sessions is not None:
             of_runs = guard_rows(of_runs, sessions, ranked, dataset, output / GUARDS)
             of_runs = timed_rows(of_runs, sessions, ranked, dataset, output / MILLISECONDS)
-        rows = sorted([*fitted, *of_runs], key=lambda row: GROUPS.index(row.group))
+        rows = sorted([*fitted, *of_runs], key=_place)
         if sessions is None:
             raise InputError(" ".join(["no method is left to compare.", *(out.reason for out in left_out)]))
         users, headline = sessions["user_id"].to_list(), f"ndcg@{ranked.k}"
@@ -126,6 +135,7 @@ def compare(
             "rows": [_summary(row, users, headline) for row in rows],
             "tests": paired_tests(rows, users, headline),
             "orderings": orderings(rows, users),
+            "unlike": unlike_training(runs),
             "left_out": [{"method": out.method, "reason": out.reason} for out in left_out],
             "command": _command(data, output, methods, runs, seeds, recipe, overrides, split, guards=guards),
             "machine": machine(),
@@ -134,6 +144,11 @@ def compare(
         write_text(output / COMPARISON, json.dumps(comparison, indent=2, allow_nan=False) + "\n")
         write_pages(comparison, output)
     return comparison
+
+
+def _place(row: Compared) -> tuple[int, bool, int]:
+    """Where a row stands in the table: by group, and within it those with sampled profiles behind the others."""
+    return GROUPS.index(row.group), row.decoding == "sampled", list(METHODS).index(row.method)
 
 
 def _command(
@@ -151,11 +166,11 @@ def _command(
     """The command that makes a comparison, for its page."""
     parts = ["langptune", "compare", str(data), "--output", str(output), "--methods", methods]
     parts += [part for run in runs for part in ("--run", str(run))]
-    parts += ["--seeds", str(len(seeds))] if list(seeds) == list(range(len(seeds))) else []
+    parts += ["--seeds", str(len(seeds))]
     parts += ["--config", recipe] if recipe else []
     parts += [part for override in overrides for part in ("--set", override)]
     parts += ["--split", split] if split != TEST else []
-    return shlex.join([*parts, *([] if guards else ["--no-guards"])])
+    return of_seeds(shlex.join([*parts, *([] if guards else ["--no-guards"])]), seeds)
 
 
 def _plans(

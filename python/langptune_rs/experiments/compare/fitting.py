@@ -17,7 +17,15 @@ from langptune_rs.data import Dataset
 from langptune_rs.errors import DataError, RunError
 from langptune_rs.experiments.compare.rows import Compared, LeftOut
 from langptune_rs.experiments.compare.settings import Plan
-from langptune_rs.experiments.compare.task import Failure, MethodFailedError, Outcome, Ranked, Task, run_task
+from langptune_rs.experiments.compare.task import (
+    MODEL,
+    Failure,
+    MethodFailedError,
+    Outcome,
+    Ranked,
+    Task,
+    run_task,
+)
 from langptune_rs.files import write_text
 
 VALIDATION = "validation"
@@ -123,14 +131,15 @@ def _seeds(
 ) -> tuple[list[Outcome], dict[int, str]]:
     """What a method shows with each seed, one alone if nothing is drawn, and why others failed.
 
-    `fitted_in` is the folder where it was fitted with these settings and the `TUNING_SEED`, if any.
+    `fitted_in` is the folder where it was fitted with these settings and the `TUNING_SEED`, if any. Where its model
+    is gone, the method is fitted again.
     """
     outcomes: list[Outcome] = []
     failures: dict[int, str] = {}
     is_drawn = method.uses_seed or ranked.train_share < 1
     for seed in seeds if is_drawn else seeds[:1]:
         folder = output / folder_name(method.name) / f"seed-{seed}"
-        is_fitted = seed == TUNING_SEED or not is_drawn
+        is_fitted = (seed == TUNING_SEED or not is_drawn) and fitted_in is not None and (fitted_in / MODEL).is_dir()
         outcome = run_task(Task(folder, method.name, settings, seed, ranked, fitted_in if is_fitted else None))
         if isinstance(outcome, Failure):
             failures[seed] = outcome.reason

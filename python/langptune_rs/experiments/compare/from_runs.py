@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +23,7 @@ from langptune_rs.experiments.compare.settings import Plan, method_settings
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.comparisons import scores_of
 from langptune_rs.experiments.evaluate import writes_unlike
-from langptune_rs.experiments.seeds import average_seeds
+from langptune_rs.experiments.seeds import average_seeds, deciding_keys
 from langptune_rs.runs.folder import CONFIG, read_config
 from langptune_rs.runs.metrics_log import most_memory, read_metrics, step_seconds
 from langptune_rs.runs.origin import read_origin
@@ -117,6 +118,37 @@ def check_runs(runs: Sequence[Path], ranked: Ranked, embedder: EmbedderConfig | 
                 f"{run} began with another embedder than the recipe's, with which the other methods read. Give the "
                 f"recipe of the run: --config {run / CONFIG}."
             )
+
+
+def unlike_training(runs: Sequence[Path]) -> list[str]:
+    """What methods of runs differ in beside what they train, as sentences: an ordering of the two shows that too."""
+    configs: dict[str, list[RunConfig]] = {}
+    for run in runs:
+        config = read_config(run)
+        configs.setdefault(config.method, []).append(config)
+    said = []
+    for (name, of_first), (other, of_second) in combinations(configs.items(), 2):
+        ours, theirs = deciding_keys(of_first[0]), deciding_keys(of_second[0])
+        parts = [
+            f"{key} is {ours[key]} and {theirs[key]}"
+            for key in ours
+            if ours[key] != theirs[key] and _is_of_both(key, of_first[0], of_second[0])
+        ]
+        seeds = [sorted(config.seed for config in found) for found in (of_first, of_second)]
+        if seeds[0] != seeds[1]:
+            parts.append("the seeds are {} and {}".format(*(", ".join(map(str, found)) for found in seeds)))
+        if parts:
+            said.append(f"{name} and {other} were not trained alike: {'; '.join(parts)}.")
+    return said
+
+
+def _is_of_both(key: str, config: RunConfig, other: RunConfig) -> bool:
+    """Whether a key decides about something that the runs of both recipes train."""
+    if key == "iterations":
+        return True
+    if key.startswith("contrastive."):
+        return config.trains_embedder and other.trains_embedder
+    return key.startswith(("rlso.", "data.num_targets")) and config.trains_policy and other.trains_policy
 
 
 def check_models(runs: Sequence[Path], split: str) -> None:

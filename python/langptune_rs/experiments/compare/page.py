@@ -8,9 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from langptune_rs.evaluation.summary import SIGNIFICANT
 from langptune_rs.evaluation.tables import latex_table, markdown_table
 from langptune_rs.experiments.compare.fitting import VALIDATION
-from langptune_rs.experiments.compare.orderings import LEVEL
+from langptune_rs.experiments.compare.orderings import FAMILIES, TABLE_1
 from langptune_rs.experiments.compare.rows import GROUPS
 from langptune_rs.experiments.compare.task import flat
 from langptune_rs.experiments.compare.timing import SESSIONS
@@ -19,7 +20,6 @@ from langptune_rs.experiments.report.charts import interval_chart
 from langptune_rs.experiments.report.tables import (
     ARROW,
     compared_metrics,
-    comparison_header,
     comparison_rows,
     comparisons_markdown,
     label,
@@ -201,34 +201,45 @@ def cells_of_tests(comparison: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-ORDERING_TITLE = "The orderings of the paper's table 1"
+ORDERING_TITLE = "What training adds: the orderings of the paper's table 1"
+_FAMILIES = {TABLE_1: "orderings of table 1", "no profiles": "of LangPTune over methods without profiles"}
 
 
 def cells_of_orderings(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and a row for each pair and decoding."""
-    metrics, p_values = compared_metrics(comparison["orderings"]), ("p", "p_holm")
-    return comparison_header(metrics, p_values), comparison_rows(comparison["orderings"], metrics, p_values)
+    """The names of the columns, and a row for each pair and decoding: differences, each with its corrected p."""
+    rows = comparison["orderings"]
+    metrics = compared_metrics(rows)
+    head = ["ordering", "profiles", *(name for metric in metrics for name in (label(metric), f"p, {label(metric)}"))]
+    return head, [[f"{a} over {b}", *others] for a, b, *others in comparison_rows(rows, metrics, ("p_holm",))]
 
 
 def ordering_notes(comparison: Mapping[str, Any]) -> list[str]:
-    """Which orderings hold in NDCG at the cutoff, and which do not, in sentences."""
+    """Which orderings hold in NDCG at the cutoff, which do not, and which were not tested, in sentences."""
     said = []
     of_headline = [row for row in comparison["orderings"] if row["metric"] == f"ndcg@{comparison['k']}"]
     for decoding in dict.fromkeys(row["decoding"] for row in of_headline):
-        own = [row for row in of_headline if row["decoding"] == decoding]
-        others = [
-            f"{row['method']} over {row['other']} ({row['difference']:+.4f}, p {_equals(p_text(row['p_holm']))})"
-            for row in own
-            if not row["holds"]
-        ]
-        said.append(
-            f"{decoding.capitalize()} profiles: {len(own) - len(others)} of {len(own)} orderings hold at {LEVEL:g}"
-            + (f"; not {', nor '.join(others)}." if others else ".")
-        )
+        parts = []
+        for family, what in _FAMILIES.items():
+            own = [row for row in of_headline if (row["decoding"], row["family"]) == (decoding, family)]
+            if not own:
+                continue
+            failing = [
+                f"{row['method']} over {row['other']} ({row['difference']:+.4f}, p {_equals(p_text(row['p_holm']))})"
+                for row in own
+                if not row["holds"]
+            ]
+            holding = len(own) - len(failing)
+            parts.append(f"{holding} of {len(own)} {what}" + (f", not {', nor '.join(failing)}" if failing else ""))
+        said.append(f"At {SIGNIFICANT:g} there hold with {decoding} profiles: {'; '.join(parts)}.")
+    tested = {(row["method"], row["other"]) for row in of_headline}
+    untested = [f"{a} over {b}" for a, b in FAMILIES[TABLE_1] if (a, b) not in tested]
+    if untested:
+        said.append(f"No runs were given that would test {', '.join(untested)}.")
     return [
         *said,
+        *comparison["unlike"],
         f"An ordering holds where the first method has the higher {label(of_headline[0]['metric'])} and p (Holm) is "
-        f"below {LEVEL:g}: p is corrected over the pairs of one decoding and metric. {ARROW}.",
+        f"below {SIGNIFICANT:g}: p is corrected over the pairs of one family, decoding and metric. {ARROW}.",
     ]
 
 
@@ -238,7 +249,8 @@ GUARD_TITLE = "What the profiles rest on"
 def guard_header(comparison: Mapping[str, Any]) -> list[str]:
     """The names of the columns of `cells_of_guards`."""
     own = label(f"ndcg@{comparison['k']}")
-    return ["method", own, "title out", "changed", "copied", "another's profile", "p", "no history", "titles", "p"]
+    swapped, titles = ("another's profile", "p, another's"), ("titles", "p, titles")
+    return ["method", own, "title out", "changed", "copied", *swapped, "no history", *titles]
 
 
 def cells_of_guards(comparison: Mapping[str, Any]) -> list[list[str]]:
@@ -272,11 +284,11 @@ def guard_notes(comparison: Mapping[str, Any]) -> list[str]:
         f"Title out: {ndcg} without the words of the target's own title in the profile, but function words, single "
         "characters and years in brackets; changed: the share of profiles that had such words.",
         "Copied: the share of words in runs of three or more from titles of the history.",
-        f"Another's profile: {ndcg} by the profile of another user, drawn by the seed; p: of the paired permutation "
-        "test against the method itself, not corrected.",
+        f"Another's profile: {ndcg} by the profile of another user, drawn by the seed; p, another's: of the paired "
+        "permutation test against the method itself, not corrected.",
         f"No history: {ndcg} by one greedy profile that the policy wrote for an empty history.",
-        f"Titles: {ndcg} by the same embedder where it reads the titles of the history in place of a profile; p: as "
-        "before.",
+        f"Titles: {ndcg} by the same embedder where it reads the titles of the history in place of a profile; p, "
+        "titles: as before.",
     ]
 
 
@@ -292,7 +304,7 @@ def doubts(comparison: Mapping[str, Any]) -> list[str]:
                 f"{row['name']}: one user has more than half of the sessions, so no swap of profiles between users "
                 "reaches all."
             )
-        elif swapped["difference"] <= 0 or swapped["p"] >= 0.05:
+        elif swapped["difference"] <= 0 or swapped["p"] >= SIGNIFICANT:
             said.append(
                 f"{row['name']} does not rank better by a user's own profile than by another user's "
                 f"(difference {swapped['difference']:+.4f}, p {_equals(p_text(swapped['p']))}): its profiles do not "
@@ -365,7 +377,7 @@ def html(comparison: Mapping[str, Any]) -> str:
         tests=cells_of_tests(comparison),
         ordering_title=ORDERING_TITLE,
         ordering_header=cells_of_orderings(comparison)[0],
-        orderings=cells_of_orderings(comparison)[1],
+        orderings=[list(map(_cell, row)) for row in cells_of_orderings(comparison)[1]],
         ordering_notes=ordering_notes(comparison) if comparison["orderings"] else [],
         guard_title=GUARD_TITLE,
         guard_header=guard_header(comparison),
@@ -412,13 +424,15 @@ def verdict(comparison: Mapping[str, Any]) -> str:
         if test["metric"] == headline and first["name"] in (test["method"], test["other"])
     ]
     level = [
-        test["other"] if test["method"] == first["name"] else test["method"] for test in tests if test["p_holm"] >= 0.05
+        test["other"] if test["method"] == first["name"] else test["method"]
+        for test in tests
+        if test["p_holm"] >= SIGNIFICANT
     ]
     if not tests:
         return said
     if not level:
-        return f"{said} It is ahead of every method that it is tested against below, with p < 0.05 (Holm)."
-    return f"{said} It cannot be told from {', '.join(dict.fromkeys(level))} (p ≥ 0.05, Holm)."
+        return f"{said} It is ahead of every method that it is tested against below, with p < {SIGNIFICANT:g} (Holm)."
+    return f"{said} It cannot be told from {', '.join(dict.fromkeys(level))} (p ≥ {SIGNIFICANT:g}, Holm)."
 
 
 def _shown(comparison: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, str]]:

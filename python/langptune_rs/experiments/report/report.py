@@ -17,7 +17,13 @@ from langptune_rs.config import RunConfig, to_toml
 from langptune_rs.data import Dataset
 from langptune_rs.data.store.dataset import train_sessions_in
 from langptune_rs.data.wording.excerpts import shorten
-from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE, LOG_LIKELIHOOD, LOG_RANK, LOWER_IS_BETTER
+from langptune_rs.evaluation.summary import (
+    LIKELIHOOD_TEMPERATURE,
+    LOG_LIKELIHOOD,
+    LOG_RANK,
+    LOWER_IS_BETTER,
+    SIGNIFICANT,
+)
 from langptune_rs.experiments.report.charts import Series, interval_chart, line_chart
 from langptune_rs.experiments.report.tables import (
     ARROW,
@@ -147,8 +153,8 @@ def verdict(results: dict[str, Any]) -> str:
     before, after = results["methods"][BASELINE][metric], results["methods"][method][metric]
     numbers = f"{label(metric)} {before['mean']:.4f} before training, {after['mean']:.4f} after"
     test = f"p {_p_in_words(after['p_value'])}, paired permutation test over {results['num_sessions']} sessions"
-    if after["p_value"] >= 0.05:
-        return f"No difference shown at the 5% level: {numbers} ({test})."
+    if after["p_value"] >= SIGNIFICANT:
+        return f"No difference shown at the {SIGNIFICANT:.0%} level: {numbers} ({test})."
     direction = "better" if after["mean"] > before["mean"] else "worse"
     return f"{method} ranks {direction} than {BASELINE}: {numbers} ({test})."
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from langptune_rs.evaluation.summary import SIGNIFICANT
 from langptune_rs.evaluation.tables import markdown_table
 from langptune_rs.experiments.report.charts import GRID, INK, inline, style
 from langptune_rs.experiments.report.tables import p_text
@@ -97,7 +98,7 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
             )
             if test is None:
                 continue
-            word = "no difference shown" if test["p_holm"] >= 0.05 else _changed(before["mean"], numbers["mean"])
+            word = "no difference shown" if test["p_holm"] >= SIGNIFICANT else _changed(before["mean"], numbers["mean"])
             parts.append(f"{variant} {numbers['mean']:+.3f} ({word}, p {_p(test['p_holm'])})")
         wish = "More" if direction == "increase" else "Less"
         sentences.append(
