@@ -202,7 +202,6 @@ def cells_of_tests(comparison: Mapping[str, Any]) -> list[list[str]]:
 
 
 ORDERING_TITLE = "What training adds: the orderings of the paper's table 1"
-_FAMILIES = {TABLE_1: "orderings of table 1", "no profiles": "of LangPTune over methods without profiles"}
 
 
 def cells_of_orderings(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -219,18 +218,20 @@ def ordering_notes(comparison: Mapping[str, Any]) -> list[str]:
     of_headline = [row for row in comparison["orderings"] if row["metric"] == f"ndcg@{comparison['k']}"]
     for decoding in dict.fromkeys(row["decoding"] for row in of_headline):
         parts = []
-        for family, what in _FAMILIES.items():
+        for family in FAMILIES:
             own = [row for row in of_headline if (row["decoding"], row["family"]) == (decoding, family)]
-            if not own:
-                continue
-            failing = [
-                f"{row['method']} over {row['other']} ({row['difference']:+.4f}, p {_equals(p_text(row['p_holm']))})"
-                for row in own
-                if not row["holds"]
-            ]
-            holding = len(own) - len(failing)
-            parts.append(f"{holding} of {len(own)} {what}" + (f", not {', nor '.join(failing)}" if failing else ""))
-        said.append(f"At {SIGNIFICANT:g} there hold with {decoding} profiles: {'; '.join(parts)}.")
+            numbers = f"{sum(row['holds'] for row in own)} of {len(own)}"
+            failing = [row for row in own if not row["holds"]]
+            if family == TABLE_1 and own:
+                names = [f"{row['method']} over {row['other']} {_how_far(row)}" for row in failing]
+                parts.append(
+                    f"{numbers} orderings of table 1 hold" + (f", not {', nor '.join(names)}" if names else "")
+                )
+            elif own:
+                names = [f"{row['other']} {_how_far(row)}" for row in failing]
+                ahead = f"LangPTune is ahead of {numbers} methods without profiles"
+                parts.append(ahead + (f", not of {', nor of '.join(names)}" if names else ""))
+        said.append(f"With {decoding} profiles {'; '.join(parts)}.")
     tested = {(row["method"], row["other"]) for row in of_headline}
     untested = [f"{a} over {b}" for a, b in FAMILIES[TABLE_1] if (a, b) not in tested]
     if untested:
@@ -238,9 +239,13 @@ def ordering_notes(comparison: Mapping[str, Any]) -> list[str]:
     return [
         *said,
         *comparison["unlike"],
-        f"An ordering holds where the first method has the higher {label(of_headline[0]['metric'])} and p (Holm) is "
-        f"below {SIGNIFICANT:g}: p is corrected over the pairs of one family, decoding and metric. {ARROW}.",
+        f"An ordering holds, and a method is ahead, where its {label(of_headline[0]['metric'])} is higher and p (Holm) "
+        f"is below {SIGNIFICANT:g}: p is corrected over the pairs of one family, decoding and metric. {ARROW}.",
     ]
+
+
+def _how_far(row: Mapping[str, Any]) -> str:
+    return f"({row['difference']:+.4f}, p {_equals(p_text(row['p_holm']))})"
 
 
 GUARD_TITLE = "What the profiles rest on"
