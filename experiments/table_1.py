@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from langptune_rs.distributed.threads import sleep_while_waiting
 
@@ -45,6 +47,20 @@ def main() -> None:
     check_no_seed(options.set)
     config = load_config(options.config, options.set)
     methods = [method for method in METHODS if config.iterations > 1 or method != "LangPTune-CL"]
+
+    def compared(runs: Sequence[Path]) -> dict[str, Any]:
+        return compare(
+            config.data.source,
+            options.output / f"compared-{options.split}",
+            methods="MP,EMB-0",
+            runs=runs,
+            seeds=options.seeds,
+            recipe=options.config,
+            overrides=options.set,
+            split=options.split,
+        )
+
+    compared([])  # what cannot be compared is refused before anything is trained
     runs: list[Path] = []
     for seed in options.seeds:
         first: Path | None = None
@@ -53,16 +69,7 @@ def main() -> None:
             run = trained(options.output / f"{method}-{seed}", load_config(options.config, [*options.set, *own]))
             runs.append(evaluated(run, options.split, first))
             first = first or run  # whose untrained policy has written for the methods after it
-    comparison = compare(
-        config.data.source,
-        options.output / f"compared-{options.split}",
-        methods="MP,EMB-0",
-        runs=runs,
-        recipe=options.config,
-        overrides=options.set,
-        split=options.split,
-    )
-    print(markdown(comparison))
+    print(markdown(compared(runs)))
 
 
 if __name__ == "__main__":

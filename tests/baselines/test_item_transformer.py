@@ -133,13 +133,13 @@ def test_a_seed_gives_the_same_weights_also_after_an_interruption(method, tmp_pa
 @pytest.mark.parametrize(
     "damage", [lambda file: file[: len(file) // 2], lambda file: b"", lambda file: b"PK" + file[9:]]
 )
-def test_a_damaged_checkpoint_is_told_and_training_begins_again(damage, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_reported_and_training_begins_again(damage, tmp_path, capsys):
     method, dataset, state = METHODS[0], circles(), tmp_path / "state"
     through = fitted(method, dataset, max_epochs=2)
     fitted(method, dataset, max_epochs=1, checkpoint=state)
     state.write_bytes(damage(state.read_bytes()))
     again = fitted(method, dataset, max_epochs=2, checkpoint=state)
-    assert f"warning: {state} is damaged" in capsys.readouterr().err
+    assert f"warning: {state} cannot be read" in capsys.readouterr().err
     assert again.epochs == through.epochs
     assert same(weights_of(through), weights_of(again))
 

@@ -194,7 +194,8 @@ def test_a_run_that_cannot_be_trained_is_told_and_the_others_go_on(ablated, reci
 
 def test_the_page_has_the_command_that_makes_it(ablated):
     ablation, output = ablated
-    assert ablation["command"].startswith(f"langptune ablate profile-length --output {output} --values 3,6 --seeds 2")
+    assert ablation["command"].startswith(f"langptune ablate profile-length --output {output} --values 3,6 --config ")
+    assert ablation["command"].endswith(" --set logging.tensorboard=false --seeds 2")
     assert f"<code>{ablation['command'].replace('&', '&amp;')}</code>" in page_of(ablation)
 
 

@@ -119,10 +119,13 @@ def test_a_default_that_the_data_are_too_few_for_is_left_out():
     ablation, config = find_ablation("train-ratio"), config_of()
     limits = limits_of(ablation, config, 2_265)
     assert values_of(ablation, None, config, limits)[0] == [100, 10]
-    assert beyond_limits(ablation, limits) == (
-        "1% is left out: it is a percentage from 5.66 to 100: the largest batch has 128 of the 2,265 train sessions."
+    assert beyond_limits(ablation, config, limits) == (
+        "1% is left out, since it is a percentage from 5.66 to 100: the largest batch has 128 of the 2,265 train "
+        "sessions."
     )
-    assert beyond_limits(ablation, limits_of(ablation, config, 16_377)) == ""
+    assert beyond_limits(ablation, config, limits_of(ablation, config, 16_377)) == ""
+    tiny = config_of("data.train_share=0.01")
+    assert "1%" not in beyond_limits(ablation, tiny, limits_of(ablation, tiny, 2_265)), "the recipe's own is kept"
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,10 @@ def test_the_orderings_of_table_1_are_tested_in_both_decodings(compared):
         ours, other = (of(row[name], row["decoding"]) for name in ("method", "other"))
         assert row["difference"] == pytest.approx((ours - other).mean(), abs=1e-12)
         assert row["p"] == paired_permutation_test(ours, other, clusters=users)
-    for decoding, family, metric in product(tables, families, METRICS):
+    for decoding, family, metric in product(tables, families, [*METRICS, "log_likelihood"]):
         key = (decoding, family, metric)
         rows = [r for r in comparison["orderings"] if (r["decoding"], r["family"], r["metric"]) == key]
+        assert len(rows) == (family == "no profiles") + (metric != "log_likelihood" or family == "table 1")
         assert [r["p_holm"] for r in rows] == pytest.approx(holm([r["p"] for r in rows]))
 
 
@@ -215,6 +216,9 @@ def test_the_pages_say_which_orderings_hold(compared):
     assert " ".join([*said, "An ordering holds, and a method is ahead, where its NDCG@20"]) in markdown(changed)
     assert "".join(f"<li>{text}</li>\n" for text in said) in page_of(changed)
     assert 'scope="row">LangPTune over MP</th>' in page_of(changed)
+    greedy = {**changed, "orderings": [row for row in changed["orderings"] if row["decoding"] == "greedy"]}
+    assert "No sampled profiles were evaluated." in markdown(greedy)
+    assert "No sampled profiles were evaluated." not in markdown(changed)
     none = {**comparison, "orderings": []}
     for page in (markdown(none), page_of(none), latex(none)):
         assert "orderings" not in page, "without runs there are none"
@@ -289,8 +293,8 @@ def test_the_pages_say_what_the_numbers_say(compared):
     assert of_run["fit_seconds"] == sum(step.get("time/seconds", 0) for step in logged) > 0
     assert of_run["peak_memory"] == max(step.get("memory/peak_bytes", 0) for step in logged) > 2000
     assert row(comparison, "LangPTune-0")["fit_seconds"] is row(comparison, "LangPTune-0")["peak_memory"] is None
-    command = f"langptune compare {run / 'data'} --output {output} --methods Random,MP,EMB-0 --run {run} --seeds 3"
-    assert f"<code>{command} --config {run / 'config.toml'} --set EMB-0.max_tokens=256</code>" in page
+    command = f"langptune compare {run / 'data'} --output {output} --methods Random,MP,EMB-0 --run {run}"
+    assert f"<code>{command} --config {run / 'config.toml'} --set EMB-0.max_tokens=256 --seeds 3</code>" in page
 
 
 class _Structure(html.parser.HTMLParser):
@@ -392,7 +396,7 @@ def test_a_method_that_does_not_exist_is_refused_with_all_there_are(noted_run, t
         (("--set", "EAZE.l2=3"), "MP", "EAZE in the override 'EAZE.l2=3' is no section of a recipe and no method."),
         (("--set", "EMB-0=3"), "EMB-0", "is not of the form METHOD.key=value"),
         (("--split", "tests"), "MP", "There are no sessions in the split 'tests'"),
-        (("--set", "seed=3"), "MP", "'seed=3' has no effect on an experiment"),
+        (("--set", "seed=3"), "MP", "The override 'seed=3': --seeds says which seeds there are."),
         (("--split", "train"), "MP", "methods have learned from the targets of the train split"),
         (("--set", "EASE.l2=3"), "MP", "EASE has settings, but is not among the methods that are fitted. Leave"),
         (("--set", "EASE.l2=-3"), "MP,EASE", "EASE.l2 = -3"),

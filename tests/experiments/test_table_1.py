@@ -66,7 +66,7 @@ def test_every_method_is_trained_with_every_seed_and_compared(tmp_path):
     ("arguments", "message"),
     [
         (("--seeds", "0", "0"), "error: seeds are [0, 0]; give at least one, none below 0 and none twice"),
-        (("--set", "seed=3"), "error: 'seed=3' has no effect on an experiment"),
+        (("--set", "seed=3"), "error: The override 'seed=3': --seeds says which seeds there are."),
         (("--set", "rlso.stepz=3"), "Did you mean 'rlso.steps'?"),
     ],
 )

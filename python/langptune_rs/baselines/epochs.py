@@ -23,6 +23,9 @@ from langptune_rs.files import write_atomically
 from langptune_rs.progress import progress
 from langptune_rs.seeds import derive_seed
 
+_KEYS = ("model", "optimizer", "epochs", "best_weights")
+"""What a checkpoint holds."""
+
 
 class Stateful(Protocol):
     """What of an optimizer a checkpoint needs."""
@@ -95,8 +98,8 @@ def train_epochs(
             `score_every` epochs and after the last.
         name: what the progress is called.
         checkpoint: a file that holds the state after each scored epoch. If it is there, training goes on from it, to
-            the same weights. It must be of the same data, settings and seed. A damaged one is told, and training begins
-            again.
+            the same weights. It must be of the same data, settings and seed. One that cannot be read is reported, and
+            training begins again.
 
     Returns:
         The losses and scores. `model` has the weights after `best` epochs.
@@ -128,22 +131,20 @@ def train_epochs(
 
 
 def _kept(checkpoint: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds; None where there is none, or with a warning where it is damaged."""
+    """What a checkpoint holds; None where there is none, or with a warning where it cannot be read."""
     if not checkpoint.is_file():
         return None
     try:
         state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+        if not isinstance(state, dict) or state.keys() != set(_KEYS):
+            raise ValueError("it holds something else")
     except (RuntimeError, ValueError, LookupError, EOFError, UnpicklingError) as error:
-        print(f"warning: {checkpoint} is damaged ({first_line(error)}); training begins again", file=sys.stderr)
+        print(f"warning: {checkpoint} cannot be read ({first_line(error)}); training begins again", file=sys.stderr)
         return None
     return state
 
 
 def _state(model: nn.Module, optimizer: Stateful, epochs: Epochs, best_weights: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint holds."""
-    return {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "epochs": asdict(epochs),
-        "best_weights": best_weights,
-    }
+    values = model.state_dict(), optimizer.state_dict(), asdict(epochs), best_weights
+    return dict(zip(_KEYS, values, strict=True))

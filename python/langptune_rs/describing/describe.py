@@ -23,7 +23,7 @@ from langptune_rs.errors import ConfigError, InputError, RunError
 from langptune_rs.experiments.kept import Kept
 from langptune_rs.experiments.machine import versions
 from langptune_rs.experiments.prepared import prepared
-from langptune_rs.experiments.seeds import check_seeds
+from langptune_rs.experiments.seeds import check_no_seed, check_seeds
 from langptune_rs.experiments.trained_runs import evaluated, trained
 from langptune_rs.files import locked, write_atomically, write_text
 from langptune_rs.models.memory import free_memory, keep_freed_memory
@@ -123,12 +123,14 @@ def describe(
 
 
 def _config(data: str, recipe: str, overrides: Sequence[str], run: Path | None) -> RunConfig:
-    """The configuration of all seeds. Raises `ConfigError`, and `RunError` for a run that has not finished."""
+    """The configuration of all seeds.
+
+    Raises `ConfigError` and `InputError`, and `RunError` for a run that has not finished.
+    """
+    check_no_seed(overrides)
     own = None if run is None else TrainedRun.open(run)
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if key == "seed":
-            raise ConfigError(f"The override {override!r}: --seeds says which seeds there are.")
         if key == "description.users_of":
             raise ConfigError(f"The override {override!r}: --run RUN names the run whose profiles stand for the users.")
         if own is not None and key.startswith("embedder."):

@@ -120,6 +120,11 @@ def remedies(phase: str, config: RunConfig) -> str:
     return f"Set {'; or else '.join(steps)}. `langptune plan` says how much a recipe needs."
 
 
+def ends_the_process(error: TrainingError) -> bool:
+    """Whether an error of `explained` says that a GPU or another process is gone: nothing else can run here then."""
+    return isinstance(error, LostContact) or (error.__cause__ is not None and _is_lost_gpu(error.__cause__))
+
+
 def is_about_more_than_files(error: BaseException) -> bool:
     """Whether an error raised while files were written says that memory, a GPU or another process is gone."""
     return _is_out_of_memory(error) or _is_lost_contact(error) or _is_lost_gpu(error)

@@ -28,7 +28,7 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Cells are plain text: what LaTeX would read as a command is escaped, and a number is set as mathematics, so that its
     sign is one.
     """
-    head, *body = (" & ".join(map(_latex_cell, line)) + r" \\" for line in (header, *rows))
+    head, *body = (" & ".join(map(latex_cell, line)) + r" \\" for line in (header, *rows))
     columns = "l" + "r" * (len(header) - 1)
     return "\n".join(
         [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
@@ -49,7 +49,8 @@ _LATEX = {
 }
 
 
-def _latex_cell(text: str) -> str:
+def latex_cell(text: str) -> str:
+    """Plain text as LaTeX: what it would read as a command is escaped, and a number is set as mathematics."""
     number = re.fullmatch(r"([+-]?[0-9]+(?:\.[0-9]+)?)(?:e([+-][0-9]+))?", text)
     if number is None:
         escaped = "".join(_LATEX.get(character, character) for character in text)

@@ -86,13 +86,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
 def check_no_seed(overrides: Sequence[str]) -> None:
     """Raise `InputError` for a seed among the overrides of an experiment, which gives each of its runs its own."""
     if given := next((text for text in overrides if text.partition("=")[0].strip() == "seed"), None):
-        raise InputError(f"{given!r} has no effect on an experiment: its runs have the seeds that it is told, --seeds")
-
-
-def of_seeds(command: str, seeds: Sequence[int]) -> str:
-    """A command for a page; where its `--seeds N` would not give these seeds, with what does."""
-    are_first = list(seeds) == list(range(len(seeds)))
-    return command if are_first else f"{command}  # from Python, with seeds={tuple(seeds)}"
+        raise InputError(f"The override {given!r}: --seeds says which seeds there are.")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,12 +29,12 @@ from langptune_rs.experiments.ablate.examples import examples_of
 from langptune_rs.experiments.ablate.figures import write_figures
 from langptune_rs.experiments.ablate.page import write_pages
 from langptune_rs.experiments.ablate.rows import guards_of, rows_of
-from langptune_rs.experiments.ablate.running import Failed, Plan, check_values, run_all
+from langptune_rs.experiments.ablate.running import FailedRun, Plan, check_values, run_all
 from langptune_rs.experiments.compare.guards import FOLDER as GUARDS
 from langptune_rs.experiments.compare.task import Ranked
-from langptune_rs.experiments.machine import machine, versions
+from langptune_rs.experiments.machine import command_line, machine, versions
 from langptune_rs.experiments.prepared import prepared
-from langptune_rs.experiments.seeds import check_no_seed, check_seeds, of_seeds
+from langptune_rs.experiments.seeds import check_no_seed, check_seeds
 from langptune_rs.files import locked, write_text
 from langptune_rs.runs.folder import read_config
 
@@ -87,7 +86,7 @@ def ablate(
         dataset.sessions.select(split)  # a split without sessions is refused before anything is trained
         limits = limits_of(ablation, config, dataset.sessions.splits.count("train"))
         found, own = values_of(ablation, values, config, limits)
-        beyond = beyond_limits(ablation, limits) if values is None else ""
+        beyond = beyond_limits(ablation, config, limits) if values is None else ""
         if beyond:
             print(f"note: {beyond}", file=sys.stderr, flush=True)
         folders_of(found)
@@ -104,15 +103,25 @@ def ablate(
             policy_only=policy_only,
             notes=tuple(filter(None, [*_notes(ablation, policy_only=policy_only), beyond])),
         )
-        options = {"policy_only": policy_only, "guards": guards}
-        command = _command(what, output, recipe, overrides, values, seeds, split, **options)
+        command = command_line(
+            ["ablate", what],
+            {
+                "--output": output,
+                "--values": values,
+                "--config": recipe,
+                "--set": list(overrides),
+                "--split": None if split == VALIDATION else split,
+                "--policy-only": policy_only,
+                "--no-guards": not guards,
+            },
+            seeds,
+        )
         check_values(plan, output)
         summary: dict[str, Any] = {}
 
-        def after_seed(runs: Mapping[Value, Sequence[Path]], failed: Sequence[Failed]) -> None:
+        def after_seed(runs: Mapping[Value, Sequence[Path]], failed: Sequence[FailedRun]) -> None:
             nonlocal summary
-            summary = {
-                **_summary(plan, runs, output, dataset, list(overrides), guards=guards),
+            summary = _summary(plan, runs, output, dataset, list(overrides), guards=guards) | {
                 "failures": [
                     {"value": label(ablation, one.value), "seed": one.seed, "reason": one.reason} for one in failed
                 ],
@@ -135,7 +144,7 @@ def _summary(
     *,
     guards: bool,
 ) -> dict[str, Any]:
-    """The content of ablation.json."""
+    """The content of ablation.json, but for what failed and the command."""
     ablation = plan.ablation
     labels = {value: label(ablation, value) for value in runs}
     own = labels[plan.own]
@@ -194,29 +203,6 @@ def _of_one_seed(runs: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
     by_seed = {name: {read_config(run).seed: run for run in of_value} for name, of_value in runs.items()}
     shared = set.intersection(*(set(found) for found in by_seed.values()))
     return {name: found[min(shared)] for name, found in by_seed.items()} if shared else {}
-
-
-def _command(
-    what: str,
-    output: Path,
-    recipe: str | None,
-    overrides: Sequence[str],
-    values: str | None,
-    seeds: Sequence[int],
-    split: str,
-    *,
-    policy_only: bool,
-    guards: bool,
-) -> str:
-    """The command that makes an ablation, for its page."""
-    parts = ["langptune", "ablate", what, "--output", str(output)]
-    parts += ["--values", values] if values is not None else []
-    parts += ["--seeds", str(len(seeds))]
-    parts += ["--config", recipe] if recipe else []
-    parts += [part for override in overrides for part in ("--set", override)]
-    parts += ["--split", split] if split != VALIDATION else []
-    parts += [*(["--policy-only"] if policy_only else []), *([] if guards else ["--no-guards"])]
-    return of_seeds(shlex.join(parts), seeds)
 
 
 def _notes(ablation: Ablation, *, policy_only: bool) -> list[str]:

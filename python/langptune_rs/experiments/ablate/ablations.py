@@ -206,12 +206,14 @@ def values_of(ablation: Ablation, text: str | None, config: RunConfig, limits: L
     return values, own
 
 
-def beyond_limits(ablation: Ablation, limits: Limits) -> str:
+def beyond_limits(ablation: Ablation, config: RunConfig, limits: Limits) -> str:
     """Which default values cannot be and why, as a sentence; nothing where all can be."""
-    beyond = [label(ablation, value) for value in ablation.defaults if not limits.hold(value)]
+    own = own_value(ablation, config)
+    usual = ablation.defaults or _halves(own)
+    beyond = [label(ablation, value) for value in dict.fromkeys(usual) if not limits.hold(value) and value != own]
     if not beyond:
         return ""
-    return f"{', '.join(beyond)} {'is' if len(beyond) == 1 else 'are'} left out: {_range(ablation, limits)}."
+    return f"{', '.join(beyond)} {'is' if len(beyond) == 1 else 'are'} left out, since {_range(ablation, limits)}."
 
 
 def _halves(own: Value) -> list[Value]:

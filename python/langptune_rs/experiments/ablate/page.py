@@ -32,7 +32,7 @@ def means_table(ablation: Mapping[str, Any], decoding: str) -> tuple[list[str], 
     metrics = shown_metrics(ablation)
     before = f"{BASELINE}, {label(headline(ablation))}"
     names = ["sd of seeds", before, "minutes", "tokens", "overlong", "copied", "repetition"]
-    head = [ablation["title"].lower(), *map(label, metrics), "p (Holm)", *names]
+    head = [ablation["title"].lower(), *map(label, metrics), "p (Holm)", "seeds", *names]
     return head, [_means_row(ablation, row, decoding, metrics) for row in ablation["rows"]]
 
 
@@ -189,6 +189,8 @@ def verdict(ablation: Mapping[str, Any]) -> str:
         if found["p_holm"] < SIGNIFICANT
     ]
     level = [name for name, found in others if found["p_holm"] >= SIGNIFICANT]
+    if not others:
+        said += " No other value has a run."
     if told:
         said += f" {', '.join(told)}."
     if level:
@@ -232,6 +234,7 @@ def _means_row(ablation: Mapping[str, Any], row: Mapping[str, Any], decoding: st
         row["label"] + (" (the recipe's)" if row["is_own"] else ""),
         *(mean_text(found.get(metric)) for metric in metrics),
         _p_of(ablation, row, decoding),
+        ", ".join(map(str, row["seeds"])),
         "–" if spread is None else f"{spread:.4f}",
         mean_text(row["untrained"].get(decoding, {}).get(headline(ablation))),
         f"{row['minutes']:.1f}",

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from langptune_rs.config import RunConfig, load_config
+from langptune_rs.distributed.failures import ends_the_process
 from langptune_rs.errors import TrainingError
 from langptune_rs.experiments.ablate.ablations import Ablation, Value, folders_of, label, overrides_of
 from langptune_rs.experiments.evaluate import writes_unlike
 from langptune_rs.experiments.trained_runs import evaluated, trained
+from langptune_rs.models.memory import free_memory
 
 EMBEDDER = "embedder"
 """The folder of the run that trains the one embedder of `policy_only`."""
@@ -53,7 +55,7 @@ def check_values(plan: Plan, output: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedRun:
     """A run that could not be trained: the table says why, and the others go on."""
 
     value: Value
@@ -62,13 +64,13 @@ class Failed:
 
 
 def run_all(
-    plan: Plan, output: Path, after_seed: Callable[[Mapping[Value, Sequence[Path]], Sequence[Failed]], None]
+    plan: Plan, output: Path, after_seed: Callable[[Mapping[Value, Sequence[Path]], Sequence[FailedRun]], None]
 ) -> None:
     """Train and evaluate a run for each seed and value, and call `after_seed` with the runs so far after each seed.
 
-    Finished runs are kept, and what was interrupted goes on. A run whose training fails, as when its loss is no number
-    or memory is too small, is left out, and tried again the next time. `after_seed` waits for a run of the recipe's own
-    value, with which the others are compared.
+    Finished runs are kept, and what was interrupted goes on. A run whose training fails, as when its loss is not a
+    number or memory is too small, is left out, and tried again the next time. `after_seed` waits for a run of the
+    recipe's own value, with which the others are compared.
 
     Raises what `trained` and `evaluated` raise, and a `TrainingError` where the recipe's own value has no run at all.
     """
@@ -77,7 +79,7 @@ def run_all(
         trained(output / EMBEDDER, load_config(plan.recipe, [*plan.overrides, "method=LangPTune-CL"]))
     folders, total = folders_of(plan.values), len(plan.values) * len(plan.seeds)
     done: dict[Value, list[Path]] = {}
-    failed: list[Failed] = []
+    failed: list[FailedRun] = []
     number = 0
     for seed in plan.seeds:
         of_seed: list[tuple[RunConfig, Path]] = []
@@ -90,11 +92,14 @@ def run_all(
             try:
                 finished = evaluated(trained(run, config), plan.split, alike)
             except TrainingError as error:
-                failed.append(Failed(value, seed, str(error)))
+                if ends_the_process(error):
+                    raise
+                failed.append(FailedRun(value, seed, str(error)))
                 _say(f"failed: {error}")
             else:
                 done.setdefault(value, []).append(finished)
                 of_seed.append((config, run))
+            free_memory()  # the error of a run that failed held its models
         if plan.own in done:
             after_seed({value: done[value] for value in plan.values if value in done}, failed)
     if plan.own not in done:

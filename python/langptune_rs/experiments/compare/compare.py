@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -37,9 +36,9 @@ from langptune_rs.experiments.compare.settings import Plan, find_methods, plan_o
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.compare.timing import FOLDER as MILLISECONDS
 from langptune_rs.experiments.compare.timing import timed_rows
-from langptune_rs.experiments.machine import machine, versions
+from langptune_rs.experiments.machine import command_line, machine, versions
 from langptune_rs.experiments.prepared import prepared
-from langptune_rs.experiments.seeds import check_no_seed, check_seeds, of_seeds
+from langptune_rs.experiments.seeds import check_no_seed, check_seeds
 from langptune_rs.files import locked, write_text
 from langptune_rs.runs.folder import resolved_data
 from langptune_rs.runs.paths import absolute_paths
@@ -137,7 +136,19 @@ def compare(
             "orderings": orderings(rows, users),
             "unlike": unlike_training(runs),
             "left_out": [{"method": out.method, "reason": out.reason} for out in left_out],
-            "command": _command(data, output, methods, runs, seeds, recipe, overrides, split, guards=guards),
+            "command": command_line(
+                ["compare", data],
+                {
+                    "--output": output,
+                    "--methods": methods,
+                    "--run": list(runs),
+                    "--config": recipe,
+                    "--set": list(overrides),
+                    "--split": None if split == TEST else split,
+                    "--no-guards": not guards,
+                },
+                seeds,
+            ),
             "machine": machine(),
             "versions": versions(),
         }
@@ -149,28 +160,6 @@ def compare(
 def _place(row: Compared) -> tuple[int, bool, int]:
     """Where a row stands in the table: by group, and within it those with sampled profiles behind the others."""
     return GROUPS.index(row.group), row.decoding == "sampled", list(METHODS).index(row.method)
-
-
-def _command(
-    data: str,
-    output: Path,
-    methods: str,
-    runs: Sequence[Path],
-    seeds: Sequence[int],
-    recipe: str | None,
-    overrides: Sequence[str],
-    split: str,
-    *,
-    guards: bool,
-) -> str:
-    """The command that makes a comparison, for its page."""
-    parts = ["langptune", "compare", str(data), "--output", str(output), "--methods", methods]
-    parts += [part for run in runs for part in ("--run", str(run))]
-    parts += ["--seeds", str(len(seeds))]
-    parts += ["--config", recipe] if recipe else []
-    parts += [part for override in overrides for part in ("--set", override)]
-    parts += ["--split", split] if split != TEST else []
-    return of_seeds(shlex.join([*parts, *([] if guards else ["--no-guards"])]), seeds)
 
 
 def _plans(

@@ -24,7 +24,7 @@ from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.comparisons import scores_of
 from langptune_rs.experiments.evaluate import writes_unlike
 from langptune_rs.experiments.seeds import average_seeds, deciding_keys
-from langptune_rs.runs.folder import CONFIG, read_config
+from langptune_rs.runs.folder import CONFIG, MEMORY_KEYS, read_config
 from langptune_rs.runs.metrics_log import most_memory, read_metrics, step_seconds
 from langptune_rs.runs.origin import read_origin
 from langptune_rs.runs.results import BASELINE, PARTS, read_profiles, read_results
@@ -143,12 +143,14 @@ def unlike_training(runs: Sequence[Path]) -> list[str]:
 
 
 def _is_of_both(key: str, config: RunConfig, other: RunConfig) -> bool:
-    """Whether a key decides about something that the runs of both recipes train."""
-    if key == "iterations":
-        return True
+    """Whether a key changes what the runs of both recipes train, by more than rounding."""
+    if key in MEMORY_KEYS:
+        return False
     if key.startswith("contrastive."):
         return config.trains_embedder and other.trains_embedder
-    return key.startswith(("rlso.", "data.num_targets")) and config.trains_policy and other.trains_policy
+    if key.startswith(("rlso.", "data.num_targets")):
+        return config.trains_policy and other.trains_policy
+    return key in ("iterations", "data.max_sessions", "engine.max_grad_norm")
 
 
 def check_models(runs: Sequence[Path], split: str) -> None:

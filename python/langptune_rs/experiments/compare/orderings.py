@@ -1,4 +1,4 @@
-"""The orderings of the paper's table 1: what the training of either model adds, and of both."""
+"""Five orderings of the paper's table 1: what the training of either model adds, and of both."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from langptune_rs.evaluation.summary import SIGNIFICANT
-from langptune_rs.evaluation.tables import latex_table, markdown_table
+from langptune_rs.evaluation.tables import latex_cell, latex_table, markdown_table
 from langptune_rs.experiments.compare.fitting import VALIDATION
 from langptune_rs.experiments.compare.orderings import FAMILIES, TABLE_1
 from langptune_rs.experiments.compare.rows import GROUPS
@@ -21,7 +21,6 @@ from langptune_rs.experiments.report.tables import (
     ARROW,
     compared_metrics,
     comparison_rows,
-    comparisons_markdown,
     label,
     p_text,
 )
@@ -130,7 +129,7 @@ def _shown_tuning(tuning: Mapping[str, Any] | None) -> str:
 def _orderings_markdown(comparison: Mapping[str, Any]) -> list[str]:
     if not comparison["orderings"]:
         return []
-    table = comparisons_markdown(comparison["orderings"])
+    table = markdown_table(*cells_of_orderings(comparison))
     return [f"{ORDERING_TITLE}:", table, " ".join(ordering_notes(comparison))]
 
 
@@ -163,7 +162,7 @@ def latex(comparison: Mapping[str, Any]) -> str:
             mean = "--" if numbers is None else f"{numbers['mean']:.4f}"
             mark = {"best": r"\textbf{%s}", "next": r"\underline{%s}"}.get(_standing(comparison, row, metric), "%s")
             means.append(mark % mean)
-        p = cells(comparison, row)[len(metrics) + 1].replace("<", "$<$").replace("–", "--")
+        p = latex_cell(cells(comparison, row)[len(metrics) + 1])
         body.append(" & ".join([name, *means, p]) + r" \\")
     shown = [0, 1, *range(len(metrics) + 2, len(header(comparison)))]  # method, NDCG, and all behind p
     costs = [[cells(comparison, row)[i] for i in shown] for row in comparison["rows"]]
@@ -232,6 +231,8 @@ def ordering_notes(comparison: Mapping[str, Any]) -> list[str]:
                 ahead = f"LangPTune is ahead of {numbers} methods without profiles"
                 parts.append(ahead + (f", not of {', nor of '.join(names)}" if names else ""))
         said.append(f"With {decoding} profiles {'; '.join(parts)}.")
+    if not any(row["decoding"] == "sampled" for row in of_headline):
+        said.append("No sampled profiles were evaluated.")
     tested = {(row["method"], row["other"]) for row in of_headline}
     untested = [f"{a} over {b}" for a, b in FAMILIES[TABLE_1] if (a, b) not in tested]
     if untested:
@@ -239,8 +240,9 @@ def ordering_notes(comparison: Mapping[str, Any]) -> list[str]:
     return [
         *said,
         *comparison["unlike"],
-        f"An ordering holds, and a method is ahead, where its {label(of_headline[0]['metric'])} is higher and p (Holm) "
-        f"is below {SIGNIFICANT:g}: p is corrected over the pairs of one family, decoding and metric. {ARROW}.",
+        f"An ordering holds, and a method is ahead, where its {label(of_headline[0]['metric'])} is higher and p "
+        f"is below {SIGNIFICANT:g} after Holm's correction, which is over the orderings of table 1, or over the "
+        f"methods without profiles, in one decoding and metric. {ARROW}.",
     ]
 
 
