@@ -90,14 +90,25 @@ def test_two_processes_write_the_same_bytes_as_one_also_when_stopped_and_killed(
     out = tmp_path / "profiles.parquet"
     parts = tmp_path / "profiles.parquet.parts"
     arguments = ("profiles", str(run), str(out), "--samples", "1", "--nproc", "2")
-    for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        log = tmp_path_factory.mktemp("stopped") / "log"
+
+    def stopped_by(sent, log):
+        """The launcher's exit code, for a signal after the next part is there."""
         before = len(list(parts.glob("0*.parquet")))
         launcher = Forked(command(*arguments), {}, log)
         while launcher.poll() is None and len(list(parts.glob("0*.parquet"))) == before:
             time.sleep(0.005)
         launcher.send_signal(sent)
-        assert launcher.wait() == code
+        return launcher.wait()
+
+    for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        log = tmp_path_factory.mktemp("stopped") / "log"
+        found = stopped_by(sent, log)
+        for _ in range(4):
+            if found != 0:
+                break
+            out.unlink()  # on a busy machine all was written before the signal came
+            found = stopped_by(sent, log)
+        assert found == code
         says = "\nStopped. What is finished is kept; the same command goes on.\n"
         assert log.read_text().endswith(says) == (sent == signal.SIGINT), log.read_text()
     assert run_command(*arguments, folder=tmp_path) == f"Profiles written to {out}\n"
