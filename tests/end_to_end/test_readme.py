@@ -90,8 +90,8 @@ def test_the_commands_run_in_order(tmp_path):
     assert max(steps) == 6
     compared = json.loads((tmp_path / "runs" / "compared" / "comparison.json").read_text())
     assert [row["name"] for row in compared["rows"] if row["group"] == "Profile-based"] == [
-        *("LangPTune-0", "LangPTune", "LangPTune-CL"),
-        *("LangPTune-0, sampled", "LangPTune, sampled", "LangPTune-CL, sampled"),
+        *("LangPTune-0", "LangPTune-CL", "LangPTune"),
+        *("LangPTune-0, sampled", "LangPTune-CL, sampled", "LangPTune, sampled"),
     ]
 
 
