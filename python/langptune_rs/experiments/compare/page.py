@@ -370,6 +370,7 @@ def html(comparison: Mapping[str, Any]) -> str:
         {"name": group, "rows": [_shown(comparison, row) for row in comparison["rows"] if row["group"] == group]}
         for group in GROUPS
     ]
+    ordering_header, of_orderings = cells_of_orderings(comparison)
     return render(
         "compare/page.html.j2",
         title=f"Methods on {Path(comparison['data']).name}",
@@ -383,8 +384,8 @@ def html(comparison: Mapping[str, Any]) -> str:
         test_header=TEST_HEADER,
         tests=cells_of_tests(comparison),
         ordering_title=ORDERING_TITLE,
-        ordering_header=cells_of_orderings(comparison)[0],
-        orderings=[list(map(_cell, row)) for row in cells_of_orderings(comparison)[1]],
+        ordering_header=ordering_header,
+        orderings=[list(map(_cell, row)) for row in of_orderings],
         ordering_notes=ordering_notes(comparison) if comparison["orderings"] else [],
         guard_title=GUARD_TITLE,
         guard_header=guard_header(comparison),
