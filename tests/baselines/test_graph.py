@@ -47,10 +47,11 @@ def ndcg(method, sessions):
 
 @pytest.mark.parametrize("num_layers", [1, 3])
 @pytest.mark.parametrize("alpha", [None, 1.0])
-def test_vectors_and_their_gradient_are_those_of_the_library(num_layers, alpha):
+@pytest.mark.parametrize("dim", [8, 150])
+def test_vectors_and_their_gradient_are_those_of_the_library(num_layers, alpha, dim):
     graph = make_graph()
-    model = make_model(graph.num_users + graph.num_items, GraphConfig(dim=8, num_layers=num_layers), alpha, seed=1)
-    weights = torch.randn(len(model.embedding.weight), 8, generator=torch.Generator().manual_seed(0))
+    model = make_model(graph.num_users + graph.num_items, GraphConfig(dim=dim, num_layers=num_layers), alpha, seed=1)
+    weights = torch.randn(len(model.embedding.weight), dim, generator=torch.Generator().manual_seed(0))
     results = []
     for vectors in (model.get_embedding(edge_index(graph)), spread(model, graph.adjacency())):
         model.zero_grad()
