@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from langptune_rs.distributed.threads import sleep_while_waiting
@@ -23,6 +24,7 @@ import numpy as np  # noqa: E402  # after the variables that OpenMP reads
 from langptune_rs import evaluate  # noqa: E402
 from langptune_rs.config import load_config  # noqa: E402
 from langptune_rs.data import open_source  # noqa: E402
+from langptune_rs.errors import InputError, LangptuneError  # noqa: E402
 from langptune_rs.models.embedder import Embedder  # noqa: E402
 from langptune_rs.models.policy import Policy  # noqa: E402
 from langptune_rs.models.precision import COMPUTE_DTYPES  # noqa: E402
@@ -47,6 +49,11 @@ def main() -> None:
     parser.add_argument("--over", type=int, default=48, help="tokens of the limit whose share is shown")
     parser.add_argument("--show", type=int, default=0, help="so many greedy profiles are printed, each with a sample")
     options = parser.parse_args()
+    if min(options.temperatures) <= 0:
+        raise InputError(
+            f"--temperatures has {min(options.temperatures):g}: samples are drawn at temperatures above 0, and each "
+            "session has a greedy profile too"
+        )
     config = load_config(options.config, options.set)
     data = open_source(config.data, options.data, token_counters(config.embedder.model, config.policy.model))
     sessions = data.sessions.select("validation").sample(options.sessions, 1)
@@ -91,4 +98,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LangptuneError as error:
+        sys.exit(f"error: {error}")

@@ -17,6 +17,7 @@ from langptune_rs.distributed.threads import sleep_while_waiting
 sleep_while_waiting(os.environ)
 
 from langptune_rs.config import load_config  # noqa: E402  # after the variables that OpenMP reads
+from langptune_rs.errors import LangptuneError  # noqa: E402
 from langptune_rs.experiments.report.tables import seeds_markdown  # noqa: E402
 from langptune_rs.experiments.seeds import compare_seeds  # noqa: E402
 from langptune_rs.experiments.trained_runs import evaluated, trained  # noqa: E402
@@ -40,3 +41,5 @@ if __name__ == "__main__":
         main()
     except Stopped:
         sys.exit("Stopped, with a checkpoint. The same command goes on.")
+    except LangptuneError as error:
+        sys.exit(f"error: {error}")

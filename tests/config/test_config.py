@@ -263,8 +263,8 @@ def test_any_text_survives_being_written(text):
 
 @given(st.floats(min_value=1e-300, max_value=1e300))
 def test_any_number_survives_being_written(value):
-    config = load_config("quickstart", [f"rlso.eta={value!r}"])
-    assert tomllib.loads(to_toml(config))["rlso"]["eta"] == value
+    config = load_config("quickstart", [f"rlso.learning_rate={value!r}"])
+    assert tomllib.loads(to_toml(config))["rlso"]["learning_rate"] == value
 
 
 def test_reading_a_recipe_loads_no_heavy_library():

@@ -71,6 +71,13 @@ def test_each_value_and_seed_is_an_ordinary_run(ablated):
     assert sources == {str(output / "data")}, "the data are prepared once"
 
 
+def test_the_page_says_where_the_own_value_is_of_the_command_and_not_of_the_recipe(ablated):
+    ablation, _ = ablated
+    assert "is that of --set" not in markdown(ablation)
+    set_by_user = {**ablation, "overrides": [*ablation["overrides"], "profile.max_tokens = 12"]}
+    assert "The recipe's own value, 12, is that of --set profile.max_tokens." in markdown(set_by_user)
+
+
 def test_tiny_models_differ_so_that_the_numbers_below_say_something(ablated):
     ablation, _ = ablated
     for row in ablation["rows"]:

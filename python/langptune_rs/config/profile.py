@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from langptune_rs.config.section import Section
 
@@ -12,7 +12,7 @@ class ProfileConfig(Section):
 
     max_tokens: PositiveInt = 512
     """A profile with no end-of-turn token within this many tokens is overlong."""
-    temperature: PositiveFloat = 1.0
+    temperature: float = Field(default=1.0, ge=0.01)
     """Temperature of the samples that train, and of the log-probabilities that RLSO regresses. Evaluation decodes
     greedily, beside its samples at this temperature."""
     instruction: str | None = None

@@ -23,9 +23,14 @@ BELOW_ZERO = ("log_rank", "log_softmax")
 """Terms that are never above 0 and have no lower limit."""
 GRAMMAR = "a sum of terms, each a name with an optional weight before it, such as ndcg + 0.05 log_softmax - 0.1 copied"
 
+SMALLEST, LARGEST = 1e-6, 1e6
+"""The weights that there can be, whatever their signs: beyond, the square of a reward leaves the range of a number."""
+
 _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _SIGN = re.compile(r"((?<![\d.][eE])[+-])")
 _NAME = re.compile(r"(\w+)(?:@([1-9]\d{0,17}))?", re.ASCII)
+_WITHOUT_SPACE = re.compile(rf"({_NUMBER.pattern})([A-Za-z]\w*)(.*)", re.ASCII)
+_WITH_HYPHEN = re.compile("|".join(name.replace("_", "-") for name in TERMS if "_" in name), re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Term:
     """A term of a reward."""
 
     weight: float
-    """Finite and not 0."""
+    """From `SMALLEST` to `LARGEST`, or that below 0."""
     name: str
     """A key of `TERMS`."""
     k: int | None = None
@@ -60,16 +65,29 @@ def parse_reward(text: str) -> tuple[Term, ...]:
 
     Raises `ValueError`, which says what is allowed and names the nearest term.
     """
+    if hyphened := _WITH_HYPHEN.search(text):
+        raise _no_term(hyphened[0])
     first, *rest = _SIGN.split(text)
     signed = rest if rest and not first.strip() else ["+", first, *rest]
-    return tuple(_term(sign, summand) for sign, summand in zip(signed[::2], signed[1::2], strict=True))
+    terms = tuple(_term(sign, summand) for sign, summand in zip(signed[::2], signed[1::2], strict=True))
+    for title in {term.title: None for term in terms}:
+        weights = [term.weight for term in terms if term.title == title]
+        if abs(sum(weights)) < SMALLEST:
+            raise ValueError(f"the weights of {title} add up to nothing: leave it out, or write it once")
+    return terms
 
 
 def _term(sign: str, summand: str) -> Term:
     """The term of a sign and a text such as `0.1 * copied`."""
-    match summand.replace("*", " * ").split():
+    match re.sub(r"\s*@\s*", "@", summand.replace("*", " * ")).split():
         case [written]:
             weight = "1"
+            if (joined := _WITHOUT_SPACE.fullmatch(written)) and joined[2] in TERMS:
+                raise ValueError(
+                    f"{written!r} has no space behind its weight: write {joined[1]} {joined[2]}{joined[3]}"
+                )
+        case [name, "*", number] | [name, number] if _NUMBER.fullmatch(number) and name.partition("@")[0] in TERMS:
+            raise ValueError(f"{summand.strip()!r} has its weight behind the term: write {number} {name}")
         case [weight, "*", written] | [weight, written] if written != "*":
             pass
         case _:
@@ -82,9 +100,10 @@ def _term(sign: str, summand: str) -> Term:
             f"a reward is {GRAMMAR}"
         )
     value = float(sign + weight)
-    if not math.isfinite(value) or not value:
+    if not SMALLEST <= abs(value) <= LARGEST:
         raise ValueError(
-            f"{written} has the weight {weight}: write a finite number other than 0, or leave the term out"
+            f"{written} has the weight {weight}: write a number from {SMALLEST:.6f} to {LARGEST:,.0f}, or leave the term "
+            "out"
         )
     return Term(value, name, k)
 
@@ -93,11 +112,15 @@ def _name_and_cut(written: str) -> tuple[str, int | None]:
     """`ndcg@20` as `ndcg` and 20."""
     name, at, _ = written.partition("@")
     if name not in TERMS:
-        near = difflib.get_close_matches(name.lower(), TERMS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TERMS)}"
-        raise ValueError(f"there is no term {name!r} ({hint}); a reward is {GRAMMAR}")
+        raise _no_term(name)
     if at and name not in WITH_CUT:
         raise ValueError(f"{written} has a cut, which only {' and '.join(WITH_CUT)} may have: write {name}")
     if not (cut := _NAME.fullmatch(written)):
         raise ValueError(f"{written} has no cut that can be: write {name}, or {name}@20 with a whole number from 1 on")
     return name, int(cut[2]) if cut[2] else None
+
+
+def _no_term(name: str) -> ValueError:
+    near = difflib.get_close_matches(name.lower(), TERMS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return ValueError(f"there is no term {name!r} ({hint}there are {', '.join(TERMS)}); a reward is {GRAMMAR}")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from langptune_rs.config.reward import parse_reward
+from langptune_rs.config.reward import LARGEST, SMALLEST, parse_reward
 from langptune_rs.config.section import Section
 
 
@@ -31,17 +31,17 @@ class RlsoConfig(Section):
     `engine.precision`, hardware that is faster in it multiplies them in it."""
     objective: Literal["rlso", "rloo", "grpo", "dpo"] = "rlso"
     """The loss of a step, named after its file in `training/objectives`; `rlso` is Eq. 6."""
-    eta: PositiveFloat = 1.0
+    eta: float = Field(default=1.0, ge=SMALLEST, le=LARGEST)
     """Of Eq. 6: how far a step of rewards moves the log-ratio. `dpo` has the beta 1/eta."""
     clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
     """Of `grpo`: how far from 1 the ratio of a profile's probabilities earns anything. 0.2 is PPO's."""
-    kl_penalty: NonNegativeFloat = 0.0
+    kl_penalty: float = Field(default=0.0, ge=0, le=LARGEST)
     """gamma of Eq. 8."""
     kl_reference: Literal["initial", "iteration"] = "initial"
     """The policy before training (Eq. 8), or at the start of the iteration (Algorithm 1, line 11)."""
-    overlong_reward: float = 0.0
+    overlong_reward: float = Field(default=0.0, ge=-LARGEST, le=LARGEST)
     """Gamma: the raw reward of a profile that does not end within the limit, in place of what it earned."""
-    overlong_penalty: NonNegativeFloat | None = None
+    overlong_penalty: float | None = Field(default=None, ge=0, le=LARGEST)
     """Subtracted from what a profile earned that does not end within the limit; `overlong_reward` is then not used."""
     reward: str = "ndcg"
     """A sum of terms with weights, such as `ndcg + 0.05 log_softmax - 0.1 copied`. The recommender's: `ndcg` and `mrr`
@@ -49,7 +49,7 @@ class RlsoConfig(Section):
     the target's score over the catalog less the history. Each is the mean over the targets of a session. The profile's
     own: `length` (the share of `profile.max_tokens`), `copied` (the share of words in runs of three or more from titles
     of the history), `repetition` (the share of runs of three words that it has written before)."""
-    reward_temperature: PositiveFloat = 0.07
+    reward_temperature: float = Field(default=0.07, ge=1e-3)
     """Temperature of the softmax in `log_softmax`."""
     standardize: Literal["batch", "session", "leave-one-out"] = "batch"
     """Rewards have zero mean and unit variance over the global `batch` or in each `session`. `leave-one-out` takes from

@@ -102,7 +102,7 @@ def penalize(rewards: Tensor, logps: Tensor, reference_logps: Tensor, gamma: flo
 
 
 def equal_share(rewards_BG: Tensor) -> float:
-    """The share of sessions whose profiles all have one reward, from (B, G): no objective learns anything from them."""
+    """The share of sessions whose profiles all have one reward, from (B, G): no objective learns from equal ones."""
     return (rewards_BG.amax(1) == rewards_BG.amin(1)).double().mean().item()
 
 

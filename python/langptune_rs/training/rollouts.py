@@ -201,9 +201,10 @@ class Rollouts:
         )
 
     def _all_equal(self) -> str:
+        learns = "nothing but rlso.kl_penalty" if self._config.rlso.kl_penalty else "nothing"
         return (
             "Within every session of this batch all profiles have one reward by rlso.reward = "
-            f"{self._config.rlso.reward!r}, from which the policy learns nothing. If that goes on, take a reward that "
+            f"{self._config.rlso.reward!r}, from which the policy learns {learns}. If that goes on, take a reward that "
             "tells more ranks apart (ndcg without a cut, log_rank or log_softmax), or raise profile.temperature or "
             "rlso.num_profiles."
         )

@@ -15,9 +15,9 @@ def later_targets(sessions: Sessions, chosen: Sessions, num_targets: int) -> lis
     """The targets of each of n `chosen` train sessions: int64 (1 to `num_targets`,), its own first, all distinct.
 
     The others are the items of later train sessions of the same user, histories and targets, oldest first. `sessions`
-    are all of the data set. The items of held-out sessions are not looked at, so that training reads no more of the
-    data than without later targets. Left out is what the session has in its history, and what is a target of the same
-    user in validation or test, which the user may have chosen before, too.
+    are all of the data set. Of held-out sessions nothing but the targets is looked at, and these to be left out alone:
+    what is a target of the same user in validation or test, which the user may have chosen before, too. Left out is
+    also what the session has in its history.
     """
     users, is_train = sessions.user_ids.codes(), sessions.splits.mask("train")
     by_user = np.flatnonzero(is_train)[np.argsort(users[is_train], kind="stable")]
@@ -47,6 +47,7 @@ def _first_new(
     num_targets: int,
 ) -> list[NDArray[np.int64]]:
     """The last item of each window (n, H + 1), and the first of `items[start:end]` that are neither there nor taken."""
+    num_targets = min(num_targets, 1 + int((ends - starts).max(initial=0)))  # what is asked for may be any number
     targets = np.full((len(windows), num_targets), -1)
     targets[:, 0] = windows[:, -1]
     count, place = np.ones_like(starts), starts.copy()

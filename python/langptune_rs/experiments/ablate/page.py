@@ -202,7 +202,10 @@ def notes(ablation: Mapping[str, Any]) -> list[str]:
     """What the numbers are, in sentences."""
     seeds = ablation["seeds"]
     averaged = "averaged for each session first" if len(seeds) > 1 else "one run of each value"
+    is_set = any(override.partition("=")[0].strip() == ablation["key"] for override in ablation["overrides"])
+    whose = f"The recipe's own value, {ablation['own']}, is that of --set {ablation['key']}."
     return [
+        *([whose] if is_set else []),
         f"{ablation['num_sessions']:,} {ablation['split']} sessions of {ablation['num_users']:,} users; seeds "
         f"{', '.join(map(str, seeds))}, {averaged}.",
         *ablation["notes"],
