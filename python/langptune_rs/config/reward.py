@@ -102,8 +102,8 @@ def _term(sign: str, summand: str) -> Term:
     value = float(sign + weight)
     if not SMALLEST <= abs(value) <= LARGEST:
         raise ValueError(
-            f"{written} has the weight {weight}: write a number from {SMALLEST:.6f} to {LARGEST:,.0f}, or leave the term "
-            "out"
+            f"{written} has the weight {weight}: write a number from {SMALLEST:.6f} to {LARGEST:,.0f}, or leave the "
+            "term out"
         )
     return Term(value, name, k)
 
