@@ -15,7 +15,7 @@ MOST_REPETITION = 0.5
 MOST_COPIED = 0.75
 """Of policies that learn to name what a user chose, seven tenths of the words at most were seen to be of its titles."""
 LEAST_ENTROPY = 0.05
-"""Nats a token. Healthy policies have ten times as much and more at temperature 1."""
+"""Nats a token. At a temperature of 0.6 the recipes' policies had 0.6 to 0.9 at first, and 0.13 at least later."""
 
 
 def entropy(logps_BG: Tensor, num_tokens_BG: Tensor) -> float:
