@@ -32,9 +32,20 @@ from langptune_rs.errors import RunError
 from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
 from langptune_rs.experiments.compare import fitting
 from langptune_rs.experiments.compare import task as tasks
+from langptune_rs.experiments.compare.compare import ACROSS
 from langptune_rs.experiments.compare.from_runs import check_budget, rows_of_runs, unlike_training
 from langptune_rs.experiments.compare.orderings import orderings
-from langptune_rs.experiments.compare.page import _texts, cells, header, latex, markdown, tuning_notes, verdict
+from langptune_rs.experiments.compare.page import (
+    _texts,
+    cells,
+    cells_of_tests,
+    header,
+    latex,
+    markdown,
+    notes,
+    tuning_notes,
+    verdict,
+)
 from langptune_rs.experiments.compare.page import html as page_of
 from langptune_rs.experiments.compare.settings import find_methods, method_settings, plan_of
 from langptune_rs.experiments.compare.task import Failure, Ranked, Task, run_task
@@ -125,8 +136,57 @@ def test_p_values_are_corrected_within_their_family(compared):
     assert len(of_profiles) == 6  # all pairs: the best is chosen by the same scores
     own = [r for r in comparison["rows"] if r["group"] == "Profile-based"]
     best = max(own, key=lambda r: r["metrics"]["ndcg@20"]["mean"])
-    assert {t["method"] for t in of_profiles if t["is_best"]} == {best["name"]}
+    assert {t["method"] for t in of_profiles if t["is_shown"]} == {best["name"]}
     assert all(t["difference"] >= 0 for t in of_profiles)
+
+
+def test_all_pairs_across_groups_are_one_family_of_which_the_leaders_are_shown(compared):
+    comparison, _, _ = compared
+    group = {row["name"]: row["group"] for row in comparison["rows"]}
+    pairs = {
+        frozenset((test["method"], test["other"]))
+        for test in comparison["tests"]
+        if test["family"] == ACROSS and test["metric"] == "ndcg@20"
+    }
+    assert pairs == {frozenset((a, b)) for a, b in product(group, group) if group[a] != group[b]}
+    leaders = {max((r for r in comparison["rows"] if r["group"] == g), key=ndcg)["name"] for g in group.values()}
+    shown = [row for row in cells_of_tests(comparison) if row[2] == ACROSS]
+    assert {frozenset(row[:2]) for row in shown} == {frozenset((a, b)) for a, b in product(leaders, leaders) if a != b}
+
+
+def test_a_page_says_who_learned_from_held_out_histories_and_what_the_split_leaks(compared):
+    comparison, _, run = compared
+    leakage = open_dataset(read_config(run), run).info["leakage"]
+    said = " ".join(notes(comparison))
+    assert "MP learned from the train sessions and from the histories of validation and test" in said
+    users, in_train = (leakage[f"test_users{which}"] for which in ("", "_in_train"))
+    assert f"Of the {users:,} users of all test sessions {in_train:,} have train sessions too" in said
+    for page in (markdown(comparison), latex(comparison), page_of(comparison)):
+        assert f"{in_train:,} have train sessions too" in page
+
+
+def test_fits_of_another_machine_or_other_packages_are_named(compared):
+    comparison, _, _ = compared
+    assert "Fitted" not in " ".join(tuning_notes(comparison))
+    changed = json.loads(json.dumps(comparison))
+    made = row(changed, "Random")["made"]
+    assert made[0]["how"]["machine"] == comparison["machine"]
+    made[0]["how"]["machine"] = "an older CPU"
+    made[1]["how"]["versions"]["torch"] = "1.0"
+    made[2]["how"] = row(changed, "MP")["made"][0]["how"] = None
+    assert tuning_notes(changed)[-3:] == [
+        "Fitted with an older CPU, method and seed: Random 0.",
+        "Fitted with torch 1.0, method and seed: Random 1.",
+        "Fitted by a version that noted neither its machine nor what it left undone, method and seed: Random 2, MP 0.",
+    ]
+
+
+def test_what_another_version_of_a_method_has_left_is_refused(noted_run, tmp_path, monkeypatch):
+    task = Task(tmp_path / "task", "MP", {}, 0, ranked_of(noted_run))
+    assert not isinstance(run_task(task), Failure)
+    monkeypatch.setattr(find_method("MP"), "version", 2)
+    with pytest.raises(RunError, match=r"holds MP with another version: version is 1, not 2\. .*remove that folder"):
+        run_task(task)
 
 
 def test_the_orderings_of_table_1_are_tested_in_both_decodings(compared):
@@ -592,18 +652,18 @@ def test_a_page_says_what_was_refused_was_not_done_or_stands_at_an_edge(noted_ru
     for said in (page, text):
         assert "NMF refused components = 1000: NMF cannot have components = 1000: " in said
         assert "NMF, seed 2: The factors had not settled after max_iter = 1 passes." in said
-    assert f"components = 10: {tried[0]['ndcg@20']:.4f}; " in page
-    assert "components = 1000: refused" in page
+        assert f"components = 10: {tried[0]['ndcg@20']:.4f}; " in said
+        assert "components = 1000: refused" in said
 
     def edges(chosen, *values):
         tried = [{"settings": {"l2": value}, "ndcg@20": 0.1} for value in values]
-        return tuning_notes(
-            {"rows": [{"name": "EASE", "unfinished": [], "tuning": {"tried": tried, "chosen": chosen}}]}
-        )
+        tuning = {"tried": tried, "chosen": chosen}
+        return tuning_notes({"rows": [{"name": "EASE", "unfinished": [], "made": [], "tuning": tuning}]})
 
-    assert edges(0, 1.0, 5.0, 9.0) == ["EASE: l2 = 1.0 is the lowest value that was tried."]
-    assert edges(2, 1.0, 5.0, 9.0) == ["EASE: l2 = 9.0 is the highest value that was tried."]
-    assert edges(1, 1.0, 5.0, 9.0) == edges(1, 1.0, 5.0) == []  # of two, one is always the highest
+    assert edges(0, 1.0, 5.0, 9.0) == ["EASE: l2 = 1.0 is the lowest of 3 values that were tried."]
+    assert edges(2, 1.0, 5.0, 9.0) == ["EASE: l2 = 9.0 is the highest of 3 values that were tried."]
+    assert edges(1, 1.0, 5.0) == ["EASE: l2 = 5.0 is the highest of 2 values that were tried."]
+    assert edges(1, 1.0, 5.0, 9.0) == edges(0, "full", "titles") == []
 
 
 def test_the_dimension_of_llm2bert4rec_is_the_embedders_where_that_is_less(noted_run, tmp_path):

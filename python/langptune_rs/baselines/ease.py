@@ -39,6 +39,7 @@ class Ease(ScoreMethod):
 
     name = "EASE"
     uses_seed = False
+    learns_from_histories = True
     Config = EaseConfig
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"l2": (10.0, 50.0, 200.0, 500.0, 1000.0, 3000.0)}
 

@@ -148,7 +148,7 @@ def spread(model: Any, adjacency: torch.Tensor) -> torch.Tensor:
 def _weighted_layers(rows: torch.Tensor, adjacency: torch.Tensor, weights: list[float]) -> torch.Tensor:
     """The sum over l of weights[l] * adjacency^l @ rows, (N, dim)."""
     totals = []
-    for columns in rows.split(_COLUMNS, dim=1):
+    for columns in torch.split(rows, _COLUMNS, dim=1):
         layer = columns.contiguous()
         total = weights[0] * layer
         for weight in weights[1:]:
@@ -229,6 +229,7 @@ class GraphMethod(VectorMethod):
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"num_layers": (1, 3)}
     """The paper's 3 layers, and 1: how far to spread depends on how dense the data are."""
     stops_on_validation = True
+    learns_from_histories = True
     layer_weight: ClassVar[float | None] = None
     """The weight of each layer. None: their mean."""
 

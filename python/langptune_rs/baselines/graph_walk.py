@@ -58,6 +58,7 @@ class GraphWalk(ScoreMethod):
 
     name = "Graph walk"
     uses_seed = False
+    learns_from_histories = True
     Config = GraphWalkConfig
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"num_sources": (1, 2), "edge_weight": (0.5, 2.0, 8.0)}
     needs = frozenset({"embedder"})

@@ -41,6 +41,7 @@ class ItemKnn(ScoreMethod):
 
     name = "ItemKNN"
     uses_seed = False
+    learns_from_histories = True
     Config = ItemKnnConfig
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"neighbours": (100, 500, 1000), "shrinkage": (0.0, 10.0)}
 

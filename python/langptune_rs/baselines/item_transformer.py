@@ -122,6 +122,7 @@ class ItemTransformer(VectorMethod):
 
     Config: ClassVar[type[ItemTransformerConfig]]
     stops_on_validation = True
+    learns_from_histories = True
 
     def __init__(self, config: Any = None, network: ItemNetwork | None = None, epochs: Epochs | None = None):
         """`config` is a `Config`, and `epochs` is what training has shown."""

@@ -54,6 +54,9 @@ class Method(ABC):
 
     The evaluation of a run fits with the defaults. Whoever compares methods at other settings passes them to `fit`.
     """
+    version: ClassVar[int] = 1
+    """Counts up when a method learns or ranks otherwise, so that what an experiment keeps of an earlier one does not
+    stand beside what is new."""
     group: ClassVar[str] = "ID-based"
     """Which methods it stands with in a table: Simple, ID-based, Text-based or Profile-based."""
     grid: ClassVar[Mapping[str, Sequence[object]]] = {}
@@ -61,6 +64,8 @@ class Method(ABC):
     trial: ClassVar[Mapping[str, object]] = {}
     """Settings that make a fit short, for a method whose whole fits take too long to choose by: the grid is tried with
     them, and the best of it is fitted without. None where the grid is tried with whole fits."""
+    learns_from_histories: ClassVar[bool] = False
+    """Whether `fit` learns from the histories of validation and test beside the train sessions (footnotes 1 and 2)."""
     stops_on_validation: ClassVar[bool] = False
     """Whether `fit` chooses by the validation sessions when to stop, so that it needs some."""
     uses_seed: ClassVar[bool] = True

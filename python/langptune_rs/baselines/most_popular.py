@@ -25,6 +25,7 @@ class MostPopular(VectorMethod):
     name = "MP"
     group = "Simple"
     uses_seed = False
+    learns_from_histories = True
 
     def __init__(self, popularity: NDArray[np.int64] | None = None):
         self._popularity = popularity

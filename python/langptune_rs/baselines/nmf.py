@@ -45,6 +45,7 @@ class Nmf(VectorMethod):
 
     name = "NMF"
     Config = NmfConfig
+    learns_from_histories = True
     grid: ClassVar[Mapping[str, Sequence[object]]] = {"components": (10, 30, 100, 300, 1000)}
 
     def __init__(self, item_factors: NDArray[np.float32] | None = None, num_passes: int = 0, converged: bool = True):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from langptune_rs.baselines.method import Method
-from langptune_rs.baselines.registry import METHODS
+from langptune_rs.baselines.registry import METHODS, find_method
 from langptune_rs.config import RunConfig, load_config
 from langptune_rs.data import Dataset
 from langptune_rs.errors import DataError, InputError, ModelError, RunError
@@ -130,6 +130,7 @@ def compare(
             "num_items": len(dataset.catalog),
             "k": ranked.k,
             "train_share": ranked.train_share,
+            "leakage": dataset.info.get("leakage", {}),
             "seeds": list(seeds),
             "rows": [_summary(row, users, headline) for row in rows],
             "tests": paired_tests(rows, users, headline),
@@ -199,10 +200,12 @@ def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:
         "name": row.name,
         "method": row.method,
         "group": row.group,
+        "learns_from_histories": find_method(row.method).learns_from_histories,
         "decoding": row.decoding,
         "seeds": list(row.seeds),
         "failures": [{"seed": seed, "reason": reason} for seed, reason in row.failures.items()],
         "unfinished": [{"seed": seed, "what": what} for seed, what in row.unfinished.items()],
+        "made": [{"seed": seed, "how": how} for seed, how in row.made.items()],
         "settings": dict(row.settings),
         "tuning": row.tuning,
         **row.costs,
@@ -219,28 +222,29 @@ def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:
     }
 
 
-def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> list[dict[str, Any]]:
-    """Paired tests of all pairs within each group, then of the best of the groups.
+ACROSS = "across groups"
+"""The family of all pairs of methods of different groups."""
 
-    The first of a pair has the higher mean of `headline`, and "is_best" says that it is the best of its group. p-values
-    of one metric and one family (a group, or the best of all groups) are corrected by Holm's method over all pairs:
-    which method is best is chosen by the same scores, so that the pairs that are not shown count too. A row is
-    {"family", "is_best", "method", "other", "metric", "difference", "interval", "p", "p_holm"}; `difference` is
-    `method` less `other`.
+
+def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> list[dict[str, Any]]:
+    """Paired tests of all pairs: those within each group are a family, and so are all others, `ACROSS`.
+
+    The first of a pair has the higher mean of `headline`. p-values of one metric and one family are corrected by Holm's
+    method over all its pairs. "is_shown" says which pairs a table has: the best of a group with the others of it, and
+    the best of the groups with each other. Which these are is chosen by the same scores, so that the pairs that are not
+    shown count too. A row is {"family", "is_shown", "method", "other", "metric", "difference", "interval", "p",
+    "p_holm"}; `difference` is `method` less `other`.
     """
-    families: dict[str, list[tuple[Compared, Compared]]] = {}
-    leaders: list[Compared] = []
-    for group in GROUPS:
-        own = _best_first([row for row in rows if row.group == group], headline)
-        leaders += own[:1]
-        families[group] = list(combinations(own, 2))
-    families["best of each group"] = list(combinations(_best_first(leaders, headline), 2))
-    names_of_leaders = {leader.name for leader in leaders}
+    families: dict[str, list[tuple[Compared, Compared]]] = {group: [] for group in (*GROUPS, ACROSS)}
+    ordered = _best_first(rows, headline)
+    for a, b in combinations(ordered, 2):
+        families[a.group if a.group == b.group else ACROSS].append((a, b))
+    leaders = {next(row for row in ordered if row.group == group).name for group in {row.group for row in rows}}
     scores = {row.name: row.scores for row in rows}
     return [
         {
             "family": family,
-            "is_best": test["method"] in names_of_leaders,
+            "is_shown": test["method"] in leaders and (family != ACROSS or test["other"] in leaders),
             **test,
             "higher_is_better": test["metric"] not in LOWER_IS_BETTER,
         }

@@ -179,6 +179,7 @@ def _row(
         },
         failures=failures,
         unfinished={outcome.task.seed: text for outcome in outcomes if (text := outcome.results.get("unfinished", ""))},
+        made={outcome.task.seed: outcome.results.get("made") for outcome in outcomes},
         tuning=tuning,
     )
 

@@ -48,7 +48,7 @@ def cells(comparison: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
             test["p_holm"]
             for test in comparison["tests"]
             if test["family"] == row["group"]
-            and test["is_best"]
+            and test["is_shown"]
             and test["other"] == row["name"]
             and test["metric"] == headline
         ),
@@ -73,22 +73,34 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         for place, metric in enumerate(_metrics(comparison), start=1):
             mark = {"best": "**", "next": "_"}.get(_standing(comparison, row, metric), "")
             shown[place] = f"{mark}{shown[place]}{mark}"
-        rows.append(shown)
+        rows.append([shown[0], row["group"], *shown[1:]])
+    name, *others = header(comparison)
     parts = [
-        markdown_table(header(comparison), rows),
+        markdown_table([name, "group", *others], rows),
         " ".join(notes(comparison)),
         markdown_table(TEST_HEADER, cells_of_tests(comparison)),
         *_orderings_markdown(comparison),
         *_guards_markdown(comparison),
+        *what_was_tried(comparison),
         *tuning_notes(comparison),
-        *(f"{out['method']} is left out: {out['reason']}" for out in comparison["left_out"]),
-        *_failures(comparison),
+        *_missing(comparison),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def what_was_tried(comparison: Mapping[str, Any]) -> list[str]:
+    """The settings of each tuned method, with their scores on validation, a sentence each."""
+    return [f"{row['name']}. {_shown_tuning(row['tuning'])}" for row in comparison["rows"] if row["tuning"]]
+
+
+def _missing(comparison: Mapping[str, Any]) -> list[str]:
+    """The methods and the seeds that have no numbers, each with the reason."""
+    left_out = [f"{out['method']} is left out: {out['reason']}" for out in comparison["left_out"]]
+    return [*left_out, *_failures(comparison)]
+
+
 def tuning_notes(comparison: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of fits that were not done, settings that a method refused, and choices at an edge."""
+    """What a reader must know of fits that were not done, refused settings, choices at an edge, fits made elsewhere."""
     said = []
     for row in comparison["rows"]:
         said += [f"{row['name']}, seed {left['seed']}: {left['what']}" for left in row["unfinished"]]
@@ -103,10 +115,29 @@ def tuning_notes(comparison: Mapping[str, Any]) -> list[str]:
         chosen = tuning["tried"][tuning["chosen"]]["settings"]
         for key, value in chosen.items():
             values = sorted({settings[key] for settings in worked})
-            if len(values) > 2 and value in (values[0], values[-1]):
+            is_number = isinstance(value, int | float)
+            if is_number and len(values) > 1 and value in (values[0], values[-1]):
                 extreme = "lowest" if value == values[0] else "highest"
-                said.append(f"{row['name']}: {key} = {value} is the {extreme} value that was tried.")
-    return said
+                said.append(f"{row['name']}: {key} = {value} is the {extreme} of {len(values)} values that were tried.")
+    return said + _made_elsewhere(comparison)
+
+
+def _made_elsewhere(comparison: Mapping[str, Any]) -> list[str]:
+    """Which fits were kept from another machine or other packages than those of the comparison, by what differs."""
+    fits: dict[str, list[str]] = {}
+    for row in comparison["rows"]:
+        for one in row["made"]:
+            if one["how"] is None:
+                what = "Fitted by a version that noted neither its machine nor what it left undone"
+            else:
+                versions = {name: one["how"]["versions"].get(name) for name in comparison["versions"]}
+                others = [f"{name} {own}" for name, own in versions.items() if own != comparison["versions"][name]]
+                elsewhere = one["how"]["machine"] != comparison["machine"]
+                what = ", ".join([*([one["how"]["machine"]] if elsewhere else []), *others])
+                what = f"Fitted with {what}" if what else ""
+            if what:
+                fits.setdefault(what, []).append(f"{row['name']} {one['seed']}")
+    return [f"{what}, method and seed: {', '.join(names)}." for what, names in fits.items()]
 
 
 def _shown_settings(settings: Mapping[str, Any]) -> str:
@@ -144,8 +175,8 @@ def _guards_markdown(comparison: Mapping[str, Any]) -> list[str]:
 def latex(comparison: Mapping[str, Any]) -> str:
     """Tabulars of booktabs: the means and p, by group, the best bold and the next underlined, as in the paper.
 
-    A second one has the intervals, spread and costs. With runs another has the orderings of table 1, and where it was
-    measured, one has what the profiles rest on.
+    A second one has the intervals, spread and costs, and a third the paired tests. With runs another has the orderings
+    of table 1, and where it was measured, one has what the profiles rest on. Notes stand behind them as comments.
     """
     metrics = _metrics(comparison)
     names = ["method", *map(label, metrics), "p (Holm)"]
@@ -164,9 +195,10 @@ def latex(comparison: Mapping[str, Any]) -> str:
             means.append(mark % mean)
         p = latex_cell(cells(comparison, row)[len(metrics) + 1])
         body.append(" & ".join([name, *means, p]) + r" \\")
-    shown = [0, 1, *range(len(metrics) + 2, len(header(comparison)))]  # method, NDCG, and all behind p
+    shown = [i for i in range(len(header(comparison))) if i != len(metrics) + 1]  # all but p
     costs = [[cells(comparison, row)[i] for i in shown] for row in comparison["rows"]]
     of_orderings, guards = cells_of_orderings(comparison), cells_of_guards(comparison)
+    said = [*notes(comparison), *what_was_tried(comparison), *tuning_notes(comparison), *_missing(comparison)]
     return (
         "\n".join(
             [
@@ -174,6 +206,8 @@ def latex(comparison: Mapping[str, Any]) -> str:
                 *("", "% Intervals, spread and costs", latex_table([header(comparison)[i] for i in shown], costs)),
                 *(["", f"% {ORDERING_TITLE}", latex_table(*of_orderings)] if of_orderings[1] else []),
                 *(["", f"% {GUARD_TITLE}", latex_table(guard_header(comparison), guards)] if guards else []),
+                *("", "% Paired tests", latex_table(TEST_HEADER, cells_of_tests(comparison)), ""),
+                *(f"% {' '.join(note.split())}" for note in said),
             ]
         )
         + "\n"
@@ -196,7 +230,7 @@ def cells_of_tests(comparison: Mapping[str, Any]) -> list[list[str]]:
             p_text(test["p_holm"]),
         ]
         for test in comparison["tests"]
-        if test["is_best"] and test["metric"] == f"ndcg@{comparison['k']}"
+        if test["is_shown"] and test["metric"] == f"ndcg@{comparison['k']}"
     ]
 
 
@@ -330,8 +364,9 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
     return [
         f"{comparison['num_sessions']:,} {comparison['split']} sessions of {comparison['num_users']:,} users; the next "
         f"item is ranked among all {comparison['num_items']:,} items but those of the history.",
+        *_learned_from(comparison),
         "In brackets: 95% bootstrap interval; sessions of one user are drawn together, and swapped together in the "
-        "paired permutation tests.",
+        "paired permutation tests. Both say what other users would change, with these seeds.",
         f"p: NDCG@{comparison['k']} against the best method of the group, corrected by Holm over all pairs of the "
         "group.",
         "A session's scores are averaged over the seeds; sd of seeds is the standard deviation of their means of "
@@ -351,6 +386,30 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
         "them. Memory: the most that the process held, of a run while it trained. ms each: to rank one session, all of "
         f"them together; with a policy also to write its profile, {SESSIONS} sessions together, by the first run.",
     ]
+
+
+def _learned_from(comparison: Mapping[str, Any]) -> list[str]:
+    """Who learned from more than the train sessions, and what the split leaks of the sessions that are ranked."""
+    said, split, leakage = [], comparison["split"], comparison["leakage"]
+    learned = [row["name"] for row in comparison["rows"] if row["learns_from_histories"]]
+    if learned:
+        said.append(
+            f"{', '.join(learned)} learned from the train sessions and from the histories of validation and test, "
+            "never from their targets; no other method learned from more than the train sessions."
+        )
+    counts = {key: f"{count:,}" for key, count in leakage.items()}
+    if f"{split}_users_in_train" in counts:
+        said.append(
+            f"Of the {counts[f'{split}_users']} users of all {split} sessions {counts[f'{split}_users_in_train']} have "
+            f"train sessions too; {counts[f'{split}_targets_in_train_histories_of_same_user']} targets stand in a "
+            "train history of the same user."
+        )
+    if f"train_targets_after_median_{split}_target" in counts:
+        said.append(
+            f"{counts[f'train_targets_after_median_{split}_target']} of {counts['train_sessions']} train targets came "
+            f"later than the middle one of {split}."
+        )
+    return said
 
 
 def html(comparison: Mapping[str, Any]) -> str:

@@ -58,6 +58,8 @@ class Compared:
     """Why a seed is missing."""
     unfinished: Mapping[int, str] = field(default_factory=dict)
     """What the fit of a seed left unfinished, a sentence for each of which there is something to say."""
+    made: Mapping[int, Mapping[str, Any] | None] = field(default_factory=dict)
+    """The "machine" and "versions" of each seed's fit; None where an earlier version noted neither. Empty for runs."""
     tuning: Mapping[str, Any] | None = None
     """How its settings were chosen, as `tuning.json` has it; None where they were given."""
     guards: Guards | None = None

@@ -38,6 +38,7 @@ from langptune_rs.data import Dataset, Sessions, load
 from langptune_rs.data.store.tables import read_whole_parquet, write_parquet
 from langptune_rs.errors import LangptuneError, ModelError, RunError
 from langptune_rs.evaluation.summary import score_sessions
+from langptune_rs.experiments.machine import machine, versions
 from langptune_rs.files import write_atomically, write_text
 from langptune_rs.models.memory import keep_freed_memory
 from langptune_rs.peak_memory import peak_memory, start_of_peak
@@ -94,6 +95,7 @@ class Task:
         """What the task is of. A folder with another identity is not this task's."""
         return {
             "method": self.method,
+            "version": find_method(self.method).version,
             "settings": self.settings,
             "seed": self.seed,
             "ranked": self.ranked.identity(),
@@ -112,7 +114,8 @@ class Outcome:
     task: Task
     results: dict[str, Any]
     """"fit_seconds" (None after an interruption), "rank_seconds", "peak_memory" in bytes, "num_sessions",
-    "mean" by metric."""
+    "mean" by metric, "unfinished" (see `Method.unfinished`), and "made": the "machine" and the "versions" of the
+    packages of the fit. An earlier version wrote neither of these two."""
     sessions: pl.DataFrame
     """session_id, user_id and target of each session, in the order of the split."""
     scores: dict[str, NDArray[np.float64]]
@@ -160,7 +163,7 @@ def check_folder(task: Task) -> None:
         return
     wanted = json.loads(json.dumps(task.identity()))
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = {"version": 1, **json.loads(path.read_text(encoding="utf-8"))}
         was, asked = flat({key: found[key] for key in wanted}), flat(wanted)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged. Remove {task.folder}, and it is made again.") from error
@@ -246,41 +249,46 @@ def _fit_and_rank(task: Task) -> None:
     dataset = load(task.ranked.data).with_train_share(task.ranked.train_share, task.seed)
     sessions = task.ranked.sessions(dataset.sessions)
     start_of_peak()
-    method, unfinished, fit_seconds, peak = (_opened if task.fitted_in else _fitted)(task, dataset)
+    method, of_fit = (_opened if task.fitted_in else _fitted)(task, dataset)
     started = time.perf_counter()
     ranked = method.score_targets(sessions)
     done = time.perf_counter()
     scores = score_sessions(*ranked, k=task.ranked.k)
     _save(task, method, per_session(sessions, dataset.catalog.item_ids, ranked, scores.per_user))
     results = {
-        "fit_seconds": fit_seconds,
+        **of_fit,
         "rank_seconds": done - started,
-        "peak_memory": max(peak, peak_memory()),
+        "peak_memory": max(of_fit["peak_memory"], peak_memory()),
         "num_sessions": len(sessions),
         "mean": scores.mean,
-        "unfinished": unfinished,
     }
     write_text(task.folder / RESULTS, json.dumps(results, indent=2, allow_nan=False) + "\n")
     (task.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _fitted(task: Task, dataset: Dataset) -> tuple[Method, str, float | None, int]:
-    """The method, what it left unfinished, the seconds of its fit (None after an interruption), and 0 bytes held."""
+def _fitted(task: Task, dataset: Dataset) -> tuple[Method, dict[str, Any]]:
+    """The method, and what `Outcome.results` says of its fit."""
     method = find_method(task.method)()
     method.check_data(dataset)
     settings = method.Config.model_validate(task.settings)
     goes_on = (task.folder / CHECKPOINT).is_file()
     started = time.perf_counter()
     method.fit(dataset, settings, task.seed, task.folder / CHECKPOINT)
-    return method, method.unfinished, None if goes_on else time.perf_counter() - started, 0
+    return method, {
+        "fit_seconds": None if goes_on else time.perf_counter() - started,
+        "peak_memory": 0,  # that of the process is taken after ranking
+        "unfinished": method.unfinished,
+        "made": {"machine": machine(), "versions": versions()},
+    }
 
 
-def _opened(task: Task, dataset: Dataset) -> tuple[Method, str, float | None, int]:
-    """The same for the model of `task.fitted_in`, with the time and the memory of its fit."""
+def _opened(task: Task, dataset: Dataset) -> tuple[Method, dict[str, Any]]:
+    """The same for the model of `task.fitted_in`, with what is known of its fit."""
     assert task.fitted_in is not None
     results = json.loads((task.fitted_in / RESULTS).read_text(encoding="utf-8"))
     method = find_method(task.method).open(task.fitted_in / MODEL, dataset)
-    return method, results.get("unfinished", ""), results["fit_seconds"], results["peak_memory"]
+    kept = ("fit_seconds", "peak_memory", "unfinished", "made")
+    return method, {key: results[key] for key in kept if key in results}
 
 
 def per_session(
