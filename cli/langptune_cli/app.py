@@ -32,7 +32,7 @@ from langptune_rs.errors import LangptuneError
 
 USER_MENDS = (
     *(errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS),
-    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
+    *(errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
 )
 """Errors of a file system that the user can mend."""
 GOES_ON = {

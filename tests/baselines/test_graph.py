@@ -12,7 +12,7 @@ from langptune_rs.baselines.interactions import user_items
 from langptune_rs.baselines.lightgcn import LightGCN
 from langptune_rs.baselines.mcl import MCL
 from langptune_rs.baselines.random import Random
-from langptune_rs.errors import DataError
+from langptune_rs.errors import DataError, TrainingError
 
 METHODS = pytest.mark.parametrize("method", [LightGCN, MCL])
 QUICK = {
@@ -228,3 +228,12 @@ def test_another_catalog_is_refused(method, tmp_path):
 def test_the_grid_has_the_papers_setting(method):
     for name, values in method.grid.items():
         assert getattr(method.Config(), name) in values
+
+
+@METHODS
+def test_a_loss_that_is_no_number_is_refused_with_the_way_out(method):
+    config = QUICK[method.name].model_copy(update={"learning_rate": 1e38})
+    with pytest.raises(
+        TrainingError, match=rf"The loss of {method.name} is (nan|inf) in epoch [12]\. Choose a learning"
+    ):
+        fitted(method, tastes(60), config=config)

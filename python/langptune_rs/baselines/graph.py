@@ -33,7 +33,7 @@ from langptune_rs.baselines.interactions import histories_as_rows, user_items
 from langptune_rs.baselines.method import VectorMethod
 from langptune_rs.config.section import Section
 from langptune_rs.data import Dataset, Sessions
-from langptune_rs.errors import DataError
+from langptune_rs.errors import DataError, TrainingError
 from langptune_rs.seeds import derive_seed, generator
 
 METRIC = "ndcg@20"
@@ -252,7 +252,8 @@ class GraphMethod(VectorMethod):
     def fit(self, dataset: Dataset, config: GraphConfig, seed: int, checkpoint: Path | None = None) -> None:
         """See `Method.fit`.
 
-        Raises `DataError` without validation sessions, which decide when to stop, and when no user has left an item.
+        Raises `DataError` without validation sessions, which decide when to stop, and when no user has left an item,
+        and `TrainingError` when the loss is no number.
         """
         validation = dataset.sessions.select("validation")
         graph = Graph(user_items(dataset))
@@ -274,6 +275,11 @@ class GraphMethod(VectorMethod):
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 optimizer.step()
                 values.append(loss.item())
+            if not np.isfinite(values).all():
+                raise TrainingError(
+                    f"The loss of {self.name} is {values[-1]} in epoch {epoch + 1}. Choose a learning_rate below "
+                    f"{config.learning_rate}."
+                )
             return float(np.mean(values))
 
         def score() -> float:

@@ -199,12 +199,12 @@ def check_budget(runs: Sequence[Path], plan: Plan, recipe: RunConfig, values: Ma
 
 def _check_data(run: Path, ranked: Ranked) -> None:
     """Raise `RunError` unless a run was trained on the data set that is compared on."""
-    origin = read_origin(run)
+    config, origin = read_config(run), read_origin(run)
     if origin is None:
         raise RunError(
             f"{run} does not say what data it was trained on: an earlier version trained it. Train it again."
         )
-    if (share := read_config(run).data.train_share) != ranked.train_share:
+    if (share := config.data.train_share) != ranked.train_share:
         raise RunError(
             f"{run} was trained on data.train_share = {share:g}, and the others learn from {ranked.train_share:g}. "
             f"Compare on the same share of the train sessions: --set data.train_share={share:g}."

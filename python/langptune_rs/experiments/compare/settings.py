@@ -148,8 +148,14 @@ def method_settings(method: type[Method], recipe: RunConfig, values: Mapping[str
     try:
         return method.Config.model_validate(given)
     except ValidationError as error:
-        faults = (f"{method.name}.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise ConfigError("; ".join(faults)) from error
+        raise ConfigError("; ".join(_fault(method.name, fault) for fault in error.errors())) from error
+
+
+def _fault(name: str, fault: Any) -> str:
+    """What pydantic says of a value, behind its key; of values that do not go together, behind the method's name."""
+    key = ".".join([name, *map(str, fault["loc"])])
+    said = fault["msg"].removeprefix("Value error, ")
+    return f"{key} = {fault['input']!r}: {said}" if fault["loc"] else f"{key}: {said}"
 
 
 def _keys(config: type[Section]) -> list[str]:
