@@ -38,6 +38,10 @@ def ablate(
     guards: Annotated[
         bool, typer.Option(help="Measure what the profiles rest on, which loads the models of each run again.")
     ] = True,
+    beside: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD,METHOD", help="With train-ratio: methods fitted to the same shares: MCL,EMB-CL."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a run for each value of one key and each seed, and compare them with the recipe's own value.
@@ -57,6 +61,7 @@ def ablate(
         split=split,
         policy_only=policy_only,
         guards=guards,
+        methods=beside,
     )
     if as_json:
         typer.echo(json.dumps(ablation))

@@ -23,6 +23,8 @@ from langptune_rs.experiments.ablate.ablations import (
     profiles_of,
     values_of,
 )
+from langptune_rs.experiments.ablate.figures import series_of
+from langptune_rs.experiments.ablate.page import beside_table
 from langptune_rs.experiments.ablate.running import Plan
 from langptune_rs.runs.folder import read_config
 from langptune_rs.runs.metrics_log import read_metrics
@@ -60,10 +62,25 @@ def test_policies_are_trained_from_equally_many_profiles_under_one_embedder(reci
 @pytest.mark.slow
 def test_a_share_of_the_sessions_is_all_that_training_knows(recipe, tmp_path):
     settings = (*SHORT, "contrastive.history_steps=6", "method=LangPTune-CL")
-    result = ablate(recipe, "train-ratio", tmp_path, "--values", "100,10", settings=settings)
+    others = ("--beside", "EASE,MP", "--set", "EASE.l2=10")
+    result = ablate(recipe, "train-ratio", tmp_path, "--values", "100,10", *others, settings=settings)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert [row["label"] for row in found["rows"]] == ["100%", "10%"]
+    own = {}
+    for row, share in zip(found["rows"], (1.0, 0.1), strict=True):
+        comparison = json.loads((tmp_path / "beside" / f"{100 * share:g}" / "comparison.json").read_text())
+        assert comparison["train_share"] == share
+        assert comparison["split"] == "validation"
+        means = {other["name"]: other["metrics"] for other in comparison["rows"]}
+        assert means["LangPTune-CL"]["ndcg@20"]["mean"] == row["metrics"]["greedy"]["ndcg@20"]["mean"]
+        assert {name: of["metrics"] for name, of in row["beside"].items()} == {n: means[n] for n in ("EASE", "MP")}
+        own[row["label"]] = row["beside"]["EASE"]["metrics"]["ndcg@20"]["mean"]
+        assert 0 < row["beside"]["EASE"]["p"]["ndcg@20"] <= 1
+    assert own["100%"] != own["10%"], "a method learns from the share too"
+    assert [series.name for series in series_of(found, "ndcg@20")][-2:] == ["MP", "EASE"]
+    assert [row[0] for row in beside_table(found)[1]] == ["LangPTune-CL, greedy", "MP", "EASE"]
+    assert f"{own['10%']:.4f}" in (tmp_path / "ablation.html").read_text()
     assert read_config(tmp_path / "10" / "seed-0").data.train_share == 0.1
     losses = {
         value: [
@@ -159,6 +176,13 @@ def test_values_that_cannot_be_are_refused_with_the_range(what, values, message)
         ("profile-length", ("--policy-only",), "changes what the embedder learns too. Leave it out"),
         ("num-profiles", ("--set", "method=LangPTune-CL"), "trains no policy"),
         ("reward", ("--values", "ndcg+0.5 mrr,ndcg + 0.5 mrr"), "are one value in two spellings"),
+        ("reward", ("--beside", "EASE"), "--beside goes with train-ratio: nothing that reward varies"),
+        ("train-ratio", ("--beside", "EAZE"), "there is no method 'EAZE'. Did you mean"),
+        ("train-ratio", ("--beside", "LangPTune"), "is trained by `langptune train`"),
+        ("train-ratio", ("--beside", "all"), "methods, and a figure tells 4 apart"),
+        ("train-ratio", ("--beside", "MP", "--set", "EASE.l2=1"), "EASE has settings, but is not among the methods"),
+        ("train-ratio", ("--set", "EASE.l2=1"), "EASE has settings, but is not among the methods of --beside"),
+        ("train-ratio", ("--beside", "EASE", "--set", "EASE.l2=-1"), "EASE.l2 = -1: "),
     ],
 )
 def test_what_cannot_be_ablated_is_refused_before_anything_is_trained(recipe, tmp_path, what, options, message):

@@ -25,6 +25,7 @@ from langptune_rs.experiments.ablate.ablations import (
     overrides_of,
     values_of,
 )
+from langptune_rs.experiments.ablate.beside import beside, check_beside, check_settings
 from langptune_rs.experiments.ablate.examples import examples_of
 from langptune_rs.experiments.ablate.figures import write_figures
 from langptune_rs.experiments.ablate.page import write_pages
@@ -53,6 +54,7 @@ def ablate(
     split: str = VALIDATION,
     policy_only: bool = False,
     guards: bool = True,
+    methods: str | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate a run for each value and seed; write `ablation.json`, its pages and figures into `output`.
 
@@ -69,6 +71,8 @@ def ablate(
         split: the sessions that are ranked. The test split is read only if it is named here.
         policy_only: train every policy under one embedder, which is trained first.
         guards: whether to measure what the profiles rest on, for which the models of each run are loaded again.
+        methods: names with commas between of methods that learn from the same shares, for train-ratio alone; their own
+            settings are `METHOD.key=value` in `overrides`. See `beside`.
 
     Raises:
         InputError: for an ablation or a value that cannot be, no seeds, or one twice.
@@ -78,7 +82,10 @@ def ablate(
     ablation = find_ablation(what)
     check_seeds(seeds)
     check_no_seed(overrides)
-    config = load_config(recipe, overrides)
+    of_recipe, of_methods = check_beside(methods, ablation, overrides)
+    config = load_config(recipe, of_recipe)
+    if methods is not None:
+        check_settings(methods, of_methods, config)
     check_suits(ablation, config, policy_only=policy_only)
     output.mkdir(parents=True, exist_ok=True)
     with locked(output / ".lock", lambda holder: RunError(f"Another ablation{holder} is at work in {output}.")):
@@ -94,7 +101,7 @@ def ablate(
         plan = Plan(
             ablation=ablation,
             recipe=recipe,
-            overrides=(*overrides, data),
+            overrides=(*of_recipe, data),
             config=config,
             values=tuple(found),
             own=own,
@@ -113,6 +120,7 @@ def ablate(
                 "--split": None if split == VALIDATION else split,
                 "--policy-only": policy_only,
                 "--no-guards": not guards,
+                "--beside": methods,
             },
             seeds,
         )
@@ -121,7 +129,13 @@ def ablate(
 
         def after_seed(runs: Mapping[Value, Sequence[Path]], failed: Sequence[FailedRun]) -> None:
             nonlocal summary
-            summary = _summary(plan, runs, output, dataset, list(overrides), guards=guards) | {
+            summary = _summary(plan, runs, output, dataset, list(overrides), guards=guards)
+            if methods is not None:
+                found, missing = beside(plan, methods, of_methods, runs, folder, output)
+                for value, row in zip(runs, summary["rows"], strict=True):
+                    row["beside"] = found[value]
+                summary["missing"] = missing
+            summary |= {
                 "failures": [
                     {"value": label(ablation, one.value), "seed": one.seed, "reason": one.reason} for one in failed
                 ],
@@ -174,6 +188,7 @@ def _summary(
         "recipe": plan.recipe or DEFAULT_RECIPE,
         "overrides": overrides,
         "notes": list(plan.notes),
+        "missing": [],
         "rows": [
             {
                 "value": value,
@@ -181,6 +196,7 @@ def _summary(
                 "runs": [str(run.relative_to(output)) for run in runs[value]],
                 **row,
                 "guards": measured.get(row["label"]),
+                "beside": {},
             }
             for value, row in zip(runs, rows, strict=True)
         ],

@@ -28,10 +28,13 @@ class Colours:
     series: tuple[str, ...]
 
 
-PAGE = Colours(INK, GRID, (FIRST, SECOND, INK, INK))
+PAGE = Colours(INK, GRID, (FIRST, SECOND, *6 * (INK,)))
 """Placeholders, which the page replaces by its own colours, light or dark."""
-PAPER = Colours("#000000", "#d0d0d0", ("#000000", "#b24a00", "#555555", "#555555"))
-LOOKS: tuple[tuple[Literal["-", "--", ":", "-."], str], ...] = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
+PAPER = Colours("#000000", "#d0d0d0", ("#000000", "#b24a00", *6 * ("#555555",)))
+LOOKS: tuple[tuple[Literal["-", "--", ":", "-."], str], ...] = (
+    *(("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")),
+    *(("-", "v"), ("--", "P"), (":", "X"), ("-.", "*")),
+)
 """The line and the marker of each series."""
 FORMATS = ("png", "svg")
 HEADLINE, ALL = "ablation", "ablation-all"
@@ -47,7 +50,10 @@ class Series:
 
 
 def series_of(ablation: Mapping[str, Any], metric: str) -> list[Series]:
-    """The series of ablation.json for one metric: the trained method and LangPTune-0, greedy and sampled."""
+    """The series of ablation.json for one metric: the trained method and LangPTune-0, greedy and sampled, and others.
+
+    A method that lacks the metric, or a value, has none.
+    """
     found = []
     for name, part in ((ablation["method"], "metrics"), (BASELINE, "untrained")):
         for decoding in ablation["rows"][0][part]:
@@ -55,6 +61,10 @@ def series_of(ablation: Mapping[str, Any], metric: str) -> list[Series]:
             if all(cell is not None for cell in cells):
                 points = [(cell["mean"], cell["low"], cell["high"]) for cell in cells]
                 found.append(Series(f"{name}, {decoding}", points))
+    for name in ablation["rows"][0]["beside"]:
+        others = [row["beside"].get(name, {"metrics": {}})["metrics"].get(metric) for row in ablation["rows"]]
+        if all(cell is not None for cell in others):
+            found.append(Series(name, [(cell["mean"], cell["low"], cell["high"]) for cell in others]))
     return found
 
 

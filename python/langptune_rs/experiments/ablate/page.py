@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from langptune_rs.evaluation.summary import LIKELIHOOD_TEMPERATURE, LOG_LIKELIHOOD, LOG_RANK, SIGNIFICANT, mean_text
 from langptune_rs.evaluation.tables import latex_table, markdown_table
+from langptune_rs.experiments.ablate.beside import FOLDER
 from langptune_rs.experiments.ablate.examples import RULE
 from langptune_rs.experiments.ablate.figures import ALL, HEADLINE, headline, inline_figure, shown_metrics
 from langptune_rs.experiments.compare.page import GUARD_TITLE, cells_of_guards, doubts, guard_header, guard_notes
@@ -89,6 +90,36 @@ def _guard_parts(ablation: Mapping[str, Any]) -> list[tuple[str, list[str], list
     return parts
 
 
+BESIDE_TITLE = "Other methods that learned from the same shares"
+
+
+def beside_table(ablation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """A row for each method, the trained one first: NDCG at the cutoff with each value, and p against the trained one.
+
+    No rows where no other method was asked for.
+    """
+    metric = headline(ablation)
+    head = ["method", *(text for row in ablation["rows"] for text in (row["label"], f"p, {row['label']}"))]
+    names = dict.fromkeys(name for row in ablation["rows"] for name in row["beside"])
+    own = [(mean_text(row["metrics"]["greedy"][metric]), "–") for row in ablation["rows"]]
+    found = [[(f"{ablation['method']}, greedy"), *(text for pair in own for text in pair)]] if names else []
+    for name in names:
+        numbers = [row["beside"].get(name, {"metrics": {}, "p": {}}) for row in ablation["rows"]]
+        pairs = [(mean_text(of["metrics"].get(metric)), p_text(of["p"].get(metric))) for of in numbers]
+        found.append([name, *(text for pair in pairs for text in pair)])
+    return head, found
+
+
+def beside_notes(ablation: Mapping[str, Any]) -> list[str]:
+    """What the columns of `beside_table` are, and what is missing, in sentences."""
+    return [
+        f"{label(headline(ablation))} with its 95% interval. p: against {ablation['method']} with greedy profiles, "
+        "corrected by Holm over all pairs of methods of different groups that learned from that share. Each share has "
+        f"its own page in the folder {FOLDER}.",
+        *ablation["missing"],
+    ]
+
+
 def markdown(ablation: Mapping[str, Any]) -> str:
     """The tables, what their numbers are, and the examples, in Markdown."""
     parts = [f"# {title(ablation)}", verdict(ablation)]
@@ -102,6 +133,8 @@ def markdown(ablation: Mapping[str, Any]) -> str:
         f"{ablation['method']} with each value less {ablation['rows'][0]['gain']['over']}:",
         markdown_table(*gains_table(ablation)),
     ]
+    if (of_methods := beside_table(ablation))[1]:
+        parts += [f"## {BESIDE_TITLE}", markdown_table(*of_methods), " ".join(beside_notes(ablation))]
     if of_guards := _guard_parts(ablation):
         parts += [f"## {GUARD_TITLE}", " ".join(guard_notes(ablation))]
         for caption, head, rows, doubted in of_guards:
@@ -149,6 +182,8 @@ def html(ablation: Mapping[str, Any]) -> str:
         all_charts=Markup(inline_figure(ablation, ALL, shown_metrics(ablation))),
         tables=[_split(*table) for table in tables],
         compared=[_split(*table) for table in compared],
+        beside_title=BESIDE_TITLE,
+        beside=_split(" ".join(beside_notes(ablation)), *beside_table(ablation)),
         guard_title=GUARD_TITLE,
         guard_notes=guard_notes(ablation),
         guards=[
