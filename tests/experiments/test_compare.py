@@ -996,6 +996,36 @@ def test_the_runs_of_several_seeds_are_averaged_for_each_session(noted_run, tmp_
     assert found.seed_means["ndcg@20"] == pytest.approx([own.mean(), theirs.mean()])
 
 
+def test_policies_that_learned_by_other_objectives_have_rows_of_their_own(noted_run, tmp_path):
+    other = tmp_path / "grpo"
+    shutil.copytree(noted_run, other)
+    (other / "config.toml").write_text(to_toml(load_config(other / "config.toml", ["rlso.objective=grpo"])))
+    result = compare(noted_run, tmp_path / "compared", "--run", str(other), "--no-guards", methods="MP")
+    assert result.exit_code == 0, result.output
+    comparison = json.loads((tmp_path / "compared" / "comparison.json").read_text())
+    assert [row["name"] for row in comparison["rows"] if row["decoding"] == "greedy"] == [
+        *("LangPTune-0", "LangPTune", "LangPTune by GRPO")
+    ]
+    assert ndcg(row(comparison, "LangPTune by GRPO, sampled")) == ndcg(row(comparison, "LangPTune, sampled"))
+    assert not comparison["unlike"], "the name says by what it learned"
+    assert {test["method"] for test in comparison["orderings"]} == {"LangPTune"}
+    again = compare(
+        noted_run, tmp_path / "twice", "--run", str(other), "--run", str(other), "--no-guards", methods="MP"
+    )
+    assert "are both LangPTune by GRPO with the seed 0" in " ".join(again.output.split())
+
+
+def test_the_page_on_comparisons_states_every_grid():
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    lines = {
+        name: line for line in page.splitlines() if line.startswith("| ") for name in line.split("|")[1].split(", ")
+    }
+    lines = {name.strip(): line for name, line in lines.items()}
+    for name, method in METHODS.items():
+        for field, values in method.grid.items():
+            assert f"`{field}` {', '.join(f'{value:g}' for value in values)}" in lines[name], name
+
+
 def test_damaged_results_are_named(compared, tmp_path):
     _, output, run = compared
     other = tmp_path / "other"

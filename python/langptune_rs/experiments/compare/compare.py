@@ -158,9 +158,9 @@ def compare(
     return comparison
 
 
-def _place(row: Compared) -> tuple[int, bool, int]:
+def _place(row: Compared) -> tuple[int, bool, int, str]:
     """Where a row stands in the table: by group, and within it those with sampled profiles behind the others."""
-    return GROUPS.index(row.group), row.decoding == "sampled", list(METHODS).index(row.method)
+    return GROUPS.index(row.group), row.decoding == "sampled", list(METHODS).index(row.method), row.objective
 
 
 def _plans(
@@ -202,6 +202,7 @@ def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:
         "group": row.group,
         "learns_from_histories": find_method(row.method).learns_from_histories,
         "decoding": row.decoding,
+        "objective": row.objective,
         "seeds": list(row.seeds),
         "failures": [{"seed": seed, "reason": reason} for seed, reason in row.failures.items()],
         "unfinished": [{"seed": seed, "what": what} for seed, what in row.unfinished.items()],

@@ -18,7 +18,7 @@ from langptune_rs.config.contrastive import ContrastiveStepConfig
 from langptune_rs.config.embedder import EmbedderConfig
 from langptune_rs.errors import RunError
 from langptune_rs.experiments.compare.guards import WAY_OUT
-from langptune_rs.experiments.compare.rows import Compared
+from langptune_rs.experiments.compare.rows import Compared, named
 from langptune_rs.experiments.compare.settings import Plan, method_settings
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.comparisons import scores_of
@@ -39,29 +39,33 @@ def rows_of_runs(
     Runs of LangPTune with one iteration are those of LangPTune-CL too, where no others are given: their embedder was
     trained before the policy was, as it would be alone, and they were evaluated with the initial policy's profiles.
 
-    Runs of one method are its seeds. Each must have been evaluated on the split, on at least the `sessions` that the
-    other methods rank (None: those of the first run). Raises `RunError` for a run of other data, split or sessions.
+    Runs of one method are its seeds; policies that learned by different objectives make different methods. Each must
+    have been evaluated on the split, on at least the `sessions` that the other methods rank (None: those of the first
+    run). Raises `RunError` for a run of other data, split or sessions.
     """
-    by_method: dict[str, list[Path]] = {}
+    by_method: dict[tuple[str, str], list[Path]] = {}
     for run in runs:
-        by_method.setdefault(read_config(run).method, []).append(run)
-    rows: dict[tuple[str, Decoding], Compared] = {}
-    for method, of_seeds in by_method.items():
+        config = read_config(run)
+        by_method.setdefault((config.method, objective_of(config)), []).append(run)
+    has_cl = any(method == LangPTuneCl.name for method, _ in by_method)
+    rows: dict[tuple[str, str, Decoding], Compared] = {}
+    for (method, objective), of_seeds in by_method.items():
         seeds = tuple(read_config(run).seed for run in of_seeds)
         own, tables = average_seeds(of_seeds, ranked.split)
         sessions = own if sessions is None else sessions
         places = _places(own, sessions, of_seeds[0], ranked)
         names = {BASELINE: BASELINE, method: method}
-        if method == LangPTune.name and LangPTuneCl.name not in by_method and read_config(of_seeds[0]).iterations == 1:
+        if method == LangPTune.name and not has_cl and read_config(of_seeds[0]).iterations == 1:
             names[LangPTuneCl.name] = PARTS[LangPTuneCl.part]
         for decoding in get_args(Decoding):
             scores = scores_of(tables, decoding)
             singles = [scores_of(average_seeds([run], ranked.split)[1], decoding) for run in of_seeds]
             for name, scored_as in names.items():
-                if scored_as not in scores or (name, decoding) in rows:
+                key = name, objective if name == method else "", decoding
+                if scored_as not in scores or key in rows:
                     continue
                 taken = {metric: values[places] for metric, values in scores[scored_as].items()}
-                rows[name, decoding] = Compared(
+                rows[key] = Compared(
                     method=name,
                     group=find_method(name).group,
                     decoding=decoding,
@@ -73,8 +77,15 @@ def rows_of_runs(
                     settings={"runs": [str(run) for run in of_seeds]},
                     costs=_costs(of_seeds if name == method else []),
                     failures={},
+                    objective=key[1],
                 )
     return list(rows.values()), sessions
+
+
+def objective_of(config: RunConfig) -> str:
+    """What the policy of a run learns by; "" for RLSO, and where no policy is trained."""
+    objective = config.rlso.objective
+    return objective if config.trains_policy and objective != "rlso" else ""
 
 
 def _costs(runs: Sequence[Path]) -> dict[str, float | None]:
@@ -91,19 +102,21 @@ def _costs(runs: Sequence[Path]) -> dict[str, float | None]:
 def check_runs(runs: Sequence[Path], ranked: Ranked, embedder: EmbedderConfig | None) -> None:
     """Raise `RunError` for a run that does not belong into one table with the others.
 
-    It is of other data, split or cutoff, of the method and seed of one before it, or began with another policy, prompt
-    or embedder; or with another embedder than `embedder`, which other methods of the table read with, if any does.
+    It is of other data, split or cutoff, of the method, objective and seed of one before it, or began with another
+    policy, prompt or embedder; or with another embedder than `embedder`, which other methods of the table read with, if
+    any does.
     """
     seen: dict[tuple[str, int], Path] = {}
     for run in runs:
         _check_data(run, ranked)
         config = read_config(run)
-        if other := seen.get((config.method, config.seed)):
+        name = named(config.method, objective_of(config))
+        if other := seen.get((name, config.seed)):
             raise RunError(
-                f"{other} and {run} are both {config.method} with the seed {config.seed}. Give one of them, or "
-                "train one with another --set seed=N."
+                f"{other} and {run} are both {name} with the seed {config.seed}. Give one of them, or train one with "
+                "another --set seed=N."
             )
-        seen[config.method, config.seed] = run
+        seen[name, config.seed] = run
         first = read_config(runs[0])
         differing = [key for key in writes_unlike(first, config) if key != "seed"]
         if config.embedder != first.embedder:
@@ -125,7 +138,7 @@ def unlike_training(runs: Sequence[Path]) -> list[str]:
     configs: dict[str, list[RunConfig]] = {}
     for run in runs:
         config = read_config(run)
-        configs.setdefault(config.method, []).append(config)
+        configs.setdefault(named(config.method, objective_of(config)), []).append(config)
     said = []
     for (name, of_first), (other, of_second) in combinations(configs.items(), 2):
         ours, theirs = deciding_keys(of_first[0]), deciding_keys(of_second[0])
@@ -144,7 +157,7 @@ def unlike_training(runs: Sequence[Path]) -> list[str]:
 
 def _is_of_both(key: str, config: RunConfig, other: RunConfig) -> bool:
     """Whether a key changes what the runs of both recipes train, by more than rounding."""
-    if key in MEMORY_KEYS:
+    if key in MEMORY_KEYS or key == "rlso.objective":  # the names of methods say by which objective
         return False
     if key.startswith("contrastive."):
         return config.trains_embedder and other.trains_embedder

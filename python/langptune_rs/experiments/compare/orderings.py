@@ -36,11 +36,11 @@ def orderings(rows: Sequence[Compared], users: ArrayLike) -> list[dict[str, Any]
 
     A row is one of `compare_sessions` with its "family" and "decoding", with "p_holm", corrected over the pairs of one
     family, decoding and metric, and with "holds": whether the first of the pair is ahead with a corrected p below
-    `SIGNIFICANT`.
+    `SIGNIFICANT`. Policies that learned by another objective than RLSO are not among it.
     """
     found = []
     for decoding in get_args(Decoding):
-        scores = {row.method: row.scores for row in rows if row.decoding in (decoding, None)}
+        scores = {row.method: row.scores for row in rows if row.decoding in (decoding, None) and not row.objective}
         for family, pairs in FAMILIES.items():
             there = [pair for pair in pairs if set(pair) <= set(scores)]
             for row in with_holm(compare_sessions(scores, there, users)):

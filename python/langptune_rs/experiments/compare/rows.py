@@ -64,11 +64,23 @@ class Compared:
     """How its settings were chosen, as `tuning.json` has it; None where they were given."""
     guards: Guards | None = None
     """What its profiles rest on; None for a method without profiles, or where nobody asked."""
+    objective: str = ""
+    """What its policy learned by, such as "grpo", where that is not RLSO (`rlso.objective`)."""
 
     @property
     def name(self) -> str:
-        """The method's name, with the decoding where profiles are sampled."""
-        return f"{self.method}, sampled" if self.decoding == "sampled" else self.method
+        """The method's name, with what its policy learned by if not by RLSO, and whether profiles are sampled."""
+        name = named(self.method, self.objective)
+        return f"{name}, sampled" if self.decoding == "sampled" else name
+
+
+def named(method: str, objective: str) -> str:
+    """A method whose policy learned by an objective; "" is RLSO.
+
+    >>> named("LangPTune", "grpo")
+    'LangPTune by GRPO'
+    """
+    return f"{method} by {objective.upper()}" if objective else method
 
 
 @dataclass(frozen=True)
