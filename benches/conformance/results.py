@@ -296,6 +296,7 @@ def report(measured: list[Measured], data: Exchange, seeds: list[int]) -> str:
         for row in measured
         if row.versions
     }
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     here = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "torch-geometric", "transformers", "numpy", "scipy")
     )
@@ -307,7 +308,8 @@ def report(measured: list[Measured], data: Exchange, seeds: list[int]) -> str:
         "\n\n".join(
             [
                 f"# The methods beside the same models of other libraries, {machine()}, {today}",
-                f"Written by `make conformance`, with the seeds {', '.join(map(str, seeds))}. MovieLens-100K: "
+                f"Written by `make conformance` at commit {commit.strip() or 'unknown'}, with the seeds "
+                f"{', '.join(map(str, seeds))}. MovieLens-100K: "
                 f"{len(data.sequences):,} sessions of {data.num_users} users, 4 items and a target, 84/8/8 by session. "
                 f"All models learn from the train sessions and from the histories of the others, and rank each of the "
                 f"{len(data.test_targets):,} test targets among all items outside its history, of {data.num_items:,}. "

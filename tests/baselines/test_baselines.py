@@ -4,6 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from tests.baselines.structured import (
+    check_better_than_random,
+    check_like_random,
+    dataset_of,
+    structured,
+    without_structure,
+)
 
 from langptune_rs.baselines.emb_0 import Emb0
 from langptune_rs.baselines.method import Method
@@ -90,6 +97,17 @@ def test_most_popular_is_the_sorted_list_without_the_history(num_sessions):
     for rank, history, target in zip(ranks, dataset.sessions.histories, dataset.sessions.targets, strict=True):
         left = [item for item in order if item not in set(history.tolist())]
         assert left[rank - 1] == target
+
+
+def test_most_popular_ranks_far_above_random_where_few_items_are_popular_and_as_random_where_none_is():
+    generator = np.random.default_rng(0)
+    shares = 1 / np.arange(1, 121) ** 1.5
+    rows = np.stack([generator.choice(120, 5, replace=False, p=shares / shares.sum()) for _ in range(800)])
+    splits = ["test" if i % 4 == 0 else "train" for i in range(800)]
+    skewed = dataset_of(rows, splits, 120)
+    check_better_than_random(fitted(MostPopular(), skewed), skewed.sessions.select("test"), 120)
+    level = without_structure(structured(1200))
+    check_like_random(fitted(MostPopular(), level), level.sessions.select("test"), len(level.catalog))
 
 
 def test_most_popular_does_not_know_held_out_targets():

@@ -28,7 +28,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy.sparse import csr_array
 
 from langptune_rs import evaluate
-from langptune_rs.baselines.epochs import train_epochs, unfinished
+from langptune_rs.baselines.epochs import Epochs, train_epochs, unfinished
 from langptune_rs.baselines.interactions import histories_as_rows, user_items
 from langptune_rs.baselines.method import VectorMethod
 from langptune_rs.config.section import Section
@@ -235,6 +235,8 @@ class GraphMethod(VectorMethod):
 
     def __init__(self, rows: ItemRows | None = None) -> None:
         self._learned = rows
+        self.epochs: Epochs | None = None
+        """What training has shown; None for a method that was opened."""
         self._unfinished = ""
 
     @abstractmethod
@@ -286,7 +288,7 @@ class GraphMethod(VectorMethod):
             ranking = type(self)(ItemRows.of(model, graph, adjacency))
             return evaluate(ranking.score_targets(validation).ranks[:, 0], [METRIC]).mean[METRIC]
 
-        epochs = train_epochs(
+        self.epochs = train_epochs(
             model,
             optimizer,
             run_epoch,
@@ -299,7 +301,7 @@ class GraphMethod(VectorMethod):
             checkpoint=checkpoint,
         )
         self._learned = ItemRows.of(model, graph, adjacency)
-        self._unfinished = unfinished(epochs, config)
+        self._unfinished = unfinished(self.epochs, config)
 
     @property
     def unfinished(self) -> str:
