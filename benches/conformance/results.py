@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -296,7 +297,9 @@ def report(measured: list[Measured], data: Exchange, seeds: list[int]) -> str:
         for row in measured
         if row.versions
     }
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
+    git = shutil.which("git")
+    asked = [git, "rev-parse", "--short", "HEAD"] if git else []
+    commit = subprocess.run(asked, capture_output=True, text=True, cwd=HERE).stdout if asked else ""
     here = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "torch-geometric", "transformers", "numpy", "scipy")
     )

@@ -94,6 +94,11 @@ def test_a_grid_is_small_and_each_of_its_settings_is_valid(name):
             method.Config(**changed)
 
 
+def test_who_learns_from_held_out_histories_is_said():
+    learns = {name for name, method in METHODS.items() if method.learns_from_histories}
+    assert learns == {name for name, method in METHODS.items() if method.group == "ID-based"} | {"MP", "LLM2BERT4Rec"}
+
+
 def test_what_a_run_is_compared_with_depends_on_what_it_trained():
     names = [method.name for method in methods_of_run(load_config("quickstart"))]
     assert names == ["Random", "MP", "EMB-0", "LangPTune-0", "LangPTune"]

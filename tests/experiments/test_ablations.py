@@ -61,7 +61,7 @@ def test_policies_are_trained_from_equally_many_profiles_under_one_embedder(reci
 
 @pytest.mark.slow
 def test_a_share_of_the_sessions_is_all_that_training_knows(recipe, tmp_path):
-    settings = (*SHORT, "contrastive.history_steps=6", "method=LangPTune-CL")
+    settings = (*SHORT, "contrastive.history_steps=6", "rlso.objective=grpo")
     others = ("--beside", "EASE,MP", "--set", "EASE.l2=10")
     result = ablate(recipe, "train-ratio", tmp_path, "--values", "100,10", *others, settings=settings)
     assert result.exit_code == 0, result.output
@@ -73,13 +73,13 @@ def test_a_share_of_the_sessions_is_all_that_training_knows(recipe, tmp_path):
         assert comparison["train_share"] == share
         assert comparison["split"] == "validation"
         means = {other["name"]: other["metrics"] for other in comparison["rows"]}
-        assert means["LangPTune-CL"]["ndcg@20"]["mean"] == row["metrics"]["greedy"]["ndcg@20"]["mean"]
+        assert means["LangPTune by GRPO"]["ndcg@20"]["mean"] == row["metrics"]["greedy"]["ndcg@20"]["mean"]
         assert {name: of["metrics"] for name, of in row["beside"].items()} == {n: means[n] for n in ("EASE", "MP")}
         own[row["label"]] = row["beside"]["EASE"]["metrics"]["ndcg@20"]["mean"]
         assert 0 < row["beside"]["EASE"]["p"]["ndcg@20"] <= 1
     assert own["100%"] != own["10%"], "a method learns from the share too"
     assert [series.name for series in series_of(found, "ndcg@20")][-2:] == ["MP", "EASE"]
-    assert [row[0] for row in beside_table(found)[1]] == ["LangPTune-CL, greedy", "MP", "EASE"]
+    assert [row[0] for row in beside_table(found)[1]] == ["LangPTune, greedy", "MP", "EASE"]
     assert f"{own['10%']:.4f}" in (tmp_path / "ablation.html").read_text()
     assert read_config(tmp_path / "10" / "seed-0").data.train_share == 0.1
     losses = {

@@ -277,9 +277,9 @@ class GraphMethod(VectorMethod):
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 optimizer.step()
                 values.append(loss.item())
-            if not np.isfinite(values).all():
+            if unusable := [value for value in values if not np.isfinite(value)]:
                 raise TrainingError(
-                    f"The loss of {self.name} is {values[-1]} in epoch {epoch + 1}. Choose a learning_rate below "
+                    f"The loss of {self.name} is {unusable[0]} in epoch {epoch + 1}. Choose a learning_rate below "
                     f"{config.learning_rate}."
                 )
             return float(np.mean(values))

@@ -55,8 +55,8 @@ class Method(ABC):
     The evaluation of a run fits with the defaults. Whoever compares methods at other settings passes them to `fit`.
     """
     version: ClassVar[int] = 1
-    """Counts up when a method learns or ranks otherwise, so that what an experiment keeps of an earlier one does not
-    stand beside what is new."""
+    """Counts up when a method learns or ranks otherwise, by more than rounding, so that what an experiment keeps of an
+    earlier one does not stand beside what is new."""
     group: ClassVar[str] = "ID-based"
     """Which methods it stands with in a table: Simple, ID-based, Text-based or Profile-based."""
     grid: ClassVar[Mapping[str, Sequence[object]]] = {}

@@ -14,7 +14,7 @@ class ContrastiveStepConfig(Section):
     """Tokens of texts in one forward pass, or one text's if it is longer. It changes memory and time, not the result:
     what fits into one micro-batch on each process is embedded once, the rest a second time for its gradients."""
     learning_rate: PositiveFloat = 1e-5
-    temperature: float = Field(default=0.1, ge=1e-3)
+    temperature: float = Field(default=0.1, ge=1e-3, le=1e3)
     """Divides the similarities; 1.0 is Eq. 7 to the letter."""
     popularity_correction: bool = False
     """Correct for popular items being negatives more often than others. The paper does not."""

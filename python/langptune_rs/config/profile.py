@@ -12,7 +12,7 @@ class ProfileConfig(Section):
 
     max_tokens: PositiveInt = 512
     """A profile with no end-of-turn token within this many tokens is overlong."""
-    temperature: float = Field(default=1.0, ge=0.01)
+    temperature: float = Field(default=1.0, ge=0.01, le=1e3)
     """Temperature of the samples that train, and of the log-probabilities that RLSO regresses. Evaluation decodes
     greedily, beside its samples at this temperature."""
     instruction: str | None = None

@@ -24,7 +24,7 @@ BELOW_ZERO = ("log_rank", "log_softmax")
 GRAMMAR = "a sum of terms, each a name with an optional weight before it, such as ndcg + 0.05 log_softmax - 0.1 copied"
 
 SMALLEST, LARGEST = 1e-6, 1e6
-"""The weights that there can be, whatever their signs: beyond, the square of a reward leaves the range of a number."""
+"""The weights that there can be, whatever their signs: far beyond, the square of a reward is 0 or infinite."""
 
 _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _SIGN = re.compile(r"((?<![\d.][eE])[+-])")
@@ -87,7 +87,8 @@ def _term(sign: str, summand: str) -> Term:
                     f"{written!r} has no space behind its weight: write {joined[1]} {joined[2]}{joined[3]}"
                 )
         case [name, "*", number] | [name, number] if _NUMBER.fullmatch(number) and name.partition("@")[0] in TERMS:
-            raise ValueError(f"{summand.strip()!r} has its weight behind the term: write {number} {name}")
+            cut = f", or {name}@{number} for a cut" if name in WITH_CUT and number.isdecimal() else ""
+            raise ValueError(f"{summand.strip()!r} has its weight behind the term: write {number} {name}{cut}")
         case [weight, "*", written] | [weight, written] if written != "*":
             pass
         case _:

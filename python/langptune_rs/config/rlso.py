@@ -49,7 +49,7 @@ class RlsoConfig(Section):
     the target's score over the catalog less the history. Each is the mean over the targets of a session. The profile's
     own: `length` (the share of `profile.max_tokens`), `copied` (the share of words in runs of three or more from titles
     of the history), `repetition` (the share of runs of three words that it has written before)."""
-    reward_temperature: float = Field(default=0.07, ge=1e-3)
+    reward_temperature: float = Field(default=0.07, ge=1e-3, le=1e3)
     """Temperature of the softmax in `log_softmax`."""
     standardize: Literal["batch", "session", "leave-one-out"] = "batch"
     """Rewards have zero mean and unit variance over the global `batch` or in each `session`. `leave-one-out` takes from

@@ -25,7 +25,7 @@ from langptune_rs.experiments.ablate.ablations import (
     overrides_of,
     values_of,
 )
-from langptune_rs.experiments.ablate.beside import beside, check_beside, check_settings
+from langptune_rs.experiments.ablate.beside import beside, check_methods, split_settings
 from langptune_rs.experiments.ablate.examples import examples_of
 from langptune_rs.experiments.ablate.figures import write_figures
 from langptune_rs.experiments.ablate.page import write_pages
@@ -78,19 +78,20 @@ def ablate(
         InputError: for an ablation or a value that cannot be, no seeds, or one twice.
         ConfigError, DataError: for settings or data that cannot be used.
         RunError: for a folder that holds something else.
+        With `methods` also what `compare` raises.
     """
     ablation = find_ablation(what)
     check_seeds(seeds)
     check_no_seed(overrides)
-    of_recipe, of_methods = check_beside(methods, ablation, overrides)
+    of_recipe, of_methods = split_settings(methods, ablation, overrides)
     config = load_config(recipe, of_recipe)
-    if methods is not None:
-        check_settings(methods, of_methods, config)
     check_suits(ablation, config, policy_only=policy_only)
     output.mkdir(parents=True, exist_ok=True)
     with locked(output / ".lock", lambda holder: RunError(f"Another ablation{holder} is at work in {output}.")):
         dataset, folder = prepared(config, output)
         dataset.sessions.select(split)  # a split without sessions is refused before anything is trained
+        if methods is not None:
+            check_methods(config.data.source, dataset, methods, of_methods, config)
         limits = limits_of(ablation, config, dataset.sessions.splits.count("train"))
         found, own = values_of(ablation, values, config, limits)
         beyond = beyond_limits(ablation, config, limits) if values is None else ""
@@ -129,24 +130,27 @@ def ablate(
 
         def after_seed(runs: Mapping[Value, Sequence[Path]], failed: Sequence[FailedRun]) -> None:
             nonlocal summary
-            summary = _summary(plan, runs, output, dataset, list(overrides), guards=guards)
-            if methods is not None:
-                found, missing = beside(plan, methods, of_methods, runs, folder, output)
-                for value, row in zip(runs, summary["rows"], strict=True):
-                    row["beside"] = found[value]
-                summary["missing"] = missing
-            summary |= {
+            summary = _summary(plan, runs, output, dataset, list(overrides), guards=guards) | {
                 "failures": [
                     {"value": label(ablation, one.value), "seed": one.seed, "reason": one.reason} for one in failed
                 ],
                 "command": command,
             }
-            write_text(output / ABLATION, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-            write_figures(summary, output)
-            write_pages(summary, output)
+            _write(summary, output)  # what runs have shown stands before other methods are fitted
+            if methods is not None:
+                others, summary["missing"] = beside(plan, methods, of_methods, runs, folder, output)
+                for value, row in zip(runs, summary["rows"], strict=True):
+                    row["beside"] = others[value]
+                _write(summary, output)
 
         run_all(plan, output, after_seed)
     return summary
+
+
+def _write(summary: Mapping[str, Any], output: Path) -> None:
+    write_text(output / ABLATION, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_figures(summary, output)
+    write_pages(summary, output)
 
 
 def _summary(

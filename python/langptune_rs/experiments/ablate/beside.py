@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from langptune_rs.baselines.registry import METHODS
 from langptune_rs.config import RunConfig
+from langptune_rs.data import Dataset
 from langptune_rs.errors import InputError
 from langptune_rs.experiments.ablate.ablations import Ablation, Value, folder_name, label
 from langptune_rs.experiments.ablate.running import Plan
-from langptune_rs.experiments.compare.compare import compare
-from langptune_rs.experiments.compare.settings import find_methods, method_settings, split_overrides
+from langptune_rs.experiments.compare.compare import check_validation, compare
+from langptune_rs.experiments.compare.settings import comes_from_runs, find_methods, plan_of, split_overrides
 from langptune_rs.runs.folder import read_config
 
 FOLDER = "beside"
@@ -21,13 +23,13 @@ MOST = 4
 """Methods that a figure can tell apart beside what was trained."""
 
 
-def check_beside(methods: str | None, ablation: Ablation, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_settings(methods: str | None, ablation: Ablation, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """The overrides of the recipe, and those of the methods beside, such as `MCL.dim=64`.
 
     Raises `InputError` for methods that cannot stand beside, and for settings of a method that does not.
     """
     of_methods = [override for override in overrides if split_overrides([override])[1]]
-    named = {method.name for method in find_methods(methods)[0]} if methods is not None else set()
+    named = set(_names(methods))
     if named and ablation.key != "data.train_share":
         raise InputError(f"--beside goes with train-ratio: nothing that {ablation.name} varies changes other methods")
     if len(named) > MOST:
@@ -37,10 +39,22 @@ def check_beside(methods: str | None, ablation: Ablation, overrides: Sequence[st
     return [override for override in overrides if override not in of_methods], of_methods
 
 
-def check_settings(methods: str, of_methods: Sequence[str], recipe: RunConfig) -> None:
-    """Raise `ConfigError` for settings that a method beside cannot have."""
-    for method in find_methods(methods)[0]:
-        method_settings(method, recipe, split_overrides(of_methods)[1].get(method.name, {}))
+def _names(methods: str | None) -> list[str]:
+    """The methods that are named. Raises `InputError` for one that is none, or that an ablation trains itself."""
+    if methods is None:
+        return []
+    for name in (name.strip() for name in methods.split(",")):
+        if name in METHODS and comes_from_runs(METHODS[name]):
+            raise InputError(
+                f"{name} is trained by `langptune train`, or by the ablation itself: leave it out of --beside"
+            )
+    return [method.name for method in find_methods(methods)[0]]
+
+
+def check_methods(data: str, dataset: Dataset, methods: str, of_methods: Sequence[str], recipe: RunConfig) -> None:
+    """Raise what `plan_of` and `check_validation` raise where methods cannot be fitted, before anything is trained."""
+    values = split_overrides(of_methods)[1]
+    check_validation(data, dataset, [plan_of(m, recipe, values.get(m.name, {})) for m in find_methods(methods)[0]])
 
 
 def beside(
@@ -67,7 +81,7 @@ def beside(
             split=plan.split,
             guards=False,
         )
-        own = plan.config.method
+        own = next(row["name"] for row in comparison["rows"] if _is_own(row, plan.config.method))
         against = {
             (({test["method"], test["other"]} - {own}).pop(), test["metric"]): test["p_holm"]
             for test in comparison["tests"]
@@ -78,9 +92,19 @@ def beside(
             row["name"]: {
                 "metrics": row["metrics"],
                 "p": {metric: p for metric in row["metrics"] if (p := against.get((row["name"], metric))) is not None},
+                "learns_from_histories": row["learns_from_histories"],
             }
             for row in fitted
         }
         share_label = label(plan.ablation, value)
         missing += [f"{share_label}: {out['method']} is left out: {out['reason']}" for out in comparison["left_out"]]
+        missing += [
+            f"{share_label}: {row['name']}, seed {failure['seed']}, failed: {failure['reason']}"
+            for row in fitted
+            for failure in row["failures"]
+        ]
     return found, missing
+
+
+def _is_own(row: Mapping[str, Any], method: str) -> bool:
+    return bool(row["method"] == method and row["decoding"] == "greedy")

@@ -13,6 +13,7 @@ from langptune_rs.evaluation.tables import latex_table, markdown_table
 from langptune_rs.experiments.ablate.beside import FOLDER
 from langptune_rs.experiments.ablate.examples import RULE
 from langptune_rs.experiments.ablate.figures import ALL, HEADLINE, headline, inline_figure, shown_metrics
+from langptune_rs.experiments.compare.fitting import VALIDATION
 from langptune_rs.experiments.compare.page import GUARD_TITLE, cells_of_guards, doubts, guard_header, guard_notes
 from langptune_rs.experiments.pages import render
 from langptune_rs.experiments.report.tables import ARROW, comparison_header, comparison_rows, label, p_text
@@ -90,7 +91,7 @@ def _guard_parts(ablation: Mapping[str, Any]) -> list[tuple[str, list[str], list
     return parts
 
 
-BESIDE_TITLE = "Other methods that learned from the same shares"
+BESIDE_TITLE = "Other methods on the same shares"
 
 
 def beside_table(ablation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -112,10 +113,22 @@ def beside_table(ablation: Mapping[str, Any]) -> tuple[list[str], list[list[str]
 
 def beside_notes(ablation: Mapping[str, Any]) -> list[str]:
     """What the columns of `beside_table` are, and what is missing, in sentences."""
+    of_all = {name: of for row in ablation["rows"] for name, of in row["beside"].items()}
+    with_histories = [name for name, of in of_all.items() if of["learns_from_histories"]]
     return [
         f"{label(headline(ablation))} with its 95% interval. p: against {ablation['method']} with greedy profiles, "
         "corrected by Holm over all pairs of methods of different groups that learned from that share. Each share has "
         f"its own page in the folder {FOLDER}.",
+        *(
+            [f"{', '.join(with_histories)} learned from all histories of validation and test too, whatever the share."]
+            if with_histories
+            else []
+        ),
+        *(
+            ["Settings, and when to stop, were chosen on these very sessions: methods look better here than they are."]
+            if ablation["split"] == VALIDATION
+            else []
+        ),
         *ablation["missing"],
     ]
 
@@ -135,6 +148,8 @@ def markdown(ablation: Mapping[str, Any]) -> str:
     ]
     if (of_methods := beside_table(ablation))[1]:
         parts += [f"## {BESIDE_TITLE}", markdown_table(*of_methods), " ".join(beside_notes(ablation))]
+    else:
+        parts += ablation["missing"]
     if of_guards := _guard_parts(ablation):
         parts += [f"## {GUARD_TITLE}", " ".join(guard_notes(ablation))]
         for caption, head, rows, doubted in of_guards:
@@ -192,7 +207,7 @@ def html(ablation: Mapping[str, Any]) -> str:
         examples=ablation["examples"],
         rule=RULE,
         notes_of=p_notes,
-        failures=failures(ablation),
+        failures=[*failures(ablation), *([] if beside_table(ablation)[1] else ablation["missing"])],
         command=ablation["command"],
         settings=[
             ("recipe", ablation["recipe"]),

@@ -31,7 +31,7 @@ from langptune_rs.experiments.compare.guards import guard_rows
 from langptune_rs.experiments.compare.guards import summary as guards_summary
 from langptune_rs.experiments.compare.orderings import orderings
 from langptune_rs.experiments.compare.page import write_pages
-from langptune_rs.experiments.compare.rows import GROUPS, Compared, LeftOut
+from langptune_rs.experiments.compare.rows import ACROSS, GROUPS, Compared, LeftOut
 from langptune_rs.experiments.compare.settings import Plan, find_methods, plan_of, split_overrides
 from langptune_rs.experiments.compare.task import Ranked
 from langptune_rs.experiments.compare.timing import FOLDER as MILLISECONDS
@@ -221,10 +221,6 @@ def _summary(row: Compared, users: ArrayLike, headline: str) -> dict[str, Any]:
         },
         "guards": None if row.guards is None else guards_summary(row.scores[headline], row.guards, users),
     }
-
-
-ACROSS = "across groups"
-"""The family of all pairs of methods of different groups."""
 
 
 def paired_tests(rows: Sequence[Compared], users: ArrayLike, headline: str) -> list[dict[str, Any]]:

@@ -179,7 +179,13 @@ def _row(
         },
         failures=failures,
         unfinished={outcome.task.seed: text for outcome in outcomes if (text := outcome.results.get("unfinished", ""))},
-        made={outcome.task.seed: outcome.results.get("made") for outcome in outcomes},
+        made={
+            outcome.task.seed: {
+                **outcome.results.get("made", {"machine": None, "versions": None}),
+                "notes_unfinished": "unfinished" in outcome.results,
+            }
+            for outcome in outcomes
+        },
         tuning=tuning,
     )
 

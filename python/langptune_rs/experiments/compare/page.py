@@ -12,7 +12,7 @@ from langptune_rs.evaluation.summary import SIGNIFICANT
 from langptune_rs.evaluation.tables import latex_cell, latex_table, markdown_table
 from langptune_rs.experiments.compare.fitting import VALIDATION
 from langptune_rs.experiments.compare.orderings import FAMILIES, TABLE_1
-from langptune_rs.experiments.compare.rows import GROUPS
+from langptune_rs.experiments.compare.rows import ACROSS, GROUPS
 from langptune_rs.experiments.compare.task import flat
 from langptune_rs.experiments.compare.timing import SESSIONS
 from langptune_rs.experiments.pages import render
@@ -115,8 +115,7 @@ def tuning_notes(comparison: Mapping[str, Any]) -> list[str]:
         chosen = tuning["tried"][tuning["chosen"]]["settings"]
         for key, value in chosen.items():
             values = sorted({settings[key] for settings in worked})
-            is_number = isinstance(value, int | float)
-            if is_number and len(values) > 1 and value in (values[0], values[-1]):
+            if len(values) > 2 and value in (values[0], values[-1]):
                 extreme = "lowest" if value == values[0] else "highest"
                 said.append(f"{row['name']}: {key} = {value} is the {extreme} of {len(values)} values that were tried.")
     return said + _made_elsewhere(comparison)
@@ -127,13 +126,14 @@ def _made_elsewhere(comparison: Mapping[str, Any]) -> list[str]:
     fits: dict[str, list[str]] = {}
     for row in comparison["rows"]:
         for one in row["made"]:
-            if one["how"] is None:
-                what = "Fitted by a version that noted neither its machine nor what it left undone"
+            how = one["how"]
+            if how["machine"] is None:
+                what = "Fitted by an earlier version, which did not note its machine"
+                what += "" if how["notes_unfinished"] else ", nor what it left undone"
             else:
-                versions = {name: one["how"]["versions"].get(name) for name in comparison["versions"]}
+                versions = {name: how["versions"].get(name) for name in comparison["versions"]}
                 others = [f"{name} {own}" for name, own in versions.items() if own != comparison["versions"][name]]
-                elsewhere = one["how"]["machine"] != comparison["machine"]
-                what = ", ".join([*([one["how"]["machine"]] if elsewhere else []), *others])
+                what = ", ".join([*([how["machine"]] if how["machine"] != comparison["machine"] else []), *others])
                 what = f"Fitted with {what}" if what else ""
             if what:
                 fits.setdefault(what, []).append(f"{row['name']} {one['seed']}")
@@ -198,6 +198,7 @@ def latex(comparison: Mapping[str, Any]) -> str:
     shown = [i for i in range(len(header(comparison))) if i != len(metrics) + 1]  # all but p
     costs = [[cells(comparison, row)[i] for i in shown] for row in comparison["rows"]]
     of_orderings, guards = cells_of_orderings(comparison), cells_of_guards(comparison)
+    of_tests = cells_of_tests(comparison)
     said = [*notes(comparison), *what_was_tried(comparison), *tuning_notes(comparison), *_missing(comparison)]
     return (
         "\n".join(
@@ -206,7 +207,8 @@ def latex(comparison: Mapping[str, Any]) -> str:
                 *("", "% Intervals, spread and costs", latex_table([header(comparison)[i] for i in shown], costs)),
                 *(["", f"% {ORDERING_TITLE}", latex_table(*of_orderings)] if of_orderings[1] else []),
                 *(["", f"% {GUARD_TITLE}", latex_table(guard_header(comparison), guards)] if guards else []),
-                *("", "% Paired tests", latex_table(TEST_HEADER, cells_of_tests(comparison)), ""),
+                *(["", "% Paired tests", latex_table(TEST_HEADER, of_tests)] if of_tests else []),
+                "",
                 *(f"% {' '.join(note.split())}" for note in said),
             ]
         )
@@ -360,7 +362,8 @@ def _equals(p: str) -> str:
 
 def notes(comparison: Mapping[str, Any]) -> list[str]:
     """What the numbers are, in sentences."""
-    is_validation = comparison["split"] == VALIDATION
+    is_validation, headline = comparison["split"] == VALIDATION, f"ndcg@{comparison['k']}"
+    across = sum(test["family"] == ACROSS and test["metric"] == headline for test in comparison["tests"])
     return [
         f"{comparison['num_sessions']:,} {comparison['split']} sessions of {comparison['num_users']:,} users; the next "
         f"item is ranked among all {comparison['num_items']:,} items but those of the history.",
@@ -368,7 +371,12 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
         "In brackets: 95% bootstrap interval; sessions of one user are drawn together, and swapped together in the "
         "paired permutation tests. Both say what other users would change, with these seeds.",
         f"p: NDCG@{comparison['k']} against the best method of the group, corrected by Holm over all pairs of the "
-        "group.",
+        "group."
+        + (
+            f" p of a test is 0.00001 at least, and {across / 1e5:g} corrected over {across:,} pairs across groups."
+            if across > 1
+            else ""
+        ),
         "A session's scores are averaged over the seeds; sd of seeds is the standard deviation of their means of "
         f"NDCG@{comparison['k']}.",
         *(
@@ -398,16 +406,17 @@ def _learned_from(comparison: Mapping[str, Any]) -> list[str]:
             "never from their targets; no other method learned from more than the train sessions."
         )
     counts = {key: f"{count:,}" for key, count in leakage.items()}
+    train = "train" if comparison["train_share"] == 1 else "train (all of them, not the share alone)"
     if f"{split}_users_in_train" in counts:
         said.append(
             f"Of the {counts[f'{split}_users']} users of all {split} sessions {counts[f'{split}_users_in_train']} have "
-            f"train sessions too; {counts[f'{split}_targets_in_train_histories_of_same_user']} targets stand in a "
+            f"{train} sessions too; {counts[f'{split}_targets_in_train_histories_of_same_user']} targets stand in a "
             "train history of the same user."
         )
     if f"train_targets_after_median_{split}_target" in counts:
         said.append(
-            f"{counts[f'train_targets_after_median_{split}_target']} of {counts['train_sessions']} train targets came "
-            f"later than the middle one of {split}."
+            f"{counts[f'train_targets_after_median_{split}_target']} of the {counts['train_sessions']} targets of "
+            f"{train} sessions came later than the middle one of {split}."
         )
     return said
 
@@ -498,7 +507,7 @@ def verdict(comparison: Mapping[str, Any]) -> str:
     if not tests:
         return said
     if not level:
-        return f"{said} It is ahead of every method that it is tested against below, with p < {SIGNIFICANT:g} (Holm)."
+        return f"{said} It is ahead of every other method, with p < {SIGNIFICANT:g} (Holm)."
     return f"{said} It cannot be told from {', '.join(dict.fromkeys(level))} (p ≥ {SIGNIFICANT:g}, Holm)."
 
 

@@ -17,6 +17,9 @@ GROUPS = ("Simple", "ID-based", "Text-based", "Profile-based")
 BERT4Rec, which the paper counts among those, reads no text, and stands with the other methods of item ids.
 """
 
+ACROSS = "across groups"
+"""The family of the tests of all pairs of methods of different groups."""
+
 
 @dataclass(frozen=True)
 class Guards:
@@ -58,8 +61,9 @@ class Compared:
     """Why a seed is missing."""
     unfinished: Mapping[int, str] = field(default_factory=dict)
     """What the fit of a seed left unfinished, a sentence for each of which there is something to say."""
-    made: Mapping[int, Mapping[str, Any] | None] = field(default_factory=dict)
-    """The "machine" and "versions" of each seed's fit; None where an earlier version noted neither. Empty for runs."""
+    made: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """The "machine" and "versions" of each seed's fit, None where an earlier version noted neither, and whether it
+    "notes_unfinished". Empty for runs."""
     tuning: Mapping[str, Any] | None = None
     """How its settings were chosen, as `tuning.json` has it; None where they were given."""
     guards: Guards | None = None
