@@ -14,6 +14,7 @@ from langptune_rs.data import load
 from langptune_rs.errors import TrainingError
 from langptune_rs.evaluation.significance import bootstrap_interval, holm, paired_permutation_test
 from langptune_rs.experiments.ablate import running
+from langptune_rs.experiments.ablate.beside import MOST
 from langptune_rs.experiments.ablate.figures import LOOKS, PAPER, draw, series_of
 from langptune_rs.experiments.ablate.page import html as page_of
 from langptune_rs.experiments.ablate.page import latex, markdown
@@ -333,7 +334,8 @@ def test_the_figures_are_written_and_tell_series_apart_without_colour(ablated):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["12", "6", "3"]
     lines = [container.lines[0] for container in axes.containers]
     assert len(lines) == 4
-    assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == len(lines) == len(LOOKS)
+    assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == len(lines)
+    assert len(set(LOOKS)) == len(LOOKS) == len(lines) + MOST, "and those of other methods beside"
     series = series_of(ablation, "ndcg@20")
     for container, expected in zip(axes.containers, series, strict=True):
         assert container.lines[0].get_ydata() == pytest.approx([mean for mean, _, _ in expected.points])

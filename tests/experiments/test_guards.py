@@ -364,7 +364,7 @@ def test_the_command_shows_them_and_needs_no_model_without_them(guarded, run, tm
         assert scrubbed in page
         assert any(x.startswith(row.name) and scrubbed in x for x in tex.partition("What the")[2].splitlines())
     assert page.count("<caption>") == 4
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 4
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 5
 
     bare = tmp_path / "bare"
     shutil.copytree(run, bare)
