@@ -175,8 +175,8 @@ def _guards_markdown(comparison: Mapping[str, Any]) -> list[str]:
 def latex(comparison: Mapping[str, Any]) -> str:
     """Tabulars of booktabs: the means and p, by group, the best bold and the next underlined, as in the paper.
 
-    A second one has the intervals, spread and costs, and a third the paired tests. With runs another has the orderings
-    of table 1, and where it was measured, one has what the profiles rest on. Notes stand behind them as comments.
+    A second one has the intervals, spread and costs. With runs another has the orderings of table 1, and where it was
+    measured, one has what the profiles rest on. The last one has the paired tests, and notes follow as comments.
     """
     metrics = _metrics(comparison)
     names = ["method", *map(label, metrics), "p (Holm)"]
